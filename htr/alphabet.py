@@ -1,0 +1,38 @@
+"""The characters that a model can write, frozen with the data. Symbol 0 is the blank (CTC) or the stop (attention)."""
+
+import unicodedata
+from collections.abc import Iterable
+
+
+class Alphabet:
+    def __init__(self, characters: Iterable[str]):
+        self.characters = "".join(sorted(set(characters)))
+        if not self.characters:
+            raise ValueError("an alphabet without characters: the data set has no text to learn from")
+        self.symbols = {character: i for i, character in enumerate(self.characters, start=1)}
+
+    def __len__(self) -> int:
+        return len(self.characters)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Alphabet) and self.characters == other.characters
+
+    def encode(self, text: str) -> list[int]:
+        """Symbols of the text after NFC. Raises ValueError, naming the characters alone, if it can't be written."""
+        text = unicodedata.normalize("NFC", text)
+        missing = self.missing(text)
+        if missing:
+            raise ValueError(f"characters that the alphabet lacks: {name(missing)}")
+        return [self.symbols[character] for character in text]
+
+    def decode(self, symbols: Iterable[int]) -> str:
+        return "".join(self.characters[symbol - 1] for symbol in symbols)
+
+    def missing(self, text: Iterable[str]) -> str:
+        return "".join(sorted(set(text) - set(self.characters)))
+
+
+def name(characters: str) -> str:
+    """Characters for a message: "'é' (U+00E9)", at most eight of them."""
+    shown = ", ".join(f"'{c}' (U+{ord(c):04X})" for c in characters[:8])
+    return shown + (f" and {len(characters) - 8} more" if len(characters) > 8 else "")
