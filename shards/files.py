@@ -1,0 +1,54 @@
+"""Files that are whole or not there: a temporary name, fsync, then a rename or a link."""
+
+import json
+import os
+import secrets
+import socket
+from pathlib import Path
+
+
+def temporary(path: Path) -> Path:
+    """A name beside `path` that no other attempt has, here or on another node."""
+    return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def replace(path: Path, content: bytes | str) -> None:
+    """Write a whole file, over an older one if there is one. OSError (a full disk) leaves nothing behind."""
+    attempt = temporary(path)
+    try:
+        write_synced(attempt, content)
+        os.replace(attempt, path)
+    finally:
+        attempt.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def commit(attempt: Path, path: Path) -> bool:
+    """Give a whole, synced file its final name unless somebody was first. -> whether it was this one."""
+    try:
+        os.link(attempt, path)
+    except FileExistsError:
+        return False
+    finally:
+        attempt.unlink(missing_ok=True)
+    sync_folder(path.parent)
+    return True
+
+
+def write_synced(path: Path, content: bytes | str) -> None:
+    with open(path, "wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def to_json(content: dict) -> str:
+    return json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
