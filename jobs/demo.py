@@ -1,0 +1,84 @@
+"""python -m jobs demo: the whole way on simulated certificates, with two workers and two Horovod ranks on this machine.
+
+Simulated certificates -> shards -> the CTC reader, then the attention reader from its encoder, each trained by two
+ranks that submitit's local executor starts -> evaluation as two tasks -> a table of CER on certificates never seen.
+"""
+
+import argparse
+import json
+import shutil
+import time
+from pathlib import Path
+
+from jobs.show import say
+
+CERTIFICATES = 1500
+SHARES = "train=0.9,dev=0.02,val=0.08"
+TRAIN = ["--size", "tiny", "--batch", "16", "--log-every", "25", "--checkpoint-every", "1000"]
+CTC = ["--steps", "1300", "--lr", "3e-3", "--dropout", "0.1", "--evaluate-every", "650", "--no-augment"]
+ATTENTION = ["--steps", "600", "--lr", "2e-3", "--dropout", "0.1", "--evaluate-every", "300", "--no-augment"]
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="default: %(default)s")
+    parser.add_argument("--certificates", type=int, default=CERTIFICATES, help="default: %(default)s")
+    parser.add_argument("--fonts", type=Path, help="a folder of handwriting fonts in place of those from PyPI")
+    parser.add_argument("--fresh", action="store_true", help="remove what an earlier demo left, and begin again")
+
+
+def main(args: argparse.Namespace) -> int:
+    from jobs.__main__ import main as run
+
+    began = time.monotonic()
+    if args.fresh:
+        shutil.rmtree(args.out, ignore_errors=True)
+    source, dataset, runs = args.out / "scans", args.out / "dataset", args.out / "runs"
+    fonts = ["--fonts", str(args.fonts)] if args.fonts else []
+    local = ["--cluster", "local", "--gpus-per-node", "0"]
+    ranks = [*local, "--tasks-per-node", "2"]
+
+    def train(model: str, *options: str) -> list[str]:
+        run_folder = ["--run", str(runs / model), "--model", model, "--device", "cpu"]
+        return ["submit", "train", *ranks, str(dataset), *run_folder, *TRAIN, *options]
+
+    def evaluate(model: str) -> list[str]:
+        return ["submit", "evaluate", *ranks, str(dataset), "--run", str(runs / model), "--device", "cpu"]
+
+    simulated = ["simulate", "--out", str(source), "--certificates", str(args.certificates), *fonts]
+    steps = [
+        ("simulated certificates", simulated if not (source / "certificates.csv").exists() else None),
+        ("shards, by two workers", ["preprocess", str(source / "certificates.csv"), "--out", str(dataset),
+                                    "--shares", SHARES, "--rows", "250", "--workers", "2"]),
+        ("the CTC reader, by two Horovod ranks", train("ctc", *CTC)),
+        ("the attention reader, from the CTC reader's encoder", train("attention", *ATTENTION, "--init-from",
+                                                                      str(runs / "ctc"))),
+        ("evaluation, CTC", evaluate("ctc")),
+        ("evaluation, attention", evaluate("attention")),
+    ]  # fmt: skip
+    for number, (title, argv) in enumerate(steps, start=1):
+        say(f"\n[{number}/{len(steps)}] {title}")
+        code = run(argv) if argv else 0
+        if code:
+            return code
+    show(runs, dataset)
+    say(f"\n{(time.monotonic() - began) / 60:.1f} minutes; everything lies in {args.out.resolve()}/")
+    say("  scans/pages/*.jpg     the certificates, with the truth in certificates.csv")
+    say("  dataset/              shards, plan and index")
+    say("  runs/*/model/         the readers; metrics.jsonl and evaluation/ beside them")
+    return 0
+
+
+def show(runs: Path, dataset: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="simulated certificates never seen, split val")
+    for column in ("reader", "ranks", "lines", "CER %", "WER %", "lines right %"):
+        table.add_column(column, justify="left" if column == "reader" else "right")
+    for model in ("ctc", "attention"):
+        # the newest, should there be several
+        path = max((runs / model / "evaluation").glob("*/metrics.json"), key=lambda path: path.stat().st_mtime)
+        metrics, status = json.loads(path.read_text()), json.loads((runs / model / "status.json").read_text())
+        rates = [f"{100 * metrics[name]:.1f}" for name in ("cer", "wer", "line_accuracy")]
+        table.add_row(model, str(status["world"]), str(metrics["lines"]), *rates)
+    Console().print(table)

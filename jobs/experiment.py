@@ -1,0 +1,188 @@
+"""A run folder: what was asked, by which code, who works in it now, and how far it is."""
+
+import contextlib
+import json
+import os
+import platform
+import subprocess
+import threading
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+from shards import files
+
+BEAT = 5.0  # seconds between heartbeats
+STALE = 60.0  # seconds after the last one until a run counts as left
+
+
+class Experiment:
+    """Opened by rank 0 alone. A context: inside it, the run is this job's, and a second job is refused."""
+
+    def __init__(self, folder: Path, config: dict, fixed: tuple[str, ...], job: str):
+        """`config` is what was asked; the keys in `fixed` can't differ from what the run began with.
+
+        Raises ValueError when the folder holds a run of another kind, or another job works in it.
+        """
+        self.folder, self.job = folder, job
+        self.owner = {"job": job, "host": platform.node(), "pid": os.getpid(), "birth": birth(os.getpid())}
+        folder.mkdir(parents=True, exist_ok=True)
+        self.lock = folder / "lock.json"
+        self.state: dict = {}  # of status.json
+        self.ended = threading.Event()
+        self.take_lock()
+        try:
+            before = read_json(folder / "config.json")
+            if before is None and any(folder.glob("checkpoints/*")):
+                raise ValueError(f"{folder}: checkpoints without a config.json: not a run of this program")
+            for name in fixed if before else ():
+                if before.get(name) != config[name]:
+                    raise ValueError(
+                        f"{folder} is a run of {name} '{before.get(name)}', asked was '{config[name]}': "
+                        f"give another --run, or the same {name}"
+                    )
+            files.replace(folder / "config.json", files.to_json(config))
+            earlier = read_json(folder / "status.json") or {}  # a resumed run keeps the CER it had
+            self.state = {name: earlier[name] for name in ("dev_cer",) if name in earlier}
+        except BaseException:
+            self.lock.unlink(missing_ok=True)
+            raise
+
+    # --- the lock: a file that is linked into place, with a heartbeat as its time of change
+
+    def take_lock(self) -> None:
+        attempt = files.temporary(self.lock)
+        files.write_synced(attempt, files.to_json(self.owner))
+        now = attempt.stat().st_mtime  # the file server's clock, not this node's
+        try:
+            while True:
+                try:
+                    os.link(attempt, self.lock)
+                    return
+                except FileExistsError:
+                    self.clear_stale(now)
+        finally:
+            attempt.unlink(missing_ok=True)
+
+    def clear_stale(self, now: float) -> None:
+        """Move a lock aside that nobody holds any more. Raises ValueError when somebody does."""
+        owner, age = read_json(self.lock), 0.0
+        with contextlib.suppress(FileNotFoundError):
+            age = now - self.lock.stat().st_mtime
+        if owner is None:  # gone since
+            return
+        requeued = owner["job"] == self.job and not self.job.startswith("local")
+        dead = owner["host"] == platform.node() and birth(owner["pid"]) != owner["birth"]
+        if not (requeued or dead or age > STALE):
+            raise ValueError(
+                f"{self.folder}: job {owner['job']} on {owner['host']} works in this run folder (heartbeat "
+                f"{max(age, 0):.0f} s ago): wait for it, cancel it, or give another --run"
+            )
+        aside = files.temporary(self.lock)
+        with contextlib.suppress(FileNotFoundError):
+            self.lock.rename(aside)
+            if read_json(aside) != owner:  # another job was quicker: this is its lock
+                with contextlib.suppress(FileExistsError):
+                    os.link(aside, self.lock)
+            aside.unlink()
+
+    def __enter__(self) -> "Experiment":
+        threading.Thread(target=self.beat, daemon=True, name="heartbeat").start()
+        return self
+
+    def beat(self) -> None:
+        while not self.ended.wait(BEAT):
+            with contextlib.suppress(OSError):
+                if read_json(self.lock) == self.owner:
+                    os.utime(self.lock)
+
+    def __exit__(self, kind, error, _) -> None:
+        self.ended.set()
+        if read_json(self.lock) != self.owner:  # taken over while this job did not beat
+            return
+        if kind is not None:
+            state = "stopped" if kind in (SystemExit, KeyboardInterrupt) else "failed"
+            with contextlib.suppress(OSError):
+                self.update({"state": state, "reason": f"{kind.__name__}: {error}"[:500]})
+        self.lock.unlink(missing_ok=True)
+
+    # --- what others read
+
+    def update(self, state: dict) -> None:
+        """Merge into status.json: state, step, world, …"""
+        self.state |= state
+        files.replace(self.folder / "status.json", files.to_json({"job": self.job, **self.state}))
+
+    def log(self, metrics: dict) -> None:
+        """One JSON object a line, appended to metrics.jsonl."""
+        with open(self.folder / "metrics.jsonl", "a") as file:
+            file.write(json.dumps({**metrics, "time": round(time.time(), 3)}) + "\n")
+
+    def log_step(self, metrics: dict, steps: int) -> None:
+        self.log(metrics)
+        shown = {name: metrics[name] for name in ("step", "loss", "lines_per_s")}
+        self.update({"state": "running", "steps": steps, **shown})
+
+    def log_dev(self, step: int, cer: float, wer: float) -> None:
+        self.log({"step": step, "dev_cer": cer, "dev_wer": wer})
+        self.update({"dev_cer": cer})
+
+    def note_start(self, facts: dict) -> None:
+        """Add this start to provenance.json: code, versions, and what the caller knows (hosts, data set)."""
+        self.update({"state": "starting", "world": facts["world"]})
+        path = self.folder / "provenance.json"
+        starts = (read_json(path) or {"starts": []})["starts"]
+        packages = ("torch", "horovod", "numpy", "opencv-python-headless", "webdataset", "submitit")
+        versions = {}
+        for name in packages:
+            with contextlib.suppress(Exception):
+                versions[name] = version(name)
+        begun = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        starts.append({"begun": begun, "job": self.job, "code": code_version(), "versions": versions, **facts})
+        files.replace(path, files.to_json({"starts": starts}))
+
+
+class Bystander:
+    """What the ranks other than 0 hold instead of an experiment: the root does all of it for them."""
+
+    update = log = log_step = log_dev = note_start = None
+
+    def __enter__(self) -> "Bystander":
+        return self
+
+    def __exit__(self, *_) -> None:
+        pass
+
+
+def birth(pid: int) -> str:
+    """When a process of this node was started, in clock ticks since boot; empty if there is none. Pids come again."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except OSError:
+        return ""
+
+
+def read_json(path: Path) -> dict | None:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+
+
+def code_version() -> str:
+    """The commit, with + where files differ from it; "unknown" outside a git checkout."""
+    git = ["git", "-C", str(Path(__file__).parent.parent)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        dirty = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+        return commit.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def is_stale(lock: Path) -> bool | None:
+    """Whether the job that holds a run has stopped beating; None when nobody holds it."""
+    try:
+        return time.time() - lock.stat().st_mtime > STALE
+    except FileNotFoundError:
+        return None

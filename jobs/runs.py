@@ -1,0 +1,207 @@
+"""python -m jobs runs [FOLDER]: the experiments below a folder, how far they are and whether they live.
+
+The state is what the run's folder says of itself, corrected by its heartbeat (a run that says "running" and no longer
+beats is "lost") and, where sacct answers, by what Slurm knows of its job: node_fail, timeout, cancelled, pending, …
+"""
+
+import argparse
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from jobs.experiment import is_stale, read_json
+from jobs.show import say
+
+DEPTH = 3  # levels of folders below the one that is listed
+PATIENCE = 20.0  # seconds for sacct
+FIELDS = (
+    *("run", "model", "size", "world", "step", "steps", "lines_per_s", "dev_cer"),
+    *("eval_cer", "eval_split", "eval_lines", "state", "reason", "job", "heartbeat"),
+)
+HEADINGS = ("run", "model", "world", "step", "lines/s", "CER dev", "evaluation", "job", "beat", "state")
+NUMBERS = ("world", "step", "lines/s", "CER dev", "job", "beat")  # set to the right
+# what Slurm says of a job that is over, whatever its run folder still says; the rest is said by the folder better
+ENDED = ("BOOT_FAIL", "CANCELLED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT")
+WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("runs"), help="default: %(default)s")
+    parser.add_argument("--json", action="store_true", help="one JSON object a run; CER is a fraction")
+
+
+def main(args: argparse.Namespace) -> int:
+    if not args.folder.is_dir():
+        raise ValueError(f"{args.folder}: no such folder: give the one that holds your runs")
+    rows = [describe(run, str(run.relative_to(args.folder))) for run in find(args.folder)]
+    refine(rows, ask_slurm(row["job"] for row in rows if row["state"] != "finished"))
+    if args.json:
+        for row in rows:
+            print(json.dumps(row))
+    elif rows:
+        show([cells(row) for row in rows])
+    else:
+        say(f"runs: no experiment in {args.folder}, down to {DEPTH} folders below it")
+    return 0
+
+
+def find(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
+    """Run folders, by name. Nothing is looked for inside a run: its checkpoints may be many."""
+    if all(os.path.isfile(folder / name) for name in ("config.json", "status.json")):
+        yield folder
+    elif depth:
+        try:
+            children = sorted(Path(entry) for entry in os.scandir(folder) if entry.is_dir())
+        except OSError as error:  # another user's
+            say(f"runs: {folder} is passed over: {error.strerror}")
+            return
+        for child in children:
+            yield from find(child, depth - 1)
+
+
+# --- one run
+
+
+def describe(run: Path, name: str) -> dict:
+    """A row: FIELDS, None where it is not known. CER as a fraction, heartbeat in seconds since the last one."""
+    row = dict.fromkeys(FIELDS) | {"run": name}
+    try:
+        config, status, lock = read(run / "config.json"), read(run / "status.json"), run / "lock.json"
+        row |= {"model": text(config, "model"), "size": text(config, "size"), "job": text(status, "job")}
+        row |= {name: number(status, name) for name in ("world", "step", "steps", "lines_per_s", "dev_cer")}
+        newest = max(run.glob("evaluation/*/metrics.json"), key=lambda path: path.stat().st_mtime, default=None)
+        if newest:
+            metrics = read(newest)
+            row |= {f"eval_{name}": number(metrics, name) for name in ("cer", "lines")}
+            row["eval_split"] = text(metrics, "split")
+        stale = is_stale(lock)
+        if stale is not None:
+            row["heartbeat"] = round(max(time.time() - lock.stat().st_mtime, 0.0), 1)
+        row["state"], row["reason"] = text(status, "state"), text(status, "reason")
+        if row["state"] in ("starting", "running") and stale is not False:
+            row |= {"state": "lost", "reason": "no heartbeat" if stale else "nobody holds its lock.json"}
+    except (ValueError, OSError) as error:
+        row |= {"state": "unreadable", "reason": clean(str(error))}
+    return row
+
+
+def read(path: Path) -> dict:
+    """A JSON object. Raises ValueError with the file's name for anything else."""
+    try:
+        content = read_json(path)
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{path.relative_to(path.parents[2]) if path.name == 'metrics.json' else path.name} is damaged"
+        )
+    return content
+
+
+def number(content: dict, name: str) -> float | int | None:
+    value = content.get(name)
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):  # JSON has no infinity
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{name} is not a number")
+    return value
+
+
+def text(content: dict, name: str) -> str | None:
+    value = content.get(name)
+    return None if value is None else clean(str(value))
+
+
+def clean(message: str) -> str:
+    """One short line that can't steer a terminal."""
+    line = (message.splitlines() or [""])[0]
+    return "".join(letter if letter.isprintable() else "?" for letter in line)[:200]
+
+
+# --- what Slurm knows
+
+
+def ask_slurm(jobs: Iterable[str | None]) -> dict[str, str]:
+    """Slurm's word for each of the jobs it knows, from one call; empty where accounting does not answer."""
+    ids = sorted({job for job in jobs if job and job.isascii() and job.isdigit()})
+    if not ids or not shutil.which("sacct"):
+        return {}
+    command = ["sacct", "-X", "-n", "-P", "--format=JobIDRaw,State", f"--jobs={','.join(ids)}"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return {}
+    pairs = (line.split("|") for line in done.stdout.splitlines() if line.count("|") == 1)
+    return {job: state.split()[0] for job, state in pairs if state.strip()}  # "CANCELLED by 1000"
+
+
+def refine(rows: list[dict], states: dict[str, str]) -> None:
+    for row in rows:
+        word = states.get(row["job"] or "")
+        if not word or row["state"] in ("finished", "unreadable"):
+            continue
+        if word in WAITING:  # a requeued job finds its run again
+            row |= {"state": "pending", "reason": None}
+        elif word in ENDED:
+            lost = row["state"] == "lost"
+            row |= {"state": word.lower(), "reason": None if lost else row["reason"]}
+        elif row["state"] == "lost":
+            row["reason"] += f", Slurm says {word}"
+
+
+# --- the table
+
+
+def cells(row: dict) -> list[str]:
+    def shown(name: str, form: str = "{}", unknown: str = "-") -> str:
+        return unknown if row[name] is None else form.format(row[name])
+
+    lines = shown("eval_lines", ", {:,} lines", "")
+    evaluation = "-" if row["eval_cer"] is None else f"{row['eval_cer']:.1%} {shown('eval_split')}{lines}"
+    return [
+        row["run"],
+        f"{shown('model')}/{shown('size')}",
+        shown("world"),
+        f"{shown('step')}/{shown('steps')}",
+        shown("lines_per_s", "{:,.0f}"),
+        shown("dev_cer", "{:.1%}"),
+        evaluation,
+        shown("job"),
+        "-" if row["heartbeat"] is None else ago(row["heartbeat"]),
+        f"{row['state']}: {row['reason']}" if row["reason"] else shown("state"),
+    ]
+
+
+def ago(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def show(table: list[list[str]]) -> None:
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        rich = Table()
+        for heading in HEADINGS:
+            rich.add_column(heading, justify="right" if heading in NUMBERS else "left", overflow="fold")
+        for row in table:
+            rich.add_row(*map(Text, row))  # Text: a bracket in a reason is no markup
+        Console().print(rich)
+        return
+    widths = [max(map(len, column)) for column in zip(HEADINGS, *table, strict=True)]
+    for row in (HEADINGS, *table):
+        aligned = (
+            f"{cell:>{width}}" if heading in NUMBERS else f"{cell:<{width}}"
+            for heading, cell, width in zip(HEADINGS, row, widths, strict=True)
+        )
+        print("  ".join(aligned).rstrip())

@@ -1,0 +1,26 @@
+# The environment of every job, and this site's settings. Sourced by the scripts beside it, and by submitit's jobs.
+#   . slurm/env.sh        in a login shell too, so that `sbatch slurm/train.sh` knows the site's partition and account
+# The site's settings live in slurm/site.env (see site.env.example), or in the file that HTR_SITE names.
+htr_home=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+export HTR_HOME=$htr_home
+site=${HTR_SITE:-$htr_home/slurm/site.env}
+if [ -f "$site" ]; then set -a; . "$site"; set +a; fi
+
+# what sbatch reads from its environment; an option on its command line still wins
+htr_export() { if [ -n "$2" ] && [ -z "$(eval "echo \${$1:-}")" ]; then export "$1=$2"; fi; }
+htr_export SBATCH_PARTITION "${HTR_PARTITION:-}"
+htr_export SBATCH_ACCOUNT "${HTR_ACCOUNT:-}"
+htr_export SBATCH_QOS "${HTR_QOS:-}"
+htr_export SBATCH_CONSTRAINT "${HTR_CONSTRAINT:-}"
+htr_export SBATCH_TIMELIMIT "${HTR_TIME:-}"
+htr_export SBATCH_CPUS_PER_GPU "${HTR_CPUS_PER_GPU:-}"
+
+if [ -n "${HTR_MODULES:-}" ]; then module load $HTR_MODULES; fi
+# conda's environment if one is active (sbatch passes it on), else the .venv that slurm/setup.sh made
+if [ -x "$htr_home/.venv/bin/python" ] &&
+  { [ -z "${CONDA_PREFIX:-}" ] || [ "${CONDA_DEFAULT_ENV:-base}" = base ]; }; then
+  PATH=$htr_home/.venv/bin:$PATH
+fi
+case :${PYTHONPATH:-}: in *:$htr_home:*) ;; *) export PYTHONPATH=$htr_home${PYTHONPATH:+:$PYTHONPATH} ;; esac
+if [ -n "${HTR_SCRATCH:-}" ]; then export TMPDIR=$HTR_SCRATCH; fi
+umask 027

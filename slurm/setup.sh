@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# The environment: packages pinned in pyproject.toml, and Horovod built from its sdist for the torch that is installed.
+#   slurm/setup.sh                     into .venv of this checkout, or into the conda environment that is active
+#   HOROVOD_GPU_OPERATIONS=NCCL slurm/setup.sh     on a login node without a GPU, for compute nodes that have them
+# Does nothing when nothing changed. The built wheel of Horovod is kept under ~/.cache (HTR_CACHE moves it).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+fail() { echo "setup: $*" >&2; exit 1; }
+
+# --- where to: conda's environment if it is active, else a .venv
+if [ -n "${CONDA_PREFIX:-}" ] && [ "${CONDA_DEFAULT_ENV:-base}" != base ]; then
+  home=$CONDA_PREFIX
+else
+  home=$PWD/.venv
+fi
+python=$home/bin/python
+stamp=$home/.htr-setup
+want=$(cat pyproject.toml slurm/setup.sh | sha256sum | cut -c1-16)-${HOROVOD_GPU_OPERATIONS:-auto}-$PWD
+if [ "$(cat "$stamp" 2>/dev/null)" = "$want" ] && [ -x "$python" ]; then exit 0; fi
+
+for tool in g++ cmake make; do
+  command -v $tool >/dev/null || fail "$tool is missing: apt-get install build-essential cmake, or conda env create -f environment.yml"
+done
+if [ ! -x "$python" ]; then
+  base=$(command -v python3.11 || command -v python3) || fail "Python 3.11 is missing"
+  "$base" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || fail "Python 3.11 is needed, $base is $("$base" -V)"
+  echo "setup: a virtual environment in $home"
+  "$base" -m venv "$home" || fail "python -m venv failed: apt-get install python3.11-venv"
+fi
+log=$home/setup.log
+quietly() { "$@" >>"$log" 2>&1 || { tail -n 30 "$log" >&2; fail "'$1 ${*:2:4} …' failed, see $log"; }; }
+: >"$log"
+
+# --- packages
+echo "setup: packages pinned in pyproject.toml"
+quietly "$python" -m pip install --disable-pip-version-check -e '.[simulate,test]'
+
+# --- Horovod: a wheel for this torch, this Python and these operations, built once
+read -r horovod torch < <("$python" - <<'E'
+import tomllib, torch
+pins = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["ring"]
+print(pins[0].removeprefix("horovod=="), torch.__version__)
+E
+)
+gpu=${HOROVOD_GPU_OPERATIONS:-}
+if [ -z "$gpu" ] && "$python" -c 'import sys, torch; sys.exit(not (torch.version.cuda and torch.cuda.is_available()))'; then gpu=NCCL; fi
+if [ "$gpu" = NCCL ] && [ -z "${HOROVOD_NCCL_HOME:-}" ]; then
+  # pip's torch brings NCCL as a package with headers and a shared library, no static one
+  nccl=$("$python" -c 'import nvidia.nccl as n; print(list(n.__path__)[0])' 2>/dev/null || true)
+  if [ -n "$nccl" ]; then
+    [ -e "$nccl/lib/libnccl.so" ] || ln -s libnccl.so.2 "$nccl/lib/libnccl.so"
+    export HOROVOD_NCCL_HOME=$nccl HOROVOD_NCCL_LINK=SHARED
+  fi
+fi
+tag=$("$python" -c 'import sys, platform; print(f"cp{sys.version_info[0]}{sys.version_info[1]}-{platform.machine()}")')
+cache=${HTR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/htr-hpc}/horovod-$horovod-torch-$torch-$tag-${gpu:-cpu}
+if ! compgen -G "$cache/*.whl" >/dev/null; then
+  echo "setup: Horovod $horovod for torch $torch (${gpu:-CPU}, about three minutes)"
+  work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
+  quietly "$python" -m pip download --disable-pip-version-check --no-deps --no-build-isolation --no-binary :all: \
+    -d "$work" "horovod==$horovod"
+  tar -xzf "$work"/horovod-*.tar.gz -C "$work"
+  source=$work/horovod-$horovod
+  # torch's headers need C++20, Horovod asks for 14
+  sed -i 's/set(CMAKE_CXX_STANDARD 14)/set(CMAKE_CXX_STANDARD 20)/' "$source/CMakeLists.txt" "$source/horovod/torch/CMakeLists.txt"
+  mkdir -p "$work/wheel"
+  quietly env HOROVOD_WITH_PYTORCH=1 HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_MPI=1 HOROVOD_WITHOUT_TENSORFLOW=1 \
+    HOROVOD_WITHOUT_MXNET=1 ${gpu:+HOROVOD_GPU_OPERATIONS=$gpu} CMAKE_POLICY_VERSION_MINIMUM=3.5 \
+    MAKEFLAGS="-j$(nproc)" "$python" -m pip wheel --disable-pip-version-check --no-deps --no-build-isolation -w "$work/wheel" "$source"
+  mkdir -p "$(dirname "$cache")"
+  # whole or not at all: another set-up may run beside this one
+  mv -T "$work/wheel" "$cache.$$" && { mv -T "$cache.$$" "$cache" 2>/dev/null || rm -rf "$cache.$$"; }
+fi
+quietly "$python" -m pip install --disable-pip-version-check --no-deps --force-reinstall "$cache"/*.whl
+"$python" -c 'import horovod.torch' 2>>"$log" || fail "Horovod was built but cannot be imported, see $log"
+echo "$want" >"$stamp"
+echo "setup: ready in $home"
