@@ -1,0 +1,80 @@
+"""What several test files share: lines drawn with OpenCV, and a small data set made of them."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from htr.images.sources import read_source
+from shards.index import Index, merge
+from shards.plan import Settings, make_plan
+from shards.write import write_shard
+
+SHARES = {"train": 0.6, "dev": 0.1, "val": 0.1, "calibration": 0.1, "test": 0.1}
+SMALL = Settings(rows=7, shares=SHARES, salt="2", encoding="png")  # a salt by which no split is empty
+WORDS = ("grippe", "AVC", "choc septique", "cancer du sein", "chute", "infarctus", "IRC", "embolie pulmonaire")
+
+
+@pytest.fixture(scope="session")
+def draw() -> Callable[..., np.ndarray]:
+    """draw(text, height=40): black text on gray paper, as wide as it needs."""
+
+    def line(text: str, height: int = 40) -> np.ndarray:
+        scale = height / 40
+        (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 2)
+        image = np.full((height, width + 12), 225, np.uint8)
+        cv2.putText(image, text, (6, int(height * 0.7)), cv2.FONT_HERSHEY_SIMPLEX, scale, 30, 2, cv2.LINE_AA)
+        return image
+
+    return line
+
+
+@pytest.fixture(scope="session")
+def write_table() -> Callable[[Path, list[dict]], Path]:
+    """write_table(path, rows): the rows as a CSV; rows may have different columns."""
+
+    def write(path: Path, rows: list[dict]) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            table = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), restval="")
+            table.writeheader()
+            table.writerows(rows)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory, draw, write_table) -> Path:
+    """A table of 20 certificates with three line images each."""
+    folder, rows = tmp_path_factory.mktemp("source"), []
+    for certificate in range(20):
+        for line, field in enumerate(("Ia", "Ib", "II")):
+            text = f"{WORDS[(3 * certificate + line) % len(WORDS)]} {certificate}"
+            name = f"c{certificate:02d}-{field}.png"
+            cv2.imwrite(str(folder / name), draw(text))
+            rows.append({"image": name, "text": text, "certificate": f"c.{certificate}", "field": field, "year": 2020})
+    return write_table(folder / "lines.csv", rows)
+
+
+@pytest.fixture(scope="session")
+def build() -> Callable[..., Index]:
+    """build(folder, source, settings=SMALL): preprocess the table into the folder, as one worker does."""
+
+    def preprocess(folder: Path, source: Path, settings: Settings = SMALL) -> Index:
+        table, images = read_source(source)
+        plan = make_plan(folder, table, settings)
+        for number in range(len(plan.shards)):
+            write_shard(plan, number, images)
+        return merge(plan)
+
+    return preprocess
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory, source, build) -> Index:
+    """The source, preprocessed. Shared by all tests: one that changes files works on a copy."""
+    return build(tmp_path_factory.mktemp("dataset") / "lines", source)

@@ -1,0 +1,217 @@
+"""Real Horovod ranks for the tests: forked from one process that has imported torch and Horovod, since importing takes
+longer than most tests; and what they do once they are a ring.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from jobs import place, rendezvous, ring
+from jobs.place import RingError
+
+KEY = "slurm-17-0-0-38559"
+START = 3.0  # seconds that the ranks of these tests wait for each other
+
+
+# --- what the ranks do
+
+
+def work(world: ring.Ring) -> None:
+    """Everything a ring can do; what came out goes to the test as JSON."""
+    torch.manual_seed(world.rank)  # different on every rank until broadcast
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 1))
+    model[1].num_batches_tracked += world.rank
+    world.broadcast_parameters(model)
+    before = [value.tolist() for value in model.state_dict().values()]
+    plain = torch.optim.AdamW(model.parameters(), lr=0.1 + world.rank)
+    if world.rank == 0:  # a state that the others lack, as after a resume on rank 0
+        model[0](torch.ones(1, 4)).sum().backward()
+        plain.step()
+        plain.zero_grad()
+    world.broadcast_parameters(model)
+    optimizer = world.wrap(plain, model.named_parameters())
+    world.broadcast_optimizer(optimizer)
+    moments = optimizer.state_dict()["state"][0]["exp_avg"].tolist()
+    for _ in range(2):
+        optimizer.zero_grad()
+        (model[2](model[0](samples(world.rank))) ** 2).sum().backward()
+        world.synchronize(optimizer)
+        gradient = model[0].weight.grad.tolist()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        world.apply(optimizer)
+    try:
+        world.on_root(lambda: (_ for _ in ()).throw(ValueError("the disk is full")))
+        raised = ""
+    except ValueError as error:
+        raised = str(error)
+    world.barrier()
+    said = {
+        "rank": world.rank,
+        "size": world.size,
+        "before": before,
+        "lr": optimizer.param_groups[0]["lr"],
+        "moments": moments,
+        "gradient": gradient,
+        "weights": model[0].weight.tolist(),
+        "sum": world.sum({"b": 2.0**53, "a": world.rank}),
+        "any": [world.any(world.rank == 1), world.any(False)],
+        "object": world.broadcast_object({"rank": world.rank}, "test"),
+        "gather": world.gather(str(world.rank)),
+        "on_root": world.on_root(lambda x: [x, world.rank], "x"),
+        "raised": raised,
+        "hosts": world.place.hosts,
+    }
+    print(json.dumps(said))
+
+
+def samples(rank: int) -> torch.Tensor:
+    return torch.arange(8.0).reshape(2, 4) / 10 + rank
+
+
+def fail_on_root(world: ring.Ring) -> None:
+    class Odd(Exception):  # cannot be pickled: it is no name of this module
+        pass
+
+    world.on_root(lambda: (_ for _ in ()).throw(Odd("the table has no column text")) if world.rank == 0 else None)
+
+
+def die(world: ring.Ring) -> None:
+    if world.rank == 1:
+        os._exit(9)
+    world.sum({"steps": 1})
+
+
+# --- starting them
+
+
+def environment(rank: int, tasks: str = "2", nodes: str = "node1", **more: str) -> dict[str, str]:
+    """What srun sets for a task, on nodes that exist only by name."""
+    counts = place.expand_tasks(tasks)
+    node = next(index for index in range(len(counts)) if rank < sum(counts[: index + 1]))
+    numbers = {"PROCID": rank, "NODEID": node, "LOCALID": rank - sum(counts[:node]), "STEP_NUM_TASKS": sum(counts)}
+    texts = {"JOB_ID": 17, "STEP_ID": 0, "STEP_LAUNCHER_PORT": 38559}
+    lists = {"STEP_NODELIST": nodes, "STEP_TASKS_PER_NODE": tasks}
+    slurm = {f"SLURM_{name}": str(value) for name, value in (numbers | texts | lists).items()}
+    return slurm | {"HTR_START_TIMEOUT": str(START), "HOROVOD_GLOO_TIMEOUT_SECONDS": "10"} | more
+
+
+def be_rank(folder: str, env: dict[str, str], work: str, device: str, gpus: list[str], dead_port: int, wait: float):
+    """One rank, as the main program of a job does it: a RingError is one line, without a traceback."""
+    os.environ.update(env)
+    time.sleep(wait)
+    if gpus:
+        place.visible_gpus = ring.visible_gpus = lambda: gpus
+    if dead_port:  # as if the file came from a start before this one, or a firewall stood between
+        read = rendezvous._read
+
+        def misled(path: Path) -> dict | None:
+            note = read(path)
+            return note | {"port": dead_port} if note and "port" in note else note
+
+        rendezvous._read = misled
+    try:
+        with ring.start(Path(folder), device) as world:
+            globals()[work](world)
+    except RingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def nursery() -> None:
+    """The process that forks ranks: a line of JSON in, a list of ranks; a line out, how each ended."""
+    import horovod.torch  # noqa: F401  (so that the ranks have it)
+
+    torch.set_num_threads(1)
+    for line in sys.stdin:
+        request, children = json.loads(line), {}
+        for number, rank in enumerate(request["ranks"]):
+            log = Path(request["folder"]) / f"log-{number}"
+            child = os.fork()
+            if child == 0:
+                for target, end in ((sys.stdout, "out"), (sys.stderr, "err")):
+                    os.dup2(os.open(f"{log}.{end}", os.O_WRONLY | os.O_CREAT), target.fileno())
+                code = 70
+                with contextlib.suppress(SystemExit):
+                    try:
+                        code = be_rank(request["folder"], **rank)
+                    except BaseException:
+                        sys.excepthook(*sys.exc_info())
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+            children[child] = log
+        killer = threading.Timer(30, lambda alive=children: [os.kill(child, signal.SIGKILL) for child in alive])
+        killer.start()
+        ends = []
+        for child, log in list(children.items()):
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            del children[child]
+            ends.append([code, Path(f"{log}.out").read_text(), Path(f"{log}.err").read_text()])
+        killer.cancel()
+        print(json.dumps(ends), flush=True)
+
+
+class Ranks:
+    """Starts ranks in the nursery and hands back (exit code, stdout, stderr) of each."""
+
+    def __init__(self, process: subprocess.Popen, folder: Path) -> None:
+        self.process, self.folder = process, folder
+
+    def start(self, *ranks: dict, work: str = "work") -> None:
+        base = {"work": work, "device": "cpu", "gpus": [], "dead_port": 0, "wait": 0.0}
+        request = {"folder": str(self.folder), "ranks": [base | rank for rank in ranks]}
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+
+    def ends(self) -> list[tuple[int, str, str]]:
+        return json.loads(self.process.stdout.readline())
+
+    def results(self, *ranks: dict) -> list[dict]:
+        self.start(*ranks)
+        ends = self.ends()
+        assert [code for code, _, _ in ends] == [0] * len(ranks), ends
+        assert not list((self.folder / "rendezvous").iterdir())
+        assert all(err == "" for _, _, err in ends)
+        return [json.loads(out) for _, out, _ in ends]
+
+    def errors(self, *ranks: dict, work: str = "work") -> list[str]:
+        """The one line that each rank ended with."""
+        self.start(*ranks, work=work)
+        return [self.last_line(end) for end in self.ends()]
+
+    @staticmethod
+    def last_line(end: tuple[int, str, str]) -> str:
+        code, _, err = end
+        assert code == 1, end
+        assert "Traceback" not in err
+        assert err.splitlines()[-1].startswith("error: ")
+        return err.splitlines()[-1].removeprefix("error: ")
+
+
+def rank(number: int, tasks: str = "2", *, nodes: str = "node1", more: dict | None = None, **how) -> dict:
+    return {"env": environment(number, tasks, nodes, **(more or {})), **how}
+
+
+@contextlib.contextmanager
+def open_nursery() -> Iterator[subprocess.Popen]:
+    """The process that forks the ranks, without what Slurm or a site have set here."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "HTR_", "HOROVOD"))}
+    env = inherited | {"PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, __file__], env=env, **pipes) as process:
+        yield process
+        process.stdin.close()
+
+
+if __name__ == "__main__":
+    nursery()

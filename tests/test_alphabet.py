@@ -1,0 +1,41 @@
+"""The alphabet: what goes in comes out, and what cannot be written is named without the text around it."""
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from htr.alphabet import Alphabet, name
+
+
+@given(st.text("abc éàç'", max_size=30))
+def test_what_is_encoded_is_decoded(text):
+    alphabet = Alphabet("abc éàç'")
+    symbols = alphabet.encode(text)
+    assert alphabet.decode(symbols) == text
+    assert all(1 <= symbol <= len(alphabet) for symbol in symbols)  # 0 is the blank's
+    assert alphabet.encode(unicodedata.normalize("NFD", text)) == symbols
+
+
+def test_the_order_of_the_data_does_not_matter():
+    assert Alphabet("cabba") == Alphabet(["b", "c", "a"])
+    assert Alphabet("cab").encode("abc") == [1, 2, 3]
+    assert Alphabet("ab") != Alphabet("abc")
+
+
+def test_what_cannot_be_written_is_named_alone():
+    with pytest.raises(ValueError, match=r"lacks: 'x' \(U\+0078\), 'ß' \(U\+00DF\)$") as error:
+        Alphabet("secrt").encode("secret ßx".replace(" ", ""))
+    assert "secret" not in str(error.value)
+    assert Alphabet("ab").missing("cabz") == "cz"
+
+
+def test_a_message_names_eight_characters_at_most():
+    assert name("a") == "'a' (U+0061)"
+    assert name("abcdefghij").count("U+") == 8 and name("abcdefghij").endswith("and 2 more")
+
+
+def test_no_characters():
+    with pytest.raises(ValueError, match="no text to learn from"):
+        Alphabet("")

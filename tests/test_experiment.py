@@ -1,0 +1,118 @@
+"""The run folder's lock and what it tells others."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from jobs import checkpoint
+from jobs.experiment import STALE, Experiment
+
+CONFIG = {"model": "ctc", "lr": 0.001}
+
+
+def begin(folder: Path, job: str = "11", **changes) -> Experiment:
+    return Experiment(folder, CONFIG | changes, ("model",), job)
+
+
+def held_elsewhere(folder: Path, job: str, age: float = 0) -> None:
+    """Make the lock look like that of a job on another node, which beat so many seconds ago."""
+    lock = folder / "lock.json"
+    lock.write_text(json.dumps(json.loads(lock.read_text()) | {"job": job, "host": "another", "pid": 1, "birth": "1"}))
+    os.utime(lock, (time.time() - age,) * 2)
+
+
+def test_second_job_is_refused_and_changes_nothing(tmp_path: Path):
+    first = begin(tmp_path)
+    held_elsewhere(tmp_path, "11")
+    before = (tmp_path / "lock.json").read_text()
+    with pytest.raises(ValueError, match="job 11 on another works in this run folder"):
+        begin(tmp_path, "12", lr=0.5)
+    assert (tmp_path / "lock.json").read_text() == before
+    assert json.loads((tmp_path / "config.json").read_text()) == first_config()
+    assert first.owner["job"] == "11"
+
+
+def first_config() -> dict:
+    return CONFIG
+
+
+def test_same_process_twice_is_refused_too(tmp_path: Path):
+    begin(tmp_path, "local-1")
+    with pytest.raises(ValueError, match="works in this run folder"):
+        begin(tmp_path, "local-1")
+
+
+def test_lock_of_the_dead_is_taken(tmp_path: Path):
+    begin(tmp_path)
+    held_elsewhere(tmp_path, "11", age=STALE + 5)  # its heartbeat stopped
+    assert begin(tmp_path, "12").owner["job"] == "12"
+    lock = tmp_path / "lock.json"
+    lock.write_text(json.dumps(json.loads(lock.read_text()) | {"pid": 2**22 + 1}))  # this node has no such process
+    assert begin(tmp_path, "13").owner["job"] == "13"
+    held_elsewhere(tmp_path, "14")
+    assert begin(tmp_path, "14").owner["job"] == "14"  # Slurm requeued the job, onto another node
+
+
+def test_lock_is_given_back_only_by_its_owner(tmp_path: Path):
+    with begin(tmp_path):
+        assert (tmp_path / "lock.json").exists()
+    assert not (tmp_path / "lock.json").exists()
+    with begin(tmp_path, "12") as run:
+        held_elsewhere(tmp_path, "13")
+        run.update({"state": "running"})
+    assert json.loads((tmp_path / "lock.json").read_text())["job"] == "13"
+
+
+def test_failure_is_told_and_the_lock_free(tmp_path: Path):
+    with pytest.raises(ValueError, match="no more disk"), begin(tmp_path):
+        raise ValueError("no more disk")
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert (status["state"], status["reason"]) == ("failed", "ValueError: no more disk")
+    assert not (tmp_path / "lock.json").exists()
+
+
+def test_run_of_another_model(tmp_path: Path):
+    with begin(tmp_path):
+        pass
+    with pytest.raises(ValueError, match="is a run of model 'ctc', asked was 'attention'"):
+        begin(tmp_path, model="attention")
+    with begin(tmp_path, lr=0.5):  # what is not fixed may change
+        assert json.loads((tmp_path / "config.json").read_text())["lr"] == 0.5
+
+
+def test_heartbeat_is_felt(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("jobs.experiment.BEAT", 0.01)
+    with begin(tmp_path):
+        os.utime(tmp_path / "lock.json", (0, 0))
+        deadline = time.monotonic() + 10
+        while (tmp_path / "lock.json").stat().st_mtime == 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def test_checkpoints_kept_are_the_newest_and_the_best(tmp_path: Path):
+    for step in range(1, 8):
+        checkpoint.save(tmp_path, step, {"step": step}, best=step == 2)
+    assert [path.name for path in checkpoint.steps(tmp_path)] == [f"step-{step:06d}.pt" for step in (7, 6, 5, 2)]
+    assert (tmp_path / "best.pt").readlink() == Path("step-000002.pt")
+    assert (tmp_path / "last.pt").readlink() == Path("step-000007.pt")
+    assert checkpoint.load_newest(tmp_path) == {"step": 7}
+
+
+def test_checkpoint_that_runs_code_is_not_loaded(tmp_path: Path, capsys):
+    import pickle
+
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    checkpoint.save(tmp_path, 1, {"step": 1}, best=False)
+    (tmp_path / "step-000002.pt").write_bytes(pickle.dumps(Evil()))
+    assert checkpoint.load_newest(tmp_path) == {"step": 1}
+    assert not (tmp_path / "ran").exists()
+    (tmp_path / "step-000001.pt").write_bytes(b"")
+    with pytest.raises(ValueError, match="none of its 2 checkpoints can be read"):
+        checkpoint.load_newest(tmp_path)

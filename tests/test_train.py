@@ -1,0 +1,179 @@
+"""Training: the same losses whatever the world, kill and resume, and what is refused with one clear message."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from jobs.__main__ import main
+from shards.index import read_index
+
+CHECKOUT = Path(__file__).parent.parent
+FEW = ["--size", "tiny", "--batch", "6", "--steps", "20", "--warmup", "5", "--log-every", "1", "--amp", "off"]
+PLAIN = [*FEW, "--dropout", "0", "--device", "cpu", "--evaluate-every", "1000"]
+
+
+@pytest.fixture(scope="module")
+def data(dataset) -> Path:
+    return dataset.folder
+
+
+def losses(run: Path) -> list[float]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def jobs(*argv: object, **options) -> subprocess.CompletedProcess:
+    environ = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "jobs", *map(str, argv)]
+    return subprocess.run(command, cwd=CHECKOUT, env=environ, capture_output=True, text=True, timeout=240, **options)
+
+
+@pytest.mark.parametrize("model", ["ctc", "attention"])
+def test_one_rank_and_two_give_the_same_losses(data: Path, tmp_path: Path, model: str):
+    for ranks in (1, 2):
+        where = ["--cluster", "local", "--gpus-per-node", 0, "--tasks-per-node", ranks]
+        run = tmp_path / f"{model}-{ranks}"
+        # a low rate: Adam turns the last bit of a gradient near zero into a whole step of the rate's size
+        done = jobs("submit", "train", *where, data, "--run", run, "--model", model, *PLAIN, "--lr", "2e-4")
+        assert done.returncode == 0, done.stderr
+        assert json.loads((run / "status.json").read_text())["world"] == ranks
+    one, two = (losses(tmp_path / f"{model}-{ranks}") for ranks in (1, 2))
+    assert len(one) == len(two) == 20
+    assert one[:3] == pytest.approx(two[:3], rel=1e-5)
+    assert one == pytest.approx(two, rel=1e-3)
+    assert min(one) < 0.97 * one[0]  # and it learns, so that equal losses mean something
+
+
+def test_killed_and_resumed_is_the_run_that_never_was_killed(data: Path, tmp_path: Path):
+    options = [*FEW, "--device", "cpu", "--checkpoint-every", "4", "--evaluate-every", "1000"]  # with dropout
+    assert main(["train", str(data), "--run", str(tmp_path / "whole"), *options]) == 0
+    command = [sys.executable, "-m", "jobs", "train", str(data), "--run", str(tmp_path / "cut"), *options]
+    process = subprocess.Popen(
+        command, cwd=CHECKOUT, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "cut" / "checkpoints" / "step-000008.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (tmp_path / "cut" / "lock.json").exists()  # it was killed in the middle
+    assert main(["train", str(data), "--run", str(tmp_path / "cut"), *options]) == 0
+    assert losses(tmp_path / "cut")[-8:] == losses(tmp_path / "whole")[-8:]
+    names = [run / "model" / "weights.safetensors" for run in (tmp_path / "whole", tmp_path / "cut")]
+    assert names[0].read_bytes() == names[1].read_bytes()
+
+
+def test_damaged_newest_checkpoint_is_passed_over(data: Path, tmp_path: Path, capsys):
+    options = [*PLAIN, "--checkpoint-every", "10"]
+    assert main(["train", str(data), "--run", str(tmp_path / "run"), *options]) == 0
+    whole = losses(tmp_path / "run")
+    newest = tmp_path / "run" / "checkpoints" / "step-000020.pt"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    assert main(["train", str(data), "--run", str(tmp_path / "run"), *options]) == 0
+    assert "step-000020.pt is damaged" in capsys.readouterr().err
+    assert losses(tmp_path / "run")[20:] == whole[10:]
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory) -> Path:
+    """A trained CTC run, for what follows."""
+    folder = tmp_path_factory.mktemp("runs") / "ctc"
+    assert main(["train", str(data), "--run", str(folder), *PLAIN]) == 0
+    return folder
+
+
+def fails(capsys, *argv: object) -> str:
+    """The one line that a failing command ends with."""
+    assert main([str(part) for part in argv]) == 1
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_attention_starts_from_ctc(data: Path, run: Path, tmp_path: Path):
+    options = [*PLAIN, "--model", "attention", "--steps", "1"]
+    assert main(["train", str(data), "--run", str(tmp_path / "cold"), *options]) == 0
+    assert main(["train", str(data), "--run", str(tmp_path / "warm"), *options, "--init-from", str(run)]) == 0
+    assert losses(tmp_path / "warm")[0] < losses(tmp_path / "cold")[0]
+
+
+def test_run_folder_of_another_model(capsys, data: Path, run: Path):
+    message = fails(capsys, "train", data, "--run", run, *PLAIN, "--model", "attention")
+    assert message.startswith("error: ") and "is a run of model 'ctc', asked was 'attention'" in message
+    assert json.loads((run / "status.json").read_text())["state"] == "finished"  # the other job left no trace
+
+
+def test_second_job_on_a_run_folder_is_refused(capsys, data: Path, tmp_path: Path):
+    options = [*PLAIN, "--steps", "100000"]
+    command = [sys.executable, "-m", "jobs", "train", str(data), "--run", str(tmp_path / "run"), *options]
+    first = subprocess.Popen(
+        command, cwd=CHECKOUT, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "run" / "metrics.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        message = fails(capsys, "train", data, "--run", tmp_path / "run", *options)
+        assert "works in this run folder" in message
+        assert first.poll() is None
+    finally:
+        first.kill()
+        first.wait()
+
+
+def test_more_ranks_than_samples_or_no_samples(capsys, data: Path, tmp_path: Path):
+    message = fails(capsys, "train", data, "--run", tmp_path / "run", *PLAIN, "--where", "writer=nobody")
+    assert "no sample in split 'train'" in message
+    message = fails(capsys, "train", data, "--run", tmp_path / "run", *PLAIN, "--where", "nosuch=1")
+    assert "no column nosuch" in message
+    one = read_index(data).samples("train")["certificate"][0].as_py()
+    where = ["--where", f"certificate={one}", "--where", "field=Ia"]
+    local = ["--cluster", "local", "--gpus-per-node", 0, "--tasks-per-node", 2]
+    done = jobs("submit", "train", *local, data, "--run", tmp_path / "two", *PLAIN, *where)
+    assert done.returncode != 0
+    assert "1 samples for 2 ranks: use fewer ranks" in done.stderr
+
+
+def test_no_dataset_and_an_unfinished_one(capsys, data: Path, tmp_path: Path):
+    assert "no data set here" in fails(capsys, "train", tmp_path / "nothing", "--run", tmp_path / "run", *PLAIN)
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "plan.json").write_bytes((data / "plan.json").read_bytes())
+    assert "not whole" in fails(capsys, "train", tmp_path / "half", "--run", tmp_path / "run", *PLAIN)
+
+
+def test_full_disk_while_a_checkpoint_is_written(capsys, data: Path, tmp_path: Path, monkeypatch):
+    from shards import files
+
+    write = files.write_synced
+
+    def full(path: Path, content: bytes | str) -> None:
+        if ".pt." in path.name:
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        write(path, content)
+
+    monkeypatch.setattr(files, "write_synced", full)
+    message = fails(capsys, "train", data, "--run", tmp_path / "run", *PLAIN, "--checkpoint-every", "5")
+    assert "No space left on device" in message
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "failed"
+
+
+def test_modes_and_no_transcription_in_a_log(run: Path, data: Path):
+    import tarfile
+
+    texts = set()
+    for tar in data.glob("*.tar"):
+        with tarfile.open(tar) as archive:
+            texts |= {archive.extractfile(m).read().decode() for m in archive if m.name.endswith(".txt")}
+    assert texts
+    for path in [run, *run.rglob("*")]:
+        if not path.is_symlink():
+            assert path.stat().st_mode & 0o027 == 0, path  # nothing for others, nothing writable for the group
+        if path.suffix in (".json", ".jsonl", ".log", ".out", ".err"):
+            content = path.read_text()
+            assert not [text for text in texts if len(text) > 3 and text in content], path
