@@ -1,185 +1,207 @@
 """Simulated scans of the medical part of French death certificates, for tests, benchmarks and a first run without data.
 
-    simulate(Path("simulated"), 1000, seed=1, workers=4)  # simulated/certificates.csv, simulated/pages/sim-000000.jpg …
+    simulate(Path("simulated"), 1000, seed=1, workers=4)
+      certificates.csv    a row a field with what data entry typed (no box, no line feeds), ticks as 1 or 0: a source
+      lines.csv           a row a written line with its box on the scan: a source, and the truth
+      truth/pages.csv     a row a scan: form, resolution, severity, and the matrix that takes the form to the scan
+      truth/lines.csv     as lines.csv
+      pages/sim-000000.jpg …
 
-A certificate is an A5 page at 200 dpi: printed form, one physician's writing, then what a scanner does to both. It is a
-pure function of the seed and its number (and of the installed fonts): ranges can be made anywhere, in any order.
+A certificate is a printed form, one person's writing, then what a scanner does to both. It is a pure function of the
+seed, its number and the options (and of the installed fonts): ranges can be made anywhere, in any order.
 """
 
 import csv
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import astuple, dataclass, fields
-from functools import cache, partial
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from htr.images.causes import cause, duration, other_conditions
-from htr.images.handwriting import Hand, Ink, Writer, hands
+from htr.images import handwriting
+from htr.images.causes import Terms, how_many, load_terms, texts_of
+from htr.images.causes import draw as draw_text
+from htr.images.draw import draw
+from htr.images.handwriting import Hand, Ink, Writer
+from htr.images.layout import HEIGHT, Slot, box_of, fitted, put, slots, tick, with_mistake
+from htr.images.scanner import SEVERITIES, Scan, scan
+from htr.images.semireal import real_writers
+from htr.images.template import Template
 
-PAGE = 1165, 1654  # rows, columns: A5 landscape at 200 dpi
-FORM = "simulated"
-HEIGHT = 76.0  # nominal height of a written line, px
-ROOM = 92  # rows of ink at most, so that a box holds ascenders, descenders and a margin
-CHAIN = {"Ia": 345, "Ib": 455, "Ic": 565, "Id": 675}  # row of the ruling
+FORM, SEVERITY = "adult-2018", "light"
+HELD_OUT = (  # fonts kept for testing: no writer of --hands train has one of them
+    "Satisfy", "Zeyada", "Cedarville Cursive", "Homemade Apple", "La Belle Aurore", "Mansalva", "Marck Script",
+    "Reenie Beanie", "Rock Salt", "Schoolbell",
+)  # fmt: skip
+HANDS = ("all", "train", "held-out")
 FILLED = {"Ia": 1.0, "Ib": 0.78, "Ic": 0.45, "Id": 0.2}  # a cause is written only under another
-OTHER = 835, 945  # rulings of part II
-CAUSE_X, INTERVAL_X, OTHER_X = (170, 1240), (1300, 1590), (170, 1590)  # first and last column of the writing
+OTHERS = {"II": 0.4, "II_interval": 0.12, "circumstances": 0.15}  # shares of the certificates
+LINES = ("image", "text", "certificate", "year", "form", "field", "line", "box", "writer", "split")
+TABLES = {  # columns; the last table appears last
+    "lines.csv": LINES,
+    "truth/lines.csv": LINES,
+    "truth/pages.csv": ("certificate", "image", "form", "dpi", "matrix", "severity", "seed", "number"),
+    "certificates.csv": ("image", "certificate", "year", "form", "field", "text", "writer", "split"),
+}
 WRITERS_SHARE, BLOCK = 8, 64  # certificates a writer; writers are drawn within a block of numbers: no total is needed
 
 
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """A scan, and the truth: the rows that it has in the tables, as dictionaries of their columns."""
+
+    scan: Scan
+    typed: list[dict]
+    lines: list[dict]
+    page: dict
+
+
 @dataclass(frozen=True)
-class Line:
-    """A row of certificates.csv; `box` is "x y w h" in pixels of the page, `image` relative to the table."""
+class SimulatedWriter:
+    """Who writes what: a hand with its habits, its vocabulary, and how often it crosses a word out."""
 
-    image: str
-    text: str
-    certificate: str
-    year: int
-    form: str
-    field: str
-    line: int
-    box: str
-    writer: str
+    name: str
+    writer: Writer
+    terms: Terms = ()
+    crossed: float = 0.0
+    split: str = ""
 
+    how_many = staticmethod(how_many)
 
-@cache
-def printed_form() -> np.ndarray:
-    """The blank form as printed ink, uint8 of PAGE, 0 = paper, 255 = black; labels without accents, as cv2 has none."""
-    ink = np.zeros(PAGE, np.uint8)
-
-    def label(text: str, x: int, y: int, scale: float = 0.62, thickness: int = 1) -> None:
-        cv2.putText(ink, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, 255, thickness, cv2.LINE_AA)
-
-    label("CERTIFICAT DE DECES - PARTIE MEDICALE", 480, 75, 0.95, 2)
-    label("A remplir et a clore par le medecin. Ne pas indiquer l'identite du defunt.", 420, 115)
-    label("PARTIE I", 60, 190, 0.7, 2)
-    label("Maladie(s) ou affection(s) morbide(s) ayant directement provoque le deces", 190, 190)
-    label("Intervalle entre le debut", 1310, 185, 0.5)
-    label("du processus et le deces", 1310, 210, 0.5)
-    for row, (field, y) in enumerate(CHAIN.items()):
-        label(f"{field[1]})", 110, y - 8, 0.75, 2)
-        cv2.line(ink, (160, y), (1250, y), 200, 2)
-        cv2.rectangle(ink, (1290, y - 84), (1600, y + 12), 200, 2)
-        label("du ou consecutif a :" if row else "cause immediate :", 165, y - 86, 0.42)
-    label("PARTIE II", 60, 735, 0.7, 2)
-    label("Autres etats morbides ayant contribue au deces, non mentionnes en partie I", 200, 735)
-    for y in OTHER:
-        cv2.line(ink, (160, y), (1600, y), 200, 2)
-    questions = ["Grossesse dans l'annee", "Accident du travail", "Autopsie demandee", "Deces au domicile"]
-    for x, text in zip((60, 470, 850, 1220), questions, strict=True):
-        label(text, x, 1035)
-        for shift, answer in ((0, "oui"), (120, "non")):
-            cv2.rectangle(ink, (x + shift, 1055), (x + shift + 28, 1083), 220, 2)
-            label(answer, x + shift + 38, 1078)
-    cv2.rectangle(ink, (30, 140), (1624, 985), 200, 3)
-    return ink
+    def lines(
+        self, field: str, slots: list[Slot], rng: np.random.Generator, known: Collection[str] = ()
+    ) -> list[tuple[str, Ink]]:
+        """An answer for the field on all the slots or fewer; `known`, what stands on the form, may come again."""
+        longest = int(slots[0].width / (0.31 * slots[0].height))
+        found = []
+        for slot, text in zip(slots, texts_of(field, len(slots), rng, longest, self.terms), strict=False):
+            write = partial(self.writer.write, text, rng=rng)
+            if rng.random() < self.crossed and not field.endswith("_interval"):
+                write = partial(with_mistake, self.writer, text, draw_text("short", rng), rng=rng)
+            found.append((text, fitted(write, slot)))
+        return found
 
 
-def fields_of(rng: np.random.Generator) -> Iterator[tuple[str, int, str, int, tuple[int, int]]]:
-    """The filled fields of a certificate: (field, line, text, row of the ruling, columns to write in)."""
-    for field, y in CHAIN.items():
-        if rng.random() >= FILLED[field]:
-            break
-        yield field, 0, cause(rng), y, CAUSE_X
-        if rng.random() < 0.75:
-            yield f"{field}_interval", 0, duration(rng), y, INTERVAL_X
-    if rng.random() < 0.4:
-        for line, (text, y) in enumerate(zip(other_conditions(rng), OTHER, strict=False)):
-            yield "II", line, text, y, OTHER_X
+def chosen_hands(fonts: Path | None, share: str) -> list[Hand]:
+    """The hands of a folder of fonts, or the installed ones: all, those to train on, or those held out for testing."""
+    if share not in HANDS:
+        raise ValueError(f"hands {share!r}: choose one of {', '.join(HANDS)}")
+    held_out = tuple(plain(name) for name in HELD_OUT)
+    hands = handwriting.hands(fonts)
+    wanted = [hand for hand in hands if share == "all" or (share == "train") != plain(hand.name).startswith(held_out)]
+    if not wanted:
+        raise ValueError(f"hands {share!r}: none of the fonts of {fonts} is held out; they are {', '.join(HELD_OUT)}")
+    return wanted
 
 
-def fitted(writer: Writer, text: str, room: int, rng: np.random.Generator) -> Ink:
-    """The text written as large as the field allows: who has little room writes smaller."""
-    height = HEIGHT
-    while True:  # ends: every round is smaller, and the fields hold more than the smallest writing of 45 characters
-        ink = writer.write(text, height, rng)
-        rows, columns = ink.pixels.shape
-        if columns <= room and rows <= ROOM:
-            return ink
-        height *= 0.97 * min(1, room / columns, ROOM / rows)
+def plain(name: str) -> str:
+    return re.sub("[^a-z]", "", name.lower())
 
 
-def tick(page: np.ndarray, rng: np.random.Generator) -> None:
-    """A cross or a check in some of the boxes at the foot of the form, in place."""
-    for x in (60, 470, 850, 1220):
-        if rng.random() < 0.7:
-            corner = np.array([x + 120 * int(rng.random() < 0.8), 1055])
-            strokes = (
-                [[(2, 3), (27, 26)], [(26, 2), (3, 27)]] if rng.random() < 0.6 else [[(3, 14), (11, 27), (33, -4)]]
-            )
-            for stroke in strokes:
-                points = np.rint((corner + stroke + rng.normal(0, 2, (len(stroke), 2))) * 16).astype(np.int32)
-                cv2.polylines(page, [points], False, 190, 3, cv2.LINE_AA, 4)
+def filled(template: Template, rng: np.random.Generator) -> Iterator[str]:
+    """The names of the text fields that are filled in: a chain without gaps, and each other field by chance."""
+    deep = rng.random()
+    for field in template.fields:
+        if field.kind == "text":
+            cause = field.name.removesuffix("_interval")
+            if cause in FILLED:
+                share = 1.0 if deep < np.prod([FILLED[name] for name in FILLED if name <= cause]) else 0.0
+                share *= 0.75 if field.name != cause else 1.0
+            else:
+                share = OTHERS.get(field.name, 0.8)
+            if rng.random() < share:
+                yield field.name
 
 
-def scan(printed: np.ndarray, written: np.ndarray, turn: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Printed and written ink (uint8, PAGE) on paper, turned by the affine (2, 3), as the scanner sees it -> uint8."""
-    paper = rng.uniform(222, 248)
-    light = cv2.resize(rng.normal(0, 2.5, (4, 5)).astype(np.float32), PAGE[::-1], interpolation=cv2.INTER_CUBIC) + paper
-    # inks darken the paper one after the other: what is under the pen stays visible through it
-    clear = cv2.multiply(255 - cv2.convertScaleAbs(printed, alpha=rng.uniform(0.55, 0.9)), 255 - written, scale=1 / 255)
-    clear = cv2.warpAffine(clear, turn, PAGE[::-1], flags=cv2.INTER_LINEAR, borderValue=255)
-    clear = cv2.GaussianBlur(clear, (0, 0), rng.uniform(0.4, 0.8))
-    image = cv2.multiply(clear, light, scale=1 / 255, dtype=cv2.CV_32F)
-    grain = rng.integers(0, 256, PAGE, dtype=np.uint8)
-    return cv2.addWeighted(image, 1.0, grain, (strength := rng.uniform(0.02, 0.07)), -127.5 * strength, dtype=cv2.CV_8U)
+def ticked(template: Template, rng: np.random.Generator) -> list[str]:
+    """The names of the boxes that are ticked: one of a question's, rather no than yes, or none."""
+    questions: dict[str, list[str]] = {}
+    for field in template.fields:
+        if field.kind == "tick":
+            questions.setdefault(field.name.rpartition("_")[0], []).append(field.name)
+    found = []
+    for names in questions.values():
+        weights = np.cumsum([3.0 if name.endswith("_no") else 1.0 for name in names])
+        answer = names[int(np.searchsorted(weights, rng.random() * weights[-1], side="right"))]
+        if rng.random() < 0.8:
+            found.append(answer)
+    return found
 
 
-def certificate(number: int, *, seed: int, hands: list[Hand], written: bool = True) -> tuple[np.ndarray, list[Line]]:
-    """One scanned page (uint8, PAGE) and its lines, a pure function of seed, number and hands.
+def certificate(
+    number: int,
+    *,
+    seed: int,
+    hands: list[Hand],
+    form: str = FORM,
+    severity: str = SEVERITY,
+    dpi: int | None = None,
+    ink: Path | None = None,
+    ink_where: str = "",
+    terms: Terms = (),
+    written: bool = True,
+) -> Certificate:
+    """One certificate, a pure function of its arguments. Options as for `simulate`.
 
-    With `written=False` the same page without the handwriting: same paper, print, ticks, grain, and list of lines.
+    With `written=False` the same without the handwriting: same paper, print, ticks, grain, and the same truth.
     """
     rng = np.random.default_rng((seed, 1, number))
-    person = number // BLOCK * (BLOCK // WRITERS_SHARE) + int(rng.integers(BLOCK // WRITERS_SHARE))
-    writer = Writer.make((seed, 2, person), hands)
-    year, name = int(rng.integers(2012, 2024)), f"sim-{number:06d}"
-    turn = cv2.getRotationMatrix2D((PAGE[1] / 2, PAGE[0] / 2), rng.uniform(-0.5, 0.5), 1.0)
-    ink = np.zeros(PAGE, np.uint8)
-    tick(ink, rng)
-    lines = []
-    for field, line, text, ruling, (first, last) in fields_of(rng):
-        pen = fitted(writer, text, last - first, rng)
-        rows, columns = pen.pixels.shape
-        x = first + int((last - first - columns) * rng.beta(1.2, 4) * 0.6)
-        y = round(ruling - 8 + rng.normal(0, 3) - pen.baseline)
-        if written:
-            np.maximum(ink[y : y + rows, x : x + columns], pen.pixels, out=ink[y : y + rows, x : x + columns])
-        box = box_of(pen.pixels, x, y, turn, rng)
-        lines.append(Line(f"pages/{name}.jpg", text, name, year, FORM, field, line, box, f"writer-{person:04d}"))
-    return scan(printed_form(), ink, turn, rng), lines
+    names = form.split(",")
+    template = draw(names[int(rng.integers(len(names)))])
+    level = SEVERITIES[severity]
+    if ink is not None:
+        writers = real_writers(ink, ink_where)
+        writer = writers[int(rng.integers(len(writers)))]
+    else:
+        person = number // BLOCK * (BLOCK // WRITERS_SHARE) + int(rng.integers(BLOCK // WRITERS_SHARE))
+        made = Writer.make((seed, 2, person), hands)
+        writer = SimulatedWriter(f"writer-{person:04d}", made, terms, level.crossed)
+    name, year = f"sim-{number:06d}", int(rng.integers(2012, 2024))
+    known = {"image": f"pages/{name}.jpg", "certificate": name, "year": year, "form": template.name,
+             "writer": writer.name, "split": writer.split}  # fmt: skip
+    page = np.zeros(template.picture.shape, np.uint8)
+    ticks = ticked(template, rng)
+    answers = {field.name: "1" if field.name in ticks else "0" for field in template.fields if field.kind == "tick"}
+    for box in ticks:
+        tick(page, template.field(box), rng)
+    placed = []
+    for field in [template.field(field) for field in filled(template, rng)]:
+        room = slots(template, field, writer.how_many(field.lines, rng))
+        written_lines = writer.lines(field.name, room, rng, [text for _, _, text, *_ in placed])
+        answers[field.name] = " ".join(text for text, _ in written_lines)
+        for line, (slot, (text, pen)) in enumerate(zip(room, written_lines, strict=False)):
+            x, y = put(page if written else None, pen, slot, rng)
+            placed.append((field.name, line, text, pen.pixels, x, y, 1.22 * min(slot.height, HEIGHT)))
+    margins = np.random.default_rng((seed, 3, number))  # of their own: boxes change nothing else
+    scanned = scan(template.picture, page, level, rng, dpi)
+    lines = [
+        known | {"field": field, "line": line, "text": text, "box": box_of(pixels, x, y, scanned, height, margins)}
+        for field, line, text, pixels, x, y, height in placed
+    ]
+    typed = [known | {"field": field.name, "text": answers.get(field.name, "")} for field in template.fields]
+    matrix = " ".join(f"{value:.6f}" for value in scanned.matrix[:2].ravel())
+    truth = known | {"dpi": scanned.dpi, "matrix": matrix, "severity": severity, "seed": seed, "number": number}
+    return Certificate(scanned, typed, lines, truth)
 
 
-def box_of(pixels: np.ndarray, x: int, y: int, turn: np.ndarray, rng: np.random.Generator) -> str:
-    """The field-like box "x y w h" around ink written at (x, y) before the page was turned, inside the page."""
-    ys, xs = np.nonzero(pixels > 20)
-    points = np.stack([xs + x, ys + y, np.ones_like(xs)]) if len(xs) else np.array([[x], [y], [1]])
-    (left, top), (right, bottom) = (turn @ points).min(axis=1), (turn @ points).max(axis=1) + 1
-    before, after = rng.integers(8, 21, 2)
-    wide = max(100 - (right - left), before + after)  # a short duration still has a box of 100 px
-    left, right = left - wide * before / (before + after), right + wide * after / (before + after)
-    spare = max(6, rng.integers(96, 111) - (bottom - top))
-    share = rng.uniform(0.3, 0.7)
-    top, bottom = top - spare * share, bottom + spare * (1 - share)
-    x0, y0 = max(0, int(np.floor(left))), max(0, int(np.floor(top)))
-    return f"{x0} {y0} {min(PAGE[1], int(np.ceil(right))) - x0} {min(PAGE[0], int(np.ceil(bottom))) - y0}"
-
-
-def write_certificate(number: int, *, folder: Path, seed: int, fonts: Path | None) -> list[Line]:
-    """Make one certificate and put its page under its final name at once -> its lines."""
-    page, lines = certificate(number, seed=seed, hands=hands(fonts))
-    done, jpeg = cv2.imencode(".jpg", page, [cv2.IMWRITE_JPEG_QUALITY, 90])
+def write_certificate(number: int, *, folder: Path, fonts: Path | None, hands: str, terms: str | None, **options):
+    """Make one certificate and put its page under its final name at once -> its rows for each table of TABLES."""
+    words = load_terms(terms) if terms else ()
+    made = certificate(number, hands=chosen_hands(fonts, hands), terms=words, **options)
+    done, jpeg = cv2.imencode(".jpg", made.scan.image, [cv2.IMWRITE_JPEG_QUALITY, made.scan.quality])
     assert done, "OpenCV without its JPEG encoder"
-    path = folder / lines[0].image
+    path = folder / made.page["image"]
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_bytes(jpeg.tobytes())
     os.replace(temporary, path)
-    return lines
+    return made.lines, made.lines, [made.page], made.typed
 
 
 def simulate(
@@ -190,36 +212,70 @@ def simulate(
     fonts: Path | None = None,
     workers: int = 1,
     progress: Callable[[int], object] | None = None,
+    form: str = FORM,
+    severity: str = SEVERITY,
+    hands: str = "all",
+    ink: Path | None = None,
+    ink_where: str = "",
+    terms: str | None = None,
+    dpi: int | None = None,
 ) -> Path:
     """Make certificates, numbers 0 to n - 1 or those of a range, in `folder` -> the path of its certificates.csv.
 
-    `fonts`: a folder of handwriting fonts in place of the installed ones. `progress` is called with 1 after every
-    certificate. The table appears last: a folder with a table is whole. ValueError for a folder without usable fonts,
-    or without a certificate to make.
+    `form`: one of draw.NAMES, or several with commas between them, a mix. `severity`: one of scanner.SEVERITIES, whose
+    resolutions `dpi` replaces. `hands`: one of HANDS, of `fonts`, a folder of handwriting fonts, or of the installed
+    ones. `ink`: a table of line images, real handwriting in place of the simulated, `ink_where` its rows as for
+    `real_writers`. `terms`: as for `load_terms`, mixed with the phrases of causes.txt. `progress` is called with 1
+    after every certificate.
+
+    certificates.csv appears last: a folder with it is whole. ValueError for an option that can't be met.
     """
     numbers = range(certificates) if isinstance(certificates, int) else certificates
     if not numbers or min(numbers) < 0:
         raise ValueError(f"certificates={certificates}: nothing to make; give a positive number or a range from 0 on")
-    hands(fonts)  # a folder without fonts is said here, once, not by every worker
-    (folder / "pages").mkdir(parents=True, exist_ok=True)
-    make = partial(write_certificate, folder=folder, seed=seed, fonts=fonts)
-    table = folder / "certificates.csv"
-    table.unlink(missing_ok=True)  # an older one does not describe the pages that come now
-    temporary = table.with_name(f".{table.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([column.name for column in fields(Line)])
-        for lines in each(make, numbers, workers):
-            writer.writerows(map(astuple, lines))
+    # what is wrong is said here, once, not by every worker
+    if severity not in SEVERITIES:
+        raise ValueError(f"severity {severity!r}: choose one of {', '.join(SEVERITIES)}")
+    if dpi is not None and not 72 <= dpi <= 600:
+        raise ValueError(f"dpi {dpi} is not between 72 and 600")
+    for name in form.split(","):
+        draw(name)
+    chosen_hands(fonts, hands)
+    if terms:
+        load_terms(terms)
+    if ink is not None:
+        real_writers(ink, ink_where)
+    options = {"seed": seed, "form": form, "severity": severity, "dpi": dpi, "ink": ink, "ink_where": ink_where}
+    make = partial(write_certificate, folder=folder, fonts=fonts, hands=hands, terms=terms, **options)
+    for inner in ("pages", "truth"):
+        (folder / inner).mkdir(parents=True, exist_ok=True)
+    paths = [folder / name for name in TABLES]
+    for path in paths:
+        path.unlink(missing_ok=True)  # an older one does not describe the pages that come now
+    with ExitStack() as stack:
+        temporary = [path.with_name(f".{path.name}.{os.getpid()}") for path in paths]
+        files = [stack.enter_context(open(path, "w", encoding="utf-8", newline="")) for path in temporary]
+        columns = [[c for c in columns if c != "split" or ink is not None] for columns in TABLES.values()]
+        tables = [
+            csv.DictWriter(file, names, extrasaction="ignore") for file, names in zip(files, columns, strict=True)
+        ]
+        for table in tables:
+            table.writeheader()
+        for made in each(make, numbers, workers):
+            for name, table, rows in zip(TABLES, tables, made, strict=True):
+                up = "../" * name.count("/")  # an image is relative to its table
+                table.writerows(row | {"image": up + row["image"]} for row in rows)
             if progress:
                 progress(1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, table)
-    return table
+        for file in files:
+            file.flush()
+            os.fsync(file.fileno())
+    for written, path in zip(temporary, paths, strict=True):
+        os.replace(written, path)
+    return paths[-1]
 
 
-def each(make: Callable[[int], list[Line]], numbers: range, workers: int) -> Iterator[list[Line]]:
+def each(make: Callable[[int], tuple], numbers: range, workers: int) -> Iterator[tuple]:
     """make(number) for every number, in order, in this process or in `workers` others with one thread each."""
     if workers <= 1:
         yield from map(make, numbers)

@@ -11,6 +11,7 @@ NAME.png is the empty form, gray; NAME.json, with lengths in pixels of the pictu
 of writing has: characters keep a like size in all that is cut from fields of one pitch.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from functools import cache
@@ -100,3 +101,12 @@ def load_templates(folder: Path = FORMS) -> tuple[Template, ...]:
     if len(set(names)) < len(names):
         raise ValueError(f"{folder}: two templates of the same name among {', '.join(names)}")
     return templates
+
+
+def digest_of_forms(folder: Path = FORMS) -> str:
+    """Of the templates' files: fields that were cut with others belong to another data set."""
+    digest = hashlib.sha256()
+    load_templates(folder)
+    for path in sorted(folder.glob("*.json")):
+        digest.update(path.read_bytes() + path.with_suffix(".png").read_bytes())
+    return digest.hexdigest()[:16]
