@@ -1,11 +1,20 @@
-"""The index: what all shards hold, merged when the last one is committed. A folder without index.json is not whole."""
+"""The index: what all shards hold, merged when the last one is committed. A folder without index.json is not whole.
+
+index.parquet has a row a sample, rejects.parquet a row for every row of the source that has none. Rejected rows may be
+written again, after a fix, into shards of their own, which a file retry-NN.json names: what came out last counts.
+"""
 
 import collections
+import hashlib
 import json
 import os
+import re
+import time
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -14,86 +23,245 @@ from htr.alphabet import Alphabet
 from htr.certificate import SPLITS
 from shards import files
 from shards.plan import Plan, read_plan
-from shards.write import is_committed
+
+OF_REJECTS = ("row", "key", "certificate", "field", "line", "shard", "reason")
+GROUP = 50_000  # rows of index.parquet that are read together, at least
 
 
 @dataclass(frozen=True)
 class Index:
     folder: Path
     fingerprint: str
-    alphabet: Alphabet
+    characters: str  # of its texts, those of train
     shards: list[dict]
-    totals: dict[str, int]
+    totals: dict[str, int]  # samples of every level, by split
+    lines: dict[str, int]  # those of level line
     encoding: str
 
-    def samples(self, split: str, where: dict[str, list[str]] | None = None) -> pa.Table:
-        """The samples of a split in the order of their shards, as index.parquet has them.
+    @property
+    def alphabet(self) -> Alphabet:
+        """Raises ValueError for a data set without any text, of blank fields alone."""
+        return Alphabet(self.characters)
 
-        `where` keeps the rows whose column has one of the values. Raises ValueError for an unknown column, or when
-        nothing is left.
+    def samples(
+        self, split: str, where: dict[str, list[str]] | None = None, columns: list[str] | None = None
+    ) -> pa.Table:
+        """The samples of a split in the order of their shards, as index.parquet has them, or only these columns.
+
+        `where` keeps the rows whose column has one of the values; unless it names `level`, those of level line. Raises
+        ValueError for an unknown column, or when nothing is left.
         """
-        names = pq.read_schema(self.folder / "index.parquet").names
-        wrong = [name for name in where or {} if name not in names]
+        path = self.folder / "index.parquet"
+        names = pq.read_schema(path).names
+        wrong = [name for name in (*(where or {}), *(columns or ())) if name not in names]
         if wrong:
             raise ValueError(f"{self.folder}: no column {', '.join(wrong)}; there are {', '.join(names)}")
-        table = pq.read_table(self.folder / "index.parquet", filters=pc.field("split") == split)
-        for name, values in (where or {}).items():
-            table = table.filter(pc.is_in(table[name], pa.array(values, pa.string())))
+        wanted = {"level": ["line"], **(where or {})}
+        fits = [pc.field(name).cast(pa.string()).isin(values) for name, values in wanted.items()]
+        rows = reduce(lambda one, other: one & other, fits, pc.field("split") == split)
+        table = pq.read_table(path, columns=columns, filters=rows)
         if not table.num_rows:
             have = ", ".join(f"{name} {count}" for name, count in self.totals.items() if count) or "none at all"
             raise ValueError(
-                f"{self.folder}: no sample in split '{split}'{f' where {where}' if where else ''} ({have})"
+                f"{self.folder}: no sample in split '{split}' where {wanted} (there are, of every level: {have})"
             )
         return table
 
 
 def missing_shards(plan: Plan) -> list[str]:
-    return [shard["name"] for shard in plan.shards if not is_committed(plan.folder, shard["name"])]
+    there = set(os.listdir(plan.folder))
+    return [shard["name"] for shard in plan.shards if f"{shard['name']}.json" not in there]
+
+
+def retried_shards(folder: Path) -> list[list[str]]:
+    """The names of the shards of each retry that is finished, the first retry first."""
+    found = [match for match in map(re.compile(r"retry-(\d+)\.json").fullmatch, os.listdir(folder)) if match]
+    plans = [read_plan(folder, f"retry-{match[1]}") for match in sorted(found, key=lambda match: int(match[1]))]
+    return [[shard["name"] for shard in plan.shards] for plan in plans if not missing_shards(plan)]
+
+
+# ---------------------------------------------------------------------------------------------------- merging
+
+
+class Account:
+    """What became of each row of the source: a sample or more, or a rejection, never both or neither."""
+
+    def __init__(self, rows: int):
+        self.last = np.zeros(rows, np.int32)  # the retry that it was last written in; 0 is the plan itself
+        self.shard = np.full(rows, -1, np.int32)  # with its samples
+        self.rejected = np.zeros(rows, bool)
+        self.twice = np.zeros(rows, bool)  # in two shards, rejected twice, or sampled and written again
+
+    def retried(self, rows: np.ndarray, retry: int) -> None:
+        self.last[rows] = retry
+
+    def add(self, shard: int, retry: int, sampled: np.ndarray, rejected: np.ndarray) -> np.ndarray:
+        """-> which of the rejected rows of this shard are so for good, (rejected,) bool."""
+        final = self.last[rejected] == retry
+        different, counts = np.unique(rejected[final], return_counts=True)
+        self.twice[different] |= (counts > 1) | self.rejected[different]
+        self.rejected[different] = True
+        sampled = np.unique(sampled)
+        self.twice[sampled] |= (self.shard[sampled] >= 0) | (self.last[sampled] != retry)
+        self.shard[sampled] = shard
+        return final
+
+    def close(self, folder: Path) -> None:
+        neither = np.count_nonzero((self.shard < 0) & ~self.rejected)
+        both = np.count_nonzero((self.shard >= 0) & self.rejected)
+        twice = np.count_nonzero(self.twice)
+        if neither or both or twice:
+            raise ValueError(
+                f"{folder}: the account of {len(self.last)} rows does not close: {neither} are neither a sample nor "
+                f"rejected, {both} are both, {twice} are there twice; run python -m jobs verify"
+            )
+
+
+class Rows:
+    """A Parquet file that appears whole, in groups of GROUP rows or more of the same split."""
+
+    def __init__(self, path: Path):
+        self.path, self.attempt = path, files.temporary(path)
+        self.writer: pq.ParquetWriter | None = None
+        self.waiting: list[pa.Table] = []
+        self.split = ""
+
+    def add(self, table: pa.Table, split: str) -> None:
+        if self.waiting and (split != self.split or sum(part.num_rows for part in self.waiting) >= GROUP):
+            self.flush()
+        self.split = split
+        self.waiting.append(table)
+
+    def flush(self) -> None:
+        table = pa.concat_tables(self.waiting).combine_chunks()
+        self.waiting = []
+        if self.writer is None:
+            some = [name for name in ("split", "level") if name in table.column_names]
+            self.writer = pq.ParquetWriter(self.attempt, table.schema, compression="zstd", write_statistics=some)
+        if table.num_rows:
+            self.writer.write_table(table, row_group_size=table.num_rows)
+
+    def commit(self) -> None:
+        self.flush()
+        self.writer.close()
+        with open(self.attempt, "rb") as file:
+            os.fsync(file.fileno())
+        self.attempt.replace(self.path)
 
 
 def merge(plan: Plan) -> Index:
-    """Write index.parquet, then index.json. Any number of workers may do it at once: they write the same."""
+    """Write index.parquet and rejects.parquet, then index.json. Any number of workers may: they write the same.
+
+    Raises FileNotFoundError when a shard is missing, ValueError when the account of the plan's rows does not close.
+    """
     folder = plan.folder
-    notes = [json.loads((folder / f"{shard['name']}.json").read_text()) for shard in plan.shards]
-    attempt = files.temporary(folder / "index.parquet")
+    retries = retried_shards(folder)
+    names = [(0, shard["name"]) for shard in plan.shards]
+    names += [(number, name) for number, shards in enumerate(retries, 1) for name in shards]
+    notes = [json.loads((folder / f"{name}.json").read_text()) for _, name in names]
+    samples, rejects = Rows(folder / "index.parquet"), Rows(folder / "rejects.parquet")
     try:
-        writer = None
-        for note in notes:
-            table = pq.read_table(folder / f"{note['shard']}.parquet")
-            table = table.filter(pc.equal(table["outcome"], "sample")).drop_columns(["outcome", "reason"])
-            table = table.append_column("shard", pa.array([note["shard"]] * table.num_rows, pa.string()))
-            writer = writer or pq.ParquetWriter(attempt, table.schema, compression="zstd")
-            if table.num_rows:
-                writer.write_table(table)
-        writer.close()
-        with open(attempt, "rb") as file:
-            os.fsync(file.fileno())
-        attempt.replace(folder / "index.parquet")
+        levels, reasons = merge_rows(plan, names, notes, samples, rejects)
+        content = files.to_json(describe(plan, notes, levels, reasons))
+        try:
+            samples.commit()
+            rejects.commit()
+            # now, so that a folder with index.json holds nothing of attempts that were killed
+            sweep(folder, {"plan", "index", "rejects", *(name for _, name in names)})
+            files.replace(folder / "index.json", content)
+        except FileNotFoundError:  # another merge was done first, and swept this one's
+            if not appears(folder / "index.json", content):
+                return merge(plan)
     finally:
-        attempt.unlink(missing_ok=True)
+        samples.attempt.unlink(missing_ok=True)
+        rejects.attempt.unlink(missing_ok=True)
+    return read_index(folder)
+
+
+def merge_rows(
+    plan: Plan, names: list[tuple[int, str]], notes: list[dict], samples: Rows, rejects: Rows
+) -> tuple[collections.Counter, collections.Counter]:
+    """-> samples by level, rejected rows by reason. `names`: of the shards, each with the number of its retry or 0."""
+    folder = plan.folder
+    account = Account(sum(shard["rows"] for shard in plan.shards))
+    for retry, name in names[len(plan.shards) :]:
+        account.retried(rows_of(pq.read_table(folder / f"{name}.parquet", columns=["row"]), account, folder), retry)
+    levels, reasons = collections.Counter(), collections.Counter()
+    for number, ((retry, name), note) in enumerate(zip(names, notes, strict=True)):
+        table = pq.read_table(folder / f"{name}.parquet")
+        table = table.append_column("shard", pa.repeat(name, table.num_rows))
+        is_sample = pc.equal(table["outcome"], "sample")
+        kept, lost = table.filter(is_sample), table.filter(pc.invert(is_sample))
+        final = account.add(number, retry, rows_of(kept, account, folder), rows_of(lost, account, folder))
+        lost = lost.filter(pa.array(final))
+        samples.add(kept.drop_columns(["outcome", "reason"]), note["split"])
+        rejects.add(lost.select(OF_REJECTS), "")
+        levels.update(counts(kept["level"]))
+        reasons.update(counts(lost["reason"]))
+    account.close(folder)
+    return levels, reasons
+
+
+def describe(plan: Plan, notes: list[dict], levels: dict[str, int], reasons: dict[str, int]) -> dict:
+    """What index.json says; `notes`: those of the shards."""
     characters = {split: collections.Counter() for split in SPLITS}
-    rejects, totals = collections.Counter(), collections.Counter()
+    totals, lines = collections.Counter(), collections.Counter()
     for note in notes:
         characters[note["split"]].update(note["characters"])
-        rejects.update(note["rejects"])
         totals[note["split"]] += note["count"]
-    index = {
-        "format": 1,
-        "fingerprint": plan.fingerprint,
+        lines[note["split"]] += note["levels"].get("line", 0)
+    return {
+        "format": 2,
+        "fingerprint": fingerprint(plan, notes[len(plan.shards) :]),
         # what a model may write is what it was shown; a character that only a test line has counts as an error
         "alphabet": "".join(sorted(characters["train"] or sum(characters.values(), collections.Counter()))),
-        "rows": sum(note["rows"] for note in notes),
+        "rows": sum(shard["rows"] for shard in plan.shards),
         "totals": {split: totals[split] for split in SPLITS},
-        "rejects": dict(rejects),
+        "lines": {split: lines[split] for split in SPLITS},
+        "levels": dict(levels),
+        "rejects": dict(reasons),
         "bytes": sum(note["bytes"] for note in notes),
         "encoding": plan.settings.encoding,
         "shards": [{key: note[key] for key in ("shard", "split", "count", "bytes", "sha256")} for note in notes],
     }
-    files.replace(folder / "index.json", files.to_json(index))
-    for split in SPLITS:  # what attempts at shards left that were killed
-        for left in folder.glob(f".{split}-*.tmp"):
-            left.unlink(missing_ok=True)
-    return read_index(folder)
+
+
+def rows_of(table: pa.Table, account: Account, folder: Path) -> np.ndarray:
+    """The numbers of the source's rows. Samples that no row asked for, blank fields, have none."""
+    rows = table["row"].drop_null().to_numpy()
+    if len(rows) and (rows.min() < 0 or rows.max() >= len(account.last)):
+        raise ValueError(f"{folder}: shards with rows beyond the plan's {len(account.last)}: they are of another plan")
+    return rows
+
+
+def counts(column: pa.ChunkedArray) -> dict[str, int]:
+    return {pair["values"]: pair["counts"] for pair in pc.value_counts(column).to_pylist()}
+
+
+def fingerprint(plan: Plan, retried: list[dict]) -> str:
+    """The plan's; what a retry added is another data set."""
+    if not retried:
+        return plan.fingerprint
+    tars = "".join(f"{note['shard']} {note['sha256']}\n" for note in retried)
+    return hashlib.sha256(f"{plan.fingerprint}\n{tars}".encode()).hexdigest()[:16]
+
+
+def sweep(folder: Path, names: set[str]) -> None:
+    """Remove what attempts at the files of these names left that were killed, and claims on a plan that is made."""
+    for name in os.listdir(folder):
+        of_one = name.startswith(".") and name[1:].split(".")[0] in names
+        if of_one and (name.endswith(".tmp") or name.startswith(".plan.claim")):
+            (folder / name).unlink(missing_ok=True)
+
+
+def appears(path: Path, content: str, seconds: float = 5.0) -> bool:
+    """Whether the file has this content now, or soon."""
+    end = time.monotonic() + seconds
+    while not (path.exists() and path.read_text() == content):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def read_index(folder: Path) -> Index:
@@ -111,5 +279,11 @@ def read_index(folder: Path) -> Index:
         reasons = ", ".join(f"{count} x {reason}" for reason, count in note["rejects"].items())
         raise ValueError(f"{folder}: an empty data set, all {note['rows']} rows were rejected ({reasons})")
     return Index(
-        folder, note["fingerprint"], Alphabet(note["alphabet"]), note["shards"], note["totals"], note["encoding"]
+        folder=folder,
+        fingerprint=note["fingerprint"],
+        characters=note["alphabet"],
+        shards=note["shards"],
+        totals=note["totals"],
+        lines=note["lines"],
+        encoding=note["encoding"],
     )

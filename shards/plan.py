@@ -1,23 +1,28 @@
 """The plan: which row of the source becomes a sample of which shard. Decided once, before any image is read.
 
-plan.parquet holds the rows in the source's order within a split, a row group a shard; plan.json, written last, the
-settings and the fingerprint. Both are a pure function of the source's content and the settings.
+plan.parquet holds the rows, a row group a shard; plan.json, written last, the settings, the source's digest and the
+fingerprint. Both are a pure function of the source's content and the settings. Within a split rows keep the source's
+order, but those of one image, and of one page of it, come together, at the place of the first, and in one shard.
 """
 
 import hashlib
-import io
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from htr.certificate import SPLITS, sample_key, split_of
+from htr.certificate import SPLITS
+from htr.images import sources
 from shards import files
+from shards.arrange import cut, lay_out
+from shards.claim import STALE, take_turns
+from shards.splits import SHARED, parse_years
 
-DOUBLE = "certificate, field and line were there before"
+PLAN = "plan"  # the name of its files; what was rejected may get plans of its own later, see shards.retry
 SHARES = {"train": 0.9, "dev": 0.02, "val": 0.04, "calibration": 0.02, "test": 0.02}
 
 
@@ -28,8 +33,17 @@ class Settings:
     salt: str = "1"  # another one gives another random split
     encoding: str = "jpg"  # or png
     quality: int = 95  # of JPEG
+    unit: str = "line"  # what a row of the source is: a line or a field of a certificate
+    forms: str = ""  # digest of the templates that scans are registered on
+    rulings: str = "keep"  # or remove, from the stored image
+    pages: bool = False  # whether a certificate's whole page is stored too
+    years: str = ""  # a rule for the splits in place of the shares: train=-2018,dev=2019,test=2020-
+    share: tuple[str, ...] = ()  # of certificate, image, writer: what two splits may have in common
 
     def __post_init__(self):
+        # one way to write what is the same, and what comes back from JSON
+        object.__setattr__(self, "share", tuple(sorted({*self.share})))
+        object.__setattr__(self, "shares", {name: float(share) for name, share in self.shares.items()})
         wrong = [name for name in self.shares if name not in SPLITS]
         if wrong or not self.shares or abs(sum(self.shares.values()) - 1) > 1e-6 or min(self.shares.values()) < 0:
             raise ValueError(f"the shares of {', '.join(SPLITS)} must sum to 1, not {self.shares}")
@@ -37,6 +51,14 @@ class Settings:
             raise ValueError(f"a shard needs at least one row, not {self.rows}")
         if self.encoding not in ("jpg", "png"):
             raise ValueError(f"images are stored as jpg or png, not {self.encoding}")
+        if self.unit not in ("line", "field"):
+            raise ValueError(f"a row of the source is a line or a field, not {self.unit}")
+        if self.rulings not in ("keep", "remove"):
+            raise ValueError(f"rulings are something to keep or to remove, not {self.rulings}")
+        if not {*self.share} <= {*SHARED}:
+            raise ValueError(f"splits may share {', '.join(SHARED)}, not {', '.join({*self.share} - {*SHARED})}")
+        if self.years:
+            parse_years(self.years)
 
 
 @dataclass(frozen=True)
@@ -44,93 +66,121 @@ class Plan:
     folder: Path
     settings: Settings
     fingerprint: str
-    shards: list[dict]  # name, split, rows; the i-th one is the i-th row group of plan.parquet
+    shards: list[dict]  # name, split, rows; the i-th one is the i-th row group of NAME.parquet
+    name: str = PLAN
 
     def rows(self, shard: int) -> list[dict]:
-        return pq.ParquetFile(self.folder / "plan.parquet").read_row_group(shard).to_pylist()
+        """`row` (its number in the source, from 0), the source's columns, and `fault`: what rejects it unread or ""."""
+        return pq.ParquetFile(self.folder / f"{self.name}.parquet").read_row_group(shard).to_pylist()
 
 
-def make_plan(folder: Path, source: pa.Table, settings: Settings) -> Plan:
-    """Plan the source into the folder, or take the plan that is there if it is the same.
+def open_plan(folder: Path, source: Path, settings: Settings, stale: float = STALE) -> tuple[Plan, Path]:
+    """-> (the folder's plan, the folder that its images are relative to). For any number of tasks at once.
 
-    Raises ValueError when the folder was planned from another source or with other settings, or a split is unknown.
+    A plan that is there is taken without reading the source's rows; else one task makes it and the others wait (see
+    shards.claim, also for `stale`). Raises ValueError as read_source and make_plan do.
     """
-    table = arrange(source, settings)
-    shards, groups = [], []
-    for split in SPLITS:
-        rows = table.filter(pc.equal(table["split"], split))
-        for number, start in enumerate(range(0, rows.num_rows, settings.rows)):
-            groups.append(rows.slice(start, settings.rows))
-            shards.append({"name": f"{split}-{number:05d}", "split": split, "rows": groups[-1].num_rows})
-    buffer = io.BytesIO()
-    with pq.ParquetWriter(buffer, table.schema, compression="zstd") as writer:
-        for group in groups:
-            writer.write_table(group, row_group_size=group.num_rows)
-    content = buffer.getvalue()
-    described = {"settings": asdict(settings), "shards": shards, "columns": table.column_names}
-    # of the rows themselves: another version of Parquet's writer must not look like another source
-    digest = hashlib.sha256(files.to_json(described).encode())
-    for batch in table.to_batches(max_chunksize=100_000):
-        for column in batch.columns:
-            digest.update("\x1f".join(column.to_pylist()).encode())
-    fingerprint = digest.hexdigest()[:16]
+    images, digest = sources.images_of(source), sources.digest(source)
+
+    def make() -> None:
+        make_plan(folder, sources.read_source(source)[0], settings, digest)
 
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "plan.json").exists():
-        # every worker that finds no plan makes it, the same one: waiting for each other would take as long
-        attempt, note = files.temporary(folder / "plan.parquet"), files.temporary(folder / "plan.json")
-        try:
-            files.write_synced(attempt, content)
+    take_turns(folder / ".plan.claim", (folder / "plan.json").exists, make, stale)
+    plan, note = read_plan(folder), read_note(folder)
+    if not note["source"]:  # made of a table in memory: the rows themselves must tell
+        make()
+    elif note["source"] != digest or plan.settings != settings:
+        raise another(plan, settings, "another source" if note["source"] != digest else "")
+    else:
+        check_rows(plan)
+    return plan, images
+
+
+def make_plan(folder: Path, source: pa.Table, settings: Settings, digest: str = "") -> Plan:
+    """Plan a table (see read_source) into the folder, or take the plan that is there if it is the same.
+
+    `digest`: of the source, if it is a file. Raises ValueError when the folder was planned from another source or with
+    other settings, when a split is unknown, and when something would be in two splits.
+    """
+    table, order, shards = lay_out(source, settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    attempt, note = files.temporary(folder / "plan.parquet"), files.temporary(folder / "plan.json")
+    try:
+        described = {"settings": asdict(settings), "shards": shards, "columns": ["row", *table.column_names]}
+        schema = pa.schema([("row", pa.int64()), *((name, pa.string()) for name in table.column_names)])
+        # of the rows themselves: another version of Parquet's writer must not look like another source
+        total = hashlib.sha256(files.to_json(described).encode())
+        with open(attempt, "wb") as file:
+            with pq.ParquetWriter(file, schema, compression="zstd", write_statistics=False) as writer:
+                for group in cut(table, order, shards):
+                    add_content(total, group)
+                    writer.write_table(group)
+            file.flush()
+            os.fsync(file.fileno())
+        fingerprint = total.hexdigest()[:16]
+        if not (folder / "plan.json").exists():
+            # more than one may get here and write the same
+            described |= {"format": 2, "fingerprint": fingerprint, "sha256": sha256(attempt), "source": digest}
             attempt.replace(folder / "plan.parquet")
-            files.write_synced(
-                note,
-                files.to_json({"format": 1, "fingerprint": fingerprint, "sha256": digest_of(content), **described}),
-            )
+            files.write_synced(note, files.to_json(described))
             files.commit(note, folder / "plan.json")
-        finally:
-            attempt.unlink(missing_ok=True)
-            note.unlink(missing_ok=True)
+    finally:
+        attempt.unlink(missing_ok=True)
+        note.unlink(missing_ok=True)
     plan = read_plan(folder)
     if plan.fingerprint != fingerprint:
-        raise ValueError(
-            f"{folder} was planned from another source or with other settings (plan {plan.fingerprint}, now "
-            f"{fingerprint}): give another --out, or remove the folder to begin again"
-        )
-    if digest_of((folder / "plan.parquet").read_bytes()) != json.loads((folder / "plan.json").read_text())["sha256"]:
-        raise ValueError(f"{folder}: plan.parquet is not what plan.json was made for: remove both, preprocess again")
+        raise another(plan, settings, f"plan {plan.fingerprint}, now {fingerprint}")
+    check_rows(plan)
     return plan
 
 
-def digest_of(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def another(plan: Plan, settings: Settings, what: str) -> ValueError:
+    old, new = asdict(plan.settings), asdict(settings)
+    differ = [f"{name} {old[name]}, now {new[name]}" for name in old if old[name] != new[name]]
+    return ValueError(
+        f"{plan.folder} was planned from another source or with other settings ({'; '.join(differ) or what}): give "
+        f"another --out, or remove the folder to begin again"
+    )
 
 
-def read_plan(folder: Path) -> Plan:
-    """Raises ValueError when the folder holds no plan."""
+def add_content(total, group: pa.Table) -> None:
+    """Every cell's length and bytes to a hash, column by column, straight from the memory that holds them."""
+    for column in group.columns:
+        array = column.chunk(0)
+        if array.type == pa.int64():
+            total.update(array.to_numpy().astype("<i8", copy=False))
+            continue
+        _, offsets, content = array.buffers()
+        bounds = np.frombuffer(offsets, np.int32)[array.offset : array.offset + len(array) + 1]
+        total.update(np.diff(bounds).astype("<i4", copy=False))
+        if bounds[-1] > bounds[0]:
+            total.update(memoryview(content)[bounds[0] : bounds[-1]])
+
+
+def read_plan(folder: Path, name: str = PLAN) -> Plan:
+    """The plan, or the one of a retry. Raises ValueError when the folder holds no plan."""
+    note = read_note(folder, name)
+    settings = note["settings"] if name == PLAN else read_note(folder)["settings"]
+    return Plan(folder, Settings(**settings), note["fingerprint"], note["shards"], name)
+
+
+def read_note(folder: Path, name: str = PLAN) -> dict:
     try:
-        note = json.loads((folder / "plan.json").read_text())
+        return json.loads((folder / f"{name}.json").read_text())
     except FileNotFoundError:
         raise ValueError(
-            f"{folder}: no data set here (no plan.json); make one with: python -m jobs preprocess"
+            f"{folder}: no data set here (no {name}.json); make one with: python -m jobs preprocess"
         ) from None
-    return Plan(folder, Settings(**note["settings"]), note["fingerprint"], note["shards"])
 
 
-def arrange(source: pa.Table, settings: Settings) -> pa.Table:
-    """The source with the columns `key`, `split`, and `fault` (what rejects a row before it is read) for every row."""
-    names = zip(*(source[name].to_pylist() for name in ("certificate", "field", "line")), strict=True)
-    keys = [sample_key(*parts) for parts in names]
-    # a writer's lines stay together where the writer is known: a reader is judged on hands that it has not seen
-    groups = pc.if_else(pc.equal(source["writer"], ""), source["certificate"], source["writer"]).to_pylist()
-    known = {group: split_of(group, settings.shares, settings.salt) for group in set(groups)}
-    given = source["split"].to_pylist()
-    unknown = sorted(set(given) - {"", *SPLITS})
-    if unknown:
-        raise ValueError(f"the source's column split holds {unknown[:3]}; known are {', '.join(SPLITS)}")
-    splits = [split or known[group] for split, group in zip(given, groups, strict=True)]
-    table = source.set_column(source.column_names.index("split"), "split", pa.array(splits, pa.string()))
-    table = table.add_column(0, "key", pa.array(keys, pa.string()))
-    # here, where all rows are seen: the same name twice may fall into two shards
-    seen: set[str] = set()
-    faults = [DOUBLE if key in seen or seen.add(key) else "" for key in keys]
-    return table.append_column("fault", pa.array(faults, pa.string())).combine_chunks()
+def check_rows(plan: Plan) -> None:
+    if sha256(plan.folder / "plan.parquet") != read_note(plan.folder)["sha256"]:
+        raise ValueError(
+            f"{plan.folder}: plan.parquet is not what plan.json was made for: remove both, preprocess again"
+        )
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,127 @@
+"""Many tasks, one piece of work whose result they all need: one does it, the others wait for it.
+
+The claim only saves work. Nothing that is right may hang on it: two tasks that both believe to hold it must commit the
+same result.
+"""
+
+import contextlib
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from shards import files
+
+STALE = 60.0  # seconds without a heartbeat until a claim's holder is taken for dead
+
+
+def take_turns(
+    claim: Path, ready: Callable[[], bool], work: Callable[[], None], stale: float = STALE, poll: float = 1.0
+) -> None:
+    """Return once `ready()` is true, after `work()` here or elsewhere.
+
+    The holder of the file `claim` works; when it dies, somebody takes over: on its own node at once, elsewhere after
+    `stale` seconds. A ValueError of `work()`, the fault of its input, is raised in all who waited for it too.
+    """
+    failed = claim.with_name(f"{claim.name}.failed")
+    began = None  # to wait, by the clock of the storage: nodes' own clocks differ
+    while not ready():
+        with hold(claim, stale / 6) as held:
+            if began is not None and (reason := newer(failed, began)):
+                raise ValueError(reason)
+            if held:
+                if not ready():
+                    try:
+                        work()
+                    except ValueError as error:
+                        with contextlib.suppress(OSError):
+                            files.replace(failed, str(error))
+                        raise
+                failed.unlink(missing_ok=True)
+                return
+        now, beat = clock(claim), modified(claim)
+        began = began or now
+        if beat is not None and (now - beat > stale or died_here(claim)):
+            remove(claim)
+        else:
+            time.sleep(poll)
+
+
+@contextlib.contextmanager
+def hold(claim: Path, beat: float) -> Iterator[bool]:
+    """-> whether the claim is ours; then its time is renewed every `beat` seconds until the end, when it is removed."""
+    try:
+        handle = os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o640)
+    except FileExistsError:
+        yield False
+        return
+    os.write(handle, f"{socket.gethostname()} {os.getpid()}".encode())
+    ended = threading.Event()
+
+    def renew() -> None:
+        while not ended.wait(beat):
+            with contextlib.suppress(OSError):
+                os.utime(handle)  # by the storage's clock
+
+    thread = threading.Thread(target=renew, daemon=True)
+    thread.start()
+    try:
+        yield True
+    finally:
+        ended.set()
+        thread.join()
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), os.stat(claim)):  # else somebody took us for dead
+                os.unlink(claim)
+        os.close(handle)
+
+
+def clock(claim: Path) -> float:
+    """What time it is where the claim lies."""
+    probe = private(claim)
+    try:
+        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o640))
+        return os.stat(probe).st_mtime
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def modified(path: Path) -> float | None:
+    try:
+        return os.stat(path).st_mtime
+    except FileNotFoundError:
+        return None
+
+
+def died_here(claim: Path) -> bool:
+    """Whether the holder was a process of this node and is no more."""
+    try:
+        host, pid = claim.read_text().split()
+        if host == socket.gethostname():
+            os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError):  # the claim went away, or is being written; another user's process
+        return False
+    return False
+
+
+def newer(path: Path, time: float) -> str:
+    """The file's content if it was written after `time`."""
+    written = modified(path)
+    return path.read_text() if written is not None and written > time else ""
+
+
+def remove(claim: Path) -> None:
+    """By way of a name of one's own: of all who find the claim stale, one removes it."""
+    away = private(claim)
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(claim, away)
+        os.unlink(away)
+
+
+def private(claim: Path) -> Path:
+    return claim.with_name(f"{claim.name}.{secrets.token_hex(8)}.tmp")
