@@ -1,7 +1,8 @@
 """python -m jobs demo: the whole way on simulated certificates, with two workers and two Horovod ranks on this machine.
 
-Simulated certificates -> shards -> the CTC reader, then the attention reader from its encoder, each trained by two
-ranks that submitit's local executor starts -> evaluation as two tasks -> a table of CER on certificates never seen.
+Simulated certificates -> shards of their lines, found on the form -> the CTC reader, then the attention reader from its
+encoder, each trained by two ranks that submitit's local executor starts -> evaluation as two tasks -> a table of CER on
+certificates never seen.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from jobs.show import say
 CERTIFICATES = 1500
 SHARES = "train=0.9,dev=0.02,val=0.08"
 TRAIN = ["--size", "tiny", "--batch", "16", "--log-every", "25", "--checkpoint-every", "1000"]
-CTC = ["--steps", "1300", "--lr", "3e-3", "--dropout", "0.1", "--evaluate-every", "650", "--no-augment"]
+CTC = ["--steps", "1800", "--lr", "3e-3", "--dropout", "0.1", "--evaluate-every", "900", "--no-augment"]
 ATTENTION = ["--steps", "600", "--lr", "2e-3", "--dropout", "0.1", "--evaluate-every", "300", "--no-augment"]
 
 
@@ -48,7 +49,7 @@ def main(args: argparse.Namespace) -> int:
     steps = [
         ("simulated certificates", simulated if not (source / "certificates.csv").exists() else None),
         ("shards, by two workers", ["preprocess", str(source / "certificates.csv"), "--out", str(dataset),
-                                    "--shares", SHARES, "--rows", "250", "--workers", "2"]),
+                                    "--unit", "field", "--shares", SHARES, "--rows", "1000", "--workers", "2"]),
         ("the CTC reader, by two Horovod ranks", train("ctc", *CTC)),
         ("the attention reader, from the CTC reader's encoder", train("attention", *ATTENTION, "--init-from",
                                                                       str(runs / "ctc"))),
@@ -62,7 +63,7 @@ def main(args: argparse.Namespace) -> int:
             return code
     show(runs, dataset)
     say(f"\n{(time.monotonic() - began) / 60:.1f} minutes; everything lies in {args.out.resolve()}/")
-    say("  scans/pages/*.jpg     the certificates, with the truth in certificates.csv")
+    say("  scans/pages/*.jpg     the certificates, with what a typist would have in certificates.csv")
     say("  dataset/              shards, plan and index")
     say("  runs/*/model/         the readers; metrics.jsonl and evaluation/ beside them")
     return 0

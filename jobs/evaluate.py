@@ -84,7 +84,7 @@ def main(args: argparse.Namespace) -> int:
     with Progress("evaluate", len(todo), "shards") as progress, torch.no_grad(), mixed():
         for shard in todo:
             rows = table.filter(pc.equal(table["shard"], shard))
-            read_shard(Samples(index.folder, rows, index.encoding), rows, reader, args.batch, part(folder, shard))
+            read_shard(Samples(index.folder, rows), rows, reader, args.batch, part(folder, shard))
             progress.advance()
 
     # ---------------------------------------------------------------- the last one merges

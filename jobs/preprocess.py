@@ -1,7 +1,8 @@
 """python -m jobs preprocess SOURCE --out DATASET: a table, or pages with ALTO or PAGE XML, to WebDataset shards.
 
 Runs alone, as any task of a job array, or as any rank of a job step: tasks own shards by number, skip what is
-committed, and the last to finish merges the index. A second run does only what is missing.
+committed, and the last to finish merges the index. A second run does only what is missing. How far it is, from any
+terminal: python -m jobs status DATASET.
 """
 
 import argparse
@@ -11,24 +12,41 @@ import os
 import sys
 from pathlib import Path
 
+from jobs.beacon import Beacon, clear_beacons
 from jobs.show import Progress, say
 from jobs.work import share_of_work
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, help="a CSV or Parquet table, or a folder of page images with XML")
-    parser.add_argument("--out", type=Path, required=True, help="the data set's folder, on shared storage")
-    parser.add_argument("--rows", type=int, default=1000, help="rows a shard (default: %(default)s)")
-    parser.add_argument("--shares", help="of the splits, as train=0.9,dev=0.02,… where the source has no split column")
-    parser.add_argument("--encoding", choices=["jpg", "png"], default="jpg", help="of the stored lines")
-    parser.add_argument("--quality", type=int, default=95, help="of JPEG (default: %(default)s)")
-    parser.add_argument("--workers", type=int, help="processes of this task (default: one a CPU that it may use)")
+    add = parser.add_argument
+    add("source", type=Path, help="a CSV or Parquet table, or a folder of page images with XML")
+    add("--out", type=Path, required=True, help="the data set's folder, on shared storage")
+    add("--unit", choices=["line", "field"], default="line",
+        help="what a row is: a line (an image of its own, or a box on a page), or a field of a certificate, which is "
+             "found on its form, or by the row's box (default: %(default)s)")  # fmt: skip
+    add("--forms", type=Path, help="a folder of templates, NAME.json and NAME.png (default: those of the project)")
+    add("--rulings", choices=["keep", "remove"], default="keep", help="in the stored fields (default: %(default)s)")
+    add("--pages", action="store_true", help="with --unit field: store each certificate's whole page too, upright")
+    add("--rows", type=int, default=1000, help="rows a shard (default: %(default)s)")
+    add("--shares", help="of the splits, as train=0.9,dev=0.02,… where the source has no split column")
+    add("--years", default="", help="splits by year instead, as train=-2018,dev=2019,val=2020,test=2021-")
+    add("--may-share", action="append", default=[], choices=["writer", "certificate", "image"],
+        help="do not refuse a source whose splits have this in common")  # fmt: skip
+    add("--encoding", choices=["jpg", "png"], default="jpg", help="of the stored lines")
+    add("--quality", type=int, default=95, help="of JPEG (default: %(default)s)")
+    add("--workers", type=int, help="processes of this task (default: one a CPU that it may use)")
 
 
 def main(args: argparse.Namespace) -> int:
-    from htr.images.sources import read_source
-    from shards.index import merge, missing_shards
-    from shards.plan import SHARES, Settings, make_plan
+    from shards.plan import open_plan
+
+    plan, images = open_plan(args.out, args.source, settings_of(args))
+    return write_missing(plan, images, forms=args.forms, workers=args.workers)
+
+
+def settings_of(args: argparse.Namespace):
+    from htr.images.template import FORMS, digest_of_forms
+    from shards.plan import SHARES, Settings
 
     shares = SHARES
     if args.shares:
@@ -36,29 +54,43 @@ def main(args: argparse.Namespace) -> int:
             shares = {name: float(value) for name, value in (part.split("=") for part in args.shares.split(","))}
         except ValueError:
             raise ValueError(f"--shares {args.shares}: write it as train=0.9,dev=0.1") from None
-    settings = Settings(rows=args.rows, shares=shares, encoding=args.encoding, quality=args.quality)
-    source, images = read_source(args.source)
-    plan = make_plan(args.out, source, settings)
-    del source
+    return Settings(
+        rows=args.rows,
+        shares=shares,
+        years=args.years,
+        share=sorted(args.may_share),
+        encoding=args.encoding,
+        quality=args.quality,
+        unit=args.unit,
+        rulings=args.rulings,
+        pages=args.pages,
+        forms=digest_of_forms(args.forms or FORMS) if args.unit == "field" else "",
+    )
+
+
+def write_missing(plan, images: Path, *, forms: Path | None, workers: int | None) -> int:
+    """This task's share of the shards that are not committed; the last task merges the index. -> exit status."""
+    from shards.index import merge, missing_shards
+    from shards.plan import read_plan
 
     task, tasks = share_of_work()
     mine = [number for number in range(len(plan.shards)) if number % tasks == task]
     names = set(missing_shards(plan))
     todo = [number for number in mine if plan.shards[number]["name"] in names]
     say(f"preprocess: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} shards to write")
-    workers = max(min(args.workers or len(os.sched_getaffinity(0)), len(todo)), 1)
+    workers = max(min(workers or len(os.sched_getaffinity(0)), len(todo)), 1)
     count = rejected = 0
     # forkserver: a worker that is killed is noticed, and none inherits threads
     context = multiprocessing.get_context("forkserver")
     with (
         concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool,
-        Progress("preprocess", sum(plan.shards[number]["rows"] for number in todo), "lines") as progress,
+        Progress("preprocess", sum(plan.shards[number]["rows"] for number in todo), "rows") as progress,
     ):
-        jobs = [pool.submit(write_one, args.out, number, images) for number in todo]
+        jobs = [pool.submit(write_one, plan.folder, plan.name, number, images, forms, task) for number in todo]
         try:
             for job in concurrent.futures.as_completed(jobs):
-                rows, kept = job.result()
-                count, rejected = count + kept, rejected + rows - kept
+                rows, kept, lost = job.result()
+                count, rejected = count + kept, rejected + lost
                 progress.advance(rows)
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -67,22 +99,44 @@ def main(args: argparse.Namespace) -> int:
     if left:
         say(f"preprocess: this task is done ({count} samples, {rejected} rejected); {len(left)} shards are others'")
         return 0
-    index = merge(plan)
-    report(args.out)
-    say(f"preprocess: {sum(index.totals.values())} samples in {len(index.shards)} shards under {args.out}")
+    index = merge(read_plan(plan.folder))
+    clear_beacons(plan.folder)
+    report(plan.folder)
+    say(f"preprocess: {sum(index.totals.values())} samples in {len(index.shards)} shards under {plan.folder}")
     return 0
 
 
-def write_one(folder: Path, number: int, images: Path) -> tuple[int, int]:
-    """In a worker process. -> rows, samples."""
+def write_one(
+    folder: Path, name: str, number: int, images: Path, forms: Path | None, task: int
+) -> tuple[int, int, int]:
+    """In a worker process, which reads the plan of this name itself. -> rows, samples, rejected."""
     import cv2
 
     from shards.plan import read_plan
     from shards.write import write_shard
 
     cv2.setNumThreads(1)
-    note = write_shard(read_plan(folder), number, images)
-    return note["rows"], note["count"]
+    if (folder, name) not in plans:
+        plans[folder, name] = read_plan(folder, name)
+    plan = plans[folder, name]
+    prepared = prepare_forms(forms) if plan.settings.unit == "field" else None
+    with Beacon(plan.folder, task=task, shard=plan.shards[number]["name"], rows=plan.shards[number]["rows"]) as beacon:
+        note = write_shard(plan, number, images, prepared, beacon.show)
+    return note["rows"], note["count"], sum(note["rejects"].values())
+
+
+plans: dict = {}  # of this worker process; so are the prepared forms, which cost as much as a certificate
+prepared_forms: dict = {}
+
+
+def prepare_forms(folder: Path | None):
+    from htr.images.form import Forms
+    from htr.images.template import FORMS, load_templates
+
+    folder = folder or FORMS
+    if folder not in prepared_forms:
+        prepared_forms[folder] = Forms(load_templates(folder))
+    return prepared_forms[folder]
 
 
 def report(folder: Path) -> None:
@@ -91,6 +145,8 @@ def report(folder: Path) -> None:
 
     index = json.loads((folder / "index.json").read_text())
     counts = ", ".join(f"{split} {count}" for split, count in index["totals"].items() if count)
-    say(f"preprocess: {index['rows']} rows: {counts or 'no sample'}; rejected {sum(index['rejects'].values())}")
+    levels = ", ".join(f"{count} x {level}" for level, count in index["levels"].items())
+    say(f"preprocess: {index['rows']} rows: {counts or 'no sample'} ({levels}); "
+        f"rejected {sum(index['rejects'].values())}")  # fmt: skip
     for reason, count in sorted(index["rejects"].items()):
         print(f"    {count:6d} x {reason}", file=sys.stderr)

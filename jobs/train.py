@@ -95,13 +95,13 @@ def prepare(args: argparse.Namespace, world):
 
     index = read_index(args.dataset)
     where = parse_where(args.where)
-    samples = Samples(index.folder, index.samples(args.split, where), index.encoding)
+    samples = Samples(index.folder, index.samples(args.split, where))
     if len(samples) < world.size:
         raise ValueError(f"{len(samples)} samples for {world.size} ranks: use fewer ranks")
     if args.batch < world.size:
         raise ValueError(f"--batch {args.batch} is the global batch and less than the {world.size} ranks")
-    has_dev = index.totals.get("dev") and args.split != "dev"
-    dev = Samples(index.folder, index.samples("dev"), index.encoding) if has_dev else None
+    has_dev = index.lines.get("dev") and args.split != "dev"
+    dev = Samples(index.folder, index.samples("dev")) if has_dev else None
     torch.manual_seed(args.seed)
     model = create(args.model, args.size, len(index.alphabet), args.dropout)
     if args.init_from:

@@ -21,7 +21,7 @@ import torch
 from htr.certificate import log_name
 from htr.images import line as lines
 from htr.images.augment import augment, random_for
-from shards.write import text_offset
+from shards.tar import text_offset
 
 WINDOW = 32  # global batches whose samples are sorted by width together
 
@@ -40,8 +40,8 @@ class Batch:
 class Samples:
     """The samples of a table (see Index.samples), read one at a time from their shards by offset."""
 
-    def __init__(self, folder: Path, table: pa.Table, encoding: str):
-        self.folder, self.encoding = folder, encoding
+    def __init__(self, folder: Path, table: pa.Table):
+        self.folder = folder
         columns = ("key", "shard", "offset", "size", "text_size", "width", "height", "length")
         self.columns = {name: table[name].to_numpy(zero_copy_only=False) for name in columns}
         self.handles: dict[str, int] = {}
@@ -61,7 +61,7 @@ class Samples:
         with self.opening:
             if shard not in self.handles:
                 self.handles[shard] = os.open(self.folder / f"{shard}.tar", os.O_RDONLY)
-        text_at = text_offset(int(size), key, self.encoding)
+        text_at = text_offset(int(size), key)
         content = os.pread(self.handles[shard], text_at + int(text_size), int(offset))
         try:
             if len(content) != text_at + text_size:

@@ -1,37 +1,93 @@
 """Read every byte of a data set and say what is wrong with which shard."""
 
-import io
+import json
 import tarfile
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shards.index import Index
 from shards.write import sha256
 
-
-def verify(index: Index) -> list[str]:
-    """-> the faults, one line each; none when every shard is as it was committed."""
-    return [fault for shard in index.shards for fault in verify_shard(index.folder, shard)]
+PLACED = ("key", "offset", "size", "text_size", "width", "height", "length")
 
 
-def verify_shard(folder: Path, shard: dict) -> list[str]:
-    tar, table = folder / f"{shard['shard']}.tar", folder / f"{shard['shard']}.parquet"
+def verify(index: Index, workers: int = 1) -> list[str]:
+    """-> the faults, one line each; none when every shard is as it was committed and the index says the same."""
+    try:
+        columns = [*PLACED, "shard"]
+        placed = pq.read_table(index.folder / "index.parquet", columns=columns, read_dictionary=["shard"])
+    except (OSError, ValueError):
+        return ["index.parquet: missing or damaged; the same preprocess, run again, makes it anew"]
+    known = {shard["shard"] for shard in index.shards}
+    named = set(placed["shard"].unique().to_pylist())
+    faults = [f"index.parquet: names the shard {name}, which index.json does not" for name in sorted(named - known)]
+    check = partial(verify_shard, index.folder)
+    if workers > 1:
+        with ProcessPoolExecutor(workers, get_context("forkserver")) as pool:
+            found = list(pool.map(check, index.shards, chunksize=4))
+    else:
+        found = map(check, index.shards)
+    starts = starts_of(placed)
+    for shard, (wrong, rows) in zip(index.shards, found, strict=True):
+        faults += wrong
+        if rows is not None and not wrong:
+            start, count = starts.get(shard["shard"], (0, 0))
+            if not same(placed.slice(start, count), rows):
+                faults.append(f"index.parquet: differs from {shard['shard']}.parquet")
+    return faults
+
+
+def starts_of(placed: pa.Table) -> dict[str, tuple[int, int]]:
+    """Of each shard's run of rows in the index: (first, count)."""
+    codes = placed["shard"].combine_chunks()
+    runs = pc.run_end_encode(codes.cast(pa.string()))
+    ends = runs.run_ends.to_pylist()
+    names = runs.values.to_pylist()
+    return {name: (start, end - start) for name, start, end in zip(names, [0, *ends[:-1]], ends, strict=True)}
+
+
+def same(ours: pa.Table, theirs: pa.Table) -> bool:
+    return ours.num_rows == theirs.num_rows and all(
+        ours[name].combine_chunks().equals(theirs[name].combine_chunks()) for name in PLACED
+    )
+
+
+def verify_shard(folder: Path, shard: dict) -> tuple[list[str], pa.Table | None]:
+    """-> its faults, and where its samples lie."""
+    name = shard["shard"]
+    tar, table, note = folder / f"{name}.tar", folder / f"{name}.parquet", folder / f"{name}.json"
     if not tar.exists():
-        return [f"{tar.name}: missing"]
+        return [f"{tar.name}: missing"], None
     size = tar.stat().st_size
     if size != shard["bytes"]:
-        return [f"{tar.name}: {size} bytes, {shard['bytes']} were committed"]
+        return [f"{tar.name}: {size} bytes, {shard['bytes']} were committed"], None
     if sha256(tar) != shard["sha256"]:
-        return [f"{tar.name}: its bytes changed since it was committed (sha256)"]
-    with tarfile.open(fileobj=io.BytesIO(tar.read_bytes())) as archive:
-        names = archive.getnames()
-    if len(names) != 3 * shard["count"]:
-        return [f"{tar.name}: {len(names)} members for {shard['count']} samples"]
+        return [f"{tar.name}: its bytes changed since it was committed (sha256)"], None
     try:
+        committed = json.loads(note.read_text())["sha256_rows"]
+    except (OSError, ValueError, KeyError):
+        return [f"{note.name}: missing or damaged"], None
+    try:
+        if sha256(table) != committed:
+            return [f"{table.name}: its bytes changed since it was committed (sha256)"], None
         rows = pq.read_table(table)
     except (OSError, ValueError):
-        return [f"{table.name}: missing or damaged"]
-    counted = rows.filter(pc.equal(rows["outcome"], "sample")).num_rows
-    return [] if counted == shard["count"] else [f"{table.name}: {counted} samples, {shard['count']} in the tar"]
+        return [f"{table.name}: missing or damaged"], None
+    rows = rows.filter(pc.equal(rows["outcome"], "sample"))
+    with tarfile.open(tar) as archive:
+        places = {member.name: (member.offset_data, member.size) for member in archive}
+    if len(places) != 3 * shard["count"]:
+        return [f"{tar.name}: {len(places)} members for {shard['count']} samples"], None
+    if rows.num_rows != shard["count"]:
+        return [f"{table.name}: {rows.num_rows} samples, {shard['count']} in the tar"], None
+    images = {name.rsplit(".", 1)[0]: place for name, place in places.items() if not name.endswith((".txt", ".json"))}
+    for row in rows.select(["key", "offset", "size"]).to_pylist():
+        if images.get(row["key"]) != (row["offset"], row["size"]):
+            return [f"{table.name}: an image does not lie where it says"], None
+    return [], rows.select(PLACED)

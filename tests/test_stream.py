@@ -21,7 +21,7 @@ WORLDS = (1, 2, 3, 4, 7)
 
 @pytest.fixture
 def samples(dataset):
-    opened = Samples(dataset.folder, dataset.samples("train"), dataset.encoding)
+    opened = Samples(dataset.folder, dataset.samples("train"))
     yield opened
     opened.close()
 
@@ -161,7 +161,7 @@ def test_long_keys_are_read_back(tmp_path, source, build, write_table, encoding,
     ]
     table = write_table(source.parent / "long.csv", rows)
     index = build(tmp_path, table, Settings(shares={"train": 1.0}, encoding=encoding))
-    samples = Samples(tmp_path, index.samples("train"), index.encoding)
+    samples = Samples(tmp_path, index.samples("train"))
     shape = cv2.imread(str(source.parent / "c00-Ia.png"), cv2.IMREAD_GRAYSCALE).shape
     for i, row in enumerate(rows):
         gray, text = samples.read(i)
@@ -174,9 +174,9 @@ def test_a_shard_that_was_cut_short_is_named_without_its_text(tmp_path, dataset)
     index = read_index(shutil.copytree(dataset.folder, tmp_path / "lines"))
     table = index.samples("train")
     last = table["shard"].to_pylist()[-1]
-    text = Samples(index.folder, table, index.encoding).read(len(table) - 1)[1]
+    text = Samples(index.folder, table).read(len(table) - 1)[1]
     os.truncate(index.folder / f"{last}.tar", int(table["offset"].to_pylist()[-1]) + 40)
-    samples = Samples(index.folder, table, index.encoding)
+    samples = Samples(index.folder, table)
     assert samples.read(0)[1]  # the other shards are still read
     with pytest.raises(ValueError, match=rf"{last}\.tar: cut short or changed.*jobs verify") as error:
         list(batches(samples, in_order(samples.columns["width"], 5), 0, 1, height=64, threads=2))
@@ -187,7 +187,7 @@ def test_a_shard_that_was_cut_short_is_named_without_its_text(tmp_path, dataset)
 def test_a_shard_that_was_replaced_is_named(tmp_path, dataset):
     index = read_index(shutil.copytree(dataset.folder, tmp_path / "lines"))
     (index.folder / "train-00000.tar").write_bytes(b"CANARY " * 50_000)
-    samples = Samples(index.folder, index.samples("train"), index.encoding)
+    samples = Samples(index.folder, index.samples("train"))
     with pytest.raises(ValueError, match=r"train-00000\.tar: cut short or changed") as error:
         samples.read(0)
     assert "CANARY" not in str(error.value)

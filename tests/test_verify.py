@@ -5,6 +5,7 @@ import re
 import shutil
 import tarfile
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -37,8 +38,10 @@ def test_a_whole_data_set(dataset):
         ("tar", lambda path: flip(path, path.stat().st_size // 2), "changed since it was committed"),
         ("tar", lambda path: flip(path, 0), "changed since it was committed"),
         ("parquet", lambda path: path.unlink(), "missing or damaged"),
-        ("parquet", lambda path: path.write_bytes(path.read_bytes()[:-9]), "missing or damaged"),
-        ("parquet", lambda path: path.write_bytes(b""), "missing or damaged"),
+        ("parquet", lambda path: path.write_bytes(path.read_bytes()[:-9]), "changed since it was committed"),
+        ("parquet", lambda path: path.write_bytes(b""), "changed since it was committed"),
+        ("json", lambda path: path.unlink(), "missing or damaged"),
+        ("json", lambda path: path.write_bytes(b"{"), "missing or damaged"),
     ],
 )
 def test_a_fault_names_its_file_alone(copy, ending, damage, fault):
@@ -57,11 +60,30 @@ def test_all_faults_are_listed(copy):
 
 
 def test_a_parquet_of_another_shard(copy):
-    shards = {shard["shard"]: shard["count"] for shard in copy.shards}
-    other = next(name for name, count in shards.items() if count != shards["train-00000"])
-    shutil.copy(copy.folder / f"{other}.parquet", copy.folder / "train-00000.parquet")
+    shutil.copy(copy.folder / "train-00001.parquet", copy.folder / "train-00000.parquet")
     (fault,) = verify(copy)
-    assert fault.startswith(f"train-00000.parquet: {shards[other]} samples")
+    assert fault == "train-00000.parquet: its bytes changed since it was committed (sha256)"
+
+
+def test_an_index_that_says_something_else(copy):
+    """Offsets are what training reads by: an index of another moment must not pass."""
+    path = copy.folder / "index.parquet"
+    table = pq.read_table(path)
+    moved = table.set_column(
+        table.column_names.index("offset"), "offset", pa.array([n + 1 for n in table["offset"].to_pylist()])
+    )
+    pq.write_table(moved, path)
+    assert [fault.split(":")[0] for fault in verify(copy)] == ["index.parquet"] * len(copy.shards)
+    pq.write_table(table.slice(1), path)
+    assert verify(copy) == ["index.parquet: differs from train-00000.parquet"]
+    path.write_bytes(b"")
+    (fault,) = verify(copy)
+    assert fault.startswith("index.parquet: missing or damaged")
+
+
+def test_two_processes_find_the_same(copy):
+    flip(copy.folder / "val-00000.tar", 1000)
+    assert verify(copy, workers=2) == verify(copy)
 
 
 def test_members_are_counted(copy):
@@ -71,4 +93,5 @@ def test_members_are_counted(copy):
         archive.addfile(tarfile.TarInfo("more.txt"), io.BytesIO())
     rows = pq.read_table(copy.folder / "train-00000.parquet").num_rows
     shard = {"shard": "train-00000", "count": rows, "bytes": tar.stat().st_size, "sha256": sha256(tar)}
-    assert verify_shard(copy.folder, shard) == [f"train-00000.tar: {3 * rows + 1} members for {rows} samples"]
+    faults, _ = verify_shard(copy.folder, shard)
+    assert faults == [f"train-00000.tar: {3 * rows + 1} members for {rows} samples"]

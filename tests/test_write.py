@@ -5,15 +5,19 @@ import json
 import os
 import shutil
 import signal
+import struct
 import tarfile
 import threading
+import zlib
 from pathlib import Path
 
 import cv2
+import jsonschema
 import pyarrow.parquet as pq
 import pytest
 import webdataset
 
+import shards.write
 from htr.certificate import sample_key
 from htr.images.line import decode
 from htr.images.sources import read_source
@@ -24,6 +28,7 @@ from shards.write import is_committed, write_shard
 
 ONE = Settings(shares={"train": 1.0})
 CANARY = "CANARY septique"
+SCHEMA = json.loads(Path(shards.write.__file__).with_name("sample.schema.json").read_text())
 
 
 @pytest.fixture
@@ -56,8 +61,8 @@ REASONS = {
     "a folder": ({"image": "folder"}, "image file is missing"),
     "below a file": ({"image": "good.png/x.png"}, "image file is missing"),
     "too long a path": ({"image": "x" * 300}, "image file is missing"),
-    "not an image": ({"image": "broken.png"}, "image can't be decoded"),
-    "not an image, the next line of the page": ({"image": "broken.png"}, "image can't be decoded"),
+    "not an image": ({"image": "broken.png"}, "image is not a JPEG, PNG or TIFF"),
+    "not an image, the next line of the page": ({"image": "broken.png"}, "image is not a JPEG, PNG or TIFF"),
     "empty": ({"image": "empty.png"}, "image file is empty"),
     "outside": ({"box": "5000 2 100 30"}, "box lies outside the image"),
     "far outside": ({"box": "1 1 1e300 1e300"}, "box lies outside the image"),
@@ -98,8 +103,9 @@ def bad(tmp_path, draw, write_table) -> Path:
 def test_each_bad_row_has_its_reason(tmp_path, bad):
     plan = make_plan(tmp_path / "lines", read_source(bad)[0], ONE)
     note = write_shard(plan, 0, bad.parent)
-    table = pq.read_table(plan.folder / "train-00000.parquet").to_pylist()
+    table = pq.read_table(plan.folder / "train-00000.parquet").sort_by("row").to_pylist()
     expected = [reason for _, reason in REASONS.values()]
+    assert [row["row"] for row in table] == list(range(len(REASONS)))
     assert [row["reason"] for row in table] == expected
     assert [row["outcome"] for row in table] == ["rejected" if reason else "sample" for reason in expected]
     assert note["rows"] == len(REASONS) == note["count"] + sum(note["rejects"].values())
@@ -110,21 +116,29 @@ def test_each_bad_row_has_its_reason(tmp_path, bad):
 
 
 def test_an_image_that_may_not_be_read(plan, source, monkeypatch):
-    def refuse(_: Path) -> bytes:
-        raise PermissionError(errno.EACCES, "denied")
+    real = os.open
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    def refuse(path, *args, **more) -> int:
+        if str(path).endswith(".png"):
+            raise PermissionError(errno.EACCES, "denied")
+        return real(path, *args, **more)
+
+    monkeypatch.setattr(os, "open", refuse)
     assert write_shard(plan, 0, source.parent)["rejects"] == {"image file may not be read": 60}
 
 
 def test_a_file_system_that_fails_is_no_reject(plan, source, monkeypatch):
     """A shard without its lines because storage was away for a minute would be committed for ever."""
 
-    def fail(_: Path) -> bytes:
-        raise OSError(errno.EIO, "Input/output error")
+    real = os.open
+
+    def fail(path, *args, **more) -> int:
+        if str(path).endswith(".png"):
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path, *args, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", fail)
+        patch.setattr(os, "open", fail)
         with pytest.raises(OSError, match="Input/output"):
             write_shard(plan, 0, source.parent)
     assert not written(plan.folder)
@@ -149,10 +163,13 @@ def test_others_read_it(tmp_path, source, encoding):
     for sample, (key, row) in zip(samples, rows.items(), strict=True):
         assert sample["txt"].decode() == row["text"]
         note = json.loads(sample["json"])
+        jsonschema.validate(note, SCHEMA)
         gray = cv2.imread(str(images / row["image"]), cv2.IMREAD_GRAYSCALE)
         assert note == {
             **{name: row[name] for name in ("certificate", "field", "line", "writer", "year", "form", "image")},
             "split": "train",
+            "level": "line",
+            "page": 0,
             "box": None,
             "height": gray.shape[0],
             "width": gray.shape[1],
@@ -234,7 +251,7 @@ def test_a_killed_attempt_is_no_shard(plan, source, call, good):
     note = write_shard(plan, 0, source.parent)
     assert note["count"] == 60 and not missing_shards(plan)
     merge(plan)
-    assert written(plan.folder) == ["index.json", "index.parquet", *WHOLE]
+    assert written(plan.folder) == ["index.json", "index.parquet", "rejects.parquet", *WHOLE]
 
 
 def test_attempts_that_meet_make_one_shard(tmp_path, plan, source, monkeypatch):
@@ -271,7 +288,7 @@ def test_an_attempt_whose_files_were_swept_takes_the_shard_of_the_first(plan, so
 
     monkeypatch.setattr(files, "write_synced", overtaken)
     assert write_shard(plan, 0, source.parent)["count"] == 60
-    assert written(plan.folder) == ["index.json", "index.parquet", *WHOLE]
+    assert written(plan.folder) == ["index.json", "index.parquet", "rejects.parquet", *WHOLE]
 
 
 @pytest.mark.parametrize(("call", "good"), [("fsync", 0), ("fsync", 1), ("fsync", 2), ("link", 0), ("link", 1)])
@@ -326,3 +343,17 @@ def test_an_orphan_with_the_same_bytes_is_taken(plan, source):
     (plan.folder / "train-00000.json").unlink()
     write_shard(plan, 0, source.parent)
     assert contents(plan.folder) == before
+
+
+def test_the_resolution_of_the_scan_is_kept(tmp_path, bad):
+    """Where the header says it: pHYs of a PNG, in pixels a metre."""
+    content = (bad.parent / "good.png").read_bytes()
+    chunk = b"pHYs" + struct.pack(">IIB", 11811, 11811, 1)
+    at = content.index(b"IDAT") - 4
+    (bad.parent / "good.png").write_bytes(
+        content[:at] + struct.pack(">I", 9) + chunk + struct.pack(">I", zlib.crc32(chunk)) + content[at:]
+    )
+    plan = make_plan(tmp_path / "lines", read_source(bad)[0], ONE)
+    write_shard(plan, 0, bad.parent)
+    for sample in webdataset.WebDataset(str(plan.folder / "train-00000.tar"), shardshuffle=False):
+        assert json.loads(sample["json"])["dpi"] == pytest.approx(300, abs=0.01)

@@ -1,0 +1,90 @@
+"""Who does what in a data set that is being written: a small file a worker, renewed every other second.
+
+DATASET/.beacons/HOST-PID.json; the heartbeat is the file's own time, compared with the file system's clock, since the
+clocks of nodes differ. They are hints for people: nothing else reads them, and a failure to write one stops no work.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from shards import files
+
+EVERY = 2.0  # seconds
+LOST = 30.0  # seconds without a sign, after which a worker is taken for dead
+
+
+class Beacon:
+    def __init__(self, folder: Path, *, task: int, shard: str, rows: int):
+        self.path = folder / ".beacons" / f"{socket.gethostname()}-{os.getpid()}.json"
+        self.note = {"host": socket.gethostname(), "pid": os.getpid(), "task": task, "shard": shard, "rows": rows}
+        self.began = self.shown = time.monotonic()
+
+    def __enter__(self) -> "Beacon":
+        with contextlib.suppress(OSError):
+            self.path.parent.mkdir(exist_ok=True)
+        self.write(0, 0)
+        return self
+
+    def show(self, samples: int, rejected: int) -> None:
+        if time.monotonic() - self.shown > EVERY:
+            self.write(samples, rejected)
+
+    def write(self, samples: int, rejected: int) -> None:
+        self.shown = time.monotonic()
+        note = self.note | {"samples": samples, "rejected": rejected, "seconds": round(self.shown - self.began, 1)}
+        attempt = self.path.with_suffix(".tmp")
+        with contextlib.suppress(OSError):  # without fsync: it is worth nothing after a crash
+            attempt.write_text(files.to_json(note))
+            os.replace(attempt, self.path)
+
+    def __exit__(self, *_) -> None:
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Sign:
+    host: str
+    pid: int
+    task: int
+    shard: str
+    rows: int
+    samples: int
+    rejected: int
+    seconds: float
+    silent: float  # seconds since it was renewed
+
+
+def read_beacons(folder: Path) -> list[Sign]:
+    """Of every worker that is at work, or died there, by host and process."""
+    place = folder / ".beacons"
+    if not place.is_dir():
+        return []
+    probe = files.temporary(place / "now")
+    try:
+        probe.touch()
+        now = probe.stat().st_mtime
+    except OSError:  # a reader without the right to write there
+        now = time.time()
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
+    signs = []
+    for path in sorted(place.glob("*.json")):
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            silent = max(now - path.stat().st_mtime, 0.0)
+            signs.append(Sign(**json.loads(path.read_text()), silent=silent))
+    return signs
+
+
+def clear_beacons(folder: Path) -> None:
+    """When a data set is whole: what killed workers left."""
+    for path in (folder / ".beacons").glob("*"):
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        (folder / ".beacons").rmdir()

@@ -1,0 +1,37 @@
+"""python -m jobs retry SOURCE --out DATASET: the rejected rows once more, after a fix, in shards of their own.
+
+SOURCE is the data set's own (its images were mended) or a mended table: rows are found by certificate, field and line.
+What is committed is not touched; run it as any task of a job array, as preprocess.
+"""
+
+import argparse
+from pathlib import Path
+
+from jobs.preprocess import write_missing
+from jobs.show import say
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, help="a CSV or Parquet table, or a folder of page images with XML")
+    parser.add_argument("--out", type=Path, required=True, help="the data set's folder")
+    parser.add_argument("--reason", action="append", default=[], help="only rows rejected for this reason; repeatable")
+    parser.add_argument("--forms", type=Path, help="the folder of templates that the data set was made with")
+    parser.add_argument("--workers", type=int, help="processes of this task (default: one a CPU that it may use)")
+
+
+def main(args: argparse.Namespace) -> int:
+    from htr.images.sources import read_source
+    from htr.images.template import FORMS, digest_of_forms
+    from shards.plan import read_plan
+    from shards.retry import open_retry
+
+    plan = read_plan(args.out)
+    if plan.settings.forms and plan.settings.forms != digest_of_forms(args.forms or FORMS):
+        raise ValueError(f"{args.out} was made with other templates: give their folder as --forms")
+    source, images = read_source(args.source)
+    retry = open_retry(plan, source, args.reason)
+    if retry is None:
+        say(f"retry: nothing in {args.out} was rejected{' for that reason' if args.reason else ''}")
+        return 0
+    say(f"retry: {sum(shard['rows'] for shard in retry.shards)} rows once more")
+    return write_missing(retry, images, forms=args.forms, workers=args.workers)

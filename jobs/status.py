@@ -1,0 +1,110 @@
+"""python -m jobs status DATASET: how far a preprocess is, from any terminal.
+
+Shards done, rows a second, time left, what is rejected, which node does what; it reads the data set's folder alone.
+"""
+
+import argparse
+import collections
+import json
+import time
+from pathlib import Path
+
+from jobs.beacon import LOST, Sign, read_beacons
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--watch", action="store_true", help="renew it every few seconds until the data set is whole")
+
+
+def main(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    console = Console(stderr=False)
+    while True:
+        state = read_state(args.dataset)
+        if args.watch and console.is_terminal:
+            console.clear()
+        show(console, args.dataset, state)
+        if not args.watch or state["whole"]:
+            return 0
+        time.sleep(5)
+
+
+def read_state(folder: Path) -> dict:
+    """What the folder says: of the plan and its retries, of the committed shards, of the workers."""
+    from shards.plan import read_plan
+    from shards.retry import read_retries
+
+    plans = [read_plan(folder), *read_retries(folder)]
+    shards = [shard for plan in plans for shard in plan.shards]
+    notes = []
+    for shard in shards:
+        try:
+            notes.append(json.loads((folder / f"{shard['name']}.json").read_text()))
+        except FileNotFoundError:
+            continue
+    signs = read_beacons(folder)
+    alive = [sign for sign in signs if sign.silent < LOST]
+    rejects = collections.Counter()
+    for note in notes:
+        rejects.update(note["rejects"])
+    rows, done = sum(shard["rows"] for shard in shards), sum(note["rows"] for note in notes)
+    under_way = sum(sign.samples + sign.rejected for sign in alive)
+    return {
+        "shards": len(shards),
+        "done": len(notes),
+        "rows": rows,
+        "rows_done": done,
+        "samples": sum(note["count"] for note in notes),
+        "bytes": sum(note["bytes"] for note in notes),
+        "rejects": rejects,
+        "rate": sum((sign.samples + sign.rejected) / sign.seconds for sign in alive if sign.seconds > 0),
+        "left": max(rows - done - under_way, 0),
+        "signs": signs,
+        "whole": (folder / "index.json").exists() and len(notes) == len(shards),
+    }
+
+
+def show(console, folder: Path, state: dict) -> None:
+    from rich.table import Table
+
+    done = f"{state['done']} of {state['shards']} shards, {state['rows_done']} of {state['rows']} rows"
+    size = f"{state['samples']} samples, {state['bytes'] / 1e9:.2f} GB"
+    console.print(f"{folder}: {done}, {size}", highlight=False, soft_wrap=True)
+    if state["whole"]:
+        console.print("whole: all shards are committed and the index is written", highlight=False, soft_wrap=True)
+    elif state["rate"]:
+        left = state["left"] / state["rate"]
+        console.print(
+            f"{state['rate']:.0f} samples a second now, about {duration(left)} left", highlight=False, soft_wrap=True
+        )
+    elif state["done"] == state["shards"]:
+        console.print(
+            "all shards are committed, the index is not: run the same preprocess again", highlight=False, soft_wrap=True
+        )
+    else:
+        console.print(
+            "nobody is at work: run the same preprocess again, it does what is missing", highlight=False, soft_wrap=True
+        )
+    for reason, count in state["rejects"].most_common():
+        console.print(f"    {count:8d} rejected: {reason}", highlight=False, soft_wrap=True, markup=False)
+    if state["signs"]:
+        table = Table("node", "task", "shard", "rows", "a second", "rejected", "last sign")
+        for sign in state["signs"]:
+            table.add_row(*described(sign))
+        console.print(table)
+
+
+def described(sign: Sign) -> tuple[str, ...]:
+    rows = sign.samples + sign.rejected
+    rate = f"{rows / sign.seconds:.0f}" if sign.seconds else ""
+    last = f"{sign.silent:.0f} s ago" + (": dead?" if sign.silent >= LOST else "")
+    return sign.host, str(sign.task), sign.shard, f"{rows} of {sign.rows}", rate, str(sign.rejected), last
+
+
+def duration(seconds: float) -> str:
+    for size, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {name}"
+    return f"{seconds:.0f} seconds"

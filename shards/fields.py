@@ -1,0 +1,178 @@
+"""Rows that are a field of a certificate each: the scan is registered on its form, the field cut, its lines found."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+
+import numpy as np
+
+from htr.certificate import clean_text
+from htr.images import line as lines
+from htr.images.field import FieldImage, Upright, corners, enlarged, enlarging
+from htr.images.form import Forms, Registration
+from htr.images.line import BadLine, Region
+from htr.images.lines import FoundLine, cut_line, even, lines_beside
+from htr.images.rulings import remove_rulings
+from htr.images.template import Field
+from htr.images.tick import is_empty, read_tick
+from shards.samples import Sample, check, pack
+from shards.scans import Scans
+
+TICKED, NOT_TICKED = {"1", "x", "oui", "yes", "true"}, {"", "0", "non", "no", "false"}
+MOST_LINES, USUAL_PITCH = 4, 0.43  # of a field that has a box but no template; inches
+OF_CERTIFICATE = ("certificate", "writer", "year", "form", "split")  # what a blank field nobody listed has in common
+
+
+def field_samples(
+    group: list[dict], scans: Scans, settings, forms: Forms, unlisted: bool
+) -> Iterator[tuple[dict, list[Sample] | str]]:
+    """(row, samples or reason) for each row of one page; then, with `unlisted`, what no row asked for: rows of None."""
+    page = Page(scans, group[0], settings, forms)
+    for row in group:
+        try:
+            yield row, page.samples(row)
+        except BadLine as reason:
+            yield row, str(reason)
+    if unlisted:
+        yield {"row": None}, page.unlisted(group)
+        if settings.pages:
+            with suppress(BadLine):  # a page that no encoder takes; its fields are there
+                yield {"row": None}, page.whole_page(group)
+
+
+class Page:
+    """A scan, read and registered when the first of its rows needs it."""
+
+    def __init__(self, scans: Scans, row: dict, settings, forms: Forms):
+        self.scans, self.row, self.settings, self.forms = scans, row, settings, forms
+        self.registration: Registration | str | None = None
+        self.upright: Upright | None = None
+
+    def register(self) -> Registration:
+        """Raises BadLine: the scan can't be read, or fits no form."""
+        if self.registration is None:
+            try:
+                scan = self.scans.read(self.row["image"], self.row["page"])
+                self.registration = self.forms.register(scan)
+                self.upright = Upright(scan, self.registration, whole=self.settings.pages)
+            except BadLine as reason:
+                self.registration = str(reason)
+        if isinstance(self.registration, str):
+            raise BadLine(self.registration)
+        return self.registration
+
+    def samples(self, row: dict) -> list[Sample]:
+        text = check(row)
+        scan = self.scans.read(row["image"], row["page"])
+        region = Region.parse(row["box"], row["polygon"])
+        if region:
+            gray = lines.cut(scan, region)
+            height, width = gray.shape
+            dpi = self.scans.dpi
+            pitch = min(height, USUAL_PITCH * dpi) if dpi else height / 2
+            field = Field(row["field"], "text", (0, 0, width, height), MOST_LINES, pitch)
+            shift = np.array([[1.0, 0, max(region.x, 0)], [0, 1.0, max(region.y, 0)]])
+            cut = FieldImage(even(gray), (0, 0, width, height), pitch, shift, scan.shape)
+            return self.of_text(row, text, field, cut, {"dpi": dpi})
+        registration = self.register()
+        template = registration.template
+        if row["form"] in self.forms.names and row["form"] != template.name:
+            raise BadLine(f"the source says form {row['form']}, the scan fits {template.name}")
+        field = template.field(row["field"])
+        if field is None:
+            raise BadLine(f"the form {template.name} has no such field")
+        known = {"template": template.name, "registration": round(float(registration.score), 4), "dpi": self.scans.dpi}
+        cut = self.upright.cut(field)
+        if field.kind == "tick":
+            return [self.of_tick(row, text, cut, known)]
+        return self.of_text(row, text, field, cut, known)
+
+    def of_tick(self, row: dict, text: str, cut: FieldImage, known: dict) -> Sample:
+        wanted = text.lower()
+        if wanted not in TICKED | NOT_TICKED:
+            raise BadLine("a tick box is transcribed as 1 or 0")
+        score = 0.0 if is_empty(cut.image, cut.box) else read_tick(cut.image, cut.printed).score
+        text, box = "1" if wanted in TICKED else "0", cut.on_scan(cut.box)
+        return pack(row, cut.image, self.settings, level="tick", text=text, box=box, ink=score, **known)
+
+    def of_text(self, row: dict, text: str, field: Field, cut: FieldImage, known: dict) -> list[Sample]:
+        # without a template nobody knows what was printed
+        clean = remove_rulings(cut.image, None, pitch=cut.pitch) if cut.upright is None else cut.image
+        bare = cut.upright is not None and cut.upright.is_bare(field)
+        found = [] if bare else lines_beside(clean, cut.form, box=cut.box, pitch=cut.pitch, most=field.lines)
+        if not found:
+            if text:
+                raise BadLine("text is given but the field is blank")
+            return [self.blank(row, cut, known)]
+        if not text:
+            raise BadLine("no text but the field is written on")
+        if self.settings.rulings == "remove":
+            cut = replace(cut, image=remove_rulings(cut.image, cut.printed, pitch=cut.pitch))
+        factor = enlarging(cut.pitch)
+        known = known | {"pitch": round(cut.pitch * factor, 1)}
+        samples = [] if len(found) == 1 else [self.whole(row, text, cut, found, factor, known)]
+        # a line feed for each new line is more than data entry promises; where it is there, it is used
+        own = [text] if len(found) == 1 else [clean_text(part) for part in row["text"].splitlines() if part.strip()]
+        for number, line in enumerate(found):
+            level, part = ("line", own[number]) if len(own) == len(found) else ("part", "")
+            gray = enlarged(cut_line(cut.image, line, cut.pitch), factor)
+            if not lines.can_carry(gray.shape, part):
+                raise BadLine("text is longer than its image can carry")
+            at = cut.on_scan(line.box)
+            samples.append(pack(row, gray, self.settings, level=level, text=part, line=str(number), box=at, **known))
+        return samples
+
+    def whole(
+        self, row: dict, text: str, cut: FieldImage, found: list[FoundLine], factor: float, known: dict
+    ) -> Sample:
+        """The field with all its lines, their boxes in its own pixels."""
+        height, width = cut.image.shape
+        # writing that leaves the field stays whole
+        boxes = np.array([cut.box, *(line.box for line in found)])
+        left, top = np.maximum(boxes[:, :2].min(axis=0), 0).tolist()
+        right, bottom = np.minimum((boxes[:, :2] + boxes[:, 2:]).max(axis=0), (width, height)).tolist()
+        gray = enlarged(cut.image[top:bottom, left:right], factor)
+        inside = np.rint((boxes[1:] - (left, top, 0, 0)) * factor).astype(int).tolist()
+        box = cut.on_scan((left, top, right - left, bottom - top))
+        return pack(row, gray, self.settings, level="field", text=text, line="all", box=box, lines=inside, **known)
+
+    def blank(self, row: dict, cut: FieldImage, known: dict) -> Sample:
+        x, y, w, h = cut.box
+        gray, known = cut.image[y : y + h, x : x + w], known | {"pitch": round(cut.pitch, 1)}
+        return pack(row, gray, self.settings, level="blank", line="0", box=cut.on_scan(cut.box), **known)
+
+    def unlisted(self, group: list[dict]) -> list[Sample]:
+        """Blank fields that the form has and the source leaves out: most fields are blank, and readers must know it."""
+        if not isinstance(self.registration, Registration):
+            return []
+        listed = {other["field"] for other in group}
+        samples = []
+        for field in self.registration.template.fields:
+            if field.kind == "text" and field.name not in listed:
+                named = self.unasked(field.name, "0")
+                try:
+                    samples += [s for s in self.samples(named) if s.level == "blank"]
+                except BadLine:
+                    continue  # written on, but nobody typed it
+        return samples
+
+    def whole_page(self, group: list[dict]) -> list[Sample]:
+        """The upright page; its text is that of its fields in the form's order, a line each."""
+        if not isinstance(self.registration, Registration):
+            return []
+        typed = {row["field"]: clean_text(row["text"]) for row in group if not row["fault"]}
+        fields = [field for field in self.registration.template.fields if field.kind == "text"]
+        texts = [typed[field.name] for field in fields if typed.get(field.name)]
+        boxes = {}
+        for field in fields:
+            place = corners(field.box) @ self.upright.from_template[:2, :2].T + self.upright.from_template[:2, 2]
+            (left, top), (right, bottom) = np.rint(place.min(axis=0)), np.rint(place.max(axis=0))
+            boxes[field.name] = [int(v) for v in (left, top, right - left, bottom - top)]
+        row = self.unasked("page", "all")
+        known = {"template": self.registration.template.name, "dpi": self.scans.dpi, "fields": boxes}
+        return [pack(row, self.upright.image, self.settings, level="page", text="\n".join(texts), **known)]
+
+    def unasked(self, field: str, line: str) -> dict:
+        """A row for a sample that the source does not name."""
+        same = {name: self.row[name] for name in (*OF_CERTIFICATE, "image", "page")}
+        return dict.fromkeys(self.row, "") | same | {"row": None, "field": field, "line": line}

@@ -1,0 +1,113 @@
+"""Rejected rows once more, after a fix, in shards of their own: what is committed is never touched.
+
+retry-01.parquet holds the rows, retry-01.json, written last, the shards they go to: train-retry01-00000 … The outcome
+of a row in the last retry is the one that counts.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from htr.certificate import SPLITS
+from shards import files
+from shards.index import missing_shards
+from shards.plan import Plan, read_plan
+
+NAMED = ("certificate", "field", "line")
+
+
+def read_retries(folder: Path) -> list[Plan]:
+    """In the order they were made."""
+    return [read_plan(folder, path.stem) for path in sorted(folder.glob("retry-*.json"))]
+
+
+def open_retry(plan: Plan, source: pa.Table, reasons: list[str]) -> Plan | None:
+    """The retry that is not finished and merged, else a new one of the rows rejected for good; None if there are none.
+
+    `source` may be the plan's own or a mended one: rows are found by certificate, field and line, and keep their split.
+    `reasons`: only what was rejected for one of these. Raises ValueError when the data set is not whole, or the source
+    has no row that was rejected.
+    """
+    folder = plan.folder
+    retries = read_retries(folder)
+    if missing_shards(plan) or not (folder / "rejects.parquet").exists():
+        raise ValueError(f"{folder}: the data set is not whole: finish it first, with python -m jobs preprocess")
+    if retries and not merged(retries[-1]):
+        return retries[-1]
+    rejects = pq.read_table(folder / "rejects.parquet")
+    if reasons:
+        rejects = rejects.filter(pc.is_in(rejects["reason"], pa.array(reasons, pa.string())))
+    if not rejects.num_rows:
+        return None
+    table = rows_again(plan, rejects, source)
+    if not table.num_rows:
+        raise ValueError(f"{folder}: none of its {rejects.num_rows} rejected rows is in this source")
+    name = f"retry-{len(retries) + 1:02d}"
+    shards, groups = [], []
+    for split in SPLITS:
+        rows = table.filter(pc.equal(table["split"], split))
+        for number, start in enumerate(range(0, rows.num_rows, plan.settings.rows)):
+            groups.append(rows.slice(start, plan.settings.rows))
+            label = f"{split}-{name.replace('-', '')}-{number:05d}"
+            shards.append({"name": label, "split": split, "rows": groups[-1].num_rows})
+    write_retry(folder, name, plan.fingerprint, shards, groups)
+    return read_plan(folder, name)
+
+
+def merged(plan: Plan) -> bool:
+    """Whether the index knows its shards: else the rejects are those from before it."""
+    try:
+        index = json.loads((plan.folder / "index.json").read_text())
+    except FileNotFoundError:
+        return False
+    return {shard["name"] for shard in plan.shards} <= {shard["shard"] for shard in index["shards"]}
+
+
+def rows_again(plan: Plan, rejects: pa.Table, source: pa.Table) -> pa.Table:
+    """The rejected rows in the plan's columns, as the source has them now; row number and split as planned."""
+    wanted = dict.fromkeys(rejects["row"].to_pylist())
+    planned = pq.ParquetFile(plan.folder / "plan.parquet")
+    parts = []
+    for group in range(planned.num_row_groups):
+        rows = planned.read_row_group(group)
+        kept = rows.filter(pc.is_in(rows["row"], pa.array(list(wanted), pa.int64())))
+        if kept.num_rows:
+            parts.append(kept)
+    old = pa.concat_tables(parts)
+    new = {}
+    names = set(zip(*(old[name].to_pylist() for name in NAMED), strict=True))
+    # only the rows that are named again become Python objects
+    mask = pc.is_in(source["certificate"], old["certificate"].combine_chunks().unique())
+    for row in source.filter(mask).to_pylist():
+        if (name := tuple(row[column] for column in NAMED)) in names:
+            new.setdefault(name, row)
+    again = []
+    for row in old.to_pylist():
+        found = new.get(tuple(row[column] for column in NAMED))
+        if found and not row["fault"]:  # a duplicate stays one
+            mended = {column: value for column, value in found.items() if column in row and column != "split"}
+            again.append(row | mended)
+    return pa.Table.from_pylist(again, old.schema)
+
+
+def write_retry(folder: Path, name: str, fingerprint: str, shards: list[dict], groups: list[pa.Table]) -> None:
+    """Tasks that start at once make the same one; the first commits it."""
+    rows, note = files.temporary(folder / f"{name}.parquet"), files.temporary(folder / f"{name}.json")
+    try:
+        with pq.ParquetWriter(rows, groups[0].schema, compression="zstd") as writer:
+            for group in groups:
+                writer.write_table(group, row_group_size=group.num_rows)
+        with open(rows, "rb+") as file:
+            os.fsync(file.fileno())
+        if (folder / f"{name}.json").exists():
+            return  # another task was first
+        rows.replace(folder / f"{name}.parquet")
+        files.write_synced(note, files.to_json({"fingerprint": fingerprint, "shards": shards}))
+        files.commit(note, folder / f"{name}.json")
+    finally:
+        rows.unlink(missing_ok=True)
+        note.unlink(missing_ok=True)

@@ -1,0 +1,112 @@
+"""Rows of the plan to samples: what is cut out, checked, encoded, and known of it. The first fault rejects the row."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from htr.certificate import LONGEST_KEY, clean_text, sample_key
+from htr.images import line as lines
+from htr.images.line import BadLine, Region
+from shards.scans import Scans
+
+# columns of the plan that a sample's JSON does not copy as they are
+NOT_META = ("row", "image", "page", "text", "polygon", "baseline", "box", "fault")
+LEVELS = {
+    "line": "a line with its own text",
+    "field": "a whole field with the text of its lines",
+    "part": "a line of such a field, its own text not known",
+    "blank": "a field that nothing was written in",
+    "tick": "a box that is ticked or not",
+    "page": "a whole certificate with the text of its fields",
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    row: int | None  # of the source; None: a blank field of the form that the source does not list
+    key: str
+    level: str
+    text: str
+    image: bytes  # encoded
+    width: int
+    height: int
+    ink: float | None  # how much is written (text fields, line heights squared) or how surely ticked (0 to 1)
+    note: dict  # what KEY.json says
+
+    def members(self, encoding: str) -> dict[str, bytes]:
+        note = json.dumps(self.note, ensure_ascii=False, sort_keys=True)
+        return {encoding: self.image, "txt": self.text.encode(), "json": note.encode()}
+
+
+def make_samples(
+    rows: list[dict], images: Path, settings, forms=None, unlisted: bool = True
+) -> Iterator[tuple[dict, list[Sample] | str]]:
+    """For each row (row, its samples) or (row, the reason why there is none); rows of one page follow each other.
+
+    `forms` (see htr.images.form.Forms) is needed where the settings' unit is "field"; with `unlisted` the blank fields
+    that the source leaves out follow, with a row whose number is None.
+    """
+    scans = Scans(images)
+    if settings.unit == "field":
+        from shards.fields import field_samples
+
+        for _, group in groupby(rows, key=lambda row: (row["image"], row["page"])):
+            yield from field_samples(list(group), scans, settings, forms, unlisted)
+        return
+    for row in rows:
+        try:
+            yield row, [line_sample(row, scans, settings)]
+        except BadLine as reason:
+            yield row, str(reason)
+
+
+def check(row: dict) -> str:
+    """-> the row's text. Raises BadLine for what is wrong before an image is opened."""
+    if row["fault"]:
+        raise BadLine(row["fault"])
+    if len(sample_key(row["certificate"], row["field"], row["line"])) > LONGEST_KEY:
+        raise BadLine("certificate, field and line make too long a name")
+    text = clean_text(row["text"])
+    if not text.isprintable():  # a reader would learn to write marks that nobody sees, or that turn a terminal's text
+        raise BadLine("text holds a control character")
+    return text
+
+
+def line_sample(row: dict, scans: Scans, settings) -> Sample:
+    text = check(row)
+    if not text:
+        raise BadLine("no text")
+    region = Region.parse(row["box"], row["polygon"], row["baseline"])
+    gray = lines.cut(scans.read(row["image"], row["page"]), region)
+    if not lines.can_carry(gray.shape, text):
+        raise BadLine("text is longer than its image can carry")
+    box = [region.x, region.y, region.w, region.h] if region else None
+    return pack(row, gray, settings, level="line", text=text, box=box, dpi=scans.dpi)
+
+
+def pack(
+    row: dict, gray: np.ndarray, settings, *, level: str, text: str = "", line: str = "", box=None, ink=None, **known
+) -> Sample:
+    """`line` replaces the row's; `known`: what else the sample's JSON says. Raises BadLine."""
+    height, width = gray.shape
+    options = [cv2.IMWRITE_JPEG_QUALITY, settings.quality] if settings.encoding == "jpg" else []
+    try:
+        done, encoded = cv2.imencode("." + settings.encoding, gray, options)
+    except cv2.error:
+        done = False
+    if not done:
+        raise BadLine("image is too large to be stored")
+    note = {column: value for column, value in row.items() if column not in NOT_META}
+    note |= {"line": line} if line else {}
+    note |= {"level": level, "image": row["image"], "page": int(row["page"] or 0), "box": box}
+    note |= {"width": width, "height": height} | {name: value for name, value in known.items() if value is not None}
+    if ink is not None:
+        ink = round(float(ink), 4)
+        note["ink"] = ink
+    key = sample_key(note["certificate"], note["field"], note["line"])
+    return Sample(row["row"], key, level, text, encoded.tobytes(), width, height, ink, note)

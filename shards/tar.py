@@ -1,0 +1,71 @@
+"""A tar as webdataset and `tar tf` read it, written in one pass: no time, owner or host, so the same samples are the
+same bytes wherever they are written; its SHA-256 and size are known when the last byte is."""
+
+import hashlib
+import tarfile
+from typing import BinaryIO
+
+BLOCK = 512
+NAME, SIZE, CHECKSUM = slice(0, 100), slice(124, 136), slice(148, 156)
+FORMAT = tarfile.GNU_FORMAT
+
+
+def header(name: str, size: int) -> bytes:
+    """As tarfile makes it, in a fifth of its time: a certificate has some seventy members."""
+    encoded = name.encode()
+    if len(encoded) > 100:  # GNU's long names: a header and a block for the name alone
+        info = tarfile.TarInfo(name)
+        info.size, info.mode = size, 0o640
+        return info.tobuf(FORMAT)
+    made = bytearray(BLANK)
+    made[NAME] = encoded.ljust(100, b"\0")
+    made[SIZE] = digits = b"%011o\0" % size
+    made[CHECKSUM] = b"%06o\0 " % (BARE + sum(encoded) + sum(digits))
+    return bytes(made)
+
+
+def blank() -> bytes:
+    info = tarfile.TarInfo("x")
+    info.mode = 0o640
+    return info.tobuf(FORMAT)
+
+
+BLANK = blank()
+BARE = sum(BLANK) - sum(BLANK[NAME]) - sum(BLANK[SIZE]) - sum(BLANK[CHECKSUM]) + 8 * ord(" ")  # of the bytes it shares
+
+
+def padded(size: int) -> int:
+    return -(-size // BLOCK) * BLOCK
+
+
+class Tar:
+    def __init__(self, file: BinaryIO):
+        self.file, self.digest, self.size = file, hashlib.sha256(), 0
+
+    def add(self, key: str, members: dict[str, bytes]) -> int:
+        """KEY.ENDING for each of the members. -> the offset of the first one's first byte."""
+        parts, offset = [], None
+        size = self.size
+        for ending, content in members.items():
+            head = header(f"{key}.{ending}", len(content))
+            offset = size + len(head) if offset is None else offset
+            parts += [head, content, bytes(padded(len(content)) - len(content))]
+            size += len(head) + padded(len(content))
+        self.write(b"".join(parts))
+        return offset
+
+    def close(self) -> str:
+        """End the archive, not the file. -> its SHA-256 as hexadecimal digits."""
+        end = 2 * BLOCK
+        self.write(bytes(end + -(self.size + end) % tarfile.RECORDSIZE))
+        return self.digest.hexdigest()
+
+    def write(self, content: bytes) -> None:
+        self.file.write(content)
+        self.digest.update(content)
+        self.size += len(content)
+
+
+def text_offset(image_size: int, key: str) -> int:
+    """From an image's first byte to its text's first byte, when the text is the next member."""
+    return padded(image_size) + (BLOCK if len(key.encode()) + 4 <= 100 else 3 * BLOCK)

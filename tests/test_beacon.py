@@ -1,0 +1,41 @@
+"""Signs of life: written while a worker is at work, gone when it ends, told from the dead by the storage's clock."""
+
+import os
+
+from jobs.beacon import EVERY, LOST, Beacon, clear_beacons, read_beacons
+
+
+def test_a_worker_shows_what_it_does_and_leaves_nothing(tmp_path):
+    assert read_beacons(tmp_path) == []
+    with Beacon(tmp_path, task=3, shard="train-00001", rows=50) as beacon:
+        (sign,) = read_beacons(tmp_path)
+        assert (sign.pid, sign.task, sign.shard, sign.rows) == (os.getpid(), 3, "train-00001", 50)
+        assert (sign.samples, sign.rejected) == (0, 0) and sign.silent < LOST
+        beacon.show(5, 1)  # too soon: a row takes a millisecond, a file on shared storage more
+        assert read_beacons(tmp_path)[0].samples == 0
+        beacon.shown -= EVERY + 1
+        beacon.show(6, 1)
+        assert (read_beacons(tmp_path)[0].samples, read_beacons(tmp_path)[0].rejected) == (6, 1)
+    assert read_beacons(tmp_path) == []
+
+
+def test_the_dead_are_told_from_the_living(tmp_path):
+    beacon = Beacon(tmp_path, task=0, shard="train-00001", rows=50).__enter__()
+    status = beacon.path.stat()
+    os.utime(beacon.path, (status.st_atime, status.st_mtime - LOST - 5))
+    (sign,) = read_beacons(tmp_path)
+    assert sign.silent >= LOST
+    clear_beacons(tmp_path)
+    assert not (tmp_path / ".beacons").exists()
+
+
+def test_a_folder_that_takes_no_beacon_stops_no_work(tmp_path):
+    (tmp_path / ".beacons").touch()  # a file in its place, as a full disk or a missing right would refuse it
+    with Beacon(tmp_path, task=0, shard="train-00001", rows=1) as beacon:
+        beacon.write(1, 0)
+
+
+def test_a_damaged_beacon_is_skipped(tmp_path):
+    with Beacon(tmp_path, task=0, shard="train-00001", rows=50) as beacon:
+        beacon.path.with_name("other-1.json").write_text("{")
+        assert len(read_beacons(tmp_path)) == 1
