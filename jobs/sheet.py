@@ -1,0 +1,52 @@
+"""The sheet that `inspect --augment` writes: line images and what augmentation makes of them, in one HTML file."""
+
+import html
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from htr.images.augment import LEVELS, augment, random_for
+from htr.images.line import to_ink
+from jobs.stages import STYLE, figure
+from shards import files
+
+VARIANTS = 6  # of each line, as in as many epochs
+GRID = """
+section { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(26rem, 100%), 1fr)); gap: 0 1rem }
+section { border-top: 1px solid #ccc; padding: .6rem 0 } body { max-width: none }
+"""
+
+
+def sheet(images: Iterable[tuple[str, np.ndarray]], *, seed: int = 0, level: str = "medium", height: int = 64) -> str:
+    """(key, stored line (H, W) uint8) in turn -> an HTML page: each line as a model sees it, and its variants.
+
+    They are those that a training with this seed sees in its first epochs. Raises ValueError for an unknown level.
+    """
+    if level not in LEVELS:
+        raise ValueError(f"no such augmentation: {level!r}; one of {', '.join(LEVELS)}")
+    parts = []
+    for key, gray in images:
+        ink = to_ink(gray, height)
+        shown = [(ink, f"<code>{html.escape(key)}</code>, {ink.shape[1]} px")]
+        for epoch in range(VARIANTS):
+            variant = augment(ink, random_for(seed, epoch, key), LEVELS[level])
+            shown.append((variant, f"epoch {epoch}, {variant.shape[1]} px"))
+        parts.append(f"<section>{''.join(figure(255 - image, caption) for image, caption in shown)}</section>")
+    title = f"Augmentation, {html.escape(level)}"
+    head = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{STYLE}{GRID}</style>"
+    summary = (
+        f"<p>{len(parts)} lines, each as it is and {VARIANTS} times augmented. Confidential: it shows handwriting.</p>"
+    )
+    return f"{head}<h1>{title}</h1>{summary}{''.join(parts)}</html>"
+
+
+def write_sheet(
+    images: Iterable[tuple[str, np.ndarray]], out: Path, *, seed: int = 0, level: str = "medium", height: int = 64
+) -> None:
+    """`sheet` as a file, whole or not at all, for its owner alone."""
+    page = sheet(images, seed=seed, level=level, height=height)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    files.replace(out, page)
+    os.chmod(out, 0o600)
