@@ -10,6 +10,10 @@ import time
 VERBS = {
     "simulate": "make simulated certificates",
     "preprocess": "a table or pages to WebDataset shards",
+    "status": "how far a preprocess is, from any terminal",
+    "retry": "rejected rows once more, after a fix",
+    "stats": "what is in a data set: counts, widths, lengths, characters, rejects",
+    "inspect": "a page of pictures: every stage of one certificate",
     "verify": "read every byte of a data set and say what is wrong",
     "train": "train a reader",
     "evaluate": "CER and WER of a run on a split",

@@ -1,0 +1,85 @@
+"""python -m jobs inspect SOURCE --certificate ID: a page of pictures (HTML) of every stage of one certificate.
+python -m jobs inspect DATASET --augment: a sheet of lines and what augmentation makes of them.
+
+The scan with what was found on it, each field as it was cut, evened and divided into lines, what is stored of it, and
+why a row is rejected. The page holds the certificate itself: it is as confidential as the scan, and for you alone.
+"""
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+from jobs.show import say
+
+LINES = 12  # of a sheet
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, help="what preprocess takes; with --augment a data set")
+    parser.add_argument("--certificate", help="its id in the source")
+    parser.add_argument("--augment", nargs="?", const="medium", metavar="LEVEL",
+        help="instead: a sheet of lines of a data set, as they are and as training sees them (none, light, medium, "
+             "strong; default: medium)")  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="of the lines and of what becomes of them")
+    parser.add_argument("--unit", choices=["line", "field"], help="what a row is (default: field if no row has a box)")
+    parser.add_argument("--forms", type=Path, help="a folder of templates (default: those of the project)")
+    parser.add_argument("--rulings", choices=["keep", "remove"], default="keep", help="in the stored fields")
+    parser.add_argument("--out", type=Path, default=Path("inspect.html"), help="default: %(default)s")
+
+
+def main(args: argparse.Namespace) -> int:
+    if args.augment:
+        augmented(args)
+    elif args.certificate is None:
+        raise ValueError("which one? give --certificate ID, or --augment for a sheet of augmented lines")
+    else:
+        stages(args)
+    say(f"inspect: {args.out} (confidential: it shows handwriting)")
+    return 0
+
+
+def augmented(args: argparse.Namespace) -> None:
+    import numpy as np
+
+    from jobs.sheet import write_sheet
+    from shards.index import read_index
+    from shards.stream import Samples
+
+    table = read_index(args.source).samples("train")
+    samples = Samples(args.source, table)
+    rows = np.random.default_rng(args.seed).permutation(len(samples))[:LINES]
+    images = ((samples.columns["key"][row], samples.read(int(row))[0]) for row in rows)
+    write_sheet(images, args.out, seed=args.seed, level=args.augment)
+    samples.close()
+
+
+def stages(args: argparse.Namespace) -> None:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from htr.images.sources import read_source
+    from jobs.stages import describe
+    from shards import files
+    from shards.plan import Settings, make_plan
+
+    source, images = read_source(args.source)
+    mask = pc.equal(source["certificate"].cast(pa.string()), args.certificate)
+    unit = args.unit or ("line" if boxed(source) else "field")
+    source = source.filter(mask)
+    if not source.num_rows:
+        raise ValueError(f"{args.source}: no row of this certificate")
+    settings = Settings(unit=unit, rulings=args.rulings, share=("writer", "image", "certificate"))
+    with tempfile.TemporaryDirectory() as folder:  # for this user alone
+        plan = make_plan(Path(folder), source, settings)
+        rows = [row for number in range(len(plan.shards)) for row in plan.rows(number)]
+        page = describe(rows, images, settings, args.forms)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    files.replace(args.out, page)
+    os.chmod(args.out, 0o600)
+
+
+def boxed(source) -> bool:
+    """Whether rows say where their lines are, or there is an image a row."""
+    given = any(set(source[name].unique().to_pylist()) != {""} for name in ("box", "polygon"))
+    return given or len(source["image"].unique()) == source.num_rows
