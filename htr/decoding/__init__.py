@@ -1,4 +1,4 @@
-"""From what a model puts out to symbols: greedy."""
+"""From what a model puts out to symbols: greedy, or a beam search with a language model; align: where a text stands."""
 
 from dataclasses import dataclass
 
