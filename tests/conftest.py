@@ -1,12 +1,13 @@
 """What several test files share: lines drawn with OpenCV, and a small data set made of them."""
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from bed import Cluster, bring_up, take_down
 
 from htr.images.sources import read_source
 from shards.index import Index, merge
@@ -78,3 +79,12 @@ def build() -> Callable[..., Index]:
 def dataset(tmp_path_factory, source, build) -> Index:
     """The source, preprocessed. Shared by all tests: one that changes files works on a copy."""
     return build(tmp_path_factory.mktemp("dataset") / "lines", source)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """Brought up for the tests marked slurm; one that was up before stays up."""
+    made, was_up = bring_up()
+    yield made
+    if not was_up:
+        take_down()

@@ -1,68 +1,19 @@
 """On a real Slurm cluster of four nodes on this machine: what users type, small. Needs root."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from bed import Cluster, wait_for
 
 from shards.index import read_index
 
 pytestmark = pytest.mark.slurm
-CHECKOUT = Path(__file__).parent.parent
-CLUSTER = Path(__file__).parent / "slurm" / "cluster.sh"
 TRAIN = ["--size", "tiny", "--batch", "8", "--warmup", "2", "--log-every", "1", "--amp", "off", "--dropout", "0"]
 TRAIN += ["--device", "cpu", "--steps", "4"]
-
-
-class Cluster:
-    """The login node of the cluster: commands run in the checkout."""
-
-    def __init__(self, environ: dict[str, str]):
-        self.environ = environ
-
-    def run(self, *command: object, good: bool = True, **environ: str) -> str:
-        """-> stdout and stderr; asserts that the command's success is `good`."""
-        words, environ = list(map(str, command)), self.environ | environ
-        done = subprocess.run(words, cwd=CHECKOUT, env=environ, capture_output=True, text=True, timeout=280)
-        assert (done.returncode == 0) == good, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    def sbatch(self, log: Path, *command: object, good: bool = True, **environ: str) -> str:
-        """Submit, wait for the end (sbatch --wait looks every ten seconds only), -> what the job wrote."""
-        self.end(self.submit(log, *command, **environ), good)
-        return log.read_text()
-
-    def submit(self, log: Path, *command: object, **environ: str) -> str:
-        return self.run("sbatch", "--parsable", f"--output={log}", *command, **environ).strip()
-
-    def states(self, job: str) -> list[str]:
-        return self.run("squeue", "-h", "-r", "-j", job, "-t", "all", "-o", "%T").split()
-
-    def end(self, job: str, good: bool, seconds: float = 250) -> None:
-        wait_for(lambda: not {"PENDING", "RUNNING", "COMPLETING"} & set(self.states(job)), seconds)
-        assert (set(self.states(job)) == {"COMPLETED"}) == good, self.states(job)
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    """Brought up for these tests; one that was up before stays up."""
-    was_up = subprocess.run([CLUSTER, "status"], capture_output=True).returncode == 0
-    up = subprocess.run([CLUSTER, "up"], capture_output=True, text=True, timeout=500)
-    assert up.returncode == 0, f"the cluster does not come up: {up.stderr}"
-    exported = subprocess.run([CLUSTER, "env"], capture_output=True, text=True, check=True).stdout
-    name, _, value = exported.strip().removeprefix("export ").partition("=")
-    # one thread a rank: the four nodes share this machine's cores
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    yield Cluster({**os.environ, name: value, "PATH": path, "OMP_NUM_THREADS": "1", "HTR_START_TIMEOUT": "100"})
-    if not was_up:
-        subprocess.run([CLUSTER, "down"], capture_output=True, timeout=100)
 
 
 def losses(run: Path) -> list[float]:
@@ -89,7 +40,7 @@ def test_preprocess_on_four_nodes_and_as_an_array(cluster: Cluster, tmp_path: Pa
     assert "task 4 of 4" in log.read_text()
     assert "task 2 of 2" in (tmp_path / "1").read_text()
     assert sums(tmp_path / "nodes") == sums(tmp_path / "array") == sums(tmp_path / "here")
-    assert "0 with faults" in cluster.run("python", "-m", "jobs", "verify", tmp_path / "nodes")
+    assert "0 faults" in cluster.run("python", "-m", "jobs", "verify", tmp_path / "nodes")
 
 
 @pytest.fixture(scope="module")
@@ -176,13 +127,6 @@ def test_killed_rank_ends_the_job_and_the_next_one_resumes(cluster: Cluster, dat
     wait_for(lambda: (tmp_path / "third").exists() and "resumed at step" in (tmp_path / "third").read_text(), 90)
     cluster.run("scancel", third)
     cluster.end(third, good=False, seconds=60)
-
-
-def wait_for(condition, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.2)
 
 
 def test_pipeline_waits_for_each_job(cluster: Cluster, source: Path, tmp_path: Path):

@@ -1,0 +1,68 @@
+"""The login node of a real Slurm cluster of four nodes on this machine, for tests marked slurm. Needs root."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+CHECKOUT = Path(__file__).parent.parent
+CLUSTER = Path(__file__).parent / "slurm" / "cluster.sh"
+
+
+class Cluster:
+    """Commands run in the checkout."""
+
+    def __init__(self, environ: dict[str, str]):
+        self.environ = environ
+
+    def run(self, *command: object, good: bool = True, **environ: str) -> str:
+        """-> stdout and stderr; asserts that the command's success is `good`."""
+        words, environ = list(map(str, command)), self.environ | environ
+        done = subprocess.run(words, cwd=CHECKOUT, env=environ, capture_output=True, text=True, timeout=280)
+        assert (done.returncode == 0) == good, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def sbatch(self, log: Path, *command: object, good: bool = True, **environ: str) -> str:
+        """Submit, wait for the end (sbatch --wait looks every ten seconds only), -> what the job wrote."""
+        self.end(self.submit(log, *command, **environ), good)
+        return log.read_text()
+
+    def submit(self, log: Path, *command: object, **environ: str) -> str:
+        return self.run("sbatch", "--parsable", f"--output={log}", *command, **environ).strip()
+
+    def states(self, job: str) -> list[str]:
+        return self.run("squeue", "-h", "-r", "-j", job, "-t", "all", "-o", "%T").split()
+
+    def end(self, job: str, good: bool, seconds: float = 250) -> None:
+        wait_for(lambda: not {"PENDING", "RUNNING", "COMPLETING"} & set(self.states(job)), seconds)
+        assert (set(self.states(job)) == {"COMPLETED"}) == good, self.states(job)
+
+    def node(self, what: str, number: int) -> None:
+        """`what`: off, as if its plug were pulled, or on."""
+        subprocess.run([CLUSTER, what, f"node{number}"], check=True, capture_output=True, timeout=120)
+
+
+def wait_for(condition: Callable[[], object], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)
+
+
+def bring_up() -> tuple[Cluster, bool]:
+    """-> the cluster, and whether it was up before."""
+    was_up = subprocess.run([CLUSTER, "status"], capture_output=True).returncode == 0
+    up = subprocess.run([CLUSTER, "up"], capture_output=True, text=True, timeout=500)
+    assert up.returncode == 0, f"the cluster does not come up: {up.stderr}"
+    exported = subprocess.run([CLUSTER, "env"], capture_output=True, text=True, check=True).stdout
+    name, _, value = exported.strip().removeprefix("export ").partition("=")
+    # one thread a rank: the four nodes share this machine's cores
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environ = {**os.environ, name: value, "PATH": path, "OMP_NUM_THREADS": "1", "HTR_START_TIMEOUT": "100"}
+    return Cluster(environ), was_up
+
+
+def take_down() -> None:
+    subprocess.run([CLUSTER, "down"], capture_output=True, timeout=100)
