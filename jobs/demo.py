@@ -16,8 +16,8 @@ from jobs.show import say
 CERTIFICATES = 1500
 SHARES = "train=0.9,dev=0.02,val=0.08"
 TRAIN = ["--size", "tiny", "--batch", "16", "--log-every", "25", "--checkpoint-every", "1000"]
-CTC = ["--steps", "1800", "--lr", "3e-3", "--dropout", "0.1", "--evaluate-every", "900", "--no-augment"]
-ATTENTION = ["--steps", "600", "--lr", "2e-3", "--dropout", "0.1", "--evaluate-every", "300", "--no-augment"]
+CTC = ["--steps", "1800", "--lr", "3e-3", "--dropout", "0.1", "--evaluate-every", "900", "--augment", "none"]
+ATTENTION = ["--steps", "600", "--lr", "2e-3", "--dropout", "0.1", "--evaluate-every", "300", "--augment", "none"]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -46,7 +46,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--clip", type=float, default=1.0, help="largest norm of the gradient (default: %(default)s)")
     add("--dropout", type=float, default=0.2)
-    add("--no-augment", dest="augment", action="store_false", help="train on the lines as they are")
+    levels = ["none", "light", "medium", "strong"]
+    add("--augment", choices=levels, default="medium", help="distortion (inspect --augment shows it; %(default)s)")
     add("--split", default="train", help="of the data set, to train on (default: %(default)s)")
     add("--where", action="append", default=[], metavar="COLUMN=VALUE", help="train on these samples only; repeatable")
     add("--seed", type=int, default=1)
@@ -209,8 +210,9 @@ def train(args: argparse.Namespace, world, index, samples, dev, model, optimizer
             while step < args.steps:
                 epoch, skip = divmod(step, per_epoch)
                 plan = plan_epoch(widths, args.batch, args.seed, epoch, args.warmup)[skip : skip + args.steps - step]
-                keyed = (args.seed, epoch) if args.augment else None
-                stream = batches(samples, plan, world.rank, world.size, HEIGHT, threads, keyed)
+                keyed = None if args.augment == "none" else (args.seed, epoch)
+                options = {"threads": threads, "key": keyed, "strength": args.augment}
+                stream = batches(samples, plan, world.rank, world.size, HEIGHT, **options)
                 with contextlib.closing(stream):
                     for batch in meter.waiting(stream):
                         rate = learning_rate(step, args)

@@ -20,7 +20,7 @@ import torch
 
 from htr.certificate import log_name
 from htr.images import line as lines
-from htr.images.augment import augment, random_for
+from htr.images.augment import LEVELS, augment, random_for
 from shards.tar import text_offset
 
 WINDOW = 32  # global batches whose samples are sorted by width together
@@ -117,11 +117,13 @@ def batches(
     height: int,
     threads: int = 1,
     key: tuple[int, ...] | None = None,
+    strength: str = "medium",
     ahead: int = 4,
 ) -> Iterator[Batch]:
     """This rank's share of each global batch of the plan, read and decoded ahead in background threads.
 
-    With `key` = (seed, epoch) the lines are augmented, each by random numbers of its own.
+    With `key` = (seed, epoch) the lines are augmented at this strength (see htr.images.augment.LEVELS), each by random
+    numbers of its own.
     """
     lengths = samples.columns["length"]
 
@@ -129,7 +131,7 @@ def batches(
         gray, text = samples.read(row)
         ink = lines.to_ink(gray, height)
         if key is not None:
-            ink = augment(ink, random_for(*key, samples.columns["key"][row]))
+            ink = augment(ink, random_for(*key, samples.columns["key"][row]), LEVELS[strength])
         return ink, text
 
     def make(rows: np.ndarray, pool: ThreadPoolExecutor) -> Callable[[], Batch]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from htr.images.augment import augment, random_for
+from htr.images.augment import LEVELS, augment, random_for
 from htr.images.line import to_ink
 from shards.index import read_index
 from shards.plan import Settings
@@ -113,12 +113,13 @@ def test_lines_are_those_of_the_source_padded_with_zero(samples, source):
         assert (image == to_ink(gray, 48)).all() and text.endswith(certificate.removeprefix("c~2e"))
 
 
-def test_augmentation_is_each_samples_own(samples):
+@pytest.mark.parametrize("strength", ["light", "strong"])
+def test_augmentation_is_each_samples_own(samples, strength):
     """By (seed, epoch, key): not by its place in a batch, the thread or the world."""
     plan = in_order(samples.columns["width"], 6)
-    for batch in batches(samples, plan, 0, 1, height=64, threads=3, key=(5, 2)):
+    for batch in batches(samples, plan, 0, 1, height=64, threads=3, key=(5, 2), strength=strength):
         for i, key in enumerate(batch.keys):
-            expected = augment(to_ink(samples.read(batch.rows[i])[0], 64), random_for(5, 2, key))
+            expected = augment(to_ink(samples.read(batch.rows[i])[0], 64), random_for(5, 2, key), LEVELS[strength])
             assert batch.images[i, 0, :, : int(batch.widths[i])].numpy().tobytes() == expected.tobytes()
 
 
