@@ -19,10 +19,15 @@ LOST = 30.0  # seconds without a sign, after which a worker is taken for dead
 
 
 class Beacon:
+    """Of this process, while it writes a shard."""
+
+    before = (0, 0.0)  # rows and seconds of the shards that this process wrote before: its speed is that of all
+
     def __init__(self, folder: Path, *, task: int, shard: str, rows: int):
         self.path = folder / ".beacons" / f"{socket.gethostname()}-{os.getpid()}.json"
         self.note = {"host": socket.gethostname(), "pid": os.getpid(), "task": task, "shard": shard, "rows": rows}
         self.began = self.shown = time.monotonic()
+        self.rows = 0
 
     def __enter__(self) -> "Beacon":
         with contextlib.suppress(OSError):
@@ -31,18 +36,23 @@ class Beacon:
         return self
 
     def show(self, samples: int, rejected: int) -> None:
+        self.rows = samples + rejected
         if time.monotonic() - self.shown > EVERY:
             self.write(samples, rejected)
 
     def write(self, samples: int, rejected: int) -> None:
         self.shown = time.monotonic()
-        note = self.note | {"samples": samples, "rejected": rejected, "seconds": round(self.shown - self.began, 1)}
+        self.rows, (rows, seconds) = samples + rejected, Beacon.before
+        speed = (rows + self.rows) / max(seconds + self.shown - self.began, 1e-3)
+        note = self.note | {"samples": samples, "rejected": rejected, "speed": round(speed, 1)}
         attempt = self.path.with_suffix(".tmp")
         with contextlib.suppress(OSError):  # without fsync: it is worth nothing after a crash
             attempt.write_text(files.to_json(note))
             os.replace(attempt, self.path)
 
     def __exit__(self, *_) -> None:
+        rows, seconds = Beacon.before
+        Beacon.before = rows + self.rows, seconds + time.monotonic() - self.began
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
 
@@ -56,7 +66,7 @@ class Sign:
     rows: int
     samples: int
     rejected: int
-    seconds: float
+    speed: float  # samples and rejected rows a second, of this process since it started
     silent: float  # seconds since it was renewed
 
 

@@ -59,7 +59,7 @@ def read_state(folder: Path) -> dict:
         "samples": sum(note["count"] for note in notes),
         "bytes": sum(note["bytes"] for note in notes),
         "rejects": rejects,
-        "rate": sum((sign.samples + sign.rejected) / sign.seconds for sign in alive if sign.seconds > 0),
+        "rate": sum(sign.speed for sign in alive),
         "left": max(rows - done - under_way, 0),
         "signs": signs,
         "whole": (folder / "index.json").exists() and len(notes) == len(shards),
@@ -74,6 +74,8 @@ def show(console, folder: Path, state: dict) -> None:
     console.print(f"{folder}: {done}, {size}", highlight=False, soft_wrap=True)
     if state["whole"]:
         console.print("whole: all shards are committed and the index is written", highlight=False, soft_wrap=True)
+    elif any(sign.silent < LOST for sign in state["signs"]) and not state["rate"]:
+        console.print("at work", highlight=False, soft_wrap=True)
     elif state["rate"]:
         left = state["left"] / state["rate"]
         console.print(
@@ -98,7 +100,7 @@ def show(console, folder: Path, state: dict) -> None:
 
 def described(sign: Sign) -> tuple[str, ...]:
     rows = sign.samples + sign.rejected
-    rate = f"{rows / sign.seconds:.0f}" if sign.seconds else ""
+    rate = f"{sign.speed:.0f}" if sign.speed else ""
     last = f"{sign.silent:.0f} s ago" + (": dead?" if sign.silent >= LOST else "")
     return sign.host, str(sign.task), sign.shard, f"{rows} of {sign.rows}", rate, str(sign.rejected), last
 

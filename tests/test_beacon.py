@@ -39,3 +39,14 @@ def test_a_damaged_beacon_is_skipped(tmp_path):
     with Beacon(tmp_path, task=0, shard="train-00001", rows=50) as beacon:
         beacon.path.with_name("other-1.json").write_text("{")
         assert len(read_beacons(tmp_path)) == 1
+
+
+def test_the_speed_is_that_of_all_shards_of_a_process(tmp_path, monkeypatch):
+    """A worker that has just begun a shard is as fast as it was, not at a standstill."""
+    monkeypatch.setattr(Beacon, "before", (0, 0.0))
+    with Beacon(tmp_path, task=0, shard="train-00000", rows=100) as beacon:
+        beacon.began -= 10
+        beacon.show(90, 10)
+    with Beacon(tmp_path, task=0, shard="train-00001", rows=100):
+        (sign,) = read_beacons(tmp_path)
+        assert sign.samples == 0 and 9 < sign.speed <= 10

@@ -22,8 +22,10 @@ def begun(tmp_path, source):
     return plan
 
 
-def test_while_somebody_is_at_work(begun, capsys):
+def test_while_somebody_is_at_work(begun, capsys, monkeypatch):
+    monkeypatch.setattr(Beacon, "before", (0, 0.0))
     with Beacon(begun.folder, task=2, shard="train-00002", rows=7) as beacon:
+        assert main(["status", str(begun.folder)]) == 0 and "at work" in capsys.readouterr().out
         beacon.began -= 2
         beacon.write(3, 1)
         state = read_state(begun.folder)
