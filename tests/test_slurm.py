@@ -131,12 +131,13 @@ def test_killed_rank_ends_the_job_and_the_next_one_resumes(cluster: Cluster, dat
 
 def test_pipeline_waits_for_each_job(cluster: Cluster, source: Path, tmp_path: Path):
     run = tmp_path / "run"
-    environ = {"DATASET": f"{tmp_path}/data", "NODES": "2", "TASKS": "2"}
+    environ = {"DATASET": f"{tmp_path}/data", "NODES": "2", "TASKS": "2", "PREPROCESS": "--rows 9 --quality 90"}
     said = cluster.run("bash", "slurm/pipeline.sh", source, run, *TRAIN, **environ,
                        SPLIT="train", SBATCH_OUTPUT=f"{tmp_path}/%x-%a")  # fmt: skip
     assert re.search(r"preprocess \d+, train \d+, evaluate \d+", said)
     wait_for(lambda: list(run.glob("evaluation/*/metrics.json")), 200)
     assert status(run)["world"] == 2
+    assert json.loads((tmp_path / "data" / "plan.json").read_text())["settings"]["rows"] == 9
 
 
 def test_doctor_finds_the_cluster_ready(cluster: Cluster):
