@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         kind = "" if type(error) is ValueError or type(error).__name__ == "RingError" else f"{type(error).__name__}: "
         print(f"error: {kind}{error}", file=sys.stderr, flush=True)
         if "SLURM_STEP_ID" in os.environ:
-            time.sleep(1)  # srun ends the other ranks with the first: let each say what it has to say
+            time.sleep(3)  # srun ends the other ranks with the first: let each say what it has to say
         return 1
 
 

@@ -98,7 +98,8 @@ def test_wrong_interface_is_one_message_in_bounded_time(cluster: Cluster, datase
     said = cluster.sbatch(tmp_path / "log", "--nodes=2", "slurm/train.sh", dataset.folder, "--run", tmp_path / "run",
                           *TRAIN, good=False, HTR_IFACE="ib7", HTR_START_TIMEOUT="20")  # fmt: skip
     assert "HTR_IFACE=ib7: no such network interface" in said
-    assert len(re.findall("^error: ", said, re.M)) == 2  # both ranks say it
+    # both ranks say it, unless one started so late that srun ended it with the other
+    assert len(re.findall("^error: ", said, re.M)) in (1, 2)
     assert time.monotonic() - began < 60
 
 
