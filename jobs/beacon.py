@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shards import files
+from shards.claim import clock
 
 EVERY = 2.0  # seconds
 LOST = 30.0  # seconds without a sign, after which a worker is taken for dead
@@ -75,15 +76,10 @@ def read_beacons(folder: Path) -> list[Sign]:
     place = folder / ".beacons"
     if not place.is_dir():
         return []
-    probe = files.temporary(place / "now")
     try:
-        probe.touch()
-        now = probe.stat().st_mtime
+        now = clock(place / "now")
     except OSError:  # a reader without the right to write there
         now = time.time()
-    finally:
-        with contextlib.suppress(OSError):
-            probe.unlink(missing_ok=True)
     signs = []
     for path in sorted(place.glob("*.json")):
         with contextlib.suppress(OSError, ValueError, TypeError):

@@ -1,5 +1,6 @@
 """Files that are whole or not there: a temporary name, fsync, then a rename or a link."""
 
+import hashlib
 import json
 import os
 import secrets
@@ -20,7 +21,7 @@ def replace(path: Path, content: bytes | str) -> None:
         os.replace(attempt, path)
     finally:
         attempt.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 def commit(attempt: Path, path: Path) -> bool:
@@ -31,7 +32,7 @@ def commit(attempt: Path, path: Path) -> bool:
         return False
     finally:
         attempt.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    sync(path.parent)
     return True
 
 
@@ -42,12 +43,18 @@ def write_synced(path: Path, content: bytes | str) -> None:
         os.fsync(file.fileno())
 
 
-def sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """A file that others wrote, or the names in a folder."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def to_json(content: dict) -> str:

@@ -144,8 +144,7 @@ class Rows:
     def commit(self) -> None:
         self.flush()
         self.writer.close()
-        with open(self.attempt, "rb") as file:
-            os.fsync(file.fileno())
+        files.sync(self.attempt)
         self.attempt.replace(self.path)
 
 

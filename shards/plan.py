@@ -121,7 +121,7 @@ def make_plan(folder: Path, source: pa.Table, settings: Settings, digest: str = 
         fingerprint = total.hexdigest()[:16]
         if not (folder / "plan.json").exists():
             # more than one may get here and write the same
-            described |= {"format": 2, "fingerprint": fingerprint, "sha256": sha256(attempt), "source": digest}
+            described |= {"format": 2, "fingerprint": fingerprint, "sha256": files.sha256(attempt), "source": digest}
             attempt.replace(folder / "plan.parquet")
             files.write_synced(note, files.to_json(described))
             files.commit(note, folder / "plan.json")
@@ -175,12 +175,7 @@ def read_note(folder: Path, name: str = PLAN) -> dict:
 
 
 def check_rows(plan: Plan) -> None:
-    if sha256(plan.folder / "plan.parquet") != read_note(plan.folder)["sha256"]:
+    if files.sha256(plan.folder / "plan.parquet") != read_note(plan.folder)["sha256"]:
         raise ValueError(
             f"{plan.folder}: plan.parquet is not what plan.json was made for: remove both, preprocess again"
         )
-
-
-def sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,7 +5,6 @@ of a row in the last retry is the one that counts.
 """
 
 import json
-import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -69,12 +68,12 @@ def merged(plan: Plan) -> bool:
 
 def rows_again(plan: Plan, rejects: pa.Table, source: pa.Table) -> pa.Table:
     """The rejected rows in the plan's columns, as the source has them now; row number and split as planned."""
-    wanted = dict.fromkeys(rejects["row"].to_pylist())
+    wanted = rejects["row"].combine_chunks()
     planned = pq.ParquetFile(plan.folder / "plan.parquet")
     parts = []
     for group in range(planned.num_row_groups):
         rows = planned.read_row_group(group)
-        kept = rows.filter(pc.is_in(rows["row"], pa.array(list(wanted), pa.int64())))
+        kept = rows.filter(pc.is_in(rows["row"], wanted))
         if kept.num_rows:
             parts.append(kept)
     old = pa.concat_tables(parts)
@@ -101,8 +100,7 @@ def write_retry(folder: Path, name: str, fingerprint: str, shards: list[dict], g
         with pq.ParquetWriter(rows, groups[0].schema, compression="zstd") as writer:
             for group in groups:
                 writer.write_table(group, row_group_size=group.num_rows)
-        with open(rows, "rb+") as file:
-            os.fsync(file.fileno())
+        files.sync(rows)
         if (folder / f"{name}.json").exists():
             return  # another task was first
         rows.replace(folder / f"{name}.parquet")

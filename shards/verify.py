@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from shards import files
 from shards.index import Index
-from shards.write import sha256
 
 PLACED = ("key", "offset", "size", "text_size", "width", "height", "length")
 
@@ -67,14 +67,14 @@ def verify_shard(folder: Path, shard: dict) -> tuple[list[str], pa.Table | None]
     size = tar.stat().st_size
     if size != shard["bytes"]:
         return [f"{tar.name}: {size} bytes, {shard['bytes']} were committed"], None
-    if sha256(tar) != shard["sha256"]:
+    if files.sha256(tar) != shard["sha256"]:
         return [f"{tar.name}: its bytes changed since it was committed (sha256)"], None
     try:
         committed = json.loads(note.read_text())["sha256_rows"]
     except (OSError, ValueError, KeyError):
         return [f"{note.name}: missing or damaged"], None
     try:
-        if sha256(table) != committed:
+        if files.sha256(table) != committed:
             return [f"{table.name}: its bytes changed since it was committed (sha256)"], None
         rows = pq.read_table(table)
     except (OSError, ValueError):

@@ -5,7 +5,6 @@ names, the JSON last. A shard without its JSON does not exist. Attempts that mee
 """
 
 import collections
-import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -55,9 +54,8 @@ def write_shard(
             file.flush()
             os.fsync(file.fileno())
         pq.write_table(table.table(), rows_path, compression="zstd")
-        with open(rows_path, "rb") as file:
-            os.fsync(file.fileno())
-        digests = {"tar": digest, "parquet": sha256(rows_path)}
+        files.sync(rows_path)
+        digests = {"tar": digest, "parquet": files.sha256(rows_path)}
         note = {
             "shard": name,
             "split": shard["split"],
@@ -71,7 +69,7 @@ def write_shard(
         files.write_synced(note_path, files.to_json(note))
         for attempt, ending in ((tar_path, "tar"), (rows_path, "parquet")):
             final = folder / f"{name}.{ending}"
-            if not files.commit(attempt, final) and sha256(final) != digests[ending]:
+            if not files.commit(attempt, final) and files.sha256(final) != digests[ending]:
                 if is_committed(folder, name):
                     break
                 raise ValueError(
@@ -133,8 +131,3 @@ class Outcomes:
             "widths": self.widths,
             "characters": dict(self.characters),
         }
-
-
-def sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from shards.files import sha256
 from shards.index import Index, read_index
 from shards.verify import verify, verify_shard
-from shards.write import sha256
 
 
 @pytest.fixture
