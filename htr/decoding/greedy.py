@@ -7,7 +7,7 @@ from htr.decoding import Reading
 
 def greedy(log_probs: Tensor, lengths: Tensor) -> list[Reading]:
     """(N, T, symbols + 1) log-probabilities with the blank at 0, (N,) frames in use -> N readings."""
-    best, symbols = log_probs.float().max(dim=2)
+    best, symbols = log_probs.detach().float().max(dim=2)
     best, symbols = best.exp().cpu().numpy(), symbols.cpu().numpy()
     readings = []
     for row, probs, length in zip(symbols, best, lengths.tolist(), strict=True):
@@ -19,5 +19,5 @@ def greedy(log_probs: Tensor, lengths: Tensor) -> list[Reading]:
             elif symbol:
                 confidences[-1] = max(confidences[-1], prob)
             previous = symbol
-        readings.append(Reading(text, sum(confidences) / len(confidences) if confidences else 1.0))
+        readings.append(Reading(text, sum(confidences) / len(confidences) if confidences else 1.0, confidences))
     return readings

@@ -1,23 +1,32 @@
 """The readers' networks: one shared encoder, a CTC head on it, an attention decoder on it.
 
-A model is an `nn.Module` with
+A model is a folder with two small files, the network and what is its own, and a line in MODELS: an `nn.Module` with
 
-    losses(images, widths, targets) -> (N,) float32 loss of each line in nats, infinite or NaN ones left in
-    read(images, widths)            -> list of N `Reading`
+    losses(images, widths, targets, parts=None) -> (M,) float32 loss of each text in nats, infinite or NaN ones left in
+    frames(images, widths)                      -> `Frames`: features, lengths, log-probabilities of the CTC head
+    read(frames)                                -> list of N `Reading`, greedy
+    score(frames, candidates)                   -> log-probabilities of candidate texts; only where there is a decoder
 
 where images are (N, 1, H, W) float in [0, 1] with ink 1 and paper 0, zero right of each line's own width; widths are
-(N,) int64 in pixels; targets is a list of N lists of symbols (1 is the alphabet's first character).
+(N,) int64 in pixels; targets is a list of M lists of accepted texts, each a list of symbols (1 is the alphabet's first
+character, an empty text is a blank line); parts says how many of the N lines, one after the other, each text has (None:
+one each).
 """
 
 from dataclasses import replace
 
 from torch import nn
 
-from htr.models.attention import AttentionReader
-from htr.models.ctc import CTCReader
+from htr.models.attention.reader import AttentionReader
+from htr.models.ctc.reader import CTCReader
 from htr.models.encoder import SIZES
 
-MODELS = {"ctc": CTCReader, "attention": AttentionReader}
+# name: class, options of the encoder
+MODELS = {
+    "ctc": (CTCReader, {}),
+    "conv": (CTCReader, {"recurrent": False}),
+    "attention": (AttentionReader, {}),
+}
 
 
 def create(model: str, size: str, symbols: int, dropout: float = 0.2) -> nn.Module:
@@ -26,4 +35,5 @@ def create(model: str, size: str, symbols: int, dropout: float = 0.2) -> nn.Modu
         raise ValueError(f"no model '{model}': choose one of {', '.join(MODELS)}")
     if size not in SIZES:
         raise ValueError(f"no size '{size}': choose one of {', '.join(SIZES)}")
-    return MODELS[model](replace(SIZES[size], dropout=dropout), symbols)
+    network, options = MODELS[model]
+    return network(replace(SIZES[size], dropout=dropout, **options), symbols)

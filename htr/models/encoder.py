@@ -1,19 +1,19 @@
-"""The encoder that both readers share: residual convolutions, column max-pooling, bidirectional LSTM.
+"""The encoder that all readers share: residual convolutions, column max-pooling, then LSTMs or convolutions along it.
 
 Column max-pooling in place of flattening the height follows Retsinas et al. 2022, "Best Practices for a Handwritten
-Text Recognition System". A padded batch reads like its lines alone: every convolution sees zeros right of a line's own
-width, normalisation is within one line (batch statistics would leak padding and depend on the rank), and the backward
-LSTM starts at each line's own end.
+Text Recognition System".
 """
 
 from dataclasses import dataclass
+from itertools import islice, pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-HEIGHT = 64  # pixels of a line image that the model sees
-EPSILON = 1e-3  # of LineNorm
+from htr.models.layers import ChannelNorm, LineConv, LineLSTM, LineNorm, Residual, column_mask
+
+HEIGHT = 48  # pixels of a line image that the model sees
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Size:
     blocks: tuple[int, int, int, int]
     hidden: int  # of each direction of the LSTM
     layers: int
+    recurrent: bool = True  # LSTMs along the line; without, convolutions
     dropout: float = 0.2
 
 
@@ -29,106 +30,8 @@ SIZES = {
     "tiny": Size(channels=(16, 32, 64, 96), blocks=(0, 1, 1, 1), hidden=96, layers=1),
     "small": Size(channels=(16, 40, 80, 160), blocks=(0, 1, 1, 1), hidden=160, layers=2),
     "base": Size(channels=(24, 64, 128, 256), blocks=(0, 1, 2, 3), hidden=256, layers=3),
+    "large": Size(channels=(32, 96, 192, 384), blocks=(0, 2, 3, 4), hidden=384, layers=3),
 }
-
-
-class ChannelNorm(nn.Module):
-    """Layer normalisation over the channels of each position: (N, C, H, W) -> the same."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.norm = nn.LayerNorm(channels)
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
-class LineNorm(nn.Module):
-    """Each channel normalised over the positions of its own line, padding left out: (N, C, H, W) -> the same.
-
-    It keeps what ChannelNorm loses, how a place compares with the rest of the line: paper's noise stays noise.
-    """
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        return NormaliseLines.apply(x, mask, self.weight, self.bias)
-
-
-class NormaliseLines(torch.autograd.Function):
-    """LineNorm by matrix products over the positions: autograd's own way through sums takes half as long again."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        n, c, h, w = x.shape
-        flat = x.permute(0, 2, 3, 1).reshape(n, h * w, c)
-        used = mask.to(x.dtype).expand(n, 1, h, w).reshape(n, 1, h * w)
-        count = used.float().sum(2, keepdim=True)
-        centred = flat - (torch.bmm(used, flat).float() / count).to(x.dtype)
-        rstd = torch.rsqrt(torch.bmm(used, centred * centred).float() / count + EPSILON)
-        ctx.save_for_backward(centred, used, rstd, weight, count)
-        y = torch.addcmul(bias.to(x.dtype), centred, (rstd * weight).to(x.dtype))
-        return y.view(n, h, w, c).permute(0, 3, 1, 2)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor):
-        centred, used, rstd, weight, count = ctx.saved_tensors
-        n, c, h, w = gradient.shape
-        g = gradient.permute(0, 2, 3, 1).reshape(n, h * w, c)
-        everywhere = torch.ones_like(used)  # the positions that are padding get no gradient: the caller masks them
-        sum_g = torch.bmm(everywhere, g).float()
-        sum_gx = torch.bmm(everywhere, g * centred).float()
-        scale = rstd * weight
-        shared = torch.addcmul(
-            (scale * sum_g / count).to(g.dtype), centred, (scale * rstd * rstd * sum_gx / count).to(g.dtype)
-        )
-        dx = g * scale.to(g.dtype) - used.transpose(1, 2) * shared
-        return dx.view(n, h, w, c).permute(0, 3, 1, 2), None, (sum_gx * rstd).sum((0, 1)), sum_g.sum((0, 1))
-
-
-class Residual(nn.Module):
-    """Two 3x3 convolutions and a shortcut, with one norm between: on CPUs it costs as much as a convolution.
-
-    With a stride or other channels the shortcut is a 1x1 convolution.
-    """
-
-    def __init__(self, inputs: int, outputs: int, norm: type[nn.Module], stride: tuple[int, int] = (1, 1)):
-        super().__init__()
-        self.first = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
-        self.norm = norm(outputs)
-        self.second = nn.Conv2d(outputs, outputs, 3, padding=1)
-        same = inputs == outputs and stride == (1, 1)
-        self.shortcut = None if same else nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False)
-        with torch.no_grad():
-            self.second.weight.mul_(0.5)  # a block starts near its shortcut
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        y = F.relu(self.norm(self.first(x), mask)) * mask
-        y = self.second(y)
-        return F.relu(y + (x if self.shortcut is None else self.shortcut(x))) * mask
-
-
-class LineLSTM(nn.Module):
-    """A bidirectional LSTM over padded lines: (T, N, C) and lengths (N,) -> (T, N, 2 * hidden).
-
-    Two one-way LSTMs, the second over each line reversed within its own length: the same result as a packed sequence,
-    without the slow path that packing takes.
-    """
-
-    def __init__(self, inputs: int, hidden: int):
-        super().__init__()
-        self.forwards = nn.LSTM(inputs, hidden)
-        self.backwards = nn.LSTM(inputs, hidden)
-
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        steps = torch.arange(len(x), device=x.device)[:, None]
-        mirrored = torch.where(steps < lengths, lengths - 1 - steps, steps)[:, :, None]
-        ahead, _ = self.forwards(x)
-        back, _ = self.backwards(x.gather(0, mirrored.expand_as(x)))
-        return torch.cat([ahead, back.gather(0, mirrored.expand_as(back))], dim=2)
 
 
 class Encoder(nn.Module):
@@ -145,8 +48,10 @@ class Encoder(nn.Module):
             stages.append(nn.ModuleList(first + [Residual(outputs, outputs, ChannelNorm) for _ in range(count)]))
             inputs = outputs
         self.stages = nn.ModuleList(stages)
-        self.lstms = nn.ModuleList(
-            LineLSTM(c[3] if i == 0 else 2 * size.hidden, size.hidden) for i in range(size.layers)
+        widths = [c[3], *[2 * size.hidden] * size.layers]
+        self.along = nn.ModuleList(
+            LineLSTM(inputs, size.hidden) if size.recurrent else LineConv(inputs, outputs)
+            for inputs, outputs in pairwise(widths)
         )
         self.columns_norm = LineNorm(c[3])
         self.dropout = nn.Dropout(size.dropout)
@@ -156,7 +61,7 @@ class Encoder(nn.Module):
         self.split = nn.Linear(2 * size.hidden, 2 * self.outputs)
 
     def forward(self, images: Tensor, widths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(N, 1, H, W), (N,) -> frames (N, T, outputs), lengths (N,), columns (N, T / 2, channels) before the LSTM."""
+        """(N, 1, H, W), (N,) -> frames (N, T, outputs), lengths (N,), columns (N, T / 2, channels)."""
         x = images.contiguous(memory_format=torch.channels_last)
         widths = (widths + 1) // 2
         x = self.stem(x)
@@ -172,15 +77,10 @@ class Encoder(nn.Module):
         x = self.columns_norm(x.amax(dim=2, keepdim=True), mask) * mask
         columns = self.dropout(x[:, :, 0].permute(2, 0, 1))  # (T / 2, N, C)
         y = columns
-        for lstm in self.lstms:
-            y = self.dropout(lstm(y, widths))
+        for layer in self.along:
+            y = self.dropout(layer(y, widths))
         y = F.relu(self.split(y)).unflatten(2, (2, self.outputs)).permute(1, 0, 2, 3).flatten(1, 2)
         return y, 2 * widths, columns.transpose(0, 1)
-
-
-def column_mask(widths: Tensor, like: Tensor) -> Tensor:
-    """(N,) columns in use -> (N, 1, 1, W) of ones and zeros in the type of `like`."""
-    return (torch.arange(like.shape[3], device=like.device) < widths[:, None])[:, None, None, :].to(like.dtype)
 
 
 def frames(width: int) -> int:
@@ -188,3 +88,15 @@ def frames(width: int) -> int:
     for _ in range(3):
         width = (width + 1) // 2
     return 2 * width
+
+
+def join(frames: Tensor, lengths: Tensor, parts: list[int] | None) -> tuple[Tensor, Tensor]:
+    """Lines of one text after each other, in reading order: (N, T, C), (N,) -> (M, T', C), (M,).
+
+    `parts`: how many lines, one after the other, each of the M texts has; None: a text a line.
+    """
+    if parts is None or max(parts) == 1:
+        return frames, lengths
+    lines = iter(zip(frames, lengths.tolist(), strict=True))
+    texts = [torch.cat([line[:length] for line, length in islice(lines, count)]) for count in parts]
+    return nn.utils.rnn.pad_sequence(texts, batch_first=True), torch.tensor([len(text) for text in texts]).to(lengths)

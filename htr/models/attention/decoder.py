@@ -1,52 +1,22 @@
-"""The attention reader: the shared encoder and a GRU decoder with location-aware attention, with a hybrid CTC loss.
-
-Location-aware attention: Chorowski et al. 2015, "Attention-Based Models for Speech Recognition"; the CTC loss beside
-it, which keeps the alignment monotonic: Watanabe et al. 2017, and Michael et al. 2019 for handwriting.
-"""
+"""A GRU decoder with location-aware attention: Chorowski et al. 2015, Attention-Based Models for Speech Recognition."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from htr.decoding import Reading
-from htr.models.ctc import CTCReader, ctc_losses
-from htr.models.encoder import Size
 
-CTC_WEIGHT = 0.3
-STOP = 0  # the decoder's symbol for the end of the text, and what it is given first
-
-
-class AttentionReader(nn.Module):
-    def __init__(self, size: Size, symbols: int):
-        super().__init__()
-        # encoder and CTC head have the names that they have in the CTC reader, so its weights fit
-        ctc = CTCReader(size, symbols)
-        self.encoder, self.head = ctc.encoder, ctc.head
-        self.decoder = Decoder(self.encoder.outputs, self.encoder.outputs, symbols)
-
-    def losses(self, images: Tensor, widths: Tensor, targets: list[list[int]]) -> Tensor:
-        features, lengths, _ = self.encoder(images, widths)
-        by_ctc = ctc_losses(self.head(features), lengths, targets)
-        longest = max(len(target) for target in targets) + 1
-        rows = [target + [STOP] * (longest - len(target)) for target in targets]
-        wanted = torch.tensor(rows, device=images.device)
-        logits = self.decoder(features, lengths, wanted)
-        # STOP counts once, at the end of each target
-        sizes = torch.tensor([len(target) + 1 for target in targets], device=images.device)
-        counts = torch.arange(longest, device=images.device) < sizes[:, None]
-        by_symbol = F.cross_entropy(logits.float().flatten(0, 1), wanted.flatten(), reduction="none")
-        by_attention = (by_symbol.view_as(wanted) * counts).sum(1)
-        # a line too dense for CTC can still teach the decoder
-        return (1 - CTC_WEIGHT) * by_attention + CTC_WEIGHT * torch.where(by_ctc.isfinite(), by_ctc, 0.0)
-
-    @torch.no_grad()
-    def read(self, images: Tensor, widths: Tensor) -> list[Reading]:
-        features, lengths, _ = self.encoder(images, widths)
-        return self.decoder.greedy(features, lengths)
+STOP = 0  # the symbol for the end of the text, and what the decoder is given first
 
 
 class Decoder(nn.Module):
-    """One symbol a step: attend to the frames, given what was attended to before, and the symbols so far."""
+    """One symbol a step: attend to the frames, given what was attended to before, and the symbols so far.
+
+    `noise`: the share of the symbols given in training that are wrong, since it must live with its own errors when it
+    reads (Coquenet et al. 2023, DAN).
+    """
+
+    noise = 0.2
 
     def __init__(self, features: int, hidden: int, symbols: int):
         super().__init__()
@@ -86,9 +56,16 @@ class Decoder(nn.Module):
         return torch.cat([hidden, glimpse], 1)
 
     def forward(self, features: Tensor, lengths: Tensor, wanted: Tensor) -> Tensor:
-        """(N, T, C), (N,), (N, L) targets ending in STOP -> logits (N, L, symbols + 1), each step given the truth."""
+        """(N, T, C), (N,), (N, L) targets ending in STOP -> logits (N, L, symbols + 1), each step given the truth.
+
+        In training a share of what is given is wrong.
+        """
         state = self.start(features, lengths)
         given = F.pad(wanted[:, :-1], (1, 0), value=STOP)
+        if self.training and self.noise:
+            wrong = torch.rand(given.shape, device=given.device) < self.noise
+            wrong[:, 0] = False
+            given = torch.where(wrong, torch.randint_like(given, 1, self.embedding.num_embeddings), given)
         return self.output(torch.stack([self.step(state, given[:, i]) for i in range(given.shape[1])], 1))
 
     def greedy(self, features: Tensor, lengths: Tensor) -> list[Reading]:
@@ -109,5 +86,5 @@ class Decoder(nn.Module):
         readings = []
         for row, prob in zip(rows, probs, strict=True):
             size = row.index(STOP) if STOP in row else len(row)
-            readings.append(Reading(row[:size], sum(prob[:size]) / size if size else 1.0))
+            readings.append(Reading(row[:size], sum(prob[:size]) / size if size else 1.0, prob[:size]))
         return readings

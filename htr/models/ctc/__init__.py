@@ -1,0 +1,1 @@
+"""The CTC reader: reader.py, the network and its greedy reading; loss.py."""

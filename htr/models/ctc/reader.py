@@ -1,0 +1,41 @@
+"""The CTC reader (Graves et al. 2006): the encoder, a linear head, and an auxiliary head on the convolutions alone.
+
+The auxiliary head ("shortcut" of Retsinas et al. 2022) is used in training only. Its weight is higher than there: the
+convolutions learn much earlier for it (see EXPERIMENTS.md).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from htr.decoding import Frames, Reading
+from htr.decoding.greedy import greedy
+from htr.models.ctc.loss import ctc_losses
+from htr.models.encoder import Encoder, Size, join
+
+AUXILIARY_WEIGHT = 0.5
+
+
+class CTCReader(nn.Module):
+    def __init__(self, size: Size, symbols: int):
+        super().__init__()
+        self.encoder = Encoder(size)
+        self.head = nn.Linear(self.encoder.outputs, symbols + 1)  # 0 is the blank
+        self.auxiliary = nn.Conv1d(self.encoder.columns, symbols + 1, 3, padding=1)
+
+    def frames(self, images: Tensor, widths: Tensor) -> Frames:
+        features, lengths, _ = self.encoder(images, widths)
+        return Frames(features, lengths, self.head(features).float().log_softmax(2))
+
+    def losses(
+        self, images: Tensor, widths: Tensor, targets: list[list[list[int]]], parts: list[int] | None = None
+    ) -> Tensor:
+        features, lengths, columns = self.encoder(images, widths)
+        main = ctc_losses(*join(self.head(features), lengths, parts), targets)
+        early = self.auxiliary(columns.transpose(1, 2)).transpose(1, 2)
+        early = ctc_losses(*join(early, lengths // 2, parts), targets)
+        # the columns are twice as wide as the frames: a dense line may fit the head and not the auxiliary one
+        return main + AUXILIARY_WEIGHT * torch.where(early.isfinite(), early, 0.0)
+
+    def read(self, frames: Frames) -> list[Reading]:
+        """The best path of each line."""
+        return greedy(frames.log_probs, frames.lengths)

@@ -1,0 +1,146 @@
+"""What the encoder is made of. Nothing sees beyond a line's own width, so a padded batch reads like its lines alone.
+
+Every convolution meets zeros right of a line, normalisation is within one line (batch statistics would leak padding and
+depend on the rank), and the backward LSTM starts at each line's own end.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+EPSILON = 1e-3  # of LineNorm
+
+
+class ChannelNorm(nn.Module):
+    """Layer normalisation over the channels of each position: (N, C, H, W) -> the same."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class LineNorm(nn.Module):
+    """Each channel normalised over the positions of its own line, padding left out: (N, C, H, W) -> the same.
+
+    It keeps what ChannelNorm loses, how a place compares with the rest of the line: paper's noise stays noise.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return NormaliseLines.apply(x, mask, self.weight, self.bias)
+
+
+class NormaliseLines(torch.autograd.Function):
+    """LineNorm by matrix products over the positions: autograd's own way through sums takes half as long again."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        flat = x.permute(0, 2, 3, 1).reshape(n, h * w, c)
+        used = mask.to(x.dtype).expand(n, 1, h, w).reshape(n, 1, h * w)
+        count = used.float().sum(2, keepdim=True)
+        centred = flat - (torch.bmm(used, flat).float() / count).to(x.dtype)
+        rstd = torch.rsqrt(torch.bmm(used, centred * centred).float() / count + EPSILON)
+        ctx.save_for_backward(centred, used, rstd, weight, count)
+        y = torch.addcmul(bias.to(x.dtype), centred, (rstd * weight).to(x.dtype))
+        return y.view(n, h, w, c).permute(0, 3, 1, 2)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        centred, used, rstd, weight, count = ctx.saved_tensors
+        n, c, h, w = gradient.shape
+        g = gradient.permute(0, 2, 3, 1).reshape(n, h * w, c)
+        everywhere = torch.ones_like(used)  # the positions that are padding get no gradient: the caller masks them
+        sum_g = torch.bmm(everywhere, g).float()
+        sum_gx = torch.bmm(everywhere, g * centred).float()
+        scale = rstd * weight
+        shared = torch.addcmul(
+            (scale * sum_g / count).to(g.dtype), centred, (scale * rstd * rstd * sum_gx / count).to(g.dtype)
+        )
+        dx = g * scale.to(g.dtype) - used.transpose(1, 2) * shared
+        return dx.view(n, h, w, c).permute(0, 3, 1, 2), None, (sum_gx * rstd).sum((0, 1)), sum_g.sum((0, 1))
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions and a shortcut, with one norm between: on CPUs it costs as much as a convolution.
+
+    With a stride or other channels the shortcut is a 1x1 convolution.
+    """
+
+    def __init__(self, inputs: int, outputs: int, norm: type[nn.Module], stride: tuple[int, int] = (1, 1)):
+        super().__init__()
+        self.first = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+        self.norm = norm(outputs)
+        self.second = nn.Conv2d(outputs, outputs, 3, padding=1)
+        same = inputs == outputs and stride == (1, 1)
+        self.shortcut = None if same else nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False)
+        with torch.no_grad():
+            self.second.weight.mul_(0.5)  # a block starts near its shortcut
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        y = F.relu(self.norm(self.first(x), mask)) * mask
+        y = self.second(y)
+        return F.relu(y + (x if self.shortcut is None else self.shortcut(x))) * mask
+
+
+class LineLSTM(nn.Module):
+    """A bidirectional LSTM over padded lines: (T, N, C) and lengths (N,) -> (T, N, 2 * hidden).
+
+    Two one-way LSTMs, the second over each line reversed within its own length: the same result as a packed sequence,
+    without the slow path that packing takes.
+    """
+
+    def __init__(self, inputs: int, hidden: int):
+        super().__init__()
+        self.forwards = nn.LSTM(inputs, hidden)
+        self.backwards = nn.LSTM(inputs, hidden)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        steps = torch.arange(len(x), device=x.device)[:, None]
+        mirrored = torch.where(steps < lengths, lengths - 1 - steps, steps)[:, :, None]
+        ahead, _ = self.forwards(x)
+        back, _ = self.backwards(x.gather(0, mirrored.expand_as(x)))
+        return torch.cat([ahead, back.gather(0, mirrored.expand_as(back))], dim=2)
+
+
+class LineConv(nn.Module):
+    """Residual convolutions along the line in the place of an LSTM: (T, N, C) and lengths (N,) -> (T, N, outputs).
+
+    Depthwise and then pointwise; each block looks twice as far as the one before, and the circle begins again.
+    """
+
+    DILATIONS = (1, 2, 4)
+    KERNEL = 7
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.enter = nn.Linear(inputs, outputs)
+        self.along = nn.ModuleList(
+            nn.Conv1d(outputs, outputs, self.KERNEL, padding=d * (self.KERNEL // 2), dilation=d, groups=outputs)
+            for d in self.DILATIONS
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(outputs) for _ in self.DILATIONS)
+        self.across = nn.ModuleList(nn.Linear(outputs, outputs) for _ in self.DILATIONS)
+        with torch.no_grad():
+            for layer in self.across:
+                layer.weight.mul_(0.5)  # a block starts near its shortcut
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        used = (torch.arange(len(x), device=x.device)[:, None] < lengths)[:, :, None].to(x.dtype)
+        x = self.enter(x) * used
+        for along, norm, across in zip(self.along, self.norms, self.across, strict=True):
+            y = norm(along(x.permute(1, 2, 0)).permute(2, 0, 1))
+            x = (x + across(F.relu(y))) * used
+        return x
+
+
+def column_mask(widths: Tensor, like: Tensor) -> Tensor:
+    """(N,) columns in use -> (N, 1, 1, W) of ones and zeros in the type of `like`."""
+    return (torch.arange(like.shape[3], device=like.device) < widths[:, None])[:, None, None, :].to(like.dtype)
