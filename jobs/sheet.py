@@ -9,20 +9,23 @@ import numpy as np
 
 from htr.images.augment import LEVELS, augment, random_for
 from htr.images.line import to_ink
+from htr.models.encoder import HEIGHT
 from jobs.stages import STYLE, figure
 from shards import files
 
-VARIANTS = 6  # of each line, as in as many epochs
+VARIANTS = 6  # of each line
 GRID = """
 section { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(26rem, 100%), 1fr)); gap: 0 1rem }
 section { border-top: 1px solid #ccc; padding: .6rem 0 } body { max-width: none }
 """
 
 
-def sheet(images: Iterable[tuple[str, np.ndarray]], *, seed: int = 0, level: str = "medium", height: int = 64) -> str:
+def sheet(
+    images: Iterable[tuple[str, np.ndarray]], *, seed: int = 0, level: str = "medium", height: int = HEIGHT
+) -> str:
     """(key, stored line (H, W) uint8) in turn -> an HTML page: each line as a model sees it, and its variants.
 
-    They are those that a training with this seed sees in its first epochs. Raises ValueError for an unknown level.
+    As a training with this seed would see them. Raises ValueError for an unknown level.
     """
     if level not in LEVELS:
         raise ValueError(f"no such augmentation: {level!r}; one of {', '.join(LEVELS)}")
@@ -30,9 +33,9 @@ def sheet(images: Iterable[tuple[str, np.ndarray]], *, seed: int = 0, level: str
     for key, gray in images:
         ink = to_ink(gray, height)
         shown = [(ink, f"<code>{html.escape(key)}</code>, {ink.shape[1]} px")]
-        for epoch in range(VARIANTS):
-            variant = augment(ink, random_for(seed, epoch, key), LEVELS[level])
-            shown.append((variant, f"epoch {epoch}, {variant.shape[1]} px"))
+        for number in range(VARIANTS):
+            variant = augment(ink, random_for(seed, number, key, 0), LEVELS[level])
+            shown.append((variant, f"{variant.shape[1]} px"))
         parts.append(f"<section>{''.join(figure(255 - image, caption) for image, caption in shown)}</section>")
     title = f"Augmentation, {html.escape(level)}"
     head = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{STYLE}{GRID}</style>"
@@ -43,7 +46,7 @@ def sheet(images: Iterable[tuple[str, np.ndarray]], *, seed: int = 0, level: str
 
 
 def write_sheet(
-    images: Iterable[tuple[str, np.ndarray]], out: Path, *, seed: int = 0, level: str = "medium", height: int = 64
+    images: Iterable[tuple[str, np.ndarray]], out: Path, *, seed: int = 0, level: str = "medium", height: int = HEIGHT
 ) -> None:
     """`sheet` as a file, whole or not at all, for its owner alone."""
     page = sheet(images, seed=seed, level=level, height=height)

@@ -1,19 +1,20 @@
 """From shards to padded batches: the same global batches whatever the world, each rank its share of every one.
 
-The order is decided from the index alone, before anything is read: an epoch's samples are shuffled by (seed, epoch),
-sorted by width within windows, and cut into global batches, which are shuffled again. Each rank takes every world-th
-sample of each batch, so all ranks have the same number of steps, neighbouring widths, and each sample is visited once.
+What is read is a text with the images of its lines: one, or those of a field, in reading order. Each rank takes every
+world-th text of each global batch of the plan (see shards.epochs), so all ranks have the same number of steps,
+neighbouring widths, and each text is visited once.
 """
 
 import os
 import resource
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import torch
@@ -23,80 +24,115 @@ from htr.images import line as lines
 from htr.images.augment import LEVELS, augment, random_for
 from shards.tar import text_offset
 
-WINDOW = 32  # global batches whose samples are sorted by width together
-
 
 @dataclass(frozen=True)
 class Batch:
     images: torch.Tensor  # (N, 1, H, W) uint8, 0 paper to 255 ink, 0 beyond each line's width
     widths: torch.Tensor  # (N,) int64
-    texts: list[str]
+    parts: list[int] | None  # how many of the N lines, one after the other, each of the M texts has; None: one each
+    texts: list[str]  # M
     keys: list[str]
-    rows: list[int]  # of the table that the stream was given
+    rows: list[int]  # of the samples that the stream was given
     characters: int  # of the whole global batch, all ranks together
-    lines: int
+    total: int  # texts of the whole global batch
 
 
 class Samples:
-    """The samples of a table (see Index.samples), read one at a time from their shards by offset."""
+    """The texts of tables (see Index.samples), each with its line images, read by offset from their shards.
 
-    def __init__(self, folder: Path, table: pa.Table):
-        self.folder = folder
-        columns = ("key", "shard", "offset", "size", "text_size", "width", "height", "length")
-        self.columns = {name: table[name].to_numpy(zero_copy_only=False) for name in columns}
-        self.handles: dict[str, int] = {}
+    A row a text; rows of the level `part` belong to the row of level `field` before them, and are its images. A field
+    without them is left out. `column`: where the texts stand, instead of the shards.
+    """
+
+    def __init__(self, folder: Path, table: pa.Table, column: str | None = None):
+        self.start([(folder, table)], column)
+
+    @classmethod
+    def of(cls, sources: Sequence[tuple[Path, pa.Table]], column: str | None = None) -> "Samples":
+        """Of several data sets, one after the other; `source` says of each text which."""
+        self = cls.__new__(cls)
+        self.start(sources, column)
+        return self
+
+    def start(self, sources: Sequence[tuple[Path, pa.Table]], column: str | None) -> None:
+        names = ("key", "shard", "offset", "size", "text_size", "width", "height", "length")
+        parts = [{name: table[name].to_numpy(zero_copy_only=False) for name in names} for _, table in sources]
+        self.images = {name: np.concatenate([part[name] for part in parts]) for name in names}  # a row an image
+        self.folders = [folder for folder, _ in sources]
+        self.folder_of = np.repeat(np.arange(len(sources)), [table.num_rows for _, table in sources])
+        level = np.concatenate([np.asarray(table["level"].to_pylist(), object) for _, table in sources])
+        is_part = level == "part"
+        text_rows = np.flatnonzero(~is_part)
+        owner = np.searchsorted(text_rows, np.arange(len(level)), side="right") - 1  # the text that a part belongs to
+        counts = np.bincount(owner[is_part], minlength=len(text_rows)) if len(text_rows) else np.zeros(0, int)
+        several = level[text_rows] == "field"
+        kept = ~several | (counts > 0)
+        self.text_row = text_rows[kept]
+        self.first = np.where(several, text_rows + 1, text_rows)[kept]
+        self.count = np.where(several, counts, 1)[kept]
+        self.source = self.folder_of[self.text_row]
+        self.columns = {name: self.images[name][self.text_row] for name in names}
+        self.texts = None
+        if column:
+            self.texts = [text or "" for _, table in sources for text in table[column].to_pylist()]
+            self.columns["length"] = np.array([len(self.texts[row]) for row in self.text_row])
+        self.handles: dict[tuple[int, str], int] = {}
         self.opening = threading.Lock()
         # a shard stays open: a large data set has more of them than a shell's soft limit of files
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
     def __len__(self) -> int:
-        return len(self.columns["key"])
+        return len(self.text_row)
 
-    def read(self, row: int) -> tuple[np.ndarray, str]:
-        """-> stored image (H, W) uint8, text. Raises ValueError naming the shard when it was cut short or changed."""
-        shard, key, offset, size, text_size = (
-            self.columns[name][row] for name in ("shard", "key", "offset", "size", "text_size")
-        )
-        with self.opening:
-            if shard not in self.handles:
-                self.handles[shard] = os.open(self.folder / f"{shard}.tar", os.O_RDONLY)
-        text_at = text_offset(int(size), key)
-        content = os.pread(self.handles[shard], text_at + int(text_size), int(offset))
+    def widths(self, height: int) -> np.ndarray:
+        """(M,) px of the widest line of each text, at this height."""
+        wide = self.images["width"] * height // self.images["height"]
+        widest = wide[self.first]
+        for line in range(1, int(self.count.max(initial=1))):
+            more = self.count > line
+            widest[more] = np.maximum(widest[more], wide[self.first[more] + line])
+        return widest
+
+    def read(self, text: int) -> tuple[list[np.ndarray], str]:
+        """-> stored images (H, W) uint8 of its lines, and the text. Raises ValueError naming a shard that was cut short
+        or changed.
+        """
+        row, first, count = int(self.text_row[text]), int(self.first[text]), int(self.count[text])
+        found = [self.sample(line) for line in range(first, first + count)]
         try:
-            if len(content) != text_at + text_size:
-                raise ValueError("cut short")
-            return lines.decode(content[:size]), content[text_at:].decode()
+            images = [lines.decode(image) for image, _ in found]
+            own = found[0][1] if row == first else self.sample(row)[1]
+            return images, own.decode() if self.texts is None else self.texts[row]
         except ValueError:
-            raise ValueError(
-                f"{self.folder / shard}.tar: cut short or changed since it was committed, at {log_name(key)} "
-                f"(see python -m jobs verify {self.folder})"
-            ) from None
+            raise self.damaged(row) from None
+
+    def sample(self, row: int) -> tuple[bytes, bytes]:
+        """-> encoded image and text of a row of `images`."""
+        shard, key, offset, size, text_size = (
+            self.images[name][row] for name in ("shard", "key", "offset", "size", "text_size")
+        )
+        name = (int(self.folder_of[row]), shard)
+        with self.opening:
+            if name not in self.handles:
+                self.handles[name] = os.open(self.folders[name[0]] / f"{shard}.tar", os.O_RDONLY)
+        text_at = text_offset(int(size), key)
+        content = os.pread(self.handles[name], text_at + int(text_size), int(offset))
+        if len(content) != text_at + text_size:
+            raise self.damaged(row)
+        return content[:size], content[text_at:]
+
+    def damaged(self, row: int) -> ValueError:
+        folder = self.folders[self.folder_of[row]]
+        return ValueError(
+            f"{folder / self.images['shard'][row]}.tar: cut short or changed since it was committed, at "
+            f"{log_name(self.images['key'][row])} (see python -m jobs verify {folder})"
+        )
 
     def close(self) -> None:
         for handle in self.handles.values():
             os.close(handle)
         self.handles.clear()
-
-
-def plan_epoch(widths: np.ndarray, batch: int, seed: int, epoch: int, ordered: int = 0) -> list[np.ndarray]:
-    """Rows of each global batch of an epoch, `batch` of them or one more; in order of width within a batch.
-
-    The first `ordered` batches of epoch 0 come from narrow to wide, since CTC finds its first alignments on short lines
-    ("SortaGrad", Amodei et al. 2016, Deep Speech 2).
-    """
-    rng = random_for(seed, epoch)
-    order = rng.permutation(len(widths))
-    steps = max(len(widths) // batch, 1)
-    window = WINDOW * batch
-    for start in range(0, len(order), window):
-        part = order[start : start + window]
-        order[start : start + window] = part[np.argsort(widths[part], kind="stable")]
-    batches = np.array_split(order, steps)
-    shuffled = [batches[i] for i in rng.permutation(steps)]
-    if epoch == 0:
-        shuffled[:ordered] = sorted(shuffled[:ordered], key=lambda rows: widths[rows].max())
-    return shuffled
 
 
 def in_order(widths: np.ndarray, batch: int) -> list[np.ndarray]:
@@ -116,36 +152,41 @@ def batches(
     size: int,
     height: int,
     threads: int = 1,
-    key: tuple[int, ...] | None = None,
+    key: tuple[int, int] | None = None,
     strength: str = "medium",
     ahead: int = 4,
 ) -> Iterator[Batch]:
     """This rank's share of each global batch of the plan, read and decoded ahead in background threads.
 
-    With `key` = (seed, epoch) the lines are augmented at this strength (see htr.images.augment.LEVELS), each by random
-    numbers of its own.
+    With `key` = (seed, the training's step of the plan's first batch) the lines are augmented at this strength (see
+    htr.images.augment.LEVELS), each by random numbers of its own.
     """
-    lengths = samples.columns["length"]
+    lengths, widths = samples.columns["length"], samples.widths(height)
 
-    def load(row: int) -> tuple[np.ndarray, str]:
-        gray, text = samples.read(row)
-        ink = lines.to_ink(gray, height)
+    def load(row: int, step: int, widest: int) -> tuple[list[np.ndarray], str]:
+        images, text = samples.read(row)
+        inks = [lines.to_ink(gray, height) for gray in images]
         if key is not None:
-            ink = augment(ink, random_for(*key, samples.columns["key"][row]), LEVELS[strength])
-        return ink, text
+            numbers = [random_for(key[0], step, samples.columns["key"][row], i) for i in range(len(inks))]
+            inks = [augment(ink, rng, LEVELS[strength]) for ink, rng in zip(inks, numbers, strict=True)]
+            # one that augmentation made wider than all others would pad them all
+            inks = [cv2.resize(i, (widest, height)) if i.shape[1] > widest else i for i in inks]
+        return inks, text
 
-    def make(rows: np.ndarray, pool: ThreadPoolExecutor) -> Callable[[], Batch]:
-        mine = share(rows, rank, size)
-        loads = [pool.submit(load, row) for row in mine]
-        return lambda: collate(samples, mine, [f.result() for f in loads], height, int(lengths[rows].sum()), len(rows))
+    def make(number: int, rows: np.ndarray, pool: ThreadPoolExecutor) -> Callable[[], Batch]:
+        mine, widest = share(rows, rank, size), few_widths(int(widths[rows].max()))
+        step = key[1] + number if key else 0
+        loads = [pool.submit(load, row, step, widest) for row in mine]
+        counts = int(lengths[rows].sum()), len(rows)
+        return lambda: collate(samples, mine, [f.result() for f in loads], (height, widest), *counts)
 
     pool = ThreadPoolExecutor(threads, thread_name_prefix="stream")
     try:
-        steps = iter(plan)
-        waiting = [make(rows, pool) for rows in islice(steps, ahead)]
+        steps = enumerate(plan)
+        waiting = [make(*step, pool) for step in islice(steps, ahead)]
         while waiting:
             yield waiting.pop(0)()
-            waiting.extend(make(rows, pool) for rows in islice(steps, 1))
+            waiting.extend(make(*step, pool) for step in islice(steps, 1))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -157,18 +198,25 @@ def few_widths(width: int) -> int:
 
 
 def collate(
-    samples: Samples, rows: np.ndarray, loaded: list[tuple[np.ndarray, str]], height: int, characters: int, total: int
+    samples: Samples,
+    rows: np.ndarray,
+    loaded: list[tuple[list[np.ndarray], str]],
+    shape: tuple[int, int],
+    characters: int,
+    total: int,
 ) -> Batch:
-    widths = [ink.shape[1] for ink, _ in loaded]
-    images = np.zeros((len(loaded), 1, height, few_widths(max(widths, default=16))), np.uint8)
-    for image, (ink, _) in zip(images, loaded, strict=True):
+    inks = [ink for of_text, _ in loaded for ink in of_text]
+    widths = [ink.shape[1] for ink in inks]
+    images = np.zeros((len(inks), 1, shape[0], max(shape[1], *widths, 0)), np.uint8)
+    for image, ink in zip(images, inks, strict=True):
         image[0, :, : ink.shape[1]] = ink
-    keys = [samples.columns["key"][row] for row in rows]
+    counts = [len(of_text) for of_text, _ in loaded]
     return Batch(
         torch.from_numpy(images),
         torch.tensor(widths, dtype=torch.int64),
+        counts if max(counts, default=1) > 1 else None,
         [text for _, text in loaded],
-        keys,
+        [samples.columns["key"][row] for row in rows],
         rows.tolist(),
         characters,
         total,

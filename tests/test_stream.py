@@ -1,12 +1,13 @@
 """The stream: every sample once an epoch, in the same global batches whatever the world, and nothing leaks."""
 
-import dataclasses
 import os
 import shutil
 import threading
+from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -14,7 +15,8 @@ from htr.images.augment import LEVELS, augment, random_for
 from htr.images.line import to_ink
 from shards.index import read_index
 from shards.plan import Settings
-from shards.stream import Samples, batches, in_order, plan_epoch, share
+from shards.stream import Samples, batches, few_widths, in_order
+from shards.tar import header, padded
 
 WORLDS = (1, 2, 3, 4, 7)
 
@@ -30,39 +32,12 @@ def widths(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(16, 2000, count)
 
 
-# --- the plan of an epoch
+def shuffled(samples: Samples, batch: int, seed: int = 0) -> list[np.ndarray]:
+    order = np.random.default_rng(seed).permutation(len(samples))
+    return np.array_split(order, max(len(samples) // batch, 1))
 
 
-@pytest.mark.parametrize("count", [1, 3, 7, 32, 33, 500, 1001])
-@pytest.mark.parametrize("world", WORLDS)
-def test_every_sample_once_and_equal_steps_on_all_ranks(count, world):
-    plan = plan_epoch(widths(count), 8, seed=1, epoch=0)
-    ranks = [[share(rows, rank, world) for rows in plan] for rank in range(world)]
-    assert len({len(steps) for steps in ranks}) == 1
-    assert sorted(np.concatenate([rows for steps in ranks for rows in steps])) == list(range(count))
-    for parts in zip(*ranks, strict=True):
-        sizes = [len(rows) for rows in parts]
-        assert max(sizes) - min(sizes) <= 1
-
-
-def test_an_epoch_hangs_on_seed_and_number_alone():
-    def flat(seed: int, epoch: int) -> list[list[int]]:
-        return [rows.tolist() for rows in plan_epoch(widths(500), 8, seed=seed, epoch=epoch)]
-
-    assert flat(1, 2) == flat(1, 2)
-    assert len({str(flat(*key)) for key in ((1, 2), (1, 3), (2, 2), (2, 3))}) == 4
-
-
-def test_batches_are_of_like_width_and_in_random_order():
-    wide = widths(4000)
-    plan = plan_epoch(wide, 16, seed=0, epoch=0)
-    assert {len(rows) for rows in plan} == {16}
-    filled = sum(wide[rows].sum() for rows in plan) / sum(16 * wide[rows].max() for rows in plan)
-    assert filled > 0.9  # at random it is 0.53
-    means = [wide[rows].mean() for rows in plan]
-    assert abs(np.corrcoef(np.arange(len(means)), means)[0, 1]) < 0.2
-    again = plan_epoch(wide, 16, seed=0, epoch=1)
-    assert len({frozenset(rows.tolist()) for rows in plan} & {frozenset(rows.tolist()) for rows in again}) == 0
+# --- the order of an evaluation
 
 
 @pytest.mark.parametrize("count", [1, 16, 17, 100])
@@ -79,7 +54,7 @@ def test_evaluation_reads_each_line_once_from_narrow_to_wide(count):
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_the_same_global_batches_whatever_the_world(samples, world):
-    plan = plan_epoch(samples.columns["width"], 5, seed=3, epoch=1)
+    plan = shuffled(samples, 5, seed=3)
     ranks = [list(batches(samples, plan, rank, world, height=64, key=(3, 1))) for rank in range(world)]
     alone = list(batches(samples, plan, 0, 1, height=64, key=(3, 1)))
     assert {len(steps) for steps in ranks} == {len(plan)} == {len(alone)}
@@ -88,7 +63,7 @@ def test_the_same_global_batches_whatever_the_world(samples, world):
         assert len(lines) == sum(len(part.keys) for part in parts)
         assert lines == {key: line(whole, i) for i, key in enumerate(whole.keys)}
         # what a loss is divided by is the whole batch's, also on a rank without a line
-        assert {(part.lines, part.characters) for part in parts} == {(len(whole.keys), sum(map(len, whole.texts)))}
+        assert {(part.total, part.characters) for part in parts} == {(len(whole.keys), sum(map(len, whole.texts)))}
 
 
 def line(batch, i: int) -> tuple[str, int, bytes]:
@@ -115,21 +90,32 @@ def test_lines_are_those_of_the_source_padded_with_zero(samples, source):
 
 @pytest.mark.parametrize("strength", ["light", "strong"])
 def test_augmentation_is_each_samples_own(samples, strength):
-    """By (seed, epoch, key): not by its place in a batch, the thread or the world."""
+    """By (seed, step, key): not by its place in a batch, the thread or the world."""
     plan = in_order(samples.columns["width"], 6)
-    for batch in batches(samples, plan, 0, 1, height=64, threads=3, key=(5, 2), strength=strength):
+    stream = batches(samples, plan, 0, 1, height=64, threads=3, key=(5, 2), strength=strength)
+    for step, batch in enumerate(stream, start=2):
+        widest = few_widths(int(samples.widths(64)[batch.rows].max()))
         for i, key in enumerate(batch.keys):
-            expected = augment(to_ink(samples.read(batch.rows[i])[0], 64), random_for(5, 2, key), LEVELS[strength])
+            ((image,), _) = samples.read(batch.rows[i])
+            expected = augment(to_ink(image, 64), random_for(5, step, key, 0), LEVELS[strength])
+            if expected.shape[1] > widest:
+                expected = cv2.resize(expected, (widest, 64))
             assert batch.images[i, 0, :, : int(batch.widths[i])].numpy().tobytes() == expected.tobytes()
+
+
+def test_augmentation_makes_no_batch_wider_than_planned(samples):
+    plan = in_order(samples.columns["width"], 6)
+    for batch in batches(samples, plan, 0, 1, height=64, key=(1, 0), strength="strong"):
+        assert batch.images.shape[3] == few_widths(int(samples.widths(64)[batch.rows].max()))
 
 
 def test_a_rank_without_a_line_has_an_empty_batch(samples):
     batch = next(batches(samples, [np.array([2, 4])], rank=3, size=4, height=64))
-    assert batch.images.shape[:3] == (0, 1, 64) and batch.texts == [] and batch.lines == 2 and batch.characters > 0
+    assert batch.images.shape[:3] == (0, 1, 64) and batch.texts == [] and batch.total == 2 and batch.characters > 0
 
 
 def test_threads_and_reading_ahead_change_nothing(samples):
-    plan = plan_epoch(samples.columns["width"], 4, seed=0, epoch=0)
+    plan = shuffled(samples, 4, seed=0)
     one = [batch.images for batch in batches(samples, plan, 0, 1, height=64, ahead=1)]
     many = [batch.images for batch in batches(samples, plan, 0, 1, height=64, threads=4, ahead=50)]
     assert len(one) == len(many) == len(plan)
@@ -137,13 +123,13 @@ def test_threads_and_reading_ahead_change_nothing(samples):
 
 
 def test_an_epoch_can_begin_in_its_middle(samples):
-    plan = plan_epoch(samples.columns["width"], 4, seed=0, epoch=0)
+    plan = shuffled(samples, 4, seed=0)
     whole = [batch.keys for batch in batches(samples, plan, 0, 1, height=64)]
     assert [batch.keys for batch in batches(samples, plan[2:], 0, 1, height=64)] == whole[2:]
 
 
 def test_leaving_early_ends_the_threads(samples):
-    stream = batches(samples, plan_epoch(samples.columns["width"], 2, seed=0, epoch=0), 0, 1, height=64, threads=2)
+    stream = batches(samples, shuffled(samples, 2, seed=0), 0, 1, height=64, threads=2)
     next(stream)
     stream.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("stream")]
@@ -165,7 +151,7 @@ def test_long_keys_are_read_back(tmp_path, source, build, write_table, encoding,
     samples = Samples(tmp_path, index.samples("train"))
     shape = cv2.imread(str(source.parent / "c00-Ia.png"), cv2.IMREAD_GRAYSCALE).shape
     for i, row in enumerate(rows):
-        gray, text = samples.read(i)
+        (gray,), text = samples.read(i)
         assert (gray.shape, text) == (shape, row["text"])
     assert len(samples) == 3
     samples.close()
@@ -207,5 +193,57 @@ def test_closing_gives_back_every_handle(samples):
 
 def test_a_batch_has_all_that_a_loss_needs(samples):
     batch = next(batches(samples, in_order(samples.columns["width"], 4), 0, 1, height=64))
-    sizes = {field.name: len(getattr(batch, field.name)) for field in dataclasses.fields(batch)[:5]}
-    assert sizes == dict.fromkeys(("images", "widths", "texts", "keys", "rows"), 4)
+    sizes = {name: len(getattr(batch, name)) for name in ("images", "widths", "texts", "keys", "rows")}
+    assert set(sizes.values()) == {4} and batch.parts is None
+
+
+# --- fields of several lines, blank ones, several data sets
+
+
+@pytest.fixture
+def fields(tmp_path) -> tuple[Path, pa.Table]:
+    """A shard with a line, a field of two parts, a field whose lines have texts of their own, and a blank field."""
+    texts = ["une ligne", "deux lignes", "", "", "a b", "a", "b", ""]
+    levels = ["line", "field", "part", "part", "field", "line", "line", "blank"]
+    rng, rows, content = np.random.default_rng(0), [], b""
+    for i, (text, level) in enumerate(zip(texts, levels, strict=True)):
+        image = cv2.imencode(".png", rng.integers(0, 255, (96, 200 + 50 * i), np.uint8))[1].tobytes()
+        key, raw = f"c_{i}_0", text.encode()
+        members = b"".join(
+            header(f"{key}.{kind}", len(body)) + body.ljust(padded(len(body)), b"\0")
+            for kind, body in (("png", image), ("txt", raw))
+        )
+        rows.append({"key": key, "shard": "train-00000", "offset": len(content) + 512, "size": len(image),
+                     "text_size": len(raw), "width": 200 + 50 * i, "height": 96, "length": len(text), "level": level,
+                     "typed": text.upper()})  # fmt: skip
+        content += members
+    (tmp_path / "train-00000.tar").write_bytes(content)
+    return tmp_path, pa.Table.from_pylist(rows)
+
+
+def test_a_field_is_read_with_its_lines_in_order(fields):
+    samples = Samples(*fields)
+    assert [samples.read(i)[1] for i in range(len(samples))] == ["une ligne", "deux lignes", "a", "b", ""]
+    assert [[image.shape[1] for image in samples.read(i)[0]] for i in range(len(samples))] == [
+        [200], [300, 350], [450], [500], [550],
+    ]  # fmt: skip
+    assert samples.widths(48).tolist() == [100, 175, 225, 250, 275]
+    batch = next(batches(samples, [np.array([1, 0, 4])], 0, 1, height=48))
+    assert batch.parts == [2, 1, 1] and batch.texts == ["deux lignes", "une ligne", ""]
+    assert batch.widths.tolist() == [150, 175, 100, 275] and batch.total == 3 and batch.characters == 20
+    samples.close()
+
+
+def test_texts_may_stand_in_another_column(fields):
+    samples = Samples(*fields, column="typed")
+    assert [samples.read(i)[1] for i in range(3)] == ["UNE LIGNE", "DEUX LIGNES", "A"]
+    samples.close()
+
+
+def test_several_data_sets_are_read_as_one(fields, dataset):
+    other = dataset.samples("train")
+    samples = Samples.of([fields, (dataset.folder, other)])
+    assert samples.source.tolist() == [0] * 5 + [1] * other.num_rows
+    assert samples.read(3)[1] == "b"
+    assert samples.read(5)[1] == Samples(dataset.folder, other).read(0)[1]
+    samples.close()
