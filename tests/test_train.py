@@ -15,7 +15,7 @@ from shards.index import read_index
 
 CHECKOUT = Path(__file__).parent.parent
 FEW = ["--size", "tiny", "--batch", "6", "--steps", "20", "--warmup", "5", "--log-every", "1", "--amp", "off"]
-PLAIN = [*FEW, "--dropout", "0", "--device", "cpu", "--evaluate-every", "1000"]
+PLAIN = [*FEW, "--dropout", "0", "--teacher-noise", "0", "--device", "cpu", "--evaluate-every", "1000"]
 
 
 @pytest.fixture(scope="module")
@@ -177,3 +177,29 @@ def test_modes_and_no_transcription_in_a_log(run: Path, data: Path):
         if path.suffix in (".json", ".jsonl", ".log", ".out", ".err"):
             content = path.read_text()
             assert not [text for text in texts if len(text) > 3 and text in content], path
+
+
+def test_several_data_sets_another_optimizer_and_no_average(data: Path, run: Path, tmp_path: Path):
+    """Options that make another run, each refused on the folder of the first."""
+    more = [["--mix", f"{data}=1:0.5"], ["--optimizer", "adamw"], ["--ema", "0"], ["--blanks", "0.2"]]
+    for number, options in enumerate(more):
+        folder = tmp_path / str(number)
+        assert main(["train", str(data), "--run", str(folder), *PLAIN, *options]) == 0
+        assert len(losses(folder)) == 20 and losses(folder)[-1] < losses(folder)[0]
+        assert main(["train", str(data), "--run", str(run), *PLAIN, *options]) == 1
+    assert losses(tmp_path / "1") != losses(run)
+    assert losses(tmp_path / "2") == losses(run)  # the average changes the model that is written, not the training
+    weights = [(folder / "model" / "weights.safetensors").read_bytes() for folder in (tmp_path / "2", run)]
+    assert weights[0] != weights[1]
+
+
+def test_a_reader_says_what_it_writes(data: Path, run: Path, tmp_path: Path):
+    options = [*PLAIN, "--steps", "2", "--text", "year"]
+    assert main(["train", str(data), "--run", str(tmp_path / "years"), *options]) == 0
+    configs = [json.loads((folder / "model" / "config.json").read_text()) for folder in (tmp_path / "years", run)]
+    assert [config["writes"] for config in configs] == ["year", "as written"] and configs[0]["alphabet"] == "02"
+
+
+def test_conv_reads_without_recurrence(data: Path, tmp_path: Path):
+    assert main(["train", str(data), "--run", str(tmp_path / "conv"), *PLAIN, "--model", "conv"]) == 0
+    assert losses(tmp_path / "conv")[-1] < losses(tmp_path / "conv")[0]

@@ -1,0 +1,89 @@
+"""What a training reads: the texts of its data sets with their weights, the characters in them, and dev."""
+
+import argparse
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from htr.alphabet import Alphabet
+from jobs.train import parse_where
+from shards.epochs import Weight
+from shards.index import Index, read_index
+from shards.stream import Samples
+
+LEVELS = ("line", "field", "part", "blank")  # what readers learn from
+
+
+@dataclass(frozen=True)
+class Material:
+    samples: Samples
+    weights: list[Weight]  # of each of the samples' sources
+    alphabet: Alphabet
+    dev: Samples | None
+    fingerprint: str
+    encode: Callable[[str], list[list[int]]]  # a text to its accepted texts, as symbols
+
+    @classmethod
+    def open(cls, args: argparse.Namespace) -> "Material":
+        """Raises ValueError for a data set, column, weight or table that is not there or not good."""
+        main = read_index(args.dataset)
+        where = parse_where(args.where)
+        sets = [(main, Weight(), where), *((*parse_mix(mix), {}) for mix in args.mix)]
+        sources, weights, characters, names = [], [], set(), []
+        for index, weight, chosen in sets:
+            texts, blanks = tables(index, args.split, chosen)
+            sources.append((index.folder, texts))
+            weights.append(weight)
+            if blanks.num_rows:  # most fields are blank: a reader must know them, and need not see them all each time
+                whole = pc.sum(pc.not_equal(texts["level"], "part")).as_py()
+                share = min(args.blanks * whole / blanks.num_rows, 1.0)
+                sources.append((index.folder, blanks))
+                weights.append(Weight(share * weight.start, share * weight.end))
+            characters |= characters_of(texts, args.text) if args.text else set(index.characters)
+            names.append(f"{index.fingerprint} {weight.start:g}:{weight.end:g}")
+        alphabet = Alphabet(characters)
+        has_dev = main.lines.get("dev") and args.split != "dev"
+        dev = Samples(main.folder, main.samples("dev"), args.text) if has_dev else None
+        mixed = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+        fingerprint = mixed if args.mix else main.fingerprint
+        samples = Samples.of(sources, args.text)
+        return cls(samples, weights, alphabet, dev, fingerprint, encoder(alphabet, args.abbreviations))
+
+
+def parse_mix(mix: str) -> tuple[Index, Weight]:
+    """ "DATASET=0.5" or "DATASET=1:0.1", the weight at the training's start and end."""
+    path, _, numbers = mix.rpartition("=")
+    try:
+        start, _, end = numbers.partition(":")
+        weight = Weight(float(start), float(end or start))
+    except ValueError:
+        path = ""
+    if not path or not (weight.start >= 0 and weight.end >= 0 and 0 < weight.start + weight.end < 1e6):
+        raise ValueError(f"--mix {mix}: write it as DATASET=WEIGHT or DATASET=WEIGHT:WEIGHT, weights of 0 or more")
+    return read_index(Path(path)), weight
+
+
+def tables(index: Index, split: str, where: dict[str, list[str]]) -> tuple[pa.Table, pa.Table]:
+    """Rows of the index with a text, and blank ones."""
+    table = index.samples(split, {"level": list(LEVELS), **where})
+    blank = pc.equal(table["level"], "blank")
+    return table.filter(pc.invert(blank)), table.filter(blank)
+
+
+def characters_of(table: pa.Table, column: str) -> set[str]:
+    if column not in table.column_names:
+        raise ValueError(f"no column '{column}' in the data set's index: there are {', '.join(table.column_names)}")
+    return set().union(*(text or "" for text in table[column].to_pylist()))
+
+
+def encoder(alphabet: Alphabet, abbreviations: Path | None) -> Callable[[str], list[list[int]]]:
+    if abbreviations is None:
+        return lambda text: [alphabet.encode(text)]
+    from htr.references import References
+
+    references = References.load(abbreviations)
+    return lambda text: references.targets(text, alphabet)

@@ -1,0 +1,113 @@
+"""One step of training and what belongs to it: learning rate, mixed precision, averaged weights, losses not finite."""
+
+import argparse
+import math
+import time
+
+import torch
+from torch.optim.swa_utils import AveragedModel
+
+from htr.certificate import log_name
+from jobs.show import say
+
+NAMED = 50  # samples without a finite loss that a rank names
+IN_A_ROW = 5  # steps without a finite gradient that end a run
+WITH_SCALER = 20  # with fp16, whose scaler finds its scale by such steps
+
+
+def learning_rate(step: int, lr: float, warmup: int, steps: int) -> float:
+    """Linear warm-up, then a cosine to zero at the last step."""
+    if step < warmup:
+        return lr * (step + 1) / warmup
+    done = (step - warmup) / max(steps - warmup, 1)
+    return lr * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+def autocast(args: argparse.Namespace, device):
+    """-> (context for the forward pass, whether gradients need a scaler)."""
+    kind = args.amp
+    if kind == "auto":
+        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+        kind = "bf16" if fast else "fp16" if device.type == "cuda" else "off"
+    if kind == "fp16" and device.type == "cpu":
+        raise ValueError("--amp fp16 needs a GPU; on a CPU use bf16 or off")
+    types = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": torch.float32}
+    return lambda: torch.autocast(device.type, types[kind], enabled=kind != "off"), kind == "fp16"
+
+
+def averaged(model: torch.nn.Module, decay: float) -> AveragedModel:
+    """The model's weights averaged over the last 1 / (1 - decay) steps or so; over fewer at first.
+
+    With a decay of 0 they are the model's own.
+    """
+
+    def move(averages: list, current: list, steps: torch.Tensor | int) -> None:
+        n = int(steps)
+        torch._foreach_lerp_(averages, current, 1 - min(decay, (1 + n) / (10 + n)))
+
+    return AveragedModel(model, multi_avg_fn=move)
+
+
+class Step:
+    """Takes the steps of a training; every rank its own, with the same result."""
+
+    def __init__(self, model, optimizer, scaler, mixed, encode, world, clip: float, meter):
+        """`encode`: a text to its accepted texts, as symbols; `mixed`: see `autocast`."""
+        self.model, self.optimizer, self.scaler, self.mixed = model, optimizer, scaler, mixed
+        self.encode, self.world, self.clip, self.meter = encode, world, clip, meter
+        self.named: set[str] = set()
+        self.in_a_row = 0
+
+    def take(self, batch, step: int) -> None:
+        """Losses of the local lines over the characters of the global batch, summed by the ring.
+
+        Raises ValueError when the gradients of some steps in a row, this one the last, are not finite.
+        """
+        began = time.monotonic()
+        world, scaler, optimizer = self.world, self.scaler, self.optimizer
+        optimizer.zero_grad()
+        if batch.texts:
+            images = batch.images if world.device.type == "cpu" else batch.images.pin_memory()
+            images = images.to(world.device, non_blocking=True).float() / 255
+            targets = [self.encode(text) for text in batch.texts]
+            with self.mixed():
+                losses = self.model.losses(images, batch.widths.to(world.device), targets, batch.parts)
+            fits = losses.isfinite()
+            loss = torch.where(fits, losses, 0.0).sum() / max(batch.characters, 1)
+            self.meter.add(batch, loss.item(), int((~fits).sum()))
+            if not fits.all():
+                self.name(losses.detach().cpu(), batch.keys)
+        else:  # a global batch smaller than the world: this rank only takes part in the sum
+            loss = 0.0 * sum(parameter.sum() for parameter in self.model.parameters())
+        with world.guard("backward"):
+            scaler.scale(loss).backward()
+        waited = time.monotonic()
+        world.synchronize(optimizer)
+        self.meter.seconds["exchange"] += time.monotonic() - waited
+        if scaler.is_enabled():
+            scaler.unscale_(optimizer)
+        # the gradients are the same on every rank now, and so is what is decided from them
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        finite = bool(norm.isfinite())
+        if scaler.is_enabled():
+            world.apply(optimizer, lambda: scaler.step(optimizer))
+            scaler.update()
+        elif finite:
+            world.apply(optimizer)
+        self.meter.skipped += not finite
+        self.meter.norms.append(norm.item())
+        self.meter.seconds["step"] += time.monotonic() - began
+        self.in_a_row = 0 if finite else self.in_a_row + 1
+        if self.in_a_row >= (WITH_SCALER if scaler.is_enabled() else IN_A_ROW):
+            raise ValueError(
+                f"step {step}: no finite gradient in the last {self.in_a_row} steps: lower --lr or --clip, or look at "
+                f"the samples that the log names"
+            )
+
+    def name(self, losses: torch.Tensor, keys: list[str]) -> None:
+        """Say once which samples have no finite loss: `too long` for their frames, or `not a number`."""
+        for loss, key in zip(losses.tolist(), keys, strict=True):
+            if not math.isfinite(loss) and key not in self.named and len(self.named) < NAMED:
+                self.named.add(key)
+                why = "its text is too long for it" if loss == math.inf else "its loss is not a number"
+                say(f"train: {log_name(key)} teaches nothing: {why}")

@@ -1,0 +1,85 @@
+"""Muon: matrices of even singular values, AdamW's own step for the rest, a state that comes back."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from htr.models import MODELS
+from htr.models import create as create_model
+from jobs.optimizer import Muon, create, even_out
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("shape", [(1, 24, 60), (1, 60, 24), (4, 32, 32)])
+def test_singular_values_come_near_one(shape):
+    values = torch.linalg.svdvals(even_out(torch.randn(shape)))
+    assert values.min() > 0.3 and values.max() < 1.3
+
+
+def test_each_gate_of_an_lstm_is_a_matrix_of_its_own():
+    gradient = torch.randn(4, 16, 16) * torch.tensor([1.0, 1e-3, 10.0, 0.1])[:, None, None]
+    lstm = nn.Linear(16, 64, bias=False)
+    before = lstm.weight.detach().clone()
+    lstm.weight.grad = gradient.reshape(64, 16)
+    Muon([{"params": [lstm.weight], "matrices": 4}], lr=1.0).step()
+    sizes = (before - lstm.weight.detach()).reshape(4, -1).norm(dim=1)
+    assert sizes.max() / sizes.min() < 1.2
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_every_parameter_is_in_one_group(name):
+    model = create_model(name, "tiny", 10)
+    for kind in ("muon", "adamw"):
+        groups = create(kind, model, 1e-3).param_groups
+        found = [id(parameter) for group in groups for parameter in group["params"]]
+        assert sorted(found) == sorted(id(parameter) for parameter in model.parameters())
+    matrices = {id(p): group["matrices"] for group in create("muon", model, 1e-3).param_groups for p in group["params"]}
+    assert matrices[id(model.head.weight)] == matrices[id(model.encoder.stem.weight)] == 0
+    assert matrices[id(model.encoder.split.weight)] == 1
+    if name == "ctc":
+        assert matrices[id(model.encoder.along[0].forwards.weight_ih_l0)] == 4
+
+
+def test_what_is_no_matrix_takes_the_step_of_adamw():
+    ours, theirs = nn.Linear(5, 3), nn.Linear(5, 3)
+    theirs.load_state_dict(ours.state_dict())
+    options = {"lr": 0.01, "weight_decay": 0.1, "betas": (0.9, 0.98), "eps": 1e-8}
+    optimizers = (
+        Muon([{"params": list(ours.parameters()), "weight_decay": 0.1}], lr=0.01),
+        torch.optim.AdamW(theirs.parameters(), **options),
+    )
+    for step in range(5):
+        x = torch.randn(4, 5, generator=torch.Generator().manual_seed(step))
+        for layer, optimizer in zip((ours, theirs), optimizers, strict=True):
+            optimizer.zero_grad()
+            layer(x).square().sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(ours.weight, theirs.weight, rtol=1e-5, atol=1e-6)
+
+
+def test_a_resumed_optimizer_goes_on_as_if_never_stopped():
+    model = create_model("ctc", "tiny", 10)
+    twin = copy.deepcopy(model)
+    optimizer = create("muon", model, 1e-2)
+
+    def step(model, optimizer):
+        torch.manual_seed(1)
+        for parameter in model.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+
+    step(model, optimizer)
+    saved = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+    step(model, optimizer)
+    twin.load_state_dict(saved[0])
+    resumed = create("muon", twin, 1e-2)
+    resumed.load_state_dict(saved[1])
+    step(twin, resumed)
+    for one, other in zip(model.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(one, other)

@@ -1,0 +1,107 @@
+"""A step's rules: the rate, the average, and losses that are not finite: counted, named by a hash, ended by."""
+
+import argparse
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from htr.certificate import log_name
+from jobs.meter import Meter
+from jobs.step import IN_A_ROW, Step, autocast, averaged, learning_rate
+
+
+class Alone:
+    """A world of one."""
+
+    device, rank, size = torch.device("cpu"), 0, 1
+
+    @contextmanager
+    def guard(self, doing):
+        yield
+
+    def synchronize(self, optimizer):
+        pass
+
+    def apply(self, optimizer, step=None):
+        (step or optimizer.step)()
+
+
+class Model(nn.Module):
+    """Gives the losses that it is told, times a weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+        self.told: list[float] = []
+
+    def losses(self, images, widths, targets, parts):
+        told = torch.tensor(self.told)
+        return torch.where(told.isinf(), told, self.weight * told.nan_to_num(posinf=0.0, nan=float("nan")))
+
+
+def taker(model: Model) -> Step:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    return Step(model, optimizer, scaler, nullcontext, lambda text: [[1]], Alone(), 1.0, Meter())
+
+
+def batch(keys: list[str]) -> SimpleNamespace:
+    return SimpleNamespace(images=torch.zeros(len(keys), 1, 8, 8, dtype=torch.uint8), texts=["secret"] * len(keys),
+                           widths=torch.full((len(keys),), 8), parts=None, keys=keys, characters=10)  # fmt: skip
+
+
+def test_the_rate_rises_falls_and_ends_at_zero():
+    rates = [learning_rate(step, 2.0, 10, 100) for step in range(101)]
+    assert rates[0] == pytest.approx(0.2) and rates[9] == rates[10] == 2.0 and rates[100] == 0
+    assert rates[10:] == sorted(rates[10:], reverse=True) and rates[55] == pytest.approx(1.0)
+
+
+def test_a_line_that_does_not_fit_is_left_out_counted_and_named_once(capsys):
+    model = Model()
+    step = taker(model)
+    for number in range(3):
+        model.told = [1.0, float("inf"), 2.0]
+        step.take(batch(["a", "dense", "b"]), number)
+    assert model.weight < 1 and step.meter.sums["unfit"] == 3 and step.meter.skipped == 0
+    said = capsys.readouterr().err
+    assert said.count(log_name("dense")) == 1 and "too long" in said and "secret" not in said
+    assert log_name("a") not in said
+
+
+def test_steps_without_a_finite_gradient_change_nothing_and_end_the_run(capsys):
+    model = Model()
+    step = taker(model)
+    model.told = [1.0, float("nan")]
+    for number in range(IN_A_ROW - 1):
+        step.take(batch(["a", "ill"]), number)
+    assert model.weight == 1 and step.meter.skipped == IN_A_ROW - 1
+    model.told = [1.0, 1.0]
+    step.take(batch(["a", "b"]), 10)  # one good step, and the count begins anew
+    model.told = [1.0, float("nan")]
+    with pytest.raises(
+        ValueError, match=f"step {IN_A_ROW - 1}: no finite gradient in the last {IN_A_ROW} steps"
+    ) as error:
+        for number in range(IN_A_ROW):
+            step.take(batch(["a", "ill"]), number)
+    assert "secret" not in str(error.value)
+    assert f"{log_name('ill')} teaches nothing: its loss is not a number" in capsys.readouterr().err
+
+
+def test_the_average_follows_the_weights():
+    model = nn.Linear(1, 1, bias=False)
+    for decay, expected in ((0.0, 100.0), (0.9, None)):
+        average = averaged(model, decay)
+        for value in range(101):
+            with torch.no_grad():
+                model.weight.fill_(value)
+            average.update_parameters(model)
+        value = average.module.weight.item()
+        assert value == expected if expected is not None else 85 < value < 95
+
+
+def test_half_precision_on_a_cpu_is_refused():
+    with pytest.raises(ValueError, match="fp16 needs a GPU"):
+        autocast(argparse.Namespace(amp="fp16"), torch.device("cpu"))
