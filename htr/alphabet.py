@@ -1,7 +1,11 @@
 """The characters that a model can write, frozen with the data. Symbol 0 is the blank (CTC) or the stop (attention)."""
 
+import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+CROSSED = "\u232b"  # ⌫, what is written for a piece that is crossed out
+ILLEGIBLE = "\ufffd"  # �, for a piece that nobody could read: such a field goes to a person
 
 
 class Alphabet:
@@ -30,6 +34,18 @@ class Alphabet:
 
     def missing(self, text: Iterable[str]) -> str:
         return "".join(sorted(set(text) - set(self.characters)))
+
+
+def with_tokens(text: str, crossed: Sequence[str], illegible: Sequence[str]) -> str:
+    """The text with what its typists wrote for crossed-out and illegible pieces, as one token each.
+
+    In a mark * stands for anything: "[raturé: *]". Without marks the text stays as it is.
+    """
+    for marks, token in ((crossed, CROSSED), (illegible, ILLEGIBLE)):
+        if marks:
+            either = "|".join(re.escape(mark).replace(r"\*", ".*?") for mark in marks)
+            text = re.sub(either, token, text)
+    return text
 
 
 def name(characters: str) -> str:

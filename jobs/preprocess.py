@@ -16,6 +16,9 @@ from jobs.beacon import Beacon, clear_beacons
 from jobs.show import Progress, say
 from jobs.work import share_of_work
 
+CROSSED = ("[raturé]", "[rature]", "[biffé]")
+ILLEGIBLE = ("[illisible]", "[ill.]")
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
@@ -30,6 +33,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--rows", type=int, default=1000, help="rows a shard (default: %(default)s)")
     add("--shares", help="of the splits, as train=0.9,dev=0.02,… where the source has no split column")
     add("--years", default="", help="splits by year instead, as train=-2018,dev=2019,val=2020,test=2021-")
+    add(
+        "--crossed",
+        action="append",
+        metavar="MARK",
+        help=f"what the texts write for crossed-out pieces, * for anything in it ({' '.join(CROSSED)})",
+    )
+    add("--illegible", action="append", metavar="MARK", help=f"the same for illegible ones ({' '.join(ILLEGIBLE)})")
     add("--may-share", action="append", default=[], choices=["writer", "certificate", "image"],
         help="do not refuse a source whose splits have this in common")  # fmt: skip
     add("--encoding", choices=["jpg", "png"], default="jpg", help="of the stored lines")
@@ -58,6 +68,8 @@ def settings_of(args: argparse.Namespace):
         rows=args.rows,
         shares=shares,
         years=args.years,
+        crossed=CROSSED if args.crossed is None else args.crossed,
+        illegible=ILLEGIBLE if args.illegible is None else args.illegible,
         share=sorted(args.may_share),
         encoding=args.encoding,
         quality=args.quality,

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 
 import numpy as np
 
@@ -11,11 +10,10 @@ from htr.images import line as lines
 from htr.images.field import FieldImage, Upright, corners, enlarged, enlarging
 from htr.images.form import Forms, Registration
 from htr.images.line import BadLine, Region
-from htr.images.lines import FoundLine, cut_line, even, lines_beside
-from htr.images.rulings import remove_rulings
+from htr.images.lines import FoundLine, even
 from htr.images.template import Field
-from htr.images.tick import is_empty, read_tick
-from shards.samples import Sample, check, pack
+from htr.images.written import line_image, tick_score, with_rulings, written_lines
+from shards.samples import Sample, check, pack, typed
 from shards.scans import Scans
 
 TICKED, NOT_TICKED = {"1", "x", "oui", "yes", "true"}, {"", "0", "non", "no", "false"}
@@ -62,7 +60,7 @@ class Page:
         return self.registration
 
     def samples(self, row: dict) -> list[Sample]:
-        text = check(row)
+        text = check(row, self.settings)
         scan = self.scans.read(row["image"], row["page"])
         region = Region.parse(row["box"], row["polygon"])
         if region:
@@ -91,31 +89,30 @@ class Page:
         wanted = text.lower()
         if wanted not in TICKED | NOT_TICKED:
             raise BadLine("a tick box is transcribed as 1 or 0")
-        score = 0.0 if is_empty(cut.image, cut.box) else read_tick(cut.image, cut.printed).score
         text, box = "1" if wanted in TICKED else "0", cut.on_scan(cut.box)
-        return pack(row, cut.image, self.settings, level="tick", text=text, box=box, ink=score, **known)
+        return pack(row, cut.image, self.settings, level="tick", text=text, box=box, ink=tick_score(cut), **known)
 
     def of_text(self, row: dict, text: str, field: Field, cut: FieldImage, known: dict) -> list[Sample]:
-        # without a template nobody knows what was printed
-        clean = remove_rulings(cut.image, None, pitch=cut.pitch) if cut.upright is None else cut.image
-        bare = cut.upright is not None and cut.upright.is_bare(field)
-        found = [] if bare else lines_beside(clean, cut.form, box=cut.box, pitch=cut.pitch, most=field.lines)
+        found = written_lines(cut, field)
         if not found:
             if text:
                 raise BadLine("text is given but the field is blank")
             return [self.blank(row, cut, known)]
         if not text:
             raise BadLine("no text but the field is written on")
-        if self.settings.rulings == "remove":
-            cut = replace(cut, image=remove_rulings(cut.image, cut.printed, pitch=cut.pitch))
+        cut = with_rulings(cut, self.settings.rulings)
         factor = enlarging(cut.pitch)
         known = known | {"pitch": round(cut.pitch * factor, 1)}
         samples = [] if len(found) == 1 else [self.whole(row, text, cut, found, factor, known)]
         # a line feed for each new line is more than data entry promises; where it is there, it is used
-        own = [text] if len(found) == 1 else [clean_text(part) for part in row["text"].splitlines() if part.strip()]
+        own = (
+            [text]
+            if len(found) == 1
+            else [clean_text(part) for part in typed(row, self.settings).splitlines() if part.strip()]
+        )
         for number, line in enumerate(found):
             level, part = ("line", own[number]) if len(own) == len(found) else ("part", "")
-            gray = enlarged(cut_line(cut.image, line, cut.pitch), factor)
+            gray = line_image(cut, line)
             if not lines.can_carry(gray.shape, part):
                 raise BadLine("text is longer than its image can carry")
             at = cut.on_scan(line.box)
@@ -160,9 +157,10 @@ class Page:
         """The upright page; its text is that of its fields in the form's order, a line each."""
         if not isinstance(self.registration, Registration):
             return []
-        typed = {row["field"]: clean_text(row["text"]) for row in group if not row["fault"]}
+        good = [row for row in group if not (row["fault"] or row.get("reject"))]
+        known = {row["field"]: clean_text(typed(row, self.settings)) for row in good}
         fields = [field for field in self.registration.template.fields if field.kind == "text"]
-        texts = [typed[field.name] for field in fields if typed.get(field.name)]
+        texts = [known[field.name] for field in fields if known.get(field.name)]
         boxes = {}
         for field in fields:
             place = corners(field.box) @ self.upright.from_template[:2, :2].T + self.upright.from_template[:2, 2]

@@ -38,11 +38,14 @@ class Settings:
     rulings: str = "keep"  # or remove, from the stored image
     pages: bool = False  # whether a certificate's whole page is stored too
     years: str = ""  # a rule for the splits in place of the shares: train=-2018,dev=2019,test=2020-
+    crossed: tuple[str, ...] = ()  # what the source writes for crossed-out pieces, and for illegible ones
+    illegible: tuple[str, ...] = ()
     share: tuple[str, ...] = ()  # of certificate, image, writer: what two splits may have in common
 
     def __post_init__(self):
         # one way to write what is the same, and what comes back from JSON
-        object.__setattr__(self, "share", tuple(sorted({*self.share})))
+        for name in ("share", "crossed", "illegible"):
+            object.__setattr__(self, name, tuple(sorted({*getattr(self, name)})))
         object.__setattr__(self, "shares", {name: float(share) for name, share in self.shares.items()})
         wrong = [name for name in self.shares if name not in SPLITS]
         if wrong or not self.shares or abs(sum(self.shares.values()) - 1) > 1e-6 or min(self.shares.values()) < 0:
@@ -55,6 +58,8 @@ class Settings:
             raise ValueError(f"a row of the source is a line or a field, not {self.unit}")
         if self.rulings not in ("keep", "remove"):
             raise ValueError(f"rulings are something to keep or to remove, not {self.rulings}")
+        if not all(mark.strip("* ") for mark in (*self.crossed, *self.illegible)):
+            raise ValueError("a mark of crossed-out or illegible pieces that stands for any text")
         if not {*self.share} <= {*SHARED}:
             raise ValueError(f"splits may share {', '.join(SHARED)}, not {', '.join({*self.share} - {*SHARED})}")
         if self.years:

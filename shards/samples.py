@@ -9,13 +9,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from htr.alphabet import with_tokens
 from htr.certificate import LONGEST_KEY, clean_text, sample_key
 from htr.images import line as lines
 from htr.images.line import BadLine, Region
 from shards.scans import Scans
 
 # columns of the plan that a sample's JSON does not copy as they are
-NOT_META = ("row", "image", "page", "text", "polygon", "baseline", "box", "fault")
+NOT_META = ("row", "image", "page", "text", "polygon", "baseline", "box", "fault", "reject")
+LONGEST_REASON = 80  # characters; a longer cell is no reason that could be counted
 LEVELS = {
     "line": "a line with its own text",
     "field": "a whole field with the text of its lines",
@@ -65,20 +67,33 @@ def make_samples(
             yield row, str(reason)
 
 
-def check(row: dict) -> str:
+def typed(row: dict, settings) -> str:
+    """The row's text as it was typed, line feeds kept, with tokens for crossed-out and illegible pieces."""
+    return with_tokens(row["text"] or "", settings.crossed, settings.illegible)
+
+
+def check(row: dict, settings) -> str:
     """-> the row's text. Raises BadLine for what is wrong before an image is opened."""
     if row["fault"]:
         raise BadLine(row["fault"])
+    if row.get("reject"):
+        raise BadLine(given_reason(row["reject"]))
     if len(sample_key(row["certificate"], row["field"], row["line"])) > LONGEST_KEY:
         raise BadLine("certificate, field and line make too long a name")
-    text = clean_text(row["text"])
+    text = clean_text(typed(row, settings))
     if not text.isprintable():  # a reader would learn to write marks that nobody sees, or that turn a terminal's text
         raise BadLine("text holds a control character")
     return text
 
 
+def given_reason(cell: str) -> str:
+    """Why the source itself says that a row is no good: its column `reject`, where there is one."""
+    reason = clean_text(cell)
+    return reason if reason.isprintable() and 0 < len(reason) <= LONGEST_REASON else "rejected by the source"
+
+
 def line_sample(row: dict, scans: Scans, settings) -> Sample:
-    text = check(row)
+    text = check(row, settings)
     if not text:
         raise BadLine("no text")
     region = Region.parse(row["box"], row["polygon"], row["baseline"])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from htr.alphabet import Alphabet, name
+from htr.alphabet import CROSSED, ILLEGIBLE, Alphabet, name, with_tokens
 
 
 @given(st.text("abc éàç'", max_size=30))
@@ -39,3 +39,11 @@ def test_a_message_names_eight_characters_at_most():
 def test_no_characters():
     with pytest.raises(ValueError, match="no text to learn from"):
         Alphabet("")
+
+
+def test_crossed_out_and_illegible_pieces_are_one_character_each():
+    marks = ("[raturé]", "[raturé: *]"), ("[ill.]", "???")
+    text = with_tokens("AVC [raturé: choc (sept)] ischémique [ill.] ??? [raturé]", *marks)
+    assert text == f"AVC {CROSSED} ischémique {ILLEGIBLE} {ILLEGIBLE} {CROSSED}"
+    assert with_tokens("AVC [ill]", *marks) == "AVC [ill]" and with_tokens("a [x]", (), ()) == "a [x]"
+    assert len(CROSSED) == len(ILLEGIBLE) == 1 and CROSSED.isprintable() and ILLEGIBLE.isprintable()
