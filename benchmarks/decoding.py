@@ -78,7 +78,7 @@ def read_run(run: Path, dataset: Path | None, split: str, lines: int) -> tuple[A
         plan = in_order(samples.columns["width"] * HEIGHT // samples.columns["height"], 16)
         with torch.inference_mode():
             for batch in batches(samples, plan, 0, 1, HEIGHT):
-                log_probs, lengths = reader.model(batch.images.float() / 255, batch.widths)
+                _, lengths, log_probs = reader.model.frames(batch.images.float() / 255, batch.widths)
                 outputs = zip(batch.texts, log_probs.numpy(), lengths.tolist(), strict=True)
                 found += [(text, line[:length].copy()) for text, line, length in outputs]
         return found

@@ -1,13 +1,17 @@
-"""A reader: a model with its alphabet, loaded from a folder of two small files.
+"""A reader: a model with its alphabet, loaded from a folder of two small files, and a way of decoding.
 
-reader = Reader.load("runs/ctc/model")
-for reading in reader.read(images):        # gray (H, W) uint8, any size
+reader = Reader.load("runs/ctc/model")                                     # greedy
+reader = Reader.load("runs/ctc/model", decoding="runs/ctc/decoding")       # a beam search, after python -m jobs tune
+for reading in reader.read(images):                                        # gray (H, W) uint8, any size
     print(reading.text, reading.confidence)
+for word in reader.read(images, boxes=True)[0].words:
+    print(word.text, word.left, word.right, word.confidence)               # px of the image given
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +21,9 @@ from safetensors.torch import save
 from torch import nn
 
 from htr.alphabet import Alphabet
+from htr.decoding import Frames, Reading
+from htr.decoding.align import Alignment, Box, align_many, character_boxes, word_boxes
+from htr.decoding.decoder import Beam, Greedy
 from htr.images.line import to_ink
 from htr.models import create
 from htr.models.encoder import HEIGHT
@@ -27,16 +34,33 @@ FORMAT = 1
 @dataclass(frozen=True)
 class Text:
     text: str
-    confidence: float  # the model's own mean probability of the symbols, not yet calibrated
+    confidence: float  # 0 to 1, one of the signals' making and not calibrated
+    signals: dict[str, float] = field(default_factory=dict)  # see htr/decoding/signals.py
+    words: list[Box] = field(
+        default_factory=list
+    )  # with boxes=True; none where a text needs more frames than there are
+    characters: list[Box] = field(default_factory=list)  # the same
 
 
 class Reader:
-    def __init__(self, model: nn.Module, alphabet: Alphabet, config: dict):
+    """`decoder` (default: greedy) is what turns the model's frames into texts; `delay`, in px of what the model sees,
+    is how far right of the writing its peaks are (align.measure_delay): the decoding's, else config.json's, else 0.
+    """
+
+    def __init__(self, model: nn.Module, alphabet: Alphabet, config: dict, decoder: Greedy | Beam | None = None):
         self.model, self.alphabet, self.config = model, alphabet, config
+        self.decoder = decoder or Greedy(alphabet)
+        self.delay = decoder.delay if isinstance(decoder, Beam) else float(config.get("delay", 0.0))
 
     @classmethod
-    def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> "Reader":
-        """Raises ValueError when the folder holds no model, or one that is damaged or of a newer format."""
+    def load(
+        cls, folder: str | Path, device: str | torch.device = "cpu", decoding: str | Path | None = None
+    ) -> "Reader":
+        """`decoding`: a folder that `python -m jobs tune` wrote for this model; None: greedy.
+
+        Raises ValueError when a folder holds no model or no decoding, or one that is damaged, of a newer format, or
+        was tuned for another model.
+        """
         folder = Path(folder)
         try:
             config = json.loads((folder / "config.json").read_text())
@@ -51,10 +75,23 @@ class Reader:
             raise ValueError(f"{folder}: no model here (config.json and weights.safetensors are needed)") from None
         except Exception as error:  # safetensors, json and torch each raise their own kinds
             raise ValueError(f"{folder}: not a model that can be read ({type(error).__name__}: {error})") from None
-        return cls(model.to(device).eval(), alphabet, config)
+        decoder = Beam.load(decoding, alphabet, weights_of(folder)) if decoding else None
+        return cls(model.to(device).eval(), alphabet, config, decoder)
 
-    def read(self, images: Sequence[np.ndarray], batch: int = 16) -> list[Text]:
-        """Gray line images (H, W) uint8 -> their texts, in the same order."""
+    def read(
+        self,
+        images: Sequence[np.ndarray],
+        batch: int = 16,
+        fields: Sequence[str | None] | None = None,
+        boxes: bool = False,
+    ) -> list[Text]:
+        """Gray line images (H, W) uint8 -> their texts, in the same order.
+
+        `fields` says of what field of the form each is, for its language model. `boxes` adds those of words and
+        characters, in px of the image given.
+        """
+        if fields is not None and len(fields) != len(images):
+            raise ValueError(f"{len(images)} images and {len(fields)} fields: give one field an image, or None")
         inks = [to_ink(image, HEIGHT) for image in images]
         order = sorted(range(len(inks)), key=lambda i: inks[i].shape[1])
         texts: dict[int, Text] = {}
@@ -64,20 +101,59 @@ class Reader:
             for row, i in zip(padded, part, strict=True):
                 row[0, :, : inks[i].shape[1]] = inks[i]
             widths = torch.tensor([inks[i].shape[1] for i in part])
-            texts.update(zip(part, self.read_batch(torch.from_numpy(padded), widths), strict=True))
+            frames = self.frames(torch.from_numpy(padded), widths)
+            readings = self.decode(frames, [fields[i] for i in part] if fields is not None else None)
+            found = [self.text(reading) for reading in readings]
+            if boxes:
+                log_probs, symbols = frames.log_probs.float().cpu().numpy(), [reading.symbols for reading in readings]
+                alignments = align_many(log_probs, symbols, frames.lengths.tolist())
+                shapes, seen = [images[i].shape for i in part], [inks[i] for i in part]
+                found = list(map(self.with_boxes, found, readings, alignments, shapes, seen))
+            texts.update(zip(part, found, strict=True))
         return [texts[i] for i in range(len(inks))]
 
-    def read_batch(self, images: torch.Tensor, widths: torch.Tensor) -> list[Text]:
-        """(N, 1, HEIGHT, W) uint8 ink and (N,) widths, as the stream gives them -> N texts."""
+    def read_batch(
+        self, images: torch.Tensor, widths: torch.Tensor, fields: Sequence[str | None] | None = None
+    ) -> list[Text]:
+        """(N, 1, HEIGHT, W) uint8 ink and (N,) widths, as the stream gives them -> N texts, without boxes."""
+        return [self.text(reading) for reading in self.decode(self.frames(images, widths), fields)]
+
+    def frames(self, images: torch.Tensor, widths: torch.Tensor) -> Frames:
+        """(N, 1, HEIGHT, W) uint8 ink and (N,) widths -> what the model makes of them, on its device."""
         device = next(self.model.parameters()).device
-        readings = self.model.read(images.to(device).float() / 255, widths.to(device))
-        return [Text(self.alphabet.decode(reading.symbols), reading.confidence) for reading in readings]
+        with torch.no_grad():
+            return self.model.frames(images.to(device).float() / 255, widths.to(device))
+
+    def decode(self, frames: Frames, fields: Sequence[str | None] | None = None) -> list[Reading]:
+        with torch.no_grad():
+            return self.decoder.decode(self.model, frames, fields)
+
+    def text(self, reading: Reading) -> Text:
+        return Text(self.alphabet.decode(reading.symbols), reading.confidence, reading.signals)
+
+    def with_boxes(
+        self, text: Text, reading: Reading, alignment: Alignment | None, shape: tuple[int, int], ink: np.ndarray
+    ) -> Text:
+        if alignment is None:
+            return text
+        words = word_boxes(alignment, text.text, shape, ink, self.delay)
+        if reading.words is not None:
+            words = [replace(box, confidence=value) for box, value in zip(words, reading.words, strict=True)]
+        return replace(text, words=words, characters=character_boxes(alignment, text.text, shape, self.delay))
 
 
-def files_of(model: nn.Module, alphabet: Alphabet, name: str, size: str, step: int) -> dict[str, bytes]:
-    """The files of a model's folder, by name: what `Reader.load` reads."""
+def weights_of(folder: Path) -> str:
+    """The SHA-256 of a model's weights: what a decoding is tuned for, and an evaluation is of."""
+    return hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()[:16]
+
+
+def files_of(
+    model: nn.Module, alphabet: Alphabet, name: str, size: str, step: int, writes: str | None = None
+) -> dict[str, bytes]:
+    """The files of a model's folder, by name: what `Reader.load` reads. `writes`: the column of its texts."""
     weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     config = {"format": FORMAT, "model": name, "size": size, "alphabet": alphabet.characters}
+    config["writes"] = writes or "as written"
     return {
         # the step goes with the weights: the two files are replaced one after the other
         "weights.safetensors": save(weights, {"step": str(step)}),

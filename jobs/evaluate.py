@@ -5,19 +5,19 @@
 Tasks own shards by number; each shard becomes one part, a Parquet file with a row a line, written once. The task that
 ends last merges the parts into metrics.json. A second run does only what is missing. Padding and batches are a
 function of the shard alone, so the result does not depend on the number of tasks.
+
+`--decode beam` reads with what `python -m jobs tune` left in RUN/decoding. metrics.json has 95 % intervals over writers
+(certificates where no writer is known) and how many words unseen in training were misread; timing.json how fast it was;
+a part's rows the signals that a confidence is made of, signal_NAME.
 """
 
 import argparse
 import hashlib
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 from jobs.show import Progress, say
 from jobs.work import share_of_work
-
-WITHOUT_SLICES = ("key", "certificate", "writer", "line", "image", "shard", "split")
-MOST_SLICES = 100  # of one column; more is not a slice but a name
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +26,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--run", type=Path, required=True, help="the run whose model/ reads")
     add("--split", default="val")
     add("--where", action="append", default=[], metavar="COLUMN=VALUE", help="these samples only; repeatable")
-    add("--name", help="of the evaluation (default: the split, the model's step, and --where)")
+    add("--decode", choices=["greedy", "beam"], default="greedy", help="beam: with RUN/decoding, which tune makes")
+    add("--abbreviations", type=Path, metavar="TABLE", help="abbreviation,expansion: either way of writing is right")
+    add("--name", help="of the evaluation (default: the split, the model's step, the decoding, and --where)")
+    add("--against", type=Path, metavar="EVALUATION", help="compare with another evaluation's folder, line by line")
     add("--batch", type=int, default=16, help="lines read at once")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add("--amp", choices=["auto", "off", "bf16", "fp16"], default="auto")
@@ -35,33 +38,42 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     import torch
 
-    from htr.reader import Reader
-    from jobs.experiment import read_json
+    from htr.reader import Reader, weights_of
+    from htr.references import References
+    from jobs.metrics import merge, paired, part, speed
     from jobs.place import Place, take_device
-    from jobs.train import autocast, parse_where
+    from jobs.step import autocast
+    from jobs.texts import config_of
+    from jobs.train import parse_where
     from shards import files
     from shards.index import read_index
     from shards.stream import Samples
 
-    if args.dataset is None:
-        config = read_json(args.run / "config.json")
-        if config is None:
-            raise ValueError(f"{args.run}: not a run folder (no config.json)")
-        args.dataset = Path(config["folder"])
+    config = config_of(args.run)
+    args.dataset = args.dataset or Path(config["folder"])
     index = read_index(args.dataset)
     device = take_device(Place.find(), args.device)
-    reader = Reader.load(args.run / "model", device)
+    decoding = args.run / "decoding" if args.decode == "beam" else None
+    reader = Reader.load(args.run / "model", device, decoding)
     missing = reader.alphabet.missing(index.alphabet.characters)
     if missing:
         from htr.alphabet import name
 
-        raise ValueError(f"{args.dataset} has another alphabet than {args.run}, which can't write {name(missing)}")
-    table = index.samples(args.split, parse_where(args.where))
+        say(f"evaluate: {args.run} can't write {name(missing)}: each one in a text is an error")
+    where = parse_where(args.where)
+    if set(where.get("level", ())) - {"line", "blank"}:
+        raise ValueError("--where level: evaluate reads lines: level=line, level=blank or both")
+    table = index.samples(args.split, where)
 
     # ---------------------------------------------------------------- the evaluation's folder, the same for all tasks
-    weights = (args.run / "model" / "weights.safetensors").read_bytes()
     asked = {"dataset": index.fingerprint, "split": args.split, "where": sorted(args.where), "batch": args.batch}
-    asked |= {"weights": hashlib.sha256(weights).hexdigest()[:16], "step": reader.config["step"], "amp": args.amp}
+    asked |= {"weights": weights_of(args.run / "model"), "step": reader.config["step"], "amp": args.amp}
+    asked |= {"decode": args.decode}
+    if args.abbreviations:
+        asked |= {"abbreviations": files.sha256(args.abbreviations)[:16]}
+    references = References.load(args.abbreviations) if args.abbreviations else None
+    if decoding:  # its weights.json holds the hashes of its other files
+        asked |= {"decoding": hashlib.sha256((decoding / "weights.json").read_bytes()).hexdigest()[:16]}
     folder = args.run / "evaluation" / (args.name or default_name(args, reader.config["step"]))
     (folder / "parts").mkdir(parents=True, exist_ok=True)
     note = files.temporary(folder / "evaluation.json")
@@ -84,7 +96,8 @@ def main(args: argparse.Namespace) -> int:
     with Progress("evaluate", len(todo), "shards") as progress, torch.no_grad(), mixed():
         for shard in todo:
             rows = table.filter(pc.equal(table["shard"], shard))
-            read_shard(Samples(index.folder, rows), rows, reader, args.batch, part(folder, shard))
+            samples = Samples(index.folder, rows, config.get("text"))
+            read_shard(samples, rows, reader, references, args.batch, folder, shard)
             progress.advance()
 
     # ---------------------------------------------------------------- the last one merges
@@ -92,88 +105,87 @@ def main(args: argparse.Namespace) -> int:
     if left:
         say(f"evaluate: this task is done; {len(left)} of {len(shards)} shards are others'")
         return 0
-    metrics = merge(folder, shards, asked)
+    metrics, timing = merge(folder, shards, asked, known_words(config)), speed(folder, shards)
     say(f"evaluate: {folder / 'metrics.json'}")
-    print(f"{args.run.name} on {args.split}: CER {100 * metrics['cer']:.2f} %, WER {100 * metrics['wer']:.2f} %, "
-          f"{metrics['lines']} lines")  # fmt: skip
+    if timing:
+        cores = " or ".join(map(str, timing["cores"]))
+        say(f"evaluate: {timing['lines_per_s']:.1f} lines/s a task of {cores} cores, "
+            f"{timing['decoding_lines_per_s']:.0f} of the decoding alone")  # fmt: skip
+    within = metrics["interval"]["cer"]
+    about = f" ({100 * within[0]:.2f} to {100 * within[1]:.2f})" if within else ""
+    cer, wer = ("-" if metrics[name] is None else f"{100 * metrics[name]:.2f} %" for name in ("cer", "wer"))
+    print(f"{args.run.name} on {args.split}, {args.decode}: CER {cer}{about}, WER {wer}, {metrics['lines']} lines")
+    if metrics["unseen"] and metrics["unseen"]["words"]:
+        words, rate = metrics["unseen"]["words"], metrics["unseen"]["rate"]
+        print(f"words unseen in training: {words}, misread {100 * rate:.1f} %")
+    if args.against:
+        found = paired(folder, args.against)
+        path = folder / f"against-{args.against.resolve().parents[1].name}-{args.against.resolve().name}.json"
+        files.replace(path, files.to_json(found | {"against": str(args.against)}))
+        low, high = ("?" if bound is None else f"{100 * bound:+.2f}" for bound in (found["low"], found["high"]))
+        print(f"CER less that of {args.against}: {100 * found['difference']:+.2f} points ({low} to {high}), "
+              f"{found['lines']} lines of {found['groups']} writers or certificates")  # fmt: skip
     return 0
 
 
 def default_name(args: argparse.Namespace, step: int) -> str:
     where = "".join(f"-{pair}" for pair in sorted(args.where))
-    return f"{args.split}-{step:06d}{where}".replace("/", "~")
+    beam = "-beam" if args.decode == "beam" else ""
+    return f"{args.split}-{step:06d}{beam}{where}".replace("/", "~")
 
 
-def part(folder: Path, shard: str) -> Path:
-    return folder / "parts" / f"{shard}.parquet"
+def known_words(config: dict) -> set[str] | None:
+    """The words of the texts that the run was trained on; None where that data set has gone."""
+    from htr.scoring.words import words_in
+    from jobs.texts import texts_of, trained_on
+
+    try:
+        sets = trained_on(config)
+    except ValueError as error:
+        say(f"evaluate: words unseen in training are left out of metrics.json ({error})")
+        return None
+    return words_in(text for index, table in sets for text in texts_of(index, table, config.get("text")))
 
 
-def read_shard(samples, rows, reader, batch: int, path: Path) -> None:
+def read_shard(samples, rows, reader, references, batch: int, folder: Path, shard: str) -> None:
     """Read the shard's lines and commit its part: a row a line, in the order of the shard."""
     import os
+    import time
 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from htr.models.encoder import HEIGHT
-    from htr.scoring.errors import compare
+    from jobs.metrics import judge, part
     from shards import files
     from shards.stream import batches, in_order
 
+    began, decoding = time.monotonic(), 0.0
     results: dict[int, dict] = {}
-    plan = in_order(samples.columns["width"] * HEIGHT // samples.columns["height"], batch)
-    threads = len(os.sched_getaffinity(0))
-    for piece in batches(samples, plan, 0, 1, HEIGHT, threads):
-        readings = reader.read_batch(piece.images, piece.widths)
-        for row, text, reading in zip(piece.rows, piece.texts, readings, strict=True):
-            counted = asdict(compare(text, reading.text))
-            counted.pop("lines")
-            results[row] = {"reference": text, "hypothesis": reading.text, "confidence": reading.confidence, **counted}
+    plan = in_order(samples.widths(HEIGHT), batch)
+    cores = len(os.sched_getaffinity(0))
+    fields = rows["field"].to_pylist() if "field" in rows.column_names else None
+    for piece in batches(samples, plan, 0, 1, HEIGHT, cores):
+        frames = reader.frames(piece.images, piece.widths)
+        waited = time.monotonic()
+        readings = reader.decode(frames, [fields[row] for row in piece.rows] if fields else None)
+        decoding += time.monotonic() - waited
+        for row, reference, text in zip(piece.rows, piece.texts, map(reader.text, readings), strict=True):
+            results[row] = {"reference": reference, "hypothesis": text.text, "confidence": text.confidence}
+            results[row] |= {f"signal_{name}": value for name, value in text.signals.items()}
+            results[row] |= judge(reference, text.text, references)
     samples.close()
     table = rows.drop_columns(["offset", "size", "text_size"])
-    for name in ("reference", "hypothesis", "confidence", "characters", "edits", "words", "word_edits", "exact"):
+    for name in results[0]:
         table = table.append_column(name, pa.array([results[row][name] for row in range(len(samples))]))
+    note = {"lines": len(samples), "seconds": time.monotonic() - began, "decoding": decoding, "cores": cores}
+    (folder / "timing").mkdir(exist_ok=True)
+    files.replace(folder / "timing" / f"{shard}.json", files.to_json(note))
+    path = part(folder, shard)
     attempt = files.temporary(path)
     try:
         pq.write_table(table, attempt, compression="zstd")
-        with open(attempt, "rb") as file:
-            os.fsync(file.fileno())
+        files.sync(attempt)
         files.commit(attempt, path)
     finally:
         attempt.unlink(missing_ok=True)
-
-
-def merge(folder: Path, shards: list[str], asked: dict) -> dict:
-    """metrics.json from all parts; written by any task that finds them whole, always the same."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from shards import files
-
-    table = pa.concat_tables([pq.read_table(part(folder, shard)) for shard in shards])
-    keys = table["key"].to_pylist()
-    if len(set(keys)) != len(keys):
-        raise ValueError(f"{folder}: {len(keys) - len(set(keys))} lines were read twice: remove the folder")
-    counted = ("characters", "edits", "words", "word_edits", "exact")
-    slices = {}
-    for name in table.column_names:
-        if name in WITHOUT_SLICES or table.schema.field(name).type != pa.string():
-            continue
-        groups = table.group_by(name).aggregate([(column, "sum") for column in counted] + [("key", "count")])
-        if name not in ("reference", "hypothesis") and 1 < groups.num_rows <= MOST_SLICES:
-            rows = sorted(groups.to_pylist(), key=lambda row: row[name])
-            slices[name] = {row[name]: rates({c: row[f"{c}_sum"] for c in counted}, row["key_count"]) for row in rows}
-    sums = {column: sum(table[column].to_pylist()) for column in counted}
-    metrics = {**asked, **rates(sums, len(keys)), "by": slices}
-    files.replace(folder / "metrics.json", files.to_json(metrics))
-    return metrics
-
-
-def rates(sums: dict[str, int], lines: int) -> dict:
-    return {
-        "lines": lines,
-        **sums,
-        "cer": sums["edits"] / sums["characters"],
-        "wer": sums["word_edits"] / max(sums["words"], 1),
-        "line_accuracy": sums["exact"] / lines,
-    }

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from htr.decoding.align import align, align_many, character_boxes, frames_needed, measure_delay, word_boxes
+from htr.models.encoder import HEIGHT
 
 
 def random_lines(frames: int, symbols: int, seed: int) -> np.ndarray:
@@ -80,39 +81,39 @@ def test_a_wrong_text_has_a_lower_margin():
 
 
 def test_boxes_are_in_pixels_of_the_stored_image():
-    # at height 64 a frame is 4 px; the stored image is twice as large
+    # at the height of the model a frame is 4 px; the stored image is twice as large
     alignment = align(peaks([0, 1, 0, 0, 2, 2, 0, 0, 3, 0, 4, 0]), [1, 2, 3, 4])
-    boxes = character_boxes(alignment, "ab c", (128, 96))
+    boxes = character_boxes(alignment, "ab c", (2 * HEIGHT, 96))
     assert [box.text for box in boxes] == ["a", "b", " ", "c"]
     assert [box.right for box in boxes[:-1]] == [box.left for box in boxes[1:]] == [24.0, 56.0, 76.0]
     assert boxes[0].left == 0 and 88 < boxes[-1].right <= 96
-    words = word_boxes(alignment, "ab c", (128, 96))
+    words = word_boxes(alignment, "ab c", (2 * HEIGHT, 96))
     assert [(word.text, word.left, word.right) for word in words] == [("ab", 0.0, 56.0), ("c", 76.0, boxes[-1].right)]
     assert math.exp(words[0].log_prob) == pytest.approx(0.95)
 
 
 def test_word_edges_move_to_the_ink():
     alignment = align(peaks([0, 1, 0, 0, 2, 2, 0, 0, 3, 0, 4, 0]), [1, 2, 3, 4])
-    ink = np.zeros((64, 48), np.uint8)
+    ink = np.zeros((HEIGHT, 48), np.uint8)
     ink[30, 3:27] = ink[40, 36:45] = 200
-    words = word_boxes(alignment, "ab c", (128, 96), ink)
+    words = word_boxes(alignment, "ab c", (2 * HEIGHT, 96), ink)
     assert [(word.left, word.right) for word in words] == [(6, 54), (72, 90)]
-    assert word_boxes(alignment, "ab c", (128, 96), ink * 0) == word_boxes(alignment, "ab c", (128, 96))
+    assert word_boxes(alignment, "ab c", (2 * HEIGHT, 96), ink * 0) == word_boxes(alignment, "ab c", (2 * HEIGHT, 96))
 
 
 def test_strokes_belong_to_the_word_that_has_most_of_them():
     alignment = align(peaks([0, 1, 0, 0, 0, 2, 0, 0, 0, 0, 3, 0]), [1, 2, 3])  # the space's peak is at 22 px
-    ink = np.zeros((64, 48), np.uint8)
+    ink = np.zeros((HEIGHT, 48), np.uint8)
     ink[10:20, 4:16] = ink[40:50, 30:44] = 255
     ink[45, 19:30] = 255  # the second word begins with a long tail
-    assert [(w.left, w.right) for w in word_boxes(alignment, "a b", (64, 48), ink)] == [(4, 16), (19, 44)]
+    assert [(w.left, w.right) for w in word_boxes(alignment, "a b", (HEIGHT, 48), ink)] == [(4, 16), (19, 44)]
     ink[45, 4:30] = 255
     ink[20:46, 4:8] = 255  # and now is joined to the first one
-    (_, right), (left, end) = [(w.left, w.right) for w in word_boxes(alignment, "a b", (64, 48), ink)]
+    (_, right), (left, end) = [(w.left, w.right) for w in word_boxes(alignment, "a b", (HEIGHT, 48), ink)]
     assert 16 < right <= left < 30 and end == 44
-    ruled = np.zeros((64, 48), np.uint8)
-    ruled[60] = 255
-    (first, right), (left, end) = [(w.left, w.right) for w in word_boxes(alignment, "a b", (64, 48), ruled)]
+    ruled = np.zeros((HEIGHT, 48), np.uint8)
+    ruled[HEIGHT - 4] = 255
+    (first, right), (left, end) = [(w.left, w.right) for w in word_boxes(alignment, "a b", (HEIGHT, 48), ruled)]
     assert (first, end) == (0, 48) and right == left
 
 
@@ -120,7 +121,7 @@ def test_a_model_that_is_late_is_found_out():
     rng = np.random.default_rng(0)
     alignments, texts, inks = [], [], []
     for _ in range(20):
-        path, ink = [0] * 60, np.full((64, 240), 90, np.uint8)
+        path, ink = [0] * 60, np.full((HEIGHT, 240), 90, np.uint8)
         for k, at in enumerate(sorted(rng.choice(np.arange(2, 18), 3, replace=False) * 3)):
             path[at + 3] = k + 1  # three frames, 12 px, late
             if k == 1:
@@ -130,14 +131,14 @@ def test_a_model_that_is_late_is_found_out():
         inks.append(ink)
     delay = measure_delay(alignments, texts, inks)
     assert abs(delay - 12) <= 2
-    late, plain = (character_boxes(alignments[0], "a b", (128, 480), d) for d in (delay, 0.0))
+    late, plain = (character_boxes(alignments[0], "a b", (2 * HEIGHT, 480), d) for d in (delay, 0.0))
     assert late[1].left == plain[1].left - 2 * delay
     assert measure_delay(alignments, ["abc"] * 20, inks) == measure_delay([], [], []) == 0.0
 
 
 def test_texts_without_words():
     blank = align(peaks([0, 0, 0]), [])
-    assert character_boxes(blank, "", (64, 12)) == word_boxes(blank, "", (64, 12)) == []
-    assert word_boxes(align(peaks([0, 1, 0]), [1]), " ", (64, 12)) == []
+    assert character_boxes(blank, "", (HEIGHT, 12)) == word_boxes(blank, "", (HEIGHT, 12)) == []
+    assert word_boxes(align(peaks([0, 1, 0]), [1]), " ", (HEIGHT, 12)) == []
     with pytest.raises(ValueError, match="a text of 2"):
-        character_boxes(blank, "ab", (64, 12))
+        character_boxes(blank, "ab", (HEIGHT, 12))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from htr.alphabet import Alphabet
-from htr.decoding.beam import BeamSearch, Hypothesis, Limits, Weights, signals, tune
+from htr.decoding.beam import BeamSearch, Limits, Searches, Weights, tune
 from htr.decoding.greedy import greedy
 from htr.decoding.language import Mixture, train_language_model
 
@@ -129,21 +129,6 @@ def test_what_cannot_be_searched_is_an_error():
         BeamSearch(ALPHABET).search(np.full((3, 4), np.nan))
 
 
-def test_signals_say_where_the_n_best_differ():
-    def hypothesis(text: str, score: float) -> Hypothesis:
-        return Hypothesis([1] * len(text), text, score, -2.0, 0.0, 0)
-
-    sure = signals([hypothesis("avc massif", 0.0)])
-    assert (sure.posterior, sure.least_word) == (1.0, 1.0) and sure.likelihood == pytest.approx(math.exp(-0.2))
-    torn = signals([hypothesis("avc massif", math.log(0.6)), hypothesis("ave massif", math.log(0.4))])
-    assert torn.posterior == pytest.approx(0.6) and torn.least_word == pytest.approx(0.6)
-    kinds = signals([hypothesis("a b", 0.0), hypothesis("a c", 0.0), hypothesis("a b c", 0.0)])
-    assert kinds.least_word == pytest.approx(2 / 3)
-    assert signals([hypothesis("", 0.0)]).least_word == 1.0
-    with pytest.raises(ValueError):
-        signals([])
-
-
 def test_tuning_finds_weights_that_are_not_worse():
     texts = ["ab ab", "abab", "a ab", "ab ba"] * 3
     language = train_language_model(texts, 3, ALPHABET.characters)
@@ -159,3 +144,15 @@ def test_tuning_finds_weights_that_are_not_worse():
     plain = tune(lines, texts, ALPHABET, None)[1]
     assert cer <= plain and weights.alpha > 0
     assert tune(lines, texts, ALPHABET, language, ["ab"]) == (weights, cer)
+
+
+def test_tuning_searches_every_line_with_the_language_of_its_field():
+    languages = {field: train_language_model([text] * 9, 2, ALPHABET.characters) for field, text in
+                 (("", "a"), ("Ia", "b"))}  # fmt: skip
+    open_to_both = np.log(np.array([[0.02, 0.01, 0.49, 0.48]]))
+    fields, references, tried = ["Ia", "II", None], ["b", "a", "a"], []
+    weights, cer = tune([open_to_both] * 3, references, ALPHABET, languages, fields=fields, after=tried.append)
+    assert cer == 0 and weights.alpha > 0 and min(tried) == 0 and max(tried) > 0
+    searches = Searches(ALPHABET, languages, (), weights)
+    assert [searches.of(field).search(open_to_both)[0].text for field in fields] == references
+    assert searches.of("II") is searches.of(None) is not searches.of("Ia")

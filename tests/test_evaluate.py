@@ -1,14 +1,20 @@
 """Evaluation: every line once, the same result whatever the tasks, and what it refuses."""
 
+import argparse
 import json
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from htr.scoring.errors import Errors, compare
+from htr.scoring.words import unseen, words_in
+from jobs import tune
 from jobs.__main__ import main
+from jobs.metrics import paired, rates
 
 
 @pytest.fixture(scope="module")
@@ -17,10 +23,14 @@ def run(dataset, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "ctc"
     options = ["--size", "tiny", "--steps", "3", "--batch", "8", "--device", "cpu"]
     assert main(["train", str(dataset.folder), "--run", str(folder), *options]) == 0
+    parser = argparse.ArgumentParser()
+    tune.arguments(parser)
+    assert tune.main(parser.parse_args(["--run", str(folder), "--most", "4", "--device", "cpu"])) == 0
     return folder
 
 
-def evaluate(run: Path, name: str, *options: str) -> int:
+def evaluate(run: Path, name: str, *options: object) -> int:
+    options = map(str, options)
     return main(["evaluate", "--run", str(run), "--split", "train", "--device", "cpu", "--name", name, *options])
 
 
@@ -45,6 +55,9 @@ def test_result_does_not_depend_on_the_tasks(run: Path, dataset, monkeypatch, ca
     assert sorted(row["key"] for row in rows) == sorted(dataset.samples("train")["key"].to_pylist())
     total = sum((compare(row["reference"], row["hypothesis"]) for row in rows), Errors())
     metrics = json.loads((one / "metrics.json").read_text())
+    timing = json.loads((one / "timing.json").read_text())  # beside them, since no two runs are as fast
+    assert timing["lines"] == total.lines and 0 < timing["lines_per_s"] < timing["decoding_lines_per_s"]
+    assert len(timing["cores"]) == 1
     assert (metrics["lines"], metrics["cer"], metrics["wer"]) == (total.lines, total.cer, total.wer)
     assert sum(part["lines"] for part in metrics["by"]["field"].values()) == total.lines
     said = capsys.readouterr()
@@ -86,8 +99,24 @@ def test_dataset_of_another_alphabet(run: Path, dataset, tmp_path: Path, capsys)
     path = tmp_path / "other" / "index.json"
     index = json.loads(path.read_text())
     path.write_text(json.dumps(index | {"alphabet": index["alphabet"] + "\u017f"}))
-    said = fails(capsys, "evaluate", tmp_path / "other", "--run", run, "--device", "cpu")
-    assert "has another alphabet" in said and "U+017F" in said
+    assert main(["evaluate", str(tmp_path / "other"), "--run", str(run), "--device", "cpu", "--name", "other"]) == 0
+    said = capsys.readouterr().err
+    assert "can't write" in said and "(U+017F): each one in a text is an error" in said
+
+
+def test_accepted_references_are_no_errors(run: Path, tmp_path: Path):
+    """Of a table that has what was read as an expansion of what was typed, nothing is left to count."""
+    assert evaluate(run, "typed", "--split", "train") == 0
+    parts = (run / "evaluation" / "typed" / "parts").glob("*.parquet")
+    rows = [row for path in parts for row in pq.read_table(path).to_pylist()]
+    wrong = next(row for row in rows if row["edits"] and row["hypothesis"].strip())
+    table = tmp_path / "table.csv"
+    table.write_text(f"abbreviation,expansion\n\"{wrong['reference']}\",\"{wrong['hypothesis'].strip()}\"\n")
+    assert evaluate(run, "accepted", "--split", "train", "--abbreviations", str(table)) == 0
+    typed, accepted = (
+        json.loads((run / "evaluation" / name / "metrics.json").read_text()) for name in ("typed", "accepted")
+    )
+    assert accepted["edits"] < typed["edits"]
 
 
 def test_no_run_no_model_no_dataset(run: Path, tmp_path: Path, capsys):
@@ -107,3 +136,116 @@ def test_shard_cut_short(run: Path, dataset, tmp_path: Path, capsys):
     )
     assert f"{tar.name}: cut short or changed" in said
     assert not (run / "evaluation" / "cut" / "metrics.json").exists()
+
+
+# --- decoding
+
+
+def lines_of(folder: Path) -> pa.Table:
+    return pa.concat_tables([pq.read_table(path) for path in sorted((folder / "parts").iterdir())])
+
+
+def metrics_of(folder: Path) -> dict:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_greedy_and_beam_are_different_evaluations_with_signals_of_their_own(run: Path, dataset):
+    for decode in ("greedy", "beam"):
+        assert main(["evaluate", "--run", str(run), "--split", "dev", "--device", "cpu", "--decode", decode]) == 0
+    greedy, beam = run / "evaluation" / "dev-000003", run / "evaluation" / "dev-000003-beam"
+    names = {folder: {name for name in lines_of(folder).column_names if "signal_" in name} for folder in (greedy, beam)}
+    assert names[greedy] == {"signal_likelihood", "signal_greedy", "signal_least_word"}
+    assert names[beam] == names[greedy] | {"signal_margin", "signal_agreement"}
+    for folder in (greedy, beam):
+        table = lines_of(folder)
+        for name in ("confidence", *names[folder]):
+            assert 0 <= pc.min(table[name]).as_py() <= pc.max(table[name]).as_py() <= 1
+    asked = metrics_of(beam)
+    assert asked["decode"] == "beam" and len(asked["decoding"]) == 16 and metrics_of(greedy)["decode"] == "greedy"
+
+
+def test_another_decoding_is_another_question(run: Path, tmp_path: Path, capsys):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("evaluation", "checkpoints"))
+    asked = ["evaluate", "--run", copy, "--split", "dev", "--device", "cpu", "--decode", "beam", "--name", "x"]
+    assert main(list(map(str, asked))) == 0
+    path = copy / "decoding" / "weights.json"
+    note = json.loads(path.read_text())
+    path.write_text(json.dumps(note | {"delay": note["delay"] + 1}))
+    assert "was begun with another decoding" in fails(capsys, *asked)
+    path.write_text(json.dumps(note | {"model": {"weights": "0" * 16, "step": 1}}))
+    assert "tuned for other weights, those of step 1" in fails(capsys, *asked)
+    shutil.rmtree(copy / "decoding")
+    assert "run python -m jobs tune" in fails(capsys, *asked)
+
+
+# --- what the figures are
+
+
+def test_intervals_and_words_unseen_in_training(run: Path, dataset, capsys):
+    assert main(["evaluate", "--run", str(run), "--split", "dev", "--device", "cpu", "--name", "figures"]) == 0
+    folder = run / "evaluation" / "figures"
+    metrics, table = metrics_of(folder), lines_of(folder)
+    low, high = metrics["interval"]["cer"]
+    assert low <= metrics["cer"] <= high
+    assert metrics["interval"]["groups"] == len(set(table["certificate"].to_pylist())) > 1
+    train = run / "evaluation" / "train"
+    assert evaluate(run, "train") == 0
+    assert metrics_of(train)["unseen"] == {"words": 0, "missed": 0, "rate": None}  # it has seen them all
+    known = words_in(lines_of(train)["reference"].to_pylist())
+    pairs = zip(table["reference"].to_pylist(), table["hypothesis"].to_pylist(), strict=True)
+    counts = [unseen(reference, hypothesis, known) for reference, hypothesis in pairs]
+    assert metrics["unseen"]["words"] == sum(words for words, _ in counts) > 0  # each certificate has its number
+    assert metrics["unseen"]["missed"] == sum(missed for _, missed in counts)
+    assert "words unseen in training" in capsys.readouterr().out
+    assert rates(dict.fromkeys(("edits", "characters", "words", "word_edits", "exact"), 0), 2)["cer"] is None  # blanks
+
+
+def test_words_are_left_out_where_the_training_data_have_gone(run: Path, dataset, tmp_path: Path, capsys):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("evaluation", "checkpoints"))
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"folder": str(tmp_path / "gone")}))
+    asked = ["evaluate", str(dataset.folder), "--run", str(copy), "--split", "dev", "--device", "cpu", "--name", "x"]
+    assert main(asked) == 0
+    assert metrics_of(copy / "evaluation" / "x")["unseen"] is None
+    assert "words unseen in training are left out" in capsys.readouterr().err
+
+
+def test_against_another_evaluation(run: Path, dataset, capsys):
+    for name in ("one", "two"):
+        assert evaluate(run, name) == 0
+    one, two = run / "evaluation" / "one", run / "evaluation" / "two"
+    path = sorted((two / "parts").iterdir())[0]
+    table = pq.read_table(path)
+    better = pc.subtract(table["edits"], 1)
+    pq.write_table(table.set_column(table.column_names.index("edits"), "edits", better), path)
+    found = paired(one, two)
+    lines, characters = len(lines_of(one)), pc.sum(lines_of(one)["characters"]).as_py()
+    assert found["difference"] == pytest.approx(len(table) / characters) and found["lines"] == lines
+    assert found["low"] <= found["difference"] <= found["high"] and found["groups"] > 1
+    assert evaluate(run, "one", "--against", two) == 0
+    assert f"points ({100 * found['low']:+.2f} to {100 * found['high']:+.2f}), {lines} lines" in capsys.readouterr().out
+    stored = json.loads((one / "against-ctc-two.json").read_text())
+    assert stored == found | {"against": str(two)}
+
+
+def test_what_cannot_be_compared(run: Path, tmp_path: Path, capsys):
+    for name, options in (("one", ()), ("ones", ("--where", "field=Ia")), ("others", ("--where", "field=Ib"))):
+        assert evaluate(run, name, *options) == 0
+    one, ones, others = (run / "evaluation" / name for name in ("one", "ones", "others"))
+    same = paired(one, ones)
+    assert same["difference"] == same["low"] == same["high"] == 0 and same["lines"] == len(lines_of(ones))
+    with pytest.raises(ValueError, match="have no line in common"):
+        paired(ones, others)
+    shutil.copytree(one, tmp_path / "changed")
+    path = sorted((tmp_path / "changed" / "parts").iterdir())[0]
+    table = pq.read_table(path)
+    empty = pa.array([""] * len(table))
+    pq.write_table(table.set_column(table.column_names.index("reference"), "reference", empty), path)
+    with pytest.raises(ValueError, match=f"different references of {len(table)} lines"):
+        paired(one, tmp_path / "changed")
+    asked = ["evaluate", "--run", run, "--split", "train", "--device", "cpu", "--name", "one", "--against"]
+    assert "no evaluation that is whole" in fails(capsys, *asked, tmp_path / "none")
+    said = fails(capsys, "evaluate", "--run", run, "--where", "level=field", "--device", "cpu")
+    assert "level=line, level=blank or both" in said

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 from htr.decoding.language import (
     Mixture,
     load_language_models,
-    save_language_models,
+    pack_language_models,
     train_by_field,
     train_language_model,
     unshared,
@@ -90,6 +90,10 @@ def test_a_field_has_its_own_language():
         0.8 * models["Ia duration"].probs(models["Ia duration"].start())[1]
         + 0.2 * models[""].probs(models[""].start())[1]
     )
+    rows = [("Ia", text) for text in TEXTS] + [("Ib", "3 j")]
+    assert set(train_by_field(rows, 3, enough=len(TEXTS))) == {"", "Ia"} and set(train_by_field(rows, 3, enough=9)) == {
+        ""
+    }
     assert train_language_model(["x"], 7).order == 3  # a start, a character, an end
     with pytest.raises(ValueError, match="same characters"):
         Mixture([models[""], train_language_model(["x"])], [1, 1])
@@ -104,7 +108,7 @@ def test_texts_that_share_eight_words_with_held_out_ones_are_left_out():
 
 def test_a_file_holds_the_models_of_all_fields(tmp_path):
     models = train_by_field([("Ia", text) for text in TEXTS] + [("Ib", "3 j")], order=5)
-    save_language_models(models, tmp_path / "language.safetensors")
+    (tmp_path / "language.safetensors").write_bytes(pack_language_models(models))
     again = load_language_models(tmp_path / "language.safetensors")
     assert set(again) == {"", "Ia", "Ib"}
     for field, model in models.items():
@@ -115,7 +119,7 @@ def test_a_damaged_file_is_an_error(tmp_path):
     path = tmp_path / "language.safetensors"
     with pytest.raises(ValueError, match="no language model"):
         load_language_models(path)
-    save_language_models({"": train_language_model(TEXTS, 3)}, path)
+    path.write_bytes(pack_language_models({"": train_language_model(TEXTS, 3)}))
     content = path.read_bytes()
     path.write_bytes(content[:-100])
     with pytest.raises(ValueError, match="not a language model"):
@@ -128,7 +132,7 @@ def test_a_damaged_file_is_an_error(tmp_path):
     for name, array in (("offsets", [0, 9999]), ("symbols", np.full(3, 9999))):
         broken = train_language_model(TEXTS, 3)
         object.__setattr__(broken.tables[1], name, np.asarray(array))
-        save_language_models({"": broken}, path)
+        path.write_bytes(pack_language_models({"": broken}))
         with pytest.raises(ValueError, match="not a language model"):
             load_language_models(path)
 

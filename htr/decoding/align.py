@@ -5,6 +5,7 @@ max for sum), as Kürzinger et al. 2020 (CTC-Segmentation) use it to cut recordi
 transcriptions that are not what was said.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
@@ -43,6 +44,7 @@ class Box:
     left: float
     right: float
     log_prob: float  # of the character; of a word, its least certain character's
+    confidence: float  # 0 to 1, not calibrated: the probability of that; a beam search has a better one of a word
 
 
 def frames_needed(symbols: Sequence[int]) -> int:
@@ -148,7 +150,7 @@ def character_boxes(alignment: Alignment, text: str, shape: tuple[int, int], del
     cuts = np.concatenate(([min(first[0], centres[0] - step)], middle, [max(last[-1], centres[-1] + step)]))
     cuts = np.clip((cuts * FRAME - delay) * _scale(shape), 0, shape[1])
     return [
-        Box(character, float(left), float(right), float(log_prob))
+        Box(character, float(left), float(right), float(log_prob), math.exp(log_prob))
         for character, left, right, log_prob in zip(text, cuts[:-1], cuts[1:], alignment.log_probs, strict=True)
     ]
 
@@ -171,9 +173,10 @@ def word_boxes(
         cuts = _quietest(ink, gaps, [centre / scale for centre in centres])
         found = _strokes(ink, cuts)
         edges = [(a * scale, b * scale) if b > a else edge for (a, b), edge in zip(found, edges, strict=True)]
+    least = [min(characters[i].log_prob for i in span) for span in spans]
     return [
-        Box(text[span[0] : span[-1] + 1], left, right, min(characters[i].log_prob for i in span))
-        for span, (left, right) in zip(spans, edges, strict=True)
+        Box(text[span[0] : span[-1] + 1], left, right, log_prob, math.exp(log_prob))
+        for span, (left, right), log_prob in zip(spans, edges, least, strict=True)
     ]
 
 
@@ -199,7 +202,7 @@ def measure_delay(
     if not count:
         return 0.0
     smooth = np.convolve(np.pad(total, 7, mode="edge"), np.bartlett(15), "valid")
-    return float(reach - smooth.argmin())
+    return float(reach - np.flatnonzero(smooth <= smooth.min() * (1 + 1e-6)).mean())  # of an even gap, its middle
 
 
 def _scale(shape: tuple[int, int]) -> float:
@@ -230,7 +233,7 @@ def _strokes(ink: np.ndarray, cuts: np.ndarray) -> list[tuple[float, float]]:
     word, stroke = np.searchsorted(cuts, x, side="right"), labels[y, x]
     share = np.bincount(stroke * words + word, minlength=count * words).reshape(count, words)
     share = share / np.maximum(share.sum(axis=1, keepdims=True), 1)
-    much = MUCH * 2 / np.maximum((share > 0).sum(axis=1), 2)  # a ruling through all words has little in each
+    much = np.where((share > 0).sum(axis=1) > 2, 0, MUCH)  # a ruling through many words is no word's own
     word = np.where(share[stroke, word] < much[stroke], share.argmax(axis=1)[stroke], word)
     columns = [x[word == k] for k in range(words)]
     return [(float(c.min()), float(c.max() + 1)) if len(c) else (0.0, 0.0) for c in columns]

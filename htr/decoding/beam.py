@@ -9,11 +9,10 @@ a sure blank, a frame has few candidates, and both are seen to first.
 import heapq
 import math
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from rapidfuzz.distance import Levenshtein
 
 from htr.alphabet import Alphabet
 from htr.decoding.language import KEPT, LanguageModel, Mixture
@@ -27,6 +26,7 @@ class Weights:
     alpha: float = 0.7  # times the language model's log-probability
     beta: float = 0.7  # for every character: a language model alone favours short texts
     gamma: float = 0.0  # for every letter of the words that are in the lexicon
+    delta: float = 0.0  # times what a model's own decoder gives it: after the search, for the n best (decoder.py)
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,6 @@ class Hypothesis:
     ctc: float  # log-probability of the text: of all its paths that the search has kept
     language: float  # log-probability of the text and its end; 0 without a model
     known: int  # letters in words of the lexicon
-
-
-@dataclass(frozen=True)
-class Signals:
-    """How sure the n best are of the best one, each 0 to 1 and none calibrated."""
-
-    likelihood: float  # CTC's probability of the text, its geometric mean over the characters
-    posterior: float  # the text's share in the n best
-    least_word: float  # the least share of the n best that have a word of the text in its place
 
 
 class Prefix:
@@ -89,9 +80,8 @@ class BeamSearch:
         self.alphabet, self.language, self.weights, self.limits = alphabet, language, weights, limits
         self.lexicon = frozenset(unicodedata.normalize("NFC", word).lower() for word in lexicon if word.isalpha())
         self._order = [0] + [language.symbols.get(c, 0) for c in alphabet.characters] if language else []
-        self._even = np.full(len(alphabet) + 1, math.exp(weights.beta)).tolist()  # factors without a language model
         self._parts = np.array([False] + [not c.isalpha() for c in alphabet.characters])  # what ends a word
-        self._factors: dict[object, np.ndarray] = {}
+        self._factors: dict[tuple[object, int], Sequence[float]] = {}
 
     def search(self, log_probs: np.ndarray, best: int = 1) -> list[Hypothesis]:
         """(T, symbols + 1) log-probabilities with the blank at 0 -> at most `best` hypotheses, the best one first.
@@ -188,19 +178,18 @@ class BeamSearch:
 
     def _factors_of(self, state: object, text: str) -> Sequence[float]:
         """What each next symbol multiplies a prefix by, its bonuses included."""
-        if self.language is None:
-            factors = self._even
-        else:
-            factors = self._factors.get(state)
-            if factors is None:
-                if len(self._factors) >= KEPT:
-                    self._factors.clear()
-                row = self.language.probs(state)[self._order] ** self.weights.alpha * math.exp(self.weights.beta)
-                factors = self._factors[state] = row.data  # a memoryview gives plain floats, fast
         known = self._known_at_end(text)
-        if known:
-            bonus = np.where(self._parts, math.exp(self.weights.gamma * known), 1.0)
-            return (np.asarray(factors) * bonus).tolist()
+        key = state, known
+        factors = self._factors.get(key)
+        if factors is None:
+            if len(self._factors) >= KEPT:
+                self._factors.clear()
+            row = np.full(len(self.alphabet) + 1, math.exp(self.weights.beta))
+            if self.language is not None:
+                row *= self.language.probs(state)[self._order] ** self.weights.alpha
+            if known:
+                row[self._parts] *= math.exp(self.weights.gamma * known)
+            factors = self._factors[key] = row.data  # a memoryview gives plain floats, fast
         return factors
 
     def _known_at_end(self, text: str) -> int:
@@ -220,38 +209,51 @@ class BeamSearch:
         return bonus + self.weights.alpha * math.log(self.language.probs(prefix.state)[self.language.end])
 
     def _hypothesis(self, prefix: Prefix, score: float) -> Hypothesis:
-        text, symbols, node = prefix.text, [], prefix
+        text, symbols, node, bonuses = prefix.text, [], prefix, self._at_end(prefix)
         while node.parent is not None:
             symbols.append(node.symbol)
+            bonuses += math.log(node.parent.factors[node.symbol])
             node = node.parent
         words = "".join(c if c.isalpha() else " " for c in text).split() if self.lexicon else []
         known = sum(map(self._known_at_end, words))
-        language = self.language.score(text) if self.language else 0.0
-        bonuses = self.weights.alpha * language + self.weights.beta * len(symbols) + self.weights.gamma * known
+        language = 0.0
+        if self.language and self.weights.alpha:  # scoring the text once more would take a sixth of the search's time
+            language = (bonuses - self.weights.beta * len(symbols) - self.weights.gamma * known) / self.weights.alpha
+        elif self.language:
+            language = self.language.score(text)
         return Hypothesis(symbols[::-1], text, score, score - bonuses, language, known)
 
 
-def signals(hypotheses: Sequence[Hypothesis]) -> Signals:
-    """The n best of a line, n of 5 or more -> signals for a confidence. Raises ValueError for none."""
-    if not hypotheses:
-        raise ValueError("no hypotheses to take signals from")
-    best = hypotheses[0]
-    shares = np.exp([h.score - best.score for h in hypotheses])
-    shares /= shares.sum()
-    words = best.text.split()
-    agreed = np.zeros(len(words))
-    for share, hypothesis in zip(shares, hypotheses, strict=True):
-        for block in Levenshtein.opcodes(words, hypothesis.text.split()):
-            if block.tag == "equal":
-                agreed[block.src_start : block.src_end] += share
-    likelihood = math.exp(min(best.ctc, 0.0) / max(len(best.symbols), 1))
-    return Signals(likelihood, float(shares[0]), min(float(agreed.min(initial=1.0)), 1.0))
+class Searches:
+    """A search a field, made when it is first asked for: `Searches(alphabet, models by field).of("Ia")`.
+
+    "" is the general model, for every field without one of its own; no models at all: no language model.
+    """
+
+    def __init__(
+        self,
+        alphabet: Alphabet,
+        languages: Mapping[str, LanguageModel | Mixture],
+        lexicon: Iterable[str] = (),
+        weights: Weights = Weights(),
+        limits: Limits = Limits(),
+    ):
+        self.alphabet, self.languages, self.weights, self.limits = alphabet, languages, weights, limits
+        self.lexicon = frozenset(lexicon)
+        self._made: dict[str, BeamSearch] = {}
+
+    def of(self, field: str | None) -> BeamSearch:
+        name = field if field in self.languages else ""
+        if name not in self._made:
+            parts = self.alphabet, self.languages.get(name), self.lexicon, self.weights, self.limits
+            self._made[name] = BeamSearch(*parts)
+        return self._made[name]
 
 
 GRID = {
     "alpha": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.3),
-    "beta": (-0.5, 0.0, 0.5, 1.0, 1.5, 2.0),
-    "gamma": (0.0, 0.1, 0.2, 0.4),
+    "beta": (-0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0),
+    "gamma": (0.0, 0.1, 0.2, 0.4, 0.7),
 }
 
 
@@ -259,26 +261,32 @@ def tune(
     lines: Sequence[np.ndarray],
     references: Sequence[str],
     alphabet: Alphabet,
-    language: LanguageModel | Mixture | None,
+    language: LanguageModel | Mixture | Mapping[str, LanguageModel | Mixture] | None,
     lexicon: Iterable[str] = (),
     limits: Limits = Limits(),
+    fields: Sequence[str | None] | None = None,
+    after: Callable[[float], None] = lambda cer: None,
 ) -> tuple[Weights, float]:
     """The weights of the least CER on lines (T, symbols + 1) that no model was trained on, and that CER.
 
-    One weight after the other, twice over: some 30 searches of every line.
+    One weight after the other, twice over: some 30 searches of every line, `after` each of them. With language models
+    by field, `fields` says which line is of which.
     """
-    lexicon = tuple(lexicon)
+    lexicon = frozenset(lexicon)
+    languages = language if isinstance(language, Mapping) else {"": language} if language else {}
+    fields = fields or [None] * len(lines)
     tried: dict[Weights, float] = {}
 
     def cer(weights: Weights) -> float:
         if weights not in tried:
-            search = BeamSearch(alphabet, language, lexicon, weights, limits)
-            counts = (compare(t, search.search(line)[0].text) for t, line in zip(references, lines, strict=True))
-            tried[weights] = sum(counts, Errors()).cer
+            searches = Searches(alphabet, languages, lexicon, weights, limits)
+            found = (searches.of(field).search(line)[0].text for field, line in zip(fields, lines, strict=True))
+            tried[weights] = sum(map(compare, references, found), Errors()).cer
+            after(tried[weights])
         return tried[weights]
 
-    best = Weights(0.6 if language else 0.0, 0.5 if language else 0.0, 0.0)
+    best = Weights(0.6 if languages else 0.0, 0.5 if languages else 0.0, 0.0)
     for _ in range(2):
-        for name in [*(["alpha"] if language else []), "beta", *(["gamma"] if lexicon else [])]:
+        for name in [*(["alpha"] if languages else []), "beta", *(["gamma"] if lexicon else [])]:
             best = min((best, *(replace(best, **{name: value}) for value in GRID[name])), key=cer)
     return best, cer(best)

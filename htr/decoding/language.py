@@ -113,12 +113,19 @@ class Mixture:
             raise ValueError("a mixture needs models over the same characters, and a weight each")
         self.models, self.weights = models, [weight / sum(weights) for weight in weights]
         self.characters, self.symbols, self.end = models[0].characters, models[0].symbols, models[0].end
+        self._steps: dict[tuple[tuple[str, ...], str], tuple[str, ...]] = {}
 
     def start(self) -> tuple[str, ...]:
         return tuple(model.start() for model in self.models)
 
     def step(self, state: tuple[str, ...], character: str) -> tuple[str, ...]:
-        return tuple(model.step(part, character) for model, part in zip(self.models, state, strict=True))
+        after = self._steps.get((state, character))
+        if after is None:
+            if len(self._steps) >= 4 * KEPT:
+                self._steps.clear()
+            after = tuple(model.step(part, character) for model, part in zip(self.models, state, strict=True))
+            self._steps[state, character] = after
+        return after
 
     def probs(self, state: tuple[str, ...]) -> np.ndarray:
         rows = (model.probs(part) for model, part in zip(self.models, state, strict=True))
@@ -202,8 +209,10 @@ def _discounts(counts: np.ndarray) -> np.ndarray:
     return np.array((0.0, *NEW_SPAN))
 
 
-def train_by_field(rows: Iterable[tuple[str, str]], order: int = 6, least: int = 1) -> dict[str, LanguageModel]:
-    """(field, text) rows -> a model a field, and "" the general one, all over the same characters."""
+def train_by_field(
+    rows: Iterable[tuple[str, str]], order: int = 6, least: int = 1, enough: int = 1
+) -> dict[str, LanguageModel]:
+    """(field, text) rows -> a model a field of `enough` texts, and "" the general one, all over the same characters."""
     texts: dict[str, list[str]] = {"": []}
     for field, text in rows:
         texts[""].append(text)
@@ -211,7 +220,7 @@ def train_by_field(rows: Iterable[tuple[str, str]], order: int = 6, least: int =
     general = train_language_model(texts[""], order, least=least)
     models = {"": general}
     for field, own in texts.items():
-        if field and any(own):
+        if field and any(own) and len(own) >= enough:
             models[field] = train_language_model(own, order, general.characters, least)
     return models
 
@@ -227,14 +236,14 @@ def unshared(texts: Iterable[str], held_out: Iterable[str], words: int = 8) -> I
     return (text for text in texts if not grams(text) & taken)
 
 
-def save_language_models(models: Mapping[str, LanguageModel], path: str | Path) -> None:
-    """Models by field ("" is the general one) -> one safetensors file."""
+def pack_language_models(models: Mapping[str, LanguageModel]) -> bytes:
+    """Models by field ("" is the general one) -> the content of one safetensors file."""
     arrays, about = {}, {"format": FORMAT, "models": {}}
     for k, (field, model) in enumerate(models.items()):
         about["models"][field] = {"characters": model.characters, "order": model.order}
         for n, table in enumerate(model.tables):
             arrays |= {f"{k}.{n}.{name}": array for name, array in vars(table).items()}
-    Path(path).write_bytes(save(arrays, {"about": json.dumps(about, ensure_ascii=False)}))
+    return save(arrays, {"about": json.dumps(about, ensure_ascii=False)})
 
 
 def load_language_models(path: str | Path) -> dict[str, LanguageModel]:

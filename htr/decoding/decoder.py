@@ -1,0 +1,185 @@
+"""Decoders: what turns a model's frames into readings, `decoder.decode(model, frames, fields)`.
+
+`Greedy` needs nothing but the model. `Beam` is a folder of three files that `python -m jobs tune` writes:
+
+    language.safetensors    language models: a general one and, for fields with texts enough, their own
+    lexicon.txt             words, one a line: a bonus, never a cage
+    weights.json            every weight, the delay of the model's peaks, the model that they were tuned for, and the
+                            SHA-256 of the other two files: a folder that is half another one is refused
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from torch import nn
+
+from htr.alphabet import Alphabet
+from htr.decoding import Frames, Reading, signals
+from htr.decoding.beam import Hypothesis, Limits, Searches, Weights
+from htr.decoding.greedy import greedy
+from htr.decoding.language import LanguageModel, Mixture, load_language_models, pack_language_models
+
+FORMAT = 1
+LIMITS = Limits()
+BEST = 10  # hypotheses that a reading's confidence and a second opinion are taken from
+OWN = 0.7  # share of a field's own language model beside the general one
+FILES = ("language.safetensors", "lexicon.txt")
+
+
+class Greedy:
+    """The model's own reading."""
+
+    def __init__(self, alphabet: Alphabet):
+        self.alphabet = alphabet
+
+    def decode(self, model: nn.Module, frames: Frames, fields: Sequence[str | None] | None = None) -> list[Reading]:
+        """Frames of N lines -> N readings; `fields` makes no difference."""
+        readings, log_probs, lengths = model.read(frames), frames.log_probs.cpu(), frames.lengths.cpu()
+        # an attention decoder's reading is compared with CTC's; CTC's own would agree with itself
+        others = greedy(log_probs, lengths) if hasattr(model, "score") else [None] * len(readings)
+        likely = signals.likelihoods(log_probs, lengths, [reading.symbols for reading in readings])
+        results = []
+        for reading, other, likelihood in zip(readings, others, likely, strict=True):
+            found, words = {"likelihood": likelihood, "greedy": reading.confidence}, None
+            if reading.probs is not None:
+                words = signals.words_of(self.alphabet.decode(reading.symbols), reading.probs)
+                found["least_word"] = min(words, default=1.0)
+            if other is not None:
+                found["agreement"] = signals.agreement(other.symbols, reading.symbols)
+            results.append(replace(reading, confidence=signals.confidence(found), signals=found, words=words))
+        return results
+
+
+class Beam:
+    """A beam search of CTC's frames with a language model and a lexicon; a model that has a decoder, too, rescores the
+    n best with the weight delta.
+    """
+
+    def __init__(
+        self,
+        alphabet: Alphabet,
+        languages: Mapping[str, LanguageModel | Mixture],
+        lexicon: Iterable[str],
+        weights: Weights,
+        limits: Limits = LIMITS,
+        best: int = BEST,
+        delay: float = 0.0,
+    ):
+        """`languages` by field, "" the general one; `delay` see align.measure_delay."""
+        # without its weight a language model changes nothing but the time
+        self.searches = Searches(alphabet, languages if weights.alpha else {}, lexicon, weights, limits)
+        self.best, self.delay = best, delay
+
+    @classmethod
+    def load(cls, folder: str | Path, alphabet: Alphabet, model: str | None = None) -> "Beam":
+        """`model`: the SHA-256 of the weights that are read with. Raises ValueError for a folder that holds no
+        decoding, a damaged one, or one that was tuned for other weights than these.
+        """
+        folder = Path(folder)
+        try:
+            note = json.loads((folder / "weights.json").read_text())
+            contents = {name: (folder / name).read_bytes() for name in FILES}
+        except FileNotFoundError as error:
+            name = Path(error.filename).name
+            raise ValueError(f"{folder}: no decoding here ({name} is missing): run python -m jobs tune") from None
+        except ValueError as error:
+            raise ValueError(f"{folder / 'weights.json'}: damaged ({error}): run python -m jobs tune again") from None
+        try:
+            if note["format"] != FORMAT:
+                raise ValueError(f"format {note['format']}, this code reads {FORMAT}")
+            for name, content in contents.items():
+                if hashlib.sha256(content).hexdigest() != note["files"][name]:
+                    raise ValueError(f"{name} is not the one that weights.json was written for")
+            weights, limits = Weights(**note["weights"]), Limits(**note["limits"])
+            best, delay = int(note["best"]), float(note["delay"])
+            tuned_for, step = note["model"]["weights"], note["model"]["step"]
+        except (ValueError, KeyError, TypeError) as error:
+            kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+            raise ValueError(f"{folder}: not a decoding that can be read ({kind}{error}): tune again") from None
+        if model is not None and model != tuned_for:
+            raise ValueError(
+                f"{folder} was tuned for other weights, those of step {step}: run python -m jobs tune again"
+            )
+        languages = with_general(load_language_models(folder / "language.safetensors")) if weights.alpha else {}
+        lexicon = contents["lexicon.txt"].decode().split() if weights.gamma else ()
+        return cls(alphabet, languages, lexicon, weights, limits, best, delay)
+
+    def decode(self, model: nn.Module, frames: Frames, fields: Sequence[str | None] | None = None) -> list[Reading]:
+        """Frames of N lines, the fields that they are of or None -> N readings, all signals among them."""
+        log_probs, lengths = frames.log_probs.float().cpu(), frames.lengths.cpu()
+        found = self.n_best(log_probs.numpy(), lengths.tolist(), fields)
+        first = second = greedy(log_probs, lengths)
+        if hasattr(model, "score"):
+            second = model.read(frames)
+            if self.searches.weights.delta:
+                scores = model.score(frames, [[h.symbols for h in hypotheses] for hypotheses in found])
+                delta = self.searches.weights.delta
+                found = [rescore(hypotheses, own, delta) for hypotheses, own in zip(found, scores, strict=True)]
+        likely = signals.likelihoods(log_probs, lengths, [hypotheses[0].symbols for hypotheses in found])
+        results = []
+        for hypotheses, likelihood, by_ctc, by_decoder in zip(found, likely, first, second, strict=True):
+            shares = signals.shares([h.score for h in hypotheses])
+            words = signals.word_shares([h.text for h in hypotheses], shares)
+            other = by_decoder.symbols if second is not first else hypotheses[0].symbols
+            values = {
+                "likelihood": likelihood,
+                "greedy": by_ctc.confidence,
+                "least_word": min(words, default=1.0),
+                "margin": float(shares[0]),
+                "agreement": signals.agreement(by_ctc.symbols, other),
+            }
+            results.append(Reading(hypotheses[0].symbols, signals.confidence(values), None, values, words))
+        return results
+
+    def n_best(
+        self, log_probs: Sequence, lengths: Sequence[int], fields: Sequence[str | None] | None
+    ) -> list[list[Hypothesis]]:
+        fields = fields or [None] * len(lengths)
+        return [
+            self.searches.of(field).search(line[:length], self.best)
+            for line, length, field in zip(log_probs, lengths, fields, strict=True)
+        ]
+
+
+def rescore(hypotheses: list[Hypothesis], scores: Sequence[float], delta: float) -> list[Hypothesis]:
+    """The n best in the order of their scores plus delta times a second model's log-probabilities."""
+    both = [replace(h, score=h.score + delta * score) for h, score in zip(hypotheses, scores, strict=True)]
+    return sorted(both, key=lambda h: -h.score)
+
+
+def with_general(models: Mapping[str, LanguageModel]) -> dict[str, LanguageModel | Mixture]:
+    """By field -> by field, its own mixed with the general one: what a field has never said is possible."""
+    general = models[""]
+    return {field: Mixture([model, general], [OWN, 1 - OWN]) if field else general for field, model in models.items()}
+
+
+def files_of(
+    models: Mapping[str, LanguageModel],
+    lexicon: Iterable[str],
+    weights: Weights,
+    limits: Limits,
+    delay: float,
+    model: Mapping[str, str | int],
+    about: Mapping,
+) -> dict[str, bytes]:
+    """The files of a decoding folder, weights.json the last one. `model`: {"weights": SHA-256, "step"}; `about`: how
+    they were found, for people.
+    """
+    contents = {
+        "language.safetensors": pack_language_models(models),
+        "lexicon.txt": "\n".join(sorted(lexicon)).encode(),
+    }
+    note = {
+        "format": FORMAT,
+        "weights": asdict(weights),
+        "limits": asdict(limits),
+        "best": BEST,
+        "delay": delay,
+        "model": dict(model),
+        "files": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
+        "tuned": dict(about),
+    }
+    return contents | {"weights.json": (json.dumps(note, ensure_ascii=False, indent=1) + "\n").encode()}

@@ -1,0 +1,65 @@
+"""What a decoding is made of: texts for its language models, words for its lexicon, and weights from lines whose text
+is known (the search's own: beam.tune).
+"""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence, Set
+
+from htr.decoding.beam import Hypothesis
+from htr.decoding.decoder import rescore
+from htr.decoding.language import unshared
+from htr.scoring.errors import Errors, compare
+from htr.scoring.words import unseen
+
+BLANK = 10  # one empty text in so many: a line may be blank, and a model of written ones alone would invent a word
+TWICE = 2  # texts that have a word of the lexicon: one alone may be a slip of the pen
+DELTAS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
+
+
+def allowed(rows: Iterable[tuple[str, str]], held_out: Iterable[str]) -> list[tuple[str, str]]:
+    """(field, text) rows without those that share eight words in a row with the held-out texts."""
+    rows = list(rows)
+    clean = set(unshared({text for _, text in rows}, held_out))
+    return [(field, text) for field, text in rows if text in clean]
+
+
+def with_blanks(rows: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The rows and, of each field, empty ones."""
+    counts = Counter(field for field, _ in rows)
+    return [*rows, *((field, "") for field, count in counts.items() for _ in range(-(-count // BLANK)))]
+
+
+def letters(text: str) -> list[str]:
+    """The runs of letters of a text, in lower case: what a lexicon knows as words."""
+    text = unicodedata.normalize("NFC", text).lower()
+    return "".join(c if c.isalpha() else " " for c in text).split()
+
+
+def frequent_words(texts: Iterable[str]) -> set[str]:
+    """The words of two letters and more that several of the texts have."""
+    counts = Counter(word for text in texts for word in set(letters(text)) if len(word) > 1)
+    return {word for word, count in counts.items() if count >= TWICE}
+
+
+def tune_delta(
+    found: Sequence[list[Hypothesis]], scores: Sequence[list[float]], references: Sequence[str]
+) -> tuple[float, float]:
+    """The n best of each line and a second model's log-probabilities of them -> the best weight, and its CER."""
+
+    def cer(delta: float) -> float:
+        texts = (rescore(n_best, own, delta)[0].text for n_best, own in zip(found, scores, strict=True))
+        return sum(map(compare, references, texts), Errors()).cer
+
+    tried = {delta: cer(delta) for delta in DELTAS}
+    best = min(tried, key=tried.__getitem__)
+    return best, tried[best]
+
+
+def judge(references: Sequence[str], texts: Sequence[str], known: Set[str]) -> dict[str, float | int | None]:
+    """CER, WER, and of the words that are not among the known ones how many there are and which share is misread."""
+    errors = sum(map(compare, references, texts), Errors())
+    counts = [unseen(reference, text, known) for reference, text in zip(references, texts, strict=True)]
+    words, missed = (sum(count[i] for count in counts) for i in (0, 1))
+    share = missed / words if words else None
+    return {"cer": errors.cer, "wer": errors.wer, "unseen_words": words, "unseen_misread": share}

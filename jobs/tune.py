@@ -1,0 +1,225 @@
+"""python -m jobs tune [DATASET] --run RUN: a language model for a run's reader, and every weight of its beam search.
+
+    python -m jobs tune --run runs/ctc --text causes.txt --lexicon terms.txt
+    python -m jobs evaluate --run runs/ctc --decode beam
+
+The language models (a general one and, for fields with texts enough, their own) are of the texts that the run was
+trained on and of the `--text` files, without those that share eight words in a row with the data set's other splits.
+The weights are those of the least CER on dev; where no weight makes it less, the language model is given none. The
+delay of the model's peaks is measured there too. All is written to RUN/decoding, for these weights of the model alone:
+tune again after more training. It holds words and pieces of texts, as confidential as the shards. One process.
+"""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jobs.show import Progress, say
+
+ENOUGH = 300  # texts of a field that has a language model of its own
+MEASURED = 300  # lines that the delay is measured on
+
+
+@dataclass
+class Line:
+    """A line of dev, and what the model makes of it."""
+
+    reference: str
+    field: str
+    greedy: str
+    log_probs: np.ndarray  # (T, symbols + 1) float16: thousands of lines are held
+    ink: np.ndarray | None  # (HEIGHT, W) uint8, of those that the delay is measured on
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "dataset", type=Path, nargs="?", help="with the lines to tune on (default: the one that the run was trained on)"
+    )
+    add("--run", type=Path, required=True, help="the run whose model/ reads")
+    add("--text", type=Path, action="append", default=[], metavar="FILE", help="more texts, one a line; repeatable")
+    add("--lexicon", type=Path, action="append", default=[], metavar="FILE", help="more words, one a line; repeatable")
+    add("--order", type=int, default=6, help="characters of the language model, 1 to 7 (default: %(default)s)")
+    add("--split", default="dev", help="to tune on (default: %(default)s)")
+    add("--where", action="append", default=[], metavar="COLUMN=VALUE", help="tune on these samples only; repeatable")
+    add("--most", type=int, default=2000, metavar="LINES", help="to tune on, drawn by --seed (default: %(default)s)")
+    add("--seed", type=int, default=0)
+    add("--batch", type=int, default=16, help="lines read at once")
+    add("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    add("--amp", choices=["auto", "off", "bf16", "fp16"], default="auto")
+
+
+def main(args: argparse.Namespace) -> int:
+    from htr.decoding.beam import GRID, Limits, Searches, Weights, tune
+    from htr.decoding.decoder import files_of, with_general
+    from htr.decoding.language import train_by_field
+    from htr.decoding.tuning import frequent_words, judge, letters, with_blanks
+    from htr.reader import Reader, weights_of
+    from htr.scoring.words import words_in
+    from jobs.place import Place, take_device
+    from jobs.step import autocast
+    from jobs.texts import config_of
+    from jobs.train import parse_where
+    from shards import files
+    from shards.index import read_index
+
+    config = config_of(args.run)
+    index = read_index(args.dataset or Path(config["folder"]))
+    device = take_device(Place.find(), args.device)
+    reader, sha = Reader.load(args.run / "model", device), weights_of(args.run / "model")
+    table = index.samples(args.split, parse_where(args.where))
+    table = table.take(np.sort(np.random.default_rng(args.seed).permutation(len(table))[: args.most]))
+    mixed, _ = autocast(args, device)
+
+    # ---------------------------------------------------------------- language models and lexicon
+    rows, left_out = language_texts(config, index, args)
+    models = train_by_field(with_blanks(rows), args.order, enough=ENOUGH)
+    languages, known = with_general(models), words_in(text for _, text in rows)
+    lexicon = frequent_words(text for _, text in rows) | {w for text in read_lines(args.lexicon) for w in letters(text)}
+    say(
+        f"tune: language models of {len(rows)} texts (a general one, {len(models) - 1} of fields), {len(lexicon)} words"
+    )
+    if left_out:
+        say(f"tune: {left_out} texts were left out, they share eight words in a row with held-out ones")
+
+    # ---------------------------------------------------------------- the lines, and weights for them
+    with mixed():
+        lines = read_dev(index, table, config.get("text"), reader, args.batch)
+    delay = find_delay(lines, reader.alphabet)
+    references, fields = [line.reference for line in lines], [line.field for line in lines]
+    limits, log_probs = Limits(), [line.log_probs for line in lines]
+    none = Searches(reader.alphabet, {}, (), Weights(0, 0, 0), limits)
+    plain = judge(references, [none.of("").search(line)[0].text for line in log_probs], known)
+    trials = 2 * sum(map(len, GRID.values())) + 1  # at most: none is made twice
+    with Progress("tune", trials, "trials") as progress:
+        weights, cer = tune(log_probs, references, reader.alphabet, languages, lexicon, limits, fields,
+                            lambda cer: progress.advance(1, f"CER {100 * cer:.2f} %"))  # fmt: skip
+    searches = Searches(reader.alphabet, languages, lexicon, weights, limits)
+    if cer >= plain["cer"]:
+        say(f"tune: the language model makes it no better (CER {100 * cer:.2f} % with it, {100 * plain['cer']:.2f} % "
+            f"without): it is given no weight")  # fmt: skip
+        weights, searches = Weights(0, 0, 0), none
+    with mixed():
+        weights, texts = second_opinion(index, table, config.get("text"), reader, searches, lines, args.batch)
+
+    # ---------------------------------------------------------------- RUN/decoding
+    greedy, tuned = judge(references, [line.greedy for line in lines], known), judge(references, texts, known)
+    about = {"dataset": index.fingerprint, "split": args.split, "where": sorted(args.where), "lines": len(lines)}
+    about |= {"order": args.order, "texts": len(rows), "fields": sorted(field for field in models if field)}
+    about |= {"greedy": greedy, "beam_without_language": plain, "beam": tuned}
+    tuned_for = {"weights": sha, "step": reader.config["step"]}
+    folder = args.run / "decoding"
+    folder.mkdir(exist_ok=True)
+    for name, content in files_of(models, lexicon, weights, limits, delay, tuned_for, about).items():
+        files.replace(folder / name, content)
+    say(f"tune: {folder}: alpha {weights.alpha}, beta {weights.beta}, gamma {weights.gamma}, delta {weights.delta}; "
+        f"the model's peaks are {delay:.0f} px late")  # fmt: skip
+    print(f"{args.run.name} on {args.split}: CER greedy {100 * greedy['cer']:.2f} %, tuned {100 * tuned['cer']:.2f} %, "
+          f"{len(lines)} lines")  # fmt: skip
+    if greedy["unseen_words"]:
+        was, now = (100 * found["unseen_misread"] for found in (greedy, tuned))
+        print(f"words unseen in training: {greedy['unseen_words']}, misread greedy {was:.1f} %, tuned {now:.1f} %")
+    return 0
+
+
+def language_texts(config: dict, index, args: argparse.Namespace) -> tuple[list[tuple[str, str]], int]:
+    """-> (field, text) rows for the language models, how many were left out."""
+    from htr.certificate import clean_text
+    from htr.decoding.tuning import allowed
+    from jobs.texts import texts_of, trained_on
+
+    column, rows, folders = config.get("text"), [], {index.folder: index}
+    for own, table in trained_on(config):
+        names = table["field"].to_pylist() if "field" in table.column_names else [""] * len(table)
+        rows += zip(names, map(clean_text, texts_of(own, table, column)), strict=True)
+        folders[own.folder] = own
+    rows += (("", clean_text(text)) for text in read_lines(args.text))
+    held_out = []
+    for folder in folders.values():
+        for split in folder.lines:
+            if split != config["split"] and folder.lines[split]:
+                held_out += texts_of(folder, folder.samples(split), column)
+    kept = allowed(rows, held_out)
+    return kept, len(rows) - len(kept)
+
+
+def read_lines(paths: list[Path]) -> Iterator[str]:
+    """The lines of these text files (UTF-8) that are not blank."""
+    for path in paths:
+        try:
+            with open(path, encoding="utf-8-sig") as file:
+                yield from (line.strip() for line in file if line.strip())
+        except FileNotFoundError:
+            raise ValueError(f"{path}: no such file: --text and --lexicon name text files, one entry a line") from None
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: not UTF-8, at byte {error.start}: convert it") from None
+
+
+def read_batches(index, table, column: str | None, reader, batch: int) -> Iterator[tuple]:
+    """The lines of the table -> the stream's batches, from narrow to wide, each with its frames."""
+    import os
+
+    from htr.models.encoder import HEIGHT
+    from shards.stream import Samples, batches, in_order
+
+    samples = Samples(index.folder, table, column)
+    plan = in_order(samples.widths(HEIGHT), batch)
+    try:
+        with Progress("tune", len(samples), "lines") as progress:
+            for piece in batches(samples, plan, 0, 1, HEIGHT, len(os.sched_getaffinity(0))):
+                yield piece, reader.frames(piece.images, piece.widths)
+                progress.advance(len(piece.rows))
+    finally:
+        samples.close()
+
+
+def read_dev(index, table, column: str | None, reader, batch: int) -> list[Line]:
+    """In the order of `read_batches`."""
+    fields = table["field"].to_pylist() if "field" in table.column_names else [""] * len(table)
+    measured = set(np.random.default_rng(0).permutation(len(table))[:MEASURED].tolist())
+    lines = []
+    for piece, frames in read_batches(index, table, column, reader, batch):
+        log_probs, lengths = frames.log_probs.cpu().numpy().astype(np.float16), frames.lengths.tolist()
+        for k, (row, text) in enumerate(zip(piece.rows, map(reader.text, reader.decode(frames)), strict=True)):
+            ink = piece.images[k, 0, :, : int(piece.widths[k])].numpy().copy() if row in measured else None
+            lines.append(Line(piece.texts[k], fields[row], text.text, log_probs[k, : lengths[k]].copy(), ink))
+    return lines
+
+
+def find_delay(lines: list[Line], alphabet) -> float:
+    from htr.decoding.align import align_many, measure_delay
+
+    # a text with a character that the model lacks has no alignment
+    fit = [line for line in lines if line.ink is not None and not alphabet.missing(line.reference)]
+    log_probs = [line.log_probs.astype(np.float32) for line in fit]
+    found = align_many(log_probs, [alphabet.encode(line.reference) for line in fit])
+    pairs = [(alignment, line) for alignment, line in zip(found, fit, strict=True) if alignment is not None]
+    alignments, texts, inks = ([part(pair) for pair in pairs] for part in (
+        lambda pair: pair[0], lambda pair: pair[1].reference, lambda pair: pair[1].ink))  # fmt: skip
+    return measure_delay(alignments, texts, inks)
+
+
+def second_opinion(index, table, column: str | None, reader, searches, lines: list[Line], batch: int):
+    """-> the weights with that of the model's own decoder, if it has one; the texts, in the order of the lines."""
+    from dataclasses import replace
+
+    import torch
+
+    from htr.decoding.decoder import BEST, rescore
+    from htr.decoding.tuning import tune_delta
+
+    if not hasattr(reader.model, "score"):
+        return searches.weights, [searches.of(line.field).search(line.log_probs)[0].text for line in lines]
+    found, scores = [], []
+    for piece, frames in read_batches(index, table, column, reader, batch):
+        part = lines[len(found) : len(found) + len(piece.rows)]
+        found += [searches.of(line.field).search(line.log_probs, BEST) for line in part]
+        with torch.no_grad():
+            candidates = [[h.symbols for h in n_best] for n_best in found[-len(part) :]]
+            scores += reader.model.score(frames, candidates)
+    delta, _ = tune_delta(found, scores, [line.reference for line in lines])
+    texts = [rescore(n_best, own, delta)[0].text for n_best, own in zip(found, scores, strict=True)]
+    return replace(searches.weights, delta=delta), texts

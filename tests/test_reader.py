@@ -1,0 +1,265 @@
+"""A reader and its decoders, on a model whose frames are written in the image: texts, signals, boxes."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from htr.alphabet import Alphabet
+from htr.decoding import Frames, Reading
+from htr.decoding.beam import Hypothesis, Limits, Weights
+from htr.decoding.decoder import Beam, Greedy, files_of, rescore, with_general
+from htr.decoding.greedy import greedy
+from htr.decoding.language import train_by_field, train_language_model
+from htr.decoding.signals import agreement, confidence, likelihoods, shares, word_shares, words_of
+from htr.models import MODELS, create
+from htr.models.encoder import HEIGHT
+from htr.reader import Reader, Text, weights_of
+from htr.reader import files_of as files_of_model
+
+ALPHABET = Alphabet("abcé ")
+CTC_ALONE = Weights(0, 0, 0)
+FRAME, TONE = 4, 40  # a frame's columns; the ink of symbol 1, twice that of symbol 2, and so on
+
+
+class Written(nn.Module):
+    """Reads the ink of every fourth column as a symbol, with the probability 0.9; the rest goes to the next symbol."""
+
+    def __init__(self, sure: float = 0.9):
+        super().__init__()
+        self.sure = nn.Parameter(torch.tensor(sure), requires_grad=False)
+
+    def frames(self, images: torch.Tensor, widths: torch.Tensor) -> Frames:
+        symbols = (images[:, 0, 0, ::FRAME] * 255 / TONE).round().long()
+        probs = torch.full((*symbols.shape, len(ALPHABET) + 1), 1e-4)
+        probs.scatter_(2, ((symbols + 1) % (len(ALPHABET) + 1))[..., None], 1 - float(self.sure))
+        probs.scatter_(2, symbols[..., None], float(self.sure))
+        return Frames(probs, widths // FRAME, (probs / probs.sum(2, keepdim=True)).log())
+
+    def read(self, frames: Frames) -> list[Reading]:
+        return greedy(frames.log_probs, frames.lengths)
+
+
+class WithDecoder(Written):
+    """Has a decoder that reads `text` whatever is there, and is all but sure of it."""
+
+    def __init__(self, text: str):
+        super().__init__(0.6)
+        self.text = ALPHABET.encode(text)
+
+    def read(self, frames: Frames) -> list[Reading]:
+        return [Reading(self.text, 0.8)] * len(frames.lengths)
+
+    def score(self, frames: Frames, candidates: list[list[list[int]]]) -> list[list[float]]:
+        return [[-0.1 if text == self.text else -9.0 for text in texts] for texts in candidates]
+
+
+def written(*paths: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ink and widths, as the stream gives them, of lines with these symbols in their frames."""
+    images = torch.zeros(len(paths), 1, HEIGHT, FRAME * max(map(len, paths)) + 8, dtype=torch.uint8)
+    for image, path in zip(images, paths, strict=True):
+        image[0, :, : FRAME * len(path)] = torch.tensor(path).repeat_interleave(FRAME) * TONE
+    return images, torch.tensor([FRAME * len(path) for path in paths])
+
+
+def path(text: str) -> list[int]:
+    return [0, *(part for symbol in ALPHABET.encode(text) for part in (symbol, 0))]
+
+
+def beam(weights: Weights = CTC_ALONE, texts: tuple[str, ...] = (), **options) -> Beam:
+    models = {"": train_language_model(texts, 3, ALPHABET.characters)} if texts else {}
+    return Beam(ALPHABET, models, (), weights, **options)
+
+
+# --- readings and their signals
+
+
+def test_greedy_and_beam_read_the_same_where_all_is_plain():
+    lines = written(path("abc é"), path("b"), [0, 0, 0])
+    for decoder, names in ((Greedy(ALPHABET), {"likelihood", "greedy", "least_word"}),
+                           (beam(), {"likelihood", "greedy", "least_word", "margin", "agreement"})):  # fmt: skip
+        texts = Reader(Written(0.99), ALPHABET, {}, decoder).read_batch(*lines)
+        assert [text.text for text in texts] == ["abc é", "b", ""]
+        for text in texts:
+            assert set(text.signals) == names and all(0 <= value <= 1 for value in text.signals.values())
+            assert text.confidence == pytest.approx(confidence(text.signals)) and text.confidence > 0.8
+            assert text.words == text.characters == []
+
+
+def test_an_uncertain_line_is_less_sure_by_every_signal():
+    line = written(path("ab ca"))
+    for decoder in (None, beam()):
+        sure, unsure = (Reader(Written(p), ALPHABET, {}, decoder).read_batch(*line)[0] for p in (0.99, 0.6))
+        assert sure.text == unsure.text == "ab ca"
+        lower = [name for name, value in unsure.signals.items() if name != "agreement" and value < sure.signals[name]]
+        assert set(lower) == set(sure.signals) - {"agreement"} and unsure.confidence < sure.confidence
+
+
+def test_a_field_is_read_with_its_own_language():
+    line = written(path("a"), path("a"), path("a"))
+    general = train_language_model(["a"] * 9, 2, ALPHABET.characters)
+    own = train_language_model(["b"] * 999, 2, ALPHABET.characters)
+    decoder = Beam(ALPHABET, with_general({"": general, "Ia": own}), (), Weights(1.0, 0.0, 0.0))
+    reader = Reader(Written(0.6), ALPHABET, {}, decoder)  # what is not a is b
+    assert [text.text for text in reader.read_batch(*line, ["Ia", "II", None])] == ["b", "a", "a"]
+    assert [text.text for text in reader.read_batch(*line)] == ["a"] * 3
+    images = [image[0].numpy() for image in 255 - line[0]]
+    with pytest.raises(ValueError, match="3 images and 1 fields"):
+        reader.read(images, fields=["Ia"])
+
+
+def test_a_second_decoder_rescores_the_n_best():
+    line = written(path("ab a"))
+    model = WithDecoder("ac a")
+    plain, rescored = (
+        Reader(model, ALPHABET, {}, beam(Weights(0, 0, 0, delta))).read_batch(*line)[0] for delta in (0, 1)
+    )
+    assert (plain.text, rescored.text) == ("ab a", "ac a")
+    assert rescored.signals["margin"] > 0.9 and rescored.signals["likelihood"] < plain.signals["likelihood"]
+    # the agreement is that of the two greedy readings, whatever is chosen in the end
+    assert (
+        plain.signals["agreement"] == rescored.signals["agreement"] == agreement(path("ab a")[1::2], model.text) == 0.75
+    )
+    (alone,) = Reader(model, ALPHABET, {}).read_batch(*line)
+    assert alone.text == "ac a" and set(alone.signals) == {"likelihood", "greedy", "agreement"}
+    n_best = [Hypothesis([1], "a", -1.0, -1.0, 0.0, 0), Hypothesis([2], "b", -2.0, -2.0, 0.0, 0)]
+    assert [h.score for h in rescore(n_best, [-3.0, -1.0], 1.0)] == [-3.0, -4.0]
+
+
+def test_signals_of_known_cases():
+    frames = torch.log(torch.tensor([[[0.2, 0.8], [0.5, 0.5], [0.3, 0.7]]]))
+    # "a" once: a--, -a-, --a, aa-, -aa, aaa of three frames
+    once = 0.8 * 0.5 * 0.3 + 0.2 * 0.5 * 0.3 + 0.2 * 0.5 * 0.7 + 0.8 * 0.5 * 0.3 + 0.2 * 0.5 * 0.7 + 0.8 * 0.5 * 0.7
+    lengths = torch.tensor([3])
+    assert likelihoods(frames, lengths, [[1]]) == pytest.approx([once])
+    assert likelihoods(frames, lengths, [[1, 1]]) == pytest.approx([math.sqrt(0.8 * 0.5 * 0.7)])
+    assert likelihoods(frames, lengths, [[]]) == pytest.approx([0.2 * 0.5 * 0.3])
+    assert likelihoods(frames, lengths, [[1, 1, 1]]) == [0.0] and likelihoods(frames, lengths, []) == []
+    assert shares([math.log(0.6) - 800, math.log(0.4) - 800]) == pytest.approx([0.6, 0.4])
+    assert words_of(" ab  c", [0.1, 0.9, 0.5, 0.2, 0.1, 0.7]) == [0.5, 0.7] and words_of("", []) == []
+    assert word_shares(["avc massif", "ave massif"], np.array([0.6, 0.4])) == pytest.approx([0.6, 1.0])
+    assert word_shares(["a b", "a c", "a b c"], np.full(3, 1 / 3)) == pytest.approx([1, 2 / 3])
+    assert word_shares([""], np.ones(1)) == []
+    with pytest.raises(ValueError):
+        word_shares([], np.ones(0))
+    assert confidence({"one": 0.25, "two": 1.0}) == 0.5 and confidence({"one": 0.0, "two": 1.0}) == 0.0
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_is_read_by_every_decoder(name: str):
+    torch.manual_seed(0)
+    model = create(name, "tiny", len(ALPHABET)).eval()
+    images = [np.random.default_rng(i).integers(0, 255, (40, 30 + 50 * i), np.uint8) for i in range(3)]
+    for decoder in (None, beam(Weights(0.5, 0.5, 0.0, 0.5), ("ab", "ca"))):
+        reader = Reader(model, ALPHABET, {}, decoder)
+        texts = reader.read(images, batch=2, boxes=True)
+        assert [text.text for text in texts] == [text.text for text in reader.read(images)]
+        for text, image in zip(texts, images, strict=True):
+            assert 0 <= text.confidence <= 1 and all(0 <= value <= 1 for value in text.signals.values())
+            assert all(0 <= box.left <= box.right <= image.shape[1] for box in text.words + text.characters)
+            if text.characters:
+                assert "".join(box.text for box in text.characters) == text.text
+        assert reader.read([]) == [] and reader.read_batch(*written([0]))[0].confidence <= 1
+
+
+# --- boxes
+
+
+class Seen(Written):
+    """Reads nothing of the image but its width: the frames are given."""
+
+    def __init__(self, paths: list[list[int]]):
+        super().__init__(0.99)
+        self.paths = {len(path): path for path in paths}
+
+    def frames(self, images: torch.Tensor, widths: torch.Tensor) -> Frames:
+        inks, widths = written(*(self.paths[int(width) // FRAME] for width in widths))
+        return super().frames(inks.float() / 255, widths)
+
+
+@pytest.mark.parametrize("decoder", [None, beam(delay=8.0)])
+def test_boxes_of_words_and_characters(decoder: Beam | None):
+    paths = [path("ab ca") + [0] * 4, path("é") + [0] * 5, [0] * 20]
+    images = [np.full((2 * HEIGHT, 2 * FRAME * len(one)), 255, np.uint8) for one in paths]
+    reader = Reader(Seen(paths), ALPHABET, {"delay": 0.0}, decoder)
+    texts = reader.read(images, boxes=True)
+    assert [text.text for text in texts] == ["ab ca", "é", ""]
+    first, _, blank = texts
+    assert [box.text for box in first.words] == ["ab", "ca"] and blank.words == blank.characters == []
+    assert "".join(box.text for box in first.characters) == "ab ca"
+    late = 2 * reader.delay  # px of the image, which is twice what the model sees
+    # the peaks are at frames 1, 3, 5, 7, 9; neighbours meet in the middle of the blank between them
+    assert [box.right for box in first.characters[:-1]] == [2 * FRAME * edge - late for edge in (2.5, 4.5, 6.5, 8.5)]
+    assert first.words[0].right == first.characters[1].right and first.words[1].left == first.characters[3].left
+    assert all(box.confidence == pytest.approx(0.99, abs=0.01) for box in first.characters)
+    assert all(0.5 < box.confidence <= 1 for box in first.words)
+    assert first.signals["least_word"] == pytest.approx(min(box.confidence for box in first.words))
+
+
+def test_delay_is_the_decodings_else_the_models():
+    model = Written()
+    assert Reader(model, ALPHABET, {}).delay == 0.0 and Reader(model, ALPHABET, {"delay": 6}).delay == 6.0
+    assert Reader(model, ALPHABET, {"delay": 6}, beam(delay=14.0)).delay == 14.0
+
+
+# --- folders
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """model/ and decoding/, tuned for it."""
+    torch.manual_seed(0)
+    (tmp_path / "model").mkdir()
+    for name, content in files_of_model(create("ctc", "tiny", len(ALPHABET)), ALPHABET, "ctc", "tiny", 7).items():
+        (tmp_path / "model" / name).write_bytes(content)
+    write(tmp_path, Weights(0.6, 0.5, 0.2, 0.3))
+    return tmp_path
+
+
+def write(folder: Path, weights: Weights) -> None:
+    models = train_by_field([("Ia", "ab c"), ("II", "ca")], 3)
+    tuned_for = {"weights": weights_of(folder / "model"), "step": 7}
+    (folder / "decoding").mkdir(exist_ok=True)
+    for name, content in files_of(models, {"ab", "ça"}, weights, Limits(width=5), 14.0, tuned_for, {}).items():
+        (folder / "decoding" / name).write_bytes(content)
+
+
+def test_a_decoding_folder_comes_back_as_it_was_written(folder: Path):
+    reader = Reader.load(folder / "model", decoding=folder / "decoding")
+    searches = reader.decoder.searches
+    assert reader.delay == 14.0 and searches.weights == Weights(0.6, 0.5, 0.2, 0.3) and searches.limits.width == 5
+    assert set(searches.languages) == {"", "Ia", "II"} and searches.lexicon == {"ab", "ça"}
+    assert isinstance(reader.read([np.full((40, 200), 255, np.uint8)])[0], Text)
+    assert isinstance(Reader.load(folder / "model").decoder, Greedy)
+    write(folder, Weights(0, 0, 0))
+    plain = Reader.load(folder / "model", decoding=folder / "decoding").decoder.searches
+    assert not plain.languages and not plain.lexicon  # what has no weight costs no time
+
+
+def test_what_is_no_decoding_of_this_model_is_an_error(folder: Path):
+    def fails(match: str) -> None:
+        with pytest.raises(ValueError, match=match):
+            Reader.load(folder / "model", decoding=folder / "decoding")
+
+    path = folder / "decoding" / "weights.json"
+    good = path.read_text()
+    note = json.loads(good)
+    for change, match in (
+        ({"format": 9}, "format 9, this code reads 1"),
+        ({"model": {"weights": "0" * 16, "step": 3}}, "tuned for other weights, those of step 3: .* tune again"),
+        ({"weights": {"omega": 1.0}}, "not a decoding that can be read"),
+        ({"files": {}}, "not a decoding that can be read"),
+    ):
+        path.write_text(json.dumps(note | change))
+        fails(match)
+    path.write_text(good[:40])
+    fails("damaged")
+    path.write_text(good)
+    (folder / "decoding" / "lexicon.txt").write_text("other")
+    fails("lexicon.txt is not the one that weights.json was written for")
+    (folder / "decoding" / "lexicon.txt").unlink()
+    fails("no decoding here .*lexicon.txt is missing.*: run python -m jobs tune")
