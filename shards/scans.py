@@ -1,17 +1,26 @@
-"""The images that a source names: read once for all rows of a page, never from outside of the source's folder."""
+"""The images that a source names: read once for all rows of a page, never from outside of the source's folder.
+
+A name is that of a file, or of a member of a tar: train-00000.tar/KEY.jpg, as shards hold them.
+"""
 
 import errno
 import os
 import stat
+import tarfile
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from htr.images.line import BadLine
 from htr.images.picture import decode, resolution
+from shards.tar import BLOCK, padded
 
 MOST_BYTES = 1 << 30  # of an image file
+MOST_MEMBERS = 1_000_000  # of a tar, whose names are in memory
+LONGEST_NAME = 4096  # bytes of a member's
+WITHOUT_DATA = {*tarfile.SUPPORTED_TYPES} - {*tarfile.REGULAR_TYPES, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
 MISSING = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO, errno.EINVAL}
 
 
@@ -23,6 +32,7 @@ class Scans:
         self.seen: tuple[str, str] | None = None
         self.page: np.ndarray | str = ""
         self.dpi: float | None = None  # of the page that was read last, if its header says it
+        self.tar: tuple[tuple, dict[str, tuple[int, int]]] | None = None  # the one in use; where its members lie
 
     def read(self, name: str, page: str = "") -> np.ndarray:
         """-> gray (H, W) uint8, the same array for the same page asked for again. Raises BadLine with the reason.
@@ -53,6 +63,35 @@ class Scans:
         return self.page
 
     def content(self, name: str) -> bytes:
+        parent, base = os.path.split(name)
+        try:
+            with self.opened(name) as file:
+                if os.fstat(file.fileno()).st_size > MOST_BYTES:
+                    raise BadLine("image file is too large")
+                return file.read()
+        except NotADirectoryError:
+            if not parent.endswith(".tar"):
+                raise
+        with self.opened(parent) as file:
+            return self.member(file, base)
+
+    def member(self, file: BinaryIO, name: str) -> bytes:
+        """The content of a tar's member; of twins the last, as tar takes it. Raises BadLine: it is not there."""
+        status = os.fstat(file.fileno())
+        tar = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        if self.tar is None or self.tar[0] != tar:
+            self.tar = None  # never two of them in memory
+            self.tar = (tar, places(file))
+        if name not in self.tar[1]:
+            raise BadLine("image is missing in its tar file")
+        offset, size = self.tar[1][name]
+        if size > MOST_BYTES:
+            raise BadLine("image file is too large")
+        file.seek(offset)
+        return file.read(size)
+
+    def opened(self, name: str) -> BinaryIO:
+        """A regular file within the source's folder. Raises BadLine for any other, OSError as os.open does."""
         if "\0" in name:
             raise BadLine("image file is missing")
         parent, base = os.path.split(name)
@@ -71,13 +110,10 @@ class Scans:
                 raise BadLine("image file is missing") from None
             self.check_inside(path)
             handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(handle, "rb") as file:
-            status = os.fstat(handle)
-            if not stat.S_ISREG(status.st_mode):
-                raise BadLine("image file is missing")
-            if status.st_size > MOST_BYTES:
-                raise BadLine("image file is too large")
-            return file.read()
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise BadLine("image file is missing")
+        return open(handle, "rb")
 
     def resolved(self, parent: str) -> Path:
         try:
@@ -90,3 +126,34 @@ class Scans:
     def check_inside(self, path: Path) -> None:
         if not path.is_relative_to(self.root):
             raise BadLine("image lies outside the source's folder")
+
+
+def places(file: BinaryIO) -> dict[str, tuple[int, int]]:
+    """Where the regular files of a tar lie: offset and size of each, by name. Raises BadLine for a damaged one.
+
+    Reads the headers alone; names of GNU's and ustar's kind. tarfile's own scan would take as much into memory as a
+    damaged header asks for.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    end, at, long_name = os.fstat(file.fileno()).st_size, 0, ""
+    while at < end:
+        file.seek(at)
+        try:
+            member = tarfile.TarInfo.frombuf(file.read(BLOCK), "utf-8", "surrogateescape")
+        except tarfile.EOFHeaderError:
+            break
+        except (tarfile.HeaderError, ValueError):
+            raise BadLine("image's tar file is damaged") from None
+        start, size = at + BLOCK, member.size if member.type not in WITHOUT_DATA else 0
+        at = start + padded(size)
+        if size < 0 or start + size > end or (member.type == tarfile.GNUTYPE_LONGNAME and size > LONGEST_NAME):
+            raise BadLine("image's tar file is damaged")
+        if member.type == tarfile.GNUTYPE_LONGNAME:
+            long_name = file.read(size).rstrip(b"\0").decode("utf-8", "surrogateescape")
+            continue
+        if member.isreg() and member.type != tarfile.GNUTYPE_SPARSE:
+            found[long_name or member.name] = (start, size)
+        long_name = ""
+        if len(found) > MOST_MEMBERS:
+            raise BadLine("image's tar file has too many members")
+    return found

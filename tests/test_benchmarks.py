@@ -1,12 +1,19 @@
 """The benchmarks run and end with the figures that they promise. Tiny: the figures themselves mean nothing here."""
 
+import csv
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import pytest
+import torch
+
+from htr.alphabet import Alphabet
+from htr.models import create
+from htr.reader import files_of
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SHARED = os.environ.get("HTR_SHARED")
@@ -54,3 +61,48 @@ def test_augment():
 
 def test_decoding():
     assert run("decoding.py", "--lines", 10)
+
+
+@pytest.mark.skipif(not SHARED, reason="HTR_SHARED names no folder of real handwriting")
+def test_certificates(tmp_path):
+    """With a reader that was never trained and the lines of one writer."""
+    folder, writer = Path(SHARED) / "handwriting", "copiste-wikitexte_0010"
+    with open(folder / "lines.csv", encoding="utf-8", newline="") as file:
+        alphabet = Alphabet(
+            {letter for row in csv.DictReader(file) for letter in row["text"] if row["writer"] == writer}
+        )
+    torch.manual_seed(0)
+    for name, content in files_of(create("ctc", "tiny", len(alphabet)), alphabet, "ctc", "tiny", 1).items():
+        (tmp_path / name).write_bytes(content)
+    options = ("--where", f"writer={writer}", "--model", tmp_path, "--certificates", 2, "--simulated", 1)
+    figures = run("certificates.py", "--handwriting", folder, *options)
+    assert {"cer_clean", "cer_scan", "difference", "false_text", "cer_simulated"} <= set(figures)
+    assert figures["cer_clean"] > 0.5 and figures["cer_scan"] > 0.5 and 0 <= figures["false_text"] <= 1
+
+
+@pytest.mark.skipif(not SHARED, reason="HTR_SHARED names no folder of real handwriting")
+def test_noise(tmp_path):
+    options = ("--lines", 60, "--steps", 2, "--size", "tiny", "--train=--batch=4", "--edges", 3, "--out", tmp_path)
+    figures = run("noise.py", "--handwriting", f"{SHARED}/handwriting", *options)
+    assert {"cer_clean", "cer_noisy", "lost_points", "swaps_found", "good_rejected", "word_edges"} <= set(figures)
+    assert abs(figures["lost_points"] - 100 * (figures["cer_noisy"] - figures["cer_clean"])) < 0.01
+    assert 0 <= figures["swaps_found"] <= 1 and 0 <= figures["word_edges"] <= 1
+
+
+def test_readers(tmp_path, draw, write_table):
+    """Ours alone: kraken's environment is not at hand."""
+    splits, texts = ["train"] * 6 + ["dev", "val"], ("grippe", "chute", "choc septique", "grippe choc")
+    rows = []
+    for i, split in enumerate(splits):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), draw(texts[i % 4]))
+        known = {"certificate": f"c{i}", "writer": f"w{i}", "collection": "copiste", "split": split, "flags": ""}
+        rows.append({"image": f"{i}.png", "text": texts[i % 4], **known})
+    write_table(tmp_path / "lines.csv", [*rows, {**rows[0], "flags": "crossed"}])
+    options = ("--only", "ours", "--size", "tiny", "--steps", 2, "--cores", 1, "--work", tmp_path / "work")
+    figures = run("readers.py", "--handwriting", tmp_path, *options)
+    assert figures["cer_ours"] > 0 and figures["train_lines_per_s"] > 0 and figures["cores"] == 1
+    assert 0 <= figures["padding"] < 1 and 0 <= figures["step_overhead"] < 1
+    assert figures["cer_kraken"] is None and figures["ratio_time_kraken"] is None
+    (tmp_path / "lines.csv").unlink()
+    write_table(tmp_path / "lines.csv", rows)
+    assert run("readers.py", "--handwriting", tmp_path, *options) == figures  # what is done is not repeated

@@ -1,14 +1,18 @@
 """Images of a source: read once a page, never from outside of its folder, and storage that fails is no missing file."""
 
 import errno
+import io
 import os
+import tarfile
 
 import cv2
 import numpy as np
 import pytest
 
 from htr.images.line import BadLine
+from shards import scans
 from shards.scans import Scans
+from shards.tar import Tar
 
 
 @pytest.fixture
@@ -86,3 +90,107 @@ def test_a_file_system_that_fails_is_no_reject(images, monkeypatch):
         with pytest.raises(OSError, match="Input/output"):
             scans.read("a.png")
     assert scans.read("a.png").shape == (20, 30)
+
+
+# ------------------------------------------------------------------------------------------------ members of a tar
+
+LONG = "k" * 120  # GNU's long names
+
+
+def encoded(shade: int) -> bytes:
+    return cv2.imencode(".png", np.full((20, 30), shade, np.uint8))[1].tobytes()
+
+
+@pytest.fixture
+def shard(tmp_path):
+    """A shard of three images in the folder that is given back."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    with open(folder / "train-00000.tar", "wb") as file:
+        tar = Tar(file)
+        for number, key in enumerate(("a", "b~2e_Ia_0", LONG)):
+            tar.add(key, {"png": encoded(50 * number), "txt": b"t", "json": b"{}"})
+        tar.close()
+    return folder
+
+
+def test_members_of_a_shard(shard):
+    one = Scans(shard)
+    for number, key in enumerate(("a", "b~2e_Ia_0", LONG)):
+        assert (one.read(f"train-00000.tar/{key}.png") == 50 * number).all()
+    assert (Scans(shard.parent).read("data/train-00000.tar/a.png") == 0).all()
+    with tarfile.open(shard / "train-00000.tar") as tar, open(shard / "train-00000.tar", "rb") as file:
+        assert scans.places(file) == {member.name: (member.offset_data, member.size) for member in tar}
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
+def test_a_tar_as_others_write_it(shard, kind):
+    with tarfile.open(shard / "other.tar", "w", format=kind) as tar:
+        for name, shade in (("folder/one.png", 0), ("two.png", 0), ("two.png", 100)):
+            info = tarfile.TarInfo(name)
+            info.size = len(encoded(shade))
+            tar.addfile(info, io.BytesIO(encoded(shade)))
+        link = tarfile.TarInfo("link.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
+        tar.addfile(link)
+    one = Scans(shard)
+    assert (one.read("other.tar/two.png") == 100).all()  # the last of twins
+    for name in ("link.png", "one.png", "three.png"):
+        with pytest.raises(BadLine, match="image is missing in its tar file"):
+            one.read(f"other.tar/{name}")
+
+
+def test_a_tar_is_looked_through_once(shard, monkeypatch):
+    calls, places = [], scans.places
+    monkeypatch.setattr(scans, "places", lambda file: calls.append(1) or places(file))
+    one = Scans(shard)
+    for key in ("a", "b~2e_Ia_0", "nothing", LONG):
+        try:
+            one.read(f"train-00000.tar/{key}.png")
+        except BadLine as reason:
+            assert key == "nothing" and "missing in its tar" in str(reason)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda content: content[:532], "damaged"),
+        (lambda content: content[:512], "damaged"),
+        (lambda content: b"x" * 2000, "damaged"),
+        (lambda content: content[:124] + b"77777777777\0" + content[136:], "damaged"),
+        (lambda content: b"", "missing in its tar"),
+        (lambda content: bytes(10240), "missing in its tar"),
+    ],
+)
+def test_a_tar_that_is_none(shard, change, reason):
+    path = shard / "train-00000.tar"
+    path.write_bytes(change(path.read_bytes()))
+    for _ in range(2):
+        with pytest.raises(BadLine, match=reason):
+            Scans(shard).read(f"train-00000.tar/{LONG}.png")
+
+
+def test_a_member_that_asks_for_more_than_there_is_memory(shard, monkeypatch):
+    info = tarfile.TarInfo("x" * 99)
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 1 << 40
+    with open(shard / "huge.tar", "wb") as file:
+        file.write(info.tobuf(tarfile.GNU_FORMAT))
+        file.truncate(1 << 41)
+    with pytest.raises(BadLine, match="damaged"):
+        Scans(shard).read("huge.tar/a.png")
+    monkeypatch.setattr(scans, "MOST_MEMBERS", 3)
+    with pytest.raises(BadLine, match="too many members"):
+        Scans(shard).read("train-00000.tar/a.png")
+
+
+def test_no_way_out_through_a_tar(shard, tmp_path):
+    os.rename(shard / "train-00000.tar", tmp_path / "out.tar")
+    (shard / "link.tar").symlink_to(tmp_path / "out.tar")
+    for name in ("../out.tar/a.png", "link.tar/a.png"):
+        with pytest.raises(BadLine, match="outside"):
+            Scans(shard).read(name)
+    with pytest.raises(BadLine, match="image file is missing"):
+        Scans(shard).read("nothing.tar/a.png")
+    with pytest.raises(BadLine, match="image file is missing"):
+        Scans(shard).read("nothing.zip/a.png")

@@ -1,0 +1,152 @@
+"""python -m jobs align DATASET --run RUN --to words|lines: where each text stands in its image, by forced alignment.
+
+    sbatch --array=0-7 ... python -m jobs align DATASET --run runs/ctc --to words
+    python -m jobs preprocess DATASET/aligned-words.parquet --out WORDS --encoding png
+
+The result is a table that preprocess takes as a source; its images are members of the data set's shards, so it lies in
+the data set's folder or above it. --to words: a row a word, boxed. --to lines: a row a line; the text of a field of
+several lines is cut where they end. `score` is the text's log-probability a character, `margin` the same less that of
+what the reader itself reads: 0 where they agree, lower the worse the label fits. What can't be aligned or fits badly
+(below --least) has the reason in the column `reject`, for which preprocess rejects it: it is counted, never dropped.
+Blank fields, tick boxes and whole pages are not in the table.
+
+Tasks own shards by number; each shard becomes one part, a Parquet file under RUN/alignment/NAME, and the task that ends
+last merges them. Another --least or --split needs no second alignment: the parts are kept.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from jobs.show import Progress, say
+from jobs.work import share_of_work
+
+MUCH = 0.2  # of the lines rejected: more than labels are wrong
+DELAY_TEXTS = 256  # by which the delay of the reader's peaks is measured
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("dataset", type=Path)
+    add("--run", type=Path, required=True, help="the run whose model/ aligns")
+    add("--to", choices=["words", "lines"], required=True)
+    add("--out", type=Path, metavar="TABLE.parquet", help="default: aligned-words.parquet or so, in the data set")
+    add("--split", action="append", default=[], metavar="NAME", help="of the data set; repeatable (default: all)")
+    least = "margin a character below which a label fits badly (default: by how texts of other lines fit)"
+    add("--least", type=float, metavar="SCORE", help=least)
+    add("--text", metavar="COLUMN", help="of the source, in place of the text as written: what the reader writes")
+    add("--name", help="of the alignment (default: by --to, the model's step and the data set)")
+    add("--batch", type=int, default=16, help="texts read at once")
+    add("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    add("--amp", choices=["auto", "off", "bf16", "fp16"], default="auto")
+
+
+def main(args: argparse.Namespace) -> int:
+    import torch
+
+    from htr.reader import Reader, weights_of
+    from jobs.aligned import merge, part, texts_of_shard, write_part
+    from jobs.place import Place, take_device
+    from jobs.step import autocast
+    from shards.index import read_index
+
+    index = read_index(args.dataset)
+    out = args.out or index.folder / f"aligned-{args.to}.parquet"
+    check_out(out, index.folder)
+    wrong = [name for name in args.split if not index.totals.get(name)]
+    if wrong:
+        have = ", ".join(name for name, count in index.totals.items() if count)
+        raise ValueError(f"{args.dataset}: no sample in split {', '.join(wrong)} (there are: {have})")
+    device = take_device(Place.find(), args.device)
+    reader = Reader.load(args.run / "model", device)
+    mixed, _ = autocast(args, device)
+
+    # ---------------------------------------------------------------- the alignment's folder, the same for all tasks
+    asked = {"dataset": index.fingerprint, "to": args.to, "weights": weights_of(args.run / "model")}
+    asked |= {"step": reader.config["step"], "batch": args.batch, "amp": args.amp, "text": args.text}
+    name = args.name or f"{args.to}-{reader.config['step']:06d}-{index.fingerprint[:8]}"
+    folder = args.run / "alignment" / name
+    (folder / "parts").mkdir(parents=True, exist_ok=True)
+    with torch.no_grad(), mixed():
+        if not (folder / "alignment.json").exists():
+            begin(folder, asked, measured_delay(index, reader, args) if args.to == "words" else 0.0)
+        before = json.loads((folder / "alignment.json").read_text())
+        differ = [key for key, value in asked.items() if before.get(key) != value]
+        if differ:
+            raise ValueError(f"{folder} was begun with another {', '.join(differ)}: give another --name, or remove it")
+        reader.delay = before["delay"]
+
+        # ------------------------------------------------------------ this task's shards
+        shards = [shard["shard"] for shard in index.shards if not args.split or shard["split"] in args.split]
+        task, tasks = share_of_work()
+        mine = [shard for number, shard in enumerate(shards) if number % tasks == task]
+        todo = [shard for shard in mine if not part(folder, shard).exists()]
+        say(f"align: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} shards to align")
+        with Progress("align", len(todo), "shards") as progress:
+            for shard in todo:
+                write_part(folder, shard, texts_of_shard(index.folder, shard), index, reader, args)
+                progress.advance()
+
+    # ---------------------------------------------------------------- the last one merges
+    left = [shard for shard in shards if not part(folder, shard).exists()]
+    if left:
+        say(f"align: this task is done; {len(left)} of {len(shards)} shards are others'")
+        return 0
+    summary = merge(folder, shards, index, out, args.least)
+    report(summary, out)
+    return 0
+
+
+def check_out(out: Path, dataset: Path) -> None:
+    """Raises ValueError for a table whose images would lie outside its folder, or that would replace a file."""
+    if out.suffix != ".parquet":
+        raise ValueError(f"--out {out}: a Parquet table is written, give it a name that ends in .parquet")
+    if not dataset.resolve().is_relative_to(out.parent.resolve()):
+        raise ValueError(
+            f"--out {out}: the table names its images by their place below its own folder: put it into {dataset} or "
+            f"a folder above it"
+        )
+    if out.with_suffix(".json").exists() or out.name in ("index.parquet", "rejects.parquet"):
+        raise ValueError(f"--out {out}: a file of the data set itself has this name, give another")
+
+
+def begin(folder: Path, asked: dict, delay: float) -> None:
+    """Say what this alignment is; the first task's word counts."""
+    from shards import files
+
+    note = files.temporary(folder / "alignment.json")
+    files.write_synced(note, files.to_json(asked | {"delay": delay}))
+    files.commit(note, folder / "alignment.json")
+
+
+def measured_delay(index, reader, args: argparse.Namespace) -> float:
+    """How far right of the writing the model puts its peaks (see align.measure_delay), by the first texts there are."""
+    from htr.decoding.align import measure_delay
+    from jobs.aligned import lines_of, texts_of_shard
+
+    lines = []
+    for shard in index.shards:
+        table = texts_of_shard(index.folder, shard["shard"])
+        for found in lines_of(index.folder, table, reader, args.batch, args.text):
+            lines += [line for line in found if line.alignment is not None]
+            if len(lines) >= DELAY_TEXTS:
+                break
+        if len(lines) >= DELAY_TEXTS:
+            break
+    alignments, texts, inks = zip(*((line.alignment, line.text, line.ink) for line in lines), strict=True) or ((),) * 3
+    return measure_delay(alignments, texts, inks)
+
+
+def report(summary: dict, out: Path) -> None:
+    import sys
+
+    least = summary["least"]
+    say(f"align: {summary['rows']} rows in {out}, {sum(summary['rejects'].values())} of them to be rejected"
+        f"{'' if least is None else f' (least margin {least:.2f})'}")  # fmt: skip
+    for reason, count in sorted(summary["rejects"].items()):
+        print(f"    {count:6d} x {reason}", file=sys.stderr)
+    found, lost = summary["wrong_found"], summary["own_rejected"]
+    if found is not None:
+        say(f"align: of texts of other lines {100 * found:.1f} % lie below it, of the lines' own {100 * lost:.1f} %")
+        if lost > MUCH:
+            say("align: this reader hardly tells right texts from wrong ones: train it longer, or give --least")
