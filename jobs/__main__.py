@@ -21,7 +21,7 @@ VERBS = {
     "transcribe": "read line images, scans or a data set",
     "align": "where each text stands: words, lines of fields, labels that fit badly",
     "export": "a CTC reader as ONNX",
-    "submit": "submit train, preprocess or evaluate through submitit, to Slurm or to this machine",
+    "submit": "submit train, preprocess, evaluate or align through submitit, to Slurm or to this machine",
     "runs": "list the experiments of a folder",
     "doctor": "check environment, interface, shared storage, GPUs and versions",
     "demo": "the whole way on simulated certificates",

@@ -29,6 +29,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
              "found on its form, or by the row's box (default: %(default)s)")  # fmt: skip
     add("--forms", type=Path, help="a folder of templates, NAME.json and NAME.png (default: those of the project)")
     add("--rulings", choices=["keep", "remove"], default="keep", help="in the stored fields (default: %(default)s)")
+    add("--stray", choices=["reject", "blank"], default="reject",
+        help="with --unit field: ink on a field without text, a stamp perhaps, rejects the row; or it is blank, where "
+             "the source never leaves a text out (default: %(default)s)")  # fmt: skip
     add("--pages", action="store_true", help="with --unit field: store each certificate's whole page too, upright")
     add("--rows", type=int, default=1000, help="rows a shard (default: %(default)s)")
     add("--shares", help="of the splits, as train=0.9,dev=0.02,… where the source has no split column")
@@ -75,6 +78,7 @@ def settings_of(args: argparse.Namespace):
         quality=args.quality,
         unit=args.unit,
         rulings=args.rulings,
+        stray=args.stray,
         pages=args.pages,
         forms=digest_of_forms(args.forms or FORMS) if args.unit == "field" else "",
     )

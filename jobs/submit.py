@@ -1,4 +1,4 @@
-"""python -m jobs submit VERB …: start train, preprocess or evaluate through submitit.
+"""python -m jobs submit VERB …: start train, preprocess, evaluate or align through submitit.
 
     python -m jobs submit train --nodes 2 --gpus-per-node 4 --time 8:00:00 DATASET --run runs/ctc-8
     python -m jobs submit evaluate --array 8 DATASET --run runs/ctc-8 --split val
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from jobs.show import Progress, say
 
-SUBMITTED = ("train", "preprocess", "evaluate")
+SUBMITTED = ("train", "preprocess", "evaluate", "align")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--gpus-per-node", type=int, help="one rank each (default: none on Slurm, those of this machine locally)")
     add("--tasks-per-node", type=int, help="ranks a node, where there are no GPUs (default: 1)")
     add("--cpus-per-task", type=int, help="CPUs a rank; decoding wants at least two")
-    add("--array", type=int, metavar="N", help="a job array of N tasks (preprocess, evaluate)")
+    add("--array", type=int, metavar="N", help="a job array of N tasks (preprocess, evaluate, align)")
     add("--time", help="limit, as Slurm writes it: 8:00:00")
     add("--mem", help="a node, as Slurm writes it: 64G")
     for name in ("partition", "account", "qos", "constraint", "exclude", "dependency"):

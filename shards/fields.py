@@ -99,7 +99,9 @@ class Page:
                 raise BadLine("text is given but the field is blank")
             return [self.blank(row, cut, known)]
         if not text:
-            raise BadLine("no text but the field is written on")
+            if self.settings.stray == "reject":
+                raise BadLine("no text but the field is written on")
+            return [self.stray(row, cut, line, number, known) for number, line in enumerate(found)]
         cut = with_rulings(cut, self.settings.rulings)
         factor = enlarging(cut.pitch)
         known = known | {"pitch": round(cut.pitch * factor, 1)}
@@ -137,6 +139,11 @@ class Page:
         x, y, w, h = cut.box
         gray, known = cut.image[y : y + h, x : x + w], known | {"pitch": round(cut.pitch, 1)}
         return pack(row, gray, self.settings, level="blank", line="0", box=cut.on_scan(cut.box), **known)
+
+    def stray(self, row: dict, cut: FieldImage, line: FoundLine, number: int, known: dict) -> Sample:
+        """What was taken for a line on a field without text, a stamp or a hair: a reader must learn to read nothing."""
+        at, known = cut.on_scan(line.box), known | {"pitch": round(cut.pitch * enlarging(cut.pitch), 1)}
+        return pack(row, line_image(cut, line), self.settings, level="blank", line=str(number), box=at, **known)
 
     def unlisted(self, group: list[dict]) -> list[Sample]:
         """Blank fields that the form has and the source leaves out: most fields are blank, and readers must know it."""

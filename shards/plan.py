@@ -36,6 +36,7 @@ class Settings:
     unit: str = "line"  # what a row of the source is: a line or a field of a certificate
     forms: str = ""  # digest of the templates that scans are registered on
     rulings: str = "keep"  # or remove, from the stored image
+    stray: str = "reject"  # what is on a field without text; or blank, where the source never leaves a text out
     pages: bool = False  # whether a certificate's whole page is stored too
     years: str = ""  # a rule for the splits in place of the shares: train=-2018,dev=2019,test=2020-
     crossed: tuple[str, ...] = ()  # what the source writes for crossed-out pieces, and for illegible ones
@@ -58,6 +59,8 @@ class Settings:
             raise ValueError(f"a row of the source is a line or a field, not {self.unit}")
         if self.rulings not in ("keep", "remove"):
             raise ValueError(f"rulings are something to keep or to remove, not {self.rulings}")
+        if self.stray not in ("reject", "blank"):
+            raise ValueError(f"ink on a field without text is a reason to reject it or blank, not {self.stray}")
         if not all(mark.strip("* ") for mark in (*self.crossed, *self.illegible)):
             raise ValueError("a mark of crossed-out or illegible pieces that stands for any text")
         if not {*self.share} <= {*SHARED}:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pyarrow.parquet as pq
 import pytest
 from bed import Cluster, wait_for
 
@@ -92,6 +93,16 @@ def test_evaluate_as_an_array_counts_every_line_once(cluster: Cluster, alone: Pa
     array, here = (json.loads((alone / "evaluation" / name / "metrics.json").read_text()) for name in ("array", "here"))
     assert array == here
     assert array["lines"] == dataset.totals["train"]
+
+
+def test_align_as_an_array_is_what_one_task_writes(cluster: Cluster, alone: Path, dataset, tmp_path: Path):
+    align = [dataset.folder, "--run", alone, "--device", "cpu", "--to", "words", "--split", "train"]
+    tables = [dataset.folder.parent / f"{name}.parquet" for name in ("array", "here")]
+    tasks = ["--array=0-2", "slurm/align.sh", *align, "--out", tables[0], "--name", "array"]
+    cluster.end(cluster.submit(tmp_path / "%a", *tasks), good=True)
+    cluster.run("python", "-m", "jobs", "align", *align, "--out", tables[1], "--name", "here")
+    array, here = (pq.read_table(table) for table in tables)
+    assert array.equals(here) and array.num_rows >= dataset.totals["train"]
 
 
 def test_wrong_interface_is_one_message_in_bounded_time(cluster: Cluster, dataset, tmp_path: Path):

@@ -19,7 +19,7 @@ from htr.images.unprint import Print, factor_of, without_print
 DARK, SURE = 25, 38  # of 255: darkness that counts as ink in the small image, if some of it is as dark as SURE
 LEAST = 0.011  # squared pitches of ink that a written field has: a thin dash
 SLOPES = np.tan(np.radians(0.3 * np.arange(-6, 7)))  # of writing: the registration has turned the page upright
-TALL = 0.6  # pitches that a stored line reaches above and below its core: room for ascenders and descenders
+TALL = 0.25  # pitches that a stored line reaches above and below its core at least, and all of its ink
 OTHERS = 255  # the label of ink that belongs to no line of this field
 
 
@@ -114,7 +114,7 @@ def lines_beside(
 
 
 def cut_line(field: np.ndarray, line: FoundLine, pitch: float) -> np.ndarray:
-    """The line's own pixels, (h, w) uint8: 1.2 pitches about its core, more if its ink reaches further.
+    """The line's own pixels, (h, w) uint8: half a pitch about its core and all of its ink.
 
     The field's other ink becomes paper; what lies beyond the field's image is paper too.
     """

@@ -1,0 +1,105 @@
+"""Pieces of real lines for benchmarks/certificates.py: 5 to 30 characters, cut at gaps between words."""
+
+import csv
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from htr.decoding.align import Alignment, align_many, measure_delay, word_boxes
+from htr.images.line import to_ink
+from htr.images.semireal import RealWriter, real_writers
+from htr.models.encoder import HEIGHT
+from htr.reader import Reader
+
+SHORTEST, LONGEST = 5, 30  # characters
+GAP = 0.06  # of a line's height: paper between two words, at least
+WORST = 0.05  # share of the lines, those whose text fits worst, that are left out
+BATCH = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """A real line with its text and where that stands."""
+
+    writer: str
+    text: str
+    gray: np.ndarray  # (H, W) uint8
+    ink: np.ndarray  # (HEIGHT, W') uint8
+    alignment: Alignment
+
+
+def aligned(writers: tuple[RealWriter, ...], reader: Reader) -> list[Line]:
+    """Every line that the reader's alphabet can write and that has frames enough for its text."""
+    rows = []
+    for writer in writers:
+        for piece in writer.pieces:
+            gray = cv2.imread(str(piece.image), cv2.IMREAD_GRAYSCALE)
+            if gray is not None and not reader.alphabet.missing(piece.text):
+                rows.append((writer.name, piece.text, gray, to_ink(gray, HEIGHT)))
+    order = sorted(range(len(rows)), key=lambda row: rows[row][3].shape[1])
+    found: dict[int, Line] = {}
+    for start in range(0, len(order), BATCH):
+        part = order[start : start + BATCH]
+        padded = np.zeros((len(part), 1, HEIGHT, max(rows[row][3].shape[1] for row in part)), np.uint8)
+        for image, row in zip(padded, part, strict=True):
+            image[0, :, : rows[row][3].shape[1]] = rows[row][3]
+        frames = reader.frames(torch.from_numpy(padded), torch.tensor([rows[row][3].shape[1] for row in part]))
+        symbols = [reader.alphabet.encode(rows[row][1]) for row in part]
+        alignments = align_many(frames.log_probs.float().cpu().numpy(), symbols, frames.lengths.tolist())
+        found |= {row: Line(*rows[row], a) for row, a in zip(part, alignments, strict=True) if a is not None}
+    return [found[row] for row in sorted(found)]
+
+
+def pieces_of(line: Line, delay: float, rng: np.random.Generator) -> list[tuple[str, np.ndarray]]:
+    """-> texts and their pixels, one after the other, none twice."""
+    boxes = word_boxes(line.alignment, line.text, line.gray.shape, line.ink, delay)
+    height, width = line.gray.shape
+    cuts: list[int | None] = [0]  # the column before each word, and the line's end; None where words touch
+    for before, after in pairwise(boxes):
+        wide = after.left - before.right >= GAP * height
+        cuts.append(round((before.right + after.left) / 2) if wide else None)
+    cuts.append(width)
+    found, start = [], 0
+    while start < len(boxes):
+        texts = {end: " ".join(box.text for box in boxes[start:end]) for end in range(start + 1, len(boxes) + 1)}
+        ends = [end for end, text in texts.items() if SHORTEST <= len(text) <= LONGEST and cuts[end] is not None]
+        if cuts[start] is None or not ends:
+            start += 1
+            continue
+        end = ends[int(rng.integers(len(ends)))]
+        found.append((texts[end], line.gray[:, cuts[start] : cuts[end]]))
+        start = end
+    return found
+
+
+def write_pieces(table: Path, where: str, reader: Reader, folder: Path, seed: int) -> tuple[Path, dict[str, int]]:
+    """Cut the lines of a table of real handwriting -> the table of their pieces in `folder`, and counts of it."""
+    writers = real_writers(table, where)
+    lines = aligned(writers, reader)
+    if not lines:
+        raise ValueError(f"{table}: no line {where} that the reader's alphabet can write")
+    alignments, texts, inks = [li.alignment for li in lines], [li.text for li in lines], [li.ink for li in lines]
+    delay = measure_delay(alignments, texts, inks)
+    least = np.quantile([alignment.margin for alignment in alignments], WORST)
+    rng, rows, known = np.random.default_rng(seed), [], set()
+    for line in lines:
+        if line.alignment.margin < least:
+            continue
+        for text, gray in pieces_of(line, delay, rng):
+            # a text stands for its piece: none twice in a hand
+            if (line.writer, text) not in known and gray.shape[1] >= 16:
+                known.add((line.writer, text))
+                name = f"{len(rows):05d}.png"
+                cv2.imwrite(str(folder / name), gray)
+                rows.append({"image": name, "text": text, "certificate": line.writer, "writer": line.writer})
+    path = folder / "pieces.csv"
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ["image", "text", "certificate", "writer"])
+        writer.writeheader()
+        writer.writerows(rows)
+    whole = sum(len(writer.pieces) for writer in writers)
+    return path, {"lines": whole, "aligned": len(lines), "pieces": len(rows), "writers": len(writers)}

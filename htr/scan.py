@@ -1,0 +1,129 @@
+"""From a scan of a certificate to the text of its fields: registered on its form, fields cut, lines found and read.
+
+forms, reader = Forms(load_templates()), Reader.load("runs/ctc/model")
+for field in read_scan(gray, forms, reader):
+    print(field.field, field.text, field.confidence, [line.box for line in field.lines])
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from htr.images.field import FieldImage, Upright
+from htr.images.form import Forms
+from htr.images.line import BadLine
+from htr.images.lines import LEAST, ink_measure
+from htr.images.template import Field, Template
+from htr.images.written import line_image, tick_score, with_rulings, written_lines
+from htr.reader import Reader, Text
+
+Box = list[int]  # x, y, w, h in pixels of the scan
+
+
+@dataclass(frozen=True)
+class LineText:
+    """A line of a field as it was read."""
+
+    text: str
+    confidence: float
+    box: Box
+
+
+@dataclass(frozen=True)
+class FieldText:
+    """A field of the form as it was read."""
+
+    field: str
+    text: str  # of its lines, joined by spaces; "" if it is blank; "1" or "0" of a tick box
+    confidence: float  # of its least sure line; of a blank field how far its ink is from a written one's
+    lines: tuple[LineText, ...]  # those with text, from the top; none of a tick box
+    box: Box | None  # of its lines, or the field's own without any; None outside the scan
+    template: str  # the form's name
+    reason: str = ""  # why it could not be read, "" if it could
+
+
+@dataclass(frozen=True, eq=False)
+class CutField:
+    """A field of a scan, made ready: images of lines for a reader, or what is known without one."""
+
+    field: Field
+    template: Template
+    box: Box | None
+    images: tuple[np.ndarray, ...] = ()  # gray (h, w) uint8
+    boxes: tuple[Box, ...] = ()
+    text: str = ""
+    confidence: float = 0.0
+    reason: str = ""
+
+    def as_text(self, readings: Sequence[Text] = (), least: float = 0.0) -> FieldText:
+        """`readings`: of its images. A line read with less confidence than `least` counts as blank."""
+        texts = [r.text.strip() if r.confidence >= least else "" for r in readings]
+        lines = tuple(
+            LineText(text, reading.confidence, box)
+            for text, reading, box in zip(texts, readings, self.boxes, strict=True)
+            if text
+        )
+        text = " ".join(line.text for line in lines) if readings else self.text
+        confidence = min((r.confidence for r in readings), default=self.confidence)
+        box = around([line.box for line in lines]) if lines else self.box
+        return FieldText(self.field.name, text, float(confidence), lines, box, self.template.name, self.reason)
+
+
+def cut_scan(gray: np.ndarray, forms: Forms, rulings: str = "keep") -> list[CutField]:
+    """The fields of a scan, gray (H, W) uint8, in its form's order. Raises BadLine: the scan fits no form.
+
+    `rulings`: "keep" or "remove", as the reader's data set was made.
+    """
+    registration = forms.register(gray)
+    upright, template = Upright(gray, registration), registration.template
+    fields = []
+    for field in template.fields:
+        try:
+            cut = upright.cut(field)
+        except BadLine as reason:
+            fields.append(CutField(field, template, None, reason=str(reason)))
+            continue
+        fields.append(cut_field(field, template, cut, rulings))
+    return fields
+
+
+def cut_field(field: Field, template: Template, cut: FieldImage, rulings: str) -> CutField:
+    own = cut.on_scan(cut.box)
+    if field.kind == "tick":
+        score = tick_score(cut)
+        return CutField(field, template, own, text=str(int(score >= 0.5)), confidence=max(score, 1 - score))
+    found = written_lines(cut, field)
+    if not found:
+        return CutField(field, template, own, confidence=blankness(cut, field))
+    cut = with_rulings(cut, rulings)
+    images = tuple(line_image(cut, line) for line in found)
+    return CutField(field, template, own, images, tuple(cut.on_scan(line.box) for line in found))
+
+
+def blankness(cut: FieldImage, field: Field) -> float:
+    """How sure it is that a field without lines is blank: 1 without any ink, 0.5 with as much as the thinnest dash."""
+    if cut.upright is not None and cut.upright.is_bare(field):
+        return 1.0
+    return 1 - 0.5 * min(ink_measure(cut.image, cut.printed, cut.box, cut.pitch) / LEAST, 1.0)
+
+
+def read_scan(
+    gray: np.ndarray, forms: Forms, reader: Reader, *, rulings: str = "keep", least: float = 0.0
+) -> list[FieldText]:
+    """A scan, gray (H, W) uint8 of any resolution, upright or not -> its fields in the form's order.
+
+    All lines of the scan are read together. `rulings`: "keep" or "remove", as the reader's data set was made. A line
+    that is read with less confidence than `least` counts as blank. A field that lies outside the scan has a reason and
+    no text. Raises BadLine with the reason: the scan fits no form.
+    """
+    fields = cut_scan(gray, forms, rulings)
+    images = [(image, field.field.name) for field in fields for image in field.images]
+    readings = iter(reader.read([image for image, _ in images], fields=[name for _, name in images]))
+    return [field.as_text([next(readings) for _ in field.images], least) for field in fields]
+
+
+def around(boxes: Sequence[Box]) -> Box:
+    left, top = (min(box[side] for box in boxes) for side in (0, 1))
+    right, bottom = (max(box[side] + box[side + 2] for box in boxes) for side in (0, 1))
+    return [left, top, right - left, bottom - top]
