@@ -1,0 +1,52 @@
+"""python -m jobs export --run RUN --out reader.onnx: a CTC reader as one ONNX file, for programs without PyTorch.
+
+The file is checked against the reader before it gets its name. Needs `pip install -e '.[onnx]'`; reading with it needs
+onnxruntime, numpy and OpenCV:
+
+    import json, cv2, numpy, onnxruntime
+    from htr.images.line import to_ink
+
+    session = onnxruntime.InferenceSession("reader.onnx")
+    known = session.get_modelmeta().custom_metadata_map
+    ink = to_ink(cv2.imread("line.png", cv2.IMREAD_GRAYSCALE), int(known["height"]))
+    images = numpy.pad(ink, ((0, 0), (0, -ink.shape[1] % int(known["width_multiple"]))))[None, None]
+    log_probs, lengths = session.run(None, {"images": images, "widths": numpy.array([ink.shape[1]])})
+    best = log_probs[0, : lengths[0]].argmax(1)
+    kept = best[(best != numpy.roll(best, 1)) | (numpy.arange(len(best)) == 0)]
+    print("".join(json.loads(known["alphabet"])[symbol - 1] for symbol in kept if symbol))
+"""
+
+import argparse
+import importlib.util
+from pathlib import Path
+
+from jobs.show import say
+
+NEEDED = ("onnx", "onnxscript", "onnxruntime")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--run", type=Path, help="the run whose model is exported")
+    source.add_argument("--model", type=Path, metavar="FOLDER", help="a model's folder")
+    parser.add_argument("--out", type=Path, default=Path("reader.onnx"), help="default: %(default)s")
+
+
+def main(args: argparse.Namespace) -> int:
+    lacking = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if lacking:
+        raise ValueError(f"export needs {', '.join(lacking)}: pip install -e '.[onnx]'")
+    from htr.export import check, to_onnx
+    from htr.reader import Reader
+    from shards import files
+
+    reader = Reader.load(args.model or args.run / "model")
+    content = to_onnx(reader)
+    agreed = check(content, reader)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    files.replace(args.out, content)
+    say(
+        f"export: {args.out}, {len(content) / 2**20:.1f} MiB; {agreed.alike} of {agreed.lines} lines read alike, "
+        f"log-probabilities differ by {agreed.difference:.1g} at most"
+    )
+    return 0
