@@ -7,6 +7,10 @@ from collections.abc import Iterable, Sequence
 CROSSED = "\u232b"  # ⌫, what is written for a piece that is crossed out
 ILLEGIBLE = "\ufffd"  # �, for a piece that nobody could read: such a field goes to a person
 
+# what transcribers write for them, unless a source says otherwise
+CROSSED_MARKS = ("[raturé]", "[rature]", "[biffé]")
+ILLEGIBLE_MARKS = ("[illisible]", "[ill.]")
+
 
 class Alphabet:
     def __init__(self, characters: Iterable[str]):

@@ -13,7 +13,7 @@ class Meter:
         self.began = time.monotonic()
         self.loss = 0.0
         self.sums = dict.fromkeys(("lines", "unfit", "pixels", "ink"), 0)
-        self.seconds = dict.fromkeys(("data", "exchange", "step"), 0.0)
+        self.seconds = dict.fromkeys(("data", "exchange", "compute", "step"), 0.0)
         self.skipped, self.steps, self.norms = 0, 0, []
 
     def waiting(self, stream):

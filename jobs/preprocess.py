@@ -12,12 +12,10 @@ import os
 import sys
 from pathlib import Path
 
+from htr.alphabet import CROSSED_MARKS, ILLEGIBLE_MARKS
 from jobs.beacon import Beacon, clear_beacons
 from jobs.show import Progress, say
 from jobs.work import share_of_work
-
-CROSSED = ("[raturé]", "[rature]", "[biffé]")
-ILLEGIBLE = ("[illisible]", "[ill.]")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,9 +38,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--crossed",
         action="append",
         metavar="MARK",
-        help=f"what the texts write for crossed-out pieces, * for anything in it ({' '.join(CROSSED)})",
+        help=f"what the texts write for crossed-out pieces, * for anything in it ({' '.join(CROSSED_MARKS)})",
     )
-    add("--illegible", action="append", metavar="MARK", help=f"the same for illegible ones ({' '.join(ILLEGIBLE)})")
+    unread = f"the same for illegible ones ({' '.join(ILLEGIBLE_MARKS)})"
+    add("--illegible", action="append", metavar="MARK", help=unread)
     add("--may-share", action="append", default=[], choices=["writer", "certificate", "image"],
         help="do not refuse a source whose splits have this in common")  # fmt: skip
     add("--encoding", choices=["jpg", "png"], default="jpg", help="of the stored lines")
@@ -71,8 +70,8 @@ def settings_of(args: argparse.Namespace):
         rows=args.rows,
         shares=shares,
         years=args.years,
-        crossed=CROSSED if args.crossed is None else args.crossed,
-        illegible=ILLEGIBLE if args.illegible is None else args.illegible,
+        crossed=CROSSED_MARKS if args.crossed is None else args.crossed,
+        illegible=ILLEGIBLE_MARKS if args.illegible is None else args.illegible,
         share=sorted(args.may_share),
         encoding=args.encoding,
         quality=args.quality,

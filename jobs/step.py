@@ -70,20 +70,25 @@ class Step:
             images = batch.images if world.device.type == "cpu" else batch.images.pin_memory()
             images = images.to(world.device, non_blocking=True).float() / 255
             targets = [self.encode(text) for text in batch.texts]
+            forward = time.monotonic()
             with self.mixed():
                 losses = self.model.losses(images, batch.widths.to(world.device), targets, batch.parts)
             fits = losses.isfinite()
             loss = torch.where(fits, losses, 0.0).sum() / max(batch.characters, 1)
             self.meter.add(batch, loss.item(), int((~fits).sum()))
+            self.meter.seconds["compute"] += time.monotonic() - forward
             if not fits.all():
                 self.name(losses.detach().cpu(), batch.keys)
         else:  # a global batch smaller than the world: this rank only takes part in the sum
             loss = 0.0 * sum(parameter.sum() for parameter in self.model.parameters())
+        backward = time.monotonic()
         with world.guard("backward"):
             scaler.scale(loss).backward()
         waited = time.monotonic()
+        self.meter.seconds["compute"] += waited - backward
         world.synchronize(optimizer)
         self.meter.seconds["exchange"] += time.monotonic() - waited
+        update = time.monotonic()
         if scaler.is_enabled():
             scaler.unscale_(optimizer)
         # the gradients are the same on every rank now, and so is what is decided from them
@@ -94,6 +99,7 @@ class Step:
             scaler.update()
         elif finite:
             world.apply(optimizer)
+        self.meter.seconds["compute"] += time.monotonic() - update
         self.meter.skipped += not finite
         self.meter.norms.append(norm.item())
         self.meter.seconds["step"] += time.monotonic() - began

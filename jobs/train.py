@@ -40,7 +40,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--mix", action="append", default=[], metavar="DATASET=WEIGHT[:WEIGHT]", help=mix)
     add("--steps", type=int, default=20_000, help="of the whole training, which the schedule is laid out for")
     add("--batch", type=int, default=32, help="lines a step, of all ranks together (default: %(default)s)")
-    add("--lr", type=float, default=1.5e-3, help="peak learning rate (default: %(default)s)")
+    add("--lr", type=float, default=2e-3, help="peak learning rate (default: %(default)s)")
     add(
         "--warmup",
         type=int,

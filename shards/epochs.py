@@ -12,7 +12,7 @@ import numpy as np
 
 from htr.images.augment import random_for
 
-WINDOW = 32  # global batches whose texts are sorted by width together
+WINDOW = 64  # global batches whose texts are sorted by width together
 DATA, ORDER = 1, 2  # what a random number is for
 
 

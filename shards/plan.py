@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from htr.alphabet import CROSSED_MARKS, ILLEGIBLE_MARKS
 from htr.certificate import SPLITS
 from htr.images import sources
 from shards import files
@@ -39,8 +40,8 @@ class Settings:
     stray: str = "reject"  # what is on a field without text; or blank, where the source never leaves a text out
     pages: bool = False  # whether a certificate's whole page is stored too
     years: str = ""  # a rule for the splits in place of the shares: train=-2018,dev=2019,test=2020-
-    crossed: tuple[str, ...] = ()  # what the source writes for crossed-out pieces, and for illegible ones
-    illegible: tuple[str, ...] = ()
+    crossed: tuple[str, ...] = CROSSED_MARKS  # what the source writes for crossed-out pieces, and for illegible ones
+    illegible: tuple[str, ...] = ILLEGIBLE_MARKS
     share: tuple[str, ...] = ()  # of certificate, image, writer: what two splits may have in common
 
     def __post_init__(self):

@@ -33,7 +33,7 @@ quietly() { "$@" >>"$log" 2>&1 || { tail -n 30 "$log" >&2; fail "'$1 ${*:2:4} â€
 
 # --- packages
 echo "setup: packages pinned in pyproject.toml"
-quietly "$python" -m pip install --disable-pip-version-check -e '.[simulate,test]'
+quietly "$python" -m pip install --disable-pip-version-check -e '.[simulate,onnx,test]'
 
 # --- Horovod: a wheel for this torch, this Python and these operations, built once
 read -r horovod torch < <("$python" - <<'E'

@@ -111,7 +111,7 @@ def test_accepted_references_are_no_errors(run: Path, tmp_path: Path):
     rows = [row for path in parts for row in pq.read_table(path).to_pylist()]
     wrong = next(row for row in rows if row["edits"] and row["hypothesis"].strip())
     table = tmp_path / "table.csv"
-    table.write_text(f"abbreviation,expansion\n\"{wrong['reference']}\",\"{wrong['hypothesis'].strip()}\"\n")
+    table.write_text(f'abbreviation,expansion\n"{wrong["reference"]}","{wrong["hypothesis"].strip()}"\n')
     assert evaluate(run, "accepted", "--split", "train", "--abbreviations", str(table)) == 0
     typed, accepted = (
         json.loads((run / "evaluation" / name / "metrics.json").read_text()) for name in ("typed", "accepted")

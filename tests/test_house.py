@@ -46,8 +46,8 @@ def test_pins_stand_in_pyproject_alone():
     environment = yaml.safe_load((CHECKOUT / "environment.yml").read_text())
     conda = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
     [pip] = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
-    assert pip == ["-e .[simulate,test]"]
-    assert set(project["optional-dependencies"]) == {"ring", "simulate", "test"}
+    assert pip == ["-e .[simulate,onnx,test]"]
+    assert set(project["optional-dependencies"]) == {"ring", "simulate", "onnx", "test"}
     # what setup.sh needs beside them, and no Python package that pyproject pins
     names = {entry.replace(">=", "=").split("=")[0] for entry in conda}
     assert names == {"python", "pip", "make", "cmake", "cxx-compiler"}

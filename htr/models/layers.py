@@ -103,7 +103,7 @@ class LineLSTM(nn.Module):
         self.backwards = nn.LSTM(inputs, hidden)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        steps = torch.arange(len(x), device=x.device)[:, None]
+        steps = torch.arange(x.shape[0], device=x.device)[:, None]
         mirrored = torch.where(steps < lengths, lengths - 1 - steps, steps)[:, :, None]
         ahead, _ = self.forwards(x)
         back, _ = self.backwards(x.gather(0, mirrored.expand_as(x)))
@@ -133,7 +133,7 @@ class LineConv(nn.Module):
                 layer.weight.mul_(0.5)  # a block starts near its shortcut
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        used = (torch.arange(len(x), device=x.device)[:, None] < lengths)[:, :, None].to(x.dtype)
+        used = (torch.arange(x.shape[0], device=x.device)[:, None] < lengths)[:, :, None].to(x.dtype)
         x = self.enter(x) * used
         for along, norm, across in zip(self.along, self.norms, self.across, strict=True):
             y = norm(along(x.permute(1, 2, 0)).permute(2, 0, 1))
