@@ -1,6 +1,6 @@
 """python -m jobs align DATASET --run RUN --to words|lines: where each text stands in its image, by forced alignment.
 
-    sbatch --array=0-7 ... python -m jobs align DATASET --run runs/ctc --to words
+    sbatch --array=0-7 slurm/align.sh DATASET --run runs/ctc --to words
     python -m jobs preprocess DATASET/aligned-words.parquet --out WORDS --encoding png
 
 The result is a table that preprocess takes as a source; its images are members of the data set's shards, so it lies in
@@ -133,8 +133,9 @@ def measured_delay(index, reader, args: argparse.Namespace) -> float:
                 break
         if len(lines) >= DELAY_TEXTS:
             break
-    alignments, texts, inks = zip(*((line.alignment, line.text, line.ink) for line in lines), strict=True) or ((),) * 3
-    return measure_delay(alignments, texts, inks)
+    return measure_delay(
+        [line.alignment for line in lines], [line.text for line in lines], [line.ink for line in lines]
+    )
 
 
 def report(summary: dict, out: Path) -> None:

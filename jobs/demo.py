@@ -1,8 +1,8 @@
 """python -m jobs demo: the whole way on simulated certificates, with two workers and two Horovod ranks on this machine.
 
 Simulated certificates -> shards of their lines, found on the form -> the CTC reader, then the attention reader from its
-encoder, each trained by two ranks that submitit's local executor starts -> evaluation as two tasks -> a table of CER on
-certificates never seen.
+encoder, each trained by two ranks that submitit's local executor starts -> a language model and its weights ->
+evaluation as two tasks -> a table of CER on certificates never seen -> the text of some scans, field by field.
 """
 
 import argparse
@@ -13,11 +13,11 @@ from pathlib import Path
 
 from jobs.show import say
 
-CERTIFICATES = 1500
+CERTIFICATES, OTHERS = 1500, 20
 SHARES = "train=0.9,dev=0.02,val=0.08"
 TRAIN = ["--size", "tiny", "--batch", "16", "--log-every", "25", "--checkpoint-every", "1000"]
-CTC = ["--steps", "1800", "--lr", "3e-3", "--dropout", "0.1", "--evaluate-every", "900", "--augment", "none"]
-ATTENTION = ["--steps", "600", "--lr", "2e-3", "--dropout", "0.1", "--evaluate-every", "300", "--augment", "none"]
+CTC = ["--steps", "1000", "--lr", "3e-3", "--dropout", "0.1", "--evaluate-every", "500", "--augment", "none"]
+ATTENTION = ["--steps", "400", "--lr", "2e-3", "--dropout", "0.1", "--evaluate-every", "200", "--augment", "none"]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +34,7 @@ def main(args: argparse.Namespace) -> int:
     if args.fresh:
         shutil.rmtree(args.out, ignore_errors=True)
     source, dataset, runs = args.out / "scans", args.out / "dataset", args.out / "runs"
+    others = args.out / "other-scans"
     fonts = ["--fonts", str(args.fonts)] if args.fonts else []
     local = ["--cluster", "local", "--gpus-per-node", "0"]
     ranks = [*local, "--tasks-per-node", "2"]
@@ -42,10 +43,12 @@ def main(args: argparse.Namespace) -> int:
         run_folder = ["--run", str(runs / model), "--model", model, "--device", "cpu"]
         return ["submit", "train", *ranks, str(dataset), *run_folder, *TRAIN, *options]
 
-    def evaluate(model: str) -> list[str]:
-        return ["submit", "evaluate", *ranks, str(dataset), "--run", str(runs / model), "--device", "cpu"]
+    def evaluate(model: str, decode: str) -> list[str]:
+        run_folder = ["--run", str(runs / model), "--decode", decode, "--name", decode, "--device", "cpu"]
+        return ["submit", "evaluate", *ranks, str(dataset), *run_folder]
 
     simulated = ["simulate", "--out", str(source), "--certificates", str(args.certificates), *fonts]
+    more = ["simulate", "--out", str(others), "--certificates", str(OTHERS), "--first", "10000", *fonts]
     steps = [
         ("simulated certificates", simulated if not (source / "certificates.csv").exists() else None),
         ("shards, by two workers", ["preprocess", str(source / "certificates.csv"), "--out", str(dataset),
@@ -53,8 +56,13 @@ def main(args: argparse.Namespace) -> int:
         ("the CTC reader, by two Horovod ranks", train("ctc", *CTC)),
         ("the attention reader, from the CTC reader's encoder", train("attention", *ATTENTION, "--init-from",
                                                                       str(runs / "ctc"))),
-        ("evaluation, CTC", evaluate("ctc")),
-        ("evaluation, attention", evaluate("attention")),
+        ("a language model, its weights found on dev", ["tune", "--run", str(runs / "ctc"), "--device", "cpu"]),
+        ("evaluation, CTC, greedy", evaluate("ctc", "greedy")),
+        ("evaluation, CTC, beam search with the language model", evaluate("ctc", "beam")),
+        ("evaluation, attention", evaluate("attention", "greedy")),
+        ("other certificates", more if not (others / "certificates.csv").exists() else None),
+        ("their fields, from scan to text", ["transcribe", str(others / "pages"), "--unit", "field", "--model",
+                                             str(runs / "ctc"), "--out", str(args.out / "texts.csv")]),
     ]  # fmt: skip
     for number, (title, argv) in enumerate(steps, start=1):
         say(f"\n[{number}/{len(steps)}] {title}")
@@ -65,7 +73,8 @@ def main(args: argparse.Namespace) -> int:
     say(f"\n{(time.monotonic() - began) / 60:.1f} minutes; everything lies in {args.out.resolve()}/")
     say("  scans/pages/*.jpg     the certificates, with what a typist would have in certificates.csv")
     say("  dataset/              shards, plan and index")
-    say("  runs/*/model/         the readers; metrics.jsonl and evaluation/ beside them")
+    say("  runs/*/model/         the readers; metrics.jsonl, decoding/ and evaluation/ beside them")
+    say("  texts.csv             what stands in the fields of other-scans/, with confidences")
     return 0
 
 
@@ -74,12 +83,11 @@ def show(runs: Path, dataset: Path) -> None:
     from rich.table import Table
 
     table = Table(title="simulated certificates never seen, split val")
-    for column in ("reader", "ranks", "lines", "CER %", "WER %", "lines right %"):
-        table.add_column(column, justify="left" if column == "reader" else "right")
-    for model in ("ctc", "attention"):
-        # the newest, should there be several
-        path = max((runs / model / "evaluation").glob("*/metrics.json"), key=lambda path: path.stat().st_mtime)
+    for column in ("reader", "decoding", "ranks", "lines", "CER %", "WER %", "lines right %"):
+        table.add_column(column, justify="left" if column in ("reader", "decoding") else "right")
+    for model, decode in (("ctc", "greedy"), ("ctc", "beam"), ("attention", "greedy")):
+        path = runs / model / "evaluation" / decode / "metrics.json"
         metrics, status = json.loads(path.read_text()), json.loads((runs / model / "status.json").read_text())
         rates = [f"{100 * metrics[name]:.1f}" for name in ("cer", "wer", "line_accuracy")]
-        table.add_row(model, str(status["world"]), str(metrics["lines"]), *rates)
+        table.add_row(model, decode, str(status["world"]), str(metrics["lines"]), *rates)
     Console().print(table)

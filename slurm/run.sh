@@ -51,11 +51,13 @@ if [ -n "${dry:-}" ]; then
   exit 0
 fi
 
-# --- the run keeps its log beside the one that Slurm writes
+# --- the run keeps its log beside the one that Slurm writes; what preprocess makes is a folder, too
+kept=--run
+[ "$verb" != preprocess ] || kept=--out
 for ((i = 0; i < ${#arguments[@]}; i++)); do
   case ${arguments[i]} in
-    --run | --out) logs=${arguments[i + 1]}/logs ;;
-    --run=* | --out=*) logs=${arguments[i]#*=}/logs ;;
+    "$kept") logs=${arguments[i + 1]}/logs ;;
+    "$kept"=*) logs=${arguments[i]#*=}/logs ;;
   esac
 done
 if [ -n "${logs:-}" ]; then

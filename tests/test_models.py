@@ -15,7 +15,8 @@ import torch
 from htr.alphabet import Alphabet
 from htr.images.line import to_ink
 from htr.models import MODELS, create
-from htr.models.encoder import HEIGHT, SIZES, frames
+from htr.models.ctc.loss import ctc_losses
+from htr.models.encoder import HEIGHT, SIZES, frames, join
 from htr.reader import Reader, files_of
 
 GOLDEN = Path(__file__).with_name("golden.json")
@@ -174,6 +175,59 @@ def test_the_attention_reader_still_learns_from_a_target_too_dense_for_ctc(inks)
     losses.sum().backward()
     assert losses.isfinite().all()
     assert all(p.grad.isfinite().all() for p in reader.parameters() if p.grad is not None)
+
+
+# --- several accepted texts, several lines
+
+
+@pytest.mark.parametrize("name", ["ctc", "conv"])
+def test_accepted_texts_are_taken_together(name, inks):
+    """As probable as either of them: the sum of both."""
+    torch.manual_seed(0)
+    reader = create(name, "tiny", len(ALPHABET), dropout=0.0)
+    one, other = [ALPHABET.encode("AVC")], [ALPHABET.encode("chute")]
+    frames_of = reader.frames(*batch(inks[:1]))
+    both, first, second = (
+        ctc_losses(frames_of.log_probs, frames_of.lengths, [texts]) for texts in (one + other, one, other)
+    )
+    assert both.item() == pytest.approx(-torch.logsumexp(torch.cat([-first, -second]), 0).item(), rel=1e-5)
+    too_long = [[1] * 999]
+    assert ctc_losses(frames_of.log_probs, frames_of.lengths, [one + too_long]).item() == pytest.approx(first.item())
+    assert ctc_losses(frames_of.log_probs, frames_of.lengths, [too_long + too_long]).isinf().all()
+
+
+def test_an_attention_decoder_learns_the_likeliest_of_the_accepted_texts(inks):
+    torch.manual_seed(0)
+    reader = create("attention", "tiny", len(ALPHABET), dropout=0.0)
+    accepted = [ALPHABET.encode("AVC"), ALPHABET.encode("infarctus du myocarde")]
+    features, lengths, _ = reader.encoder(*batch(inks[:1]))
+    losses = [ctc_losses(reader.head(features), lengths, [[text]]).item() for text in accepted]
+    for texts in (accepted, accepted[::-1]):
+        assert reader.likeliest(reader.head(features), lengths, [texts]) == [accepted[int(np.argmin(losses))]]
+
+
+def test_a_field_is_its_lines_one_after_the_other(model, inks):
+    """One text for two lines: as if their frames were those of one line; and a batch may hold both kinds."""
+    images, widths = batch(inks[:3])
+    wanted = [[ALPHABET.encode("AVC choc septique")], [ALPHABET.encode("grippe")]]
+    together = model.losses(images, widths, wanted, [2, 1])
+    alone = model.losses(images[:2], widths[:2], wanted[:1], [2]), model.losses(images[2:], widths[2:], wanted[1:])
+    assert together.tolist() == pytest.approx([alone[0].item(), alone[1].item()], rel=1e-4)
+    frames_of = model.frames(images[:2], widths[:2])
+    joined, (length,) = join(frames_of.log_probs, frames_of.lengths, [2])
+    first, second = frames_of.lengths.tolist()
+    assert length == first + second
+    assert torch.equal(joined[0, first:], frames_of.log_probs[1, :second])
+    swapped = model.losses(images[:2].flip(0), widths[:2].flip(0), wanted[:1], [2])
+    assert swapped.item() != pytest.approx(alone[0].item(), rel=1e-4)  # the order matters
+
+
+def test_a_blank_line_has_an_empty_text(model, inks):
+    images, widths = batch([inks[0] * 0, inks[1]])
+    losses = model.train().losses(images, widths, [[[]], targets()[1]])
+    losses.sum().backward()
+    assert losses.isfinite().all() and losses[0] > 0
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
 # --- the folder of a reader
