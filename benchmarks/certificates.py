@@ -29,7 +29,6 @@ import cv2
 import numpy as np
 from pieces import write_pieces
 
-from htr.images import lines
 from htr.images.form import Forms
 from htr.images.line import BadLine
 from htr.images.simulate import Certificate, certificate, chosen_hands
@@ -175,13 +174,10 @@ def main() -> None:
     add("--form", default=FORM)
     add("--severity", default="light")
     add("--rulings", choices=RULINGS, default="keep", help="of the form, in the lines that are read")
-    add("--tall", type=float, default=lines.TALL,
-        help="pitches that a line is cut above and below its core, at least (default: %(default)s)")  # fmt: skip
     add("--least", type=float, default=0.0, help="confidence below which a line counts as blank")
     add("--seed", type=int, default=0)
     options = parser.parse_args()
     cv2.setNumThreads(1)
-    lines.TALL = options.tall
     reader = Reader.load(options.model, decoding=options.decoding)
     level = {"form": options.form, "severity": options.severity}
 

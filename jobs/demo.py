@@ -62,7 +62,7 @@ def main(args: argparse.Namespace) -> int:
         ("evaluation, attention", evaluate("attention", "greedy")),
         ("other certificates", more if not (others / "certificates.csv").exists() else None),
         ("their fields, from scan to text", ["transcribe", str(others / "pages"), "--unit", "field", "--model",
-                                             str(runs / "ctc"), "--out", str(args.out / "texts.csv")]),
+                                             str(runs / "ctc"), "--decode", "beam", "--out", str(args.out / "texts.csv")]),
     ]  # fmt: skip
     for number, (title, argv) in enumerate(steps, start=1):
         say(f"\n[{number}/{len(steps)}] {title}")

@@ -20,6 +20,8 @@ class Decoder(nn.Module):
 
     def __init__(self, features: int, hidden: int, symbols: int):
         super().__init__()
+        # CTC lets frames grow as large as it likes, and the attention's tanh would know no difference between them
+        self.norm = nn.LayerNorm(features)
         self.embedding = nn.Embedding(symbols + 1, hidden)
         self.cell = nn.GRUCell(hidden + features, hidden)
         self.keys = nn.Linear(features, hidden)
@@ -32,6 +34,7 @@ class Decoder(nn.Module):
 
     def start(self, features: Tensor, lengths: Tensor) -> dict:
         n, t, c = features.shape
+        features = self.norm(features)
         weights = features.new_zeros(n, 2, t)
         weights[:, 0, 0] = 1.0
         beyond = torch.arange(t, device=features.device) >= lengths[:, None]
