@@ -49,6 +49,8 @@ def main(args: argparse.Namespace) -> int:
 
     simulated = ["simulate", "--out", str(source), "--certificates", str(args.certificates), *fonts]
     more = ["simulate", "--out", str(others), "--certificates", str(OTHERS), "--first", "10000", *fonts]
+    read = ["transcribe", str(others / "pages"), "--unit", "field", "--out", str(args.out / "texts.csv")]
+    read += ["--model", str(runs / "ctc"), "--decode", "beam"]
     steps = [
         ("simulated certificates", simulated if not (source / "certificates.csv").exists() else None),
         ("shards, by two workers", ["preprocess", str(source / "certificates.csv"), "--out", str(dataset),
@@ -61,8 +63,7 @@ def main(args: argparse.Namespace) -> int:
         ("evaluation, CTC, beam search with the language model", evaluate("ctc", "beam")),
         ("evaluation, attention", evaluate("attention", "greedy")),
         ("other certificates", more if not (others / "certificates.csv").exists() else None),
-        ("their fields, from scan to text", ["transcribe", str(others / "pages"), "--unit", "field", "--model",
-                                             str(runs / "ctc"), "--decode", "beam", "--out", str(args.out / "texts.csv")]),
+        ("their fields, from scan to text", read),
     ]  # fmt: skip
     for number, (title, argv) in enumerate(steps, start=1):
         say(f"\n[{number}/{len(steps)}] {title}")
