@@ -47,7 +47,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default=300,
         help="steps, with short lines first, until the peak, from where a cosine leads to zero",
     )
-    add("--optimizer", choices=["muon", "adamw"], default="muon")
+    add("--optimizer", choices=["muon", "adamw"], help="default: muon, and adamw for attention")
     add("--ema", type=float, default=0.998, metavar="DECAY", help="of the averaged weights; 0: none (%(default)s)")
     add("--clip", type=float, default=1.0, help="largest norm of the gradient (default: %(default)s)")
     add("--dropout", type=float, default=0.2)
@@ -74,6 +74,8 @@ def main(args: argparse.Namespace) -> int:
     from jobs import ring
 
     args.run = run_folder(args)
+    # a decoder finds the frames later with Muon (see EXPERIMENTS.md)
+    args.optimizer = args.optimizer or ("adamw" if args.model == "attention" else "muon")
     args.run.mkdir(parents=True, exist_ok=True)
     with ring.start(args.run, args.device) as world:
         setup = agree(world, lambda: prepare(args, world))
