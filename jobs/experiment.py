@@ -2,18 +2,25 @@
 
 import contextlib
 import json
+import math
 import os
 import platform
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+from jobs import curves
+from jobs.events import Events
+from jobs.show import say
 from shards import files
 
 BEAT = 5.0  # seconds between heartbeats
 STALE = 60.0  # seconds after the last one until a run counts as left
+DISK = 0.05  # of the time, at most, for the status of steps
+ENDS = ("finished", "stopped", "failed")
 
 
 class Experiment:
@@ -29,6 +36,9 @@ class Experiment:
         folder.mkdir(parents=True, exist_ok=True)
         self.lock = folder / "lock.json"
         self.state: dict = {}  # of status.json
+        self.due = -math.inf  # when log_step is to write it again
+        self.events = Events(folder / "tensorboard")
+        self.given_up: set[str] = set()  # of what a training can do without
         self.ended = threading.Event()
         self.take_lock()
         try:
@@ -42,8 +52,8 @@ class Experiment:
                         f"give another --run, or the same {name}"
                     )
             files.replace(folder / "config.json", files.to_json(config))
-            earlier = read_json(folder / "status.json") or {}  # a resumed run keeps the CER it had
-            self.state = {name: earlier[name] for name in ("dev_cer",) if name in earlier}
+            earlier = read_json(folder / "status.json") or {}  # what a resumed run keeps
+            self.state = {name: earlier[name] for name in ("dev_cer", "requeues") if name in earlier}
         except BaseException:
             self.lock.unlink(missing_ok=True)
             raise
@@ -86,6 +96,11 @@ class Experiment:
                     os.link(aside, self.lock)
             aside.unlink()
 
+    @property
+    def requeues(self) -> int:
+        """How often its job was put back into the queue before a time limit."""
+        return self.state.get("requeues", 0)
+
     def __enter__(self) -> "Experiment":
         threading.Thread(target=self.beat, daemon=True, name="heartbeat").start()
         return self
@@ -109,23 +124,43 @@ class Experiment:
     # --- what others read
 
     def update(self, state: dict) -> None:
-        """Merge into status.json: state, step, world, …"""
+        """Merge into status.json: state, step, world, …; the curves are drawn when that ends the run."""
         self.state |= state
         files.replace(self.folder / "status.json", files.to_json({"job": self.job, **self.state}))
+        if state.get("state") in ENDS:
+            self.spare("curves.png", lambda: curves.draw(self.folder))
 
     def log(self, metrics: dict) -> None:
-        """One JSON object a line, appended to metrics.jsonl."""
+        """One JSON object a line, appended to metrics.jsonl; the same for TensorBoard."""
+        line = {**metrics, "time": round(time.time(), 3)}
         with open(self.folder / "metrics.jsonl", "a") as file:
-            file.write(json.dumps({**metrics, "time": round(time.time(), 3)}) + "\n")
+            file.write(json.dumps(line) + "\n")
+        self.spare("tensorboard/", lambda: self.events.add(line))
+
+    def spare(self, what: str, write: Callable[[], object]) -> None:
+        """Write what a training can do without: where that fails, it is said once, and left out from then on."""
+        if what in self.given_up:
+            return
+        try:
+            write()
+        except Exception as error:  # matplotlib raises anything
+            self.given_up.add(what)
+            say(f"{self.folder / what} is not written any more, the training goes on: {type(error).__name__}: {error}")
 
     def log_step(self, metrics: dict, steps: int) -> None:
+        """After some steps. Where the disk is slow and lines come fast, status.json is not renewed for each of them."""
         self.log(metrics)
         shown = {name: metrics[name] for name in ("step", "loss", "lines_per_s")}
-        self.update({"state": "running", "steps": steps, **shown})
+        self.state |= {"state": "running", "steps": steps, **shown}
+        began = time.monotonic()
+        if began >= self.due:
+            self.update({})
+            self.due = began + (time.monotonic() - began) / DISK
 
     def log_dev(self, step: int, cer: float, wer: float) -> None:
         self.log({"step": step, "dev_cer": cer, "dev_wer": wer})
         self.update({"dev_cer": cer})
+        self.spare("curves.png", lambda: curves.draw(self.folder))
 
     def note_start(self, facts: dict) -> None:
         """Add this start to provenance.json: code, versions, and what the caller knows (hosts, data set)."""

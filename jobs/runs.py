@@ -1,10 +1,15 @@
 """python -m jobs runs [FOLDER]: the experiments below a folder, how far they are and whether they live.
 
+    python -m jobs runs --watch           renewed every ten seconds until Ctrl-C
+    python -m jobs runs RUN --curves      draws RUN/curves.png anew (a training draws it each time it has read dev)
+
 The state is what the run's folder says of itself, corrected by its heartbeat (a run that says "running" and no longer
 beats is "lost") and, where sacct answers, by what Slurm knows of its job: node_fail, timeout, cancelled, pending, …
 """
 
 import argparse
+import contextlib
+import itertools
 import json
 import math
 import os
@@ -15,11 +20,13 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from jobs import curves
 from jobs.experiment import is_stale, read_json
 from jobs.show import say
 
 DEPTH = 3  # levels of folders below the one that is listed
 PATIENCE = 20.0  # seconds for sacct
+ASK_EVERY = 60.0  # seconds from one question to it to the next, while the table is watched: it asks a shared data base
 FIELDS = (
     *("run", "model", "size", "world", "step", "steps", "lines_per_s", "dev_cer"),
     *("eval_cer", "eval_split", "eval_lines", "state", "reason", "job", "heartbeat"),
@@ -34,24 +41,68 @@ WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, nargs="?", default=Path("runs"), help="default: %(default)s")
     parser.add_argument("--json", action="store_true", help="one JSON object a run; CER is a fraction")
+    watch = "renew the table every so many seconds, until Ctrl-C (default: %(const)g)"
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument("--watch", type=seconds, nargs="?", const=10.0, metavar="SECONDS", help=watch)
+    one.add_argument("--curves", action="store_true", help="draw the learning curves of each run, in its folder")
+
+
+def seconds(text: str) -> float:
+    if not text.replace(".", "", 1).isdigit() or float(text) <= 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds above 0 (a folder goes before --watch)")
+    return float(text)
 
 
 def main(args: argparse.Namespace) -> int:
     if not args.folder.is_dir():
         raise ValueError(f"{args.folder}: no such folder: give the one that holds your runs")
-    rows = [describe(run, str(run.relative_to(args.folder))) for run in find(args.folder)]
-    refine(rows, ask_slurm(row["job"] for row in rows if row["state"] != "finished"))
-    if args.json:
-        for row in rows:
-            print(json.dumps(row))
-    elif rows:
-        show([cells(row) for row in rows])
-    else:
-        say(f"runs: no experiment in {args.folder}, down to {DEPTH} folders below it")
+    if args.curves:
+        return draw(args.folder)
+    slurm = Slurm()
+    if not args.watch:
+        show(args, table(args.folder, slurm))
+        return 0
+    with contextlib.suppress(KeyboardInterrupt):
+        watch(args, slurm)
     return 0
 
 
-def find(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
+def table(folder: Path, slurm: "Slurm", quiet: bool = False) -> list[dict]:
+    """A row a run; `quiet`: folders that can't be read are passed over without a word."""
+    rows = [describe(run, str(run.relative_to(folder))) for run in find(folder, quiet=quiet)]
+    refine(rows, slurm.ask(row["job"] for row in rows if row["state"] != "finished"))
+    return rows
+
+
+def watch(args: argparse.Namespace, slurm: "Slurm") -> None:
+    """In place on a terminal, one table after the other elsewhere. Ends with KeyboardInterrupt alone."""
+    if args.json or not sys.stdout.isatty():
+        for rows in renewed(args, slurm):
+            show(args, rows)
+            sys.stdout.flush()
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    with Live(console=Console(), auto_refresh=False) as live:
+        for rows in renewed(args, slurm):
+            live.update(framed(rows, time.strftime("%H:%M:%S")), refresh=True)
+
+
+def renewed(args: argparse.Namespace, slurm: "Slurm") -> Iterator[list[dict]]:
+    for number in itertools.count():
+        yield table(args.folder, slurm, quiet=number > 0)
+        time.sleep(args.watch)
+
+
+def draw(folder: Path) -> int:
+    for run in find(folder):
+        picture = curves.draw(run)
+        say(f"runs: {picture}" if picture else f"runs: {run} has nothing to draw yet")
+    return 0
+
+
+def find(folder: Path, depth: int = DEPTH, quiet: bool = False) -> Iterator[Path]:
     """Run folders, by name. Nothing is looked for inside a run: its checkpoints may be many."""
     if all(os.path.isfile(folder / name) for name in ("config.json", "status.json")):
         yield folder
@@ -59,10 +110,11 @@ def find(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
         try:
             children = sorted(Path(entry) for entry in os.scandir(folder) if entry.is_dir())
         except OSError as error:  # another user's
-            say(f"runs: {folder} is passed over: {error.strerror}")
+            if not quiet:
+                say(f"runs: {folder} is passed over: {error.strerror}")
             return
         for child in children:
-            yield from find(child, depth - 1)
+            yield from find(child, depth - 1, quiet)
 
 
 # --- one run
@@ -141,6 +193,19 @@ def ask_slurm(jobs: Iterable[str | None]) -> dict[str, str]:
     return {job: state.split()[0] for job, state in pairs if state.strip()}  # "CANCELLED by 1000"
 
 
+class Slurm:
+    """What it last said; it is asked again when that is old or a job has come up that it was not asked for."""
+
+    def __init__(self):
+        self.states, self.asked, self.when = {}, frozenset(), -math.inf
+
+    def ask(self, jobs: Iterable[str | None]) -> dict[str, str]:
+        jobs = frozenset(jobs)
+        if not jobs <= self.asked or time.monotonic() - self.when >= ASK_EVERY:
+            self.states, self.asked, self.when = ask_slurm(jobs), jobs, time.monotonic()
+        return self.states
+
+
 def refine(rows: list[dict], states: dict[str, str]) -> None:
     for row in rows:
         word = states.get(row["job"] or "")
@@ -185,23 +250,38 @@ def ago(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def show(table: list[list[str]]) -> None:
-    if sys.stdout.isatty():
+def show(args: argparse.Namespace, rows: list[dict]) -> None:
+    if args.json:
+        for row in rows:
+            print(json.dumps(row))
+    elif not rows:
+        say(f"runs: no experiment in {args.folder}, down to {DEPTH} folders below it")
+    elif sys.stdout.isatty():
         from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
 
-        rich = Table()
-        for heading in HEADINGS:
-            rich.add_column(heading, justify="right" if heading in NUMBERS else "left", overflow="fold")
-        for row in table:
-            rich.add_row(*map(Text, row))  # Text: a bracket in a reason is no markup
-        Console().print(rich)
-        return
-    widths = [max(map(len, column)) for column in zip(HEADINGS, *table, strict=True)]
-    for row in (HEADINGS, *table):
+        Console().print(framed(rows))
+    else:
+        print("\n".join(plain([HEADINGS, *map(cells, rows)])))
+
+
+def framed(rows: list[dict], caption: str = ""):
+    """The table of a terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    rich = Table(caption=caption)
+    for heading in HEADINGS:
+        rich.add_column(heading, justify="right" if heading in NUMBERS else "left", overflow="fold")
+    for row in rows:
+        rich.add_row(*map(Text, cells(row)))  # Text: a bracket in a reason is no markup
+    return rich
+
+
+def plain(lines: list[list[str]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
         aligned = (
             f"{cell:>{width}}" if heading in NUMBERS else f"{cell:<{width}}"
-            for heading, cell, width in zip(HEADINGS, row, widths, strict=True)
+            for heading, cell, width in zip(HEADINGS, line, widths, strict=True)
         )
-        print("  ".join(aligned).rstrip())
+        yield "  ".join(aligned).rstrip()

@@ -4,11 +4,13 @@ import json
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from jobs import checkpoint
 from jobs.experiment import STALE, Experiment
+from shards import files
 
 CONFIG = {"model": "ctc", "lr": 0.001}
 
@@ -91,6 +93,78 @@ def test_heartbeat_is_felt(tmp_path: Path, monkeypatch):
         while (tmp_path / "lock.json").stat().st_mtime == 0:
             assert time.monotonic() < deadline
             time.sleep(0.01)
+
+
+def step_line(step: int) -> dict:
+    return {"step": step, "loss": 1.0, "lr": 0.001, "lines_per_s": 80.0}
+
+
+def test_what_a_step_leaves(tmp_path: Path):
+    status = tmp_path / "status.json"
+    with begin(tmp_path) as run:
+        run.log_step(step_line(50), 1000)
+        kept = json.loads(status.read_text())
+        assert kept == {"job": "11", "state": "running", "step": 50, "steps": 1000, "loss": 1.0, "lines_per_s": 80.0}
+        run.log_step(step_line(100), 1000)
+        run.log_dev(100, 0.5, 0.9)
+        assert (json.loads(status.read_text())["step"], json.loads(status.read_text())["dev_cer"]) == (100, 0.5)
+        assert (tmp_path / "curves.png").stat().st_size > 10_000
+        (tmp_path / "curves.png").unlink()
+        run.log_step(step_line(150), 1000)
+        assert not (tmp_path / "curves.png").exists()  # nor the picture
+        run.update({"state": "finished", "step": 150})
+        assert (tmp_path / "curves.png").exists()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line.get("dev_cer")) for line in lines] == [(50, None), (100, None), (100, 0.5), (150, None)]
+    [events] = (tmp_path / "tensorboard").iterdir()
+    assert (events.read_bytes().count(b"train/loss"), events.read_bytes().count(b"dev/cer")) == (3, 1)
+
+
+def test_status_of_steps_takes_little_of_the_time(tmp_path: Path, monkeypatch):
+    """On a disk where each write takes half a second it follows every ten seconds."""
+    now = [100.0]
+    clock = SimpleNamespace(monotonic=lambda: now[0], time=time.time)
+    replace = files.replace
+    run = begin(tmp_path)
+
+    def slow(path, content):
+        now[0] += 0.5
+        replace(path, content)
+
+    monkeypatch.setattr("jobs.experiment.time", clock)
+    monkeypatch.setattr("jobs.experiment.files.replace", slow)
+    shown = []
+    for step in range(1, 25):
+        run.log_step(step_line(step), 1000)
+        shown.append(json.loads((tmp_path / "status.json").read_text())["step"])
+        now[0] += 1.0
+    assert sorted(set(shown)) == [1, 11, 21]
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 24
+    run.update({"state": "stopped"})
+    assert json.loads((tmp_path / "status.json").read_text())["step"] == 24
+
+
+def test_a_run_that_fails_leaves_its_curves(tmp_path: Path):
+    with pytest.raises(ValueError), begin(tmp_path) as run:
+        run.log_step(step_line(50), 1000)
+        raise ValueError("no finite gradient")
+    assert (tmp_path / "curves.png").exists()
+
+
+def test_training_goes_on_without_curves_and_events(tmp_path: Path, monkeypatch, capsys):
+    tries = []
+    monkeypatch.setattr("jobs.curves.draw", lambda run: tries.append(run) or 1 / 0)
+    (tmp_path / "tensorboard").write_text("no folder")
+    with begin(tmp_path) as run:
+        for step in (50, 100):
+            run.log_step(step_line(step), 1000)
+            run.log_dev(step, 0.5, 0.9)
+        run.update({"state": "finished"})
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 4
+    events, drawing = capsys.readouterr().err.splitlines()
+    assert "tensorboard" in events and "FileExistsError" in events
+    assert "curves.png" in drawing and "ZeroDivisionError" in drawing
+    assert len(tries) == 1
 
 
 def test_checkpoints_kept_are_the_newest_and_the_best(tmp_path: Path):

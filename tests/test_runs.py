@@ -204,3 +204,100 @@ def test_nothing_there(tmp_path, capsys):
     assert "no experiment" in capsys.readouterr().err
     assert main(["runs", str(tmp_path / "nowhere")]) == 1
     assert "nowhere: no such folder" in capsys.readouterr().err
+
+
+# --- watched
+
+
+class Rounds:
+    """The clock of jobs.runs: its sleep does what is given, one thing a round, and presses Ctrl-C in the last one."""
+
+    time, strftime = staticmethod(time.time), staticmethod(time.strftime)
+
+    def __init__(self, monkeypatch, *between):
+        monkeypatch.setattr(runs, "time", self)
+        self.between, self.slept, self.now = list(between), [], 1000.0
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.slept.append(seconds)
+        if not self.between:
+            raise KeyboardInterrupt
+        self.between.pop(0)()
+
+
+def test_watched_without_a_terminal(tmp_path, capsys, monkeypatch):
+    run = make(tmp_path / "runs" / "ctc-16")
+    rounds = Rounds(monkeypatch, lambda: run.update({"step": 170}), lambda: run.update({"step": 220}))
+    assert main(["runs", str(tmp_path / "runs"), "--watch", "2.5"]) == 0
+    out = capsys.readouterr().out
+    assert [out.count(f"{step}/20000") for step in (120, 170, 220)] == [1, 1, 1]
+    assert out.count("lines/s") == 3 and "\x1b" not in out
+    assert rounds.slept == [2.5] * 3
+
+
+def test_watched_on_a_terminal(tmp_path, capsys, monkeypatch):
+    run = make(tmp_path / "runs" / "ctc-16")
+    rounds = Rounds(monkeypatch, lambda: run.update({"step": 170}))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("TERM", "xterm")
+    assert main(["runs", str(tmp_path / "runs"), "--watch"]) == 0
+    first, _, second = capsys.readouterr().out.partition("120/20000")
+    assert "\x1b[1A" in second.partition("170/20000")[0]  # the cursor goes up: in place
+    assert "\x1b[?25l" in first and "\x1b[?25h" in second  # it is hidden meanwhile, and there again
+    assert rounds.slept == [10.0] * 2
+
+
+def test_watched_as_json(tmp_path, capsys, monkeypatch):
+    make(tmp_path / "runs" / "a")
+    Rounds(monkeypatch, lambda: None)
+    assert main(["runs", str(tmp_path / "runs"), "--watch", "--json"]) == 0
+    assert [json.loads(line)["run"] for line in capsys.readouterr().out.splitlines()] == ["a", "a"]
+
+
+def test_a_run_that_is_watched_for_comes_up(tmp_path, capsys, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    Rounds(monkeypatch, lambda: make(tmp_path / "runs" / "late"))
+    assert main(["runs", str(tmp_path / "runs"), "--watch"]) == 0
+    shown = capsys.readouterr()
+    assert "no experiment" in shown.err and "late" in shown.out
+
+
+def test_slurm_is_asked_now_and_then(tmp_path, capsys, monkeypatch):
+    """Once a minute however often the table is renewed, and at once for a job that was not there before."""
+    make(tmp_path / "runs" / "a", job="12")
+    asked = sacct(tmp_path, "echo '12|NODE_FAIL'")
+    count, seen = (lambda: asked.read_text().count("\n")), []
+
+    def after(seconds, *jobs):
+        seen.append(count())
+        rounds.now += seconds
+        for job in jobs:
+            make(tmp_path / "runs" / f"job-{job}", job=job)
+
+    steps = (lambda: after(10), lambda: after(10, "13"), lambda: after(61), lambda: after(1))
+    rounds = Rounds(monkeypatch, *steps)
+    assert main(["runs", str(tmp_path / "runs"), "--watch", "--json"]) == 0
+    assert [*seen, count()] == [1, 1, 2, 3, 3]
+    states = [json.loads(line)["state"] for line in capsys.readouterr().out.splitlines()]
+    assert states == ["node_fail"] * 2 + ["node_fail", "running"] * 3
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "often", "nan", ""])
+def test_seconds_that_are_none(tmp_path, capsys, given):
+    with pytest.raises(SystemExit):
+        main(["runs", str(tmp_path), f"--watch={given}"])
+    assert "no number of seconds above 0" in capsys.readouterr().err
+
+
+def test_curves_are_drawn_anew(tmp_path, capsys):
+    run = make(tmp_path / "runs" / "a")
+    make(tmp_path / "runs" / "b")
+    run.log({"step": 50, "loss": 1.0})
+    assert main(["runs", str(tmp_path / "runs"), "--curves"]) == 0
+    drawn, nothing = capsys.readouterr().err.splitlines()
+    assert drawn.endswith("runs/a/curves.png") and (run.folder / "curves.png").exists()
+    assert "runs/b has nothing to draw yet" in nothing
