@@ -1,9 +1,10 @@
 # make demo   the whole way on simulated certificates      make test     the fast tests and, as root, those on Slurm
 # make setup  the environment alone                        make lint     ruff
+# make test-faults  what may happen to a training, all of it: as root, on a Slurm cluster of this machine
 # env.sh is bash
 SHELL = /bin/bash
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test test-faults lint clean
 
 setup:
 	@bash slurm/setup.sh
@@ -13,6 +14,9 @@ demo: setup
 
 test: setup
 	@bash tests/run.sh
+
+test-faults: setup
+	@HTR_FAULTS=1 bash tests/run.sh tests/test_faults_train.py tests/test_faults.py
 
 lint: setup
 	@. slurm/env.sh && ruff check . && ruff format --check .

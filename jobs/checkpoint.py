@@ -1,6 +1,7 @@
 """Checkpoints of a run: step-000123.pt, with last.pt and best.pt as links. Each is whole or not there."""
 
 import io
+import os
 import pickle
 from pathlib import Path
 
@@ -10,6 +11,19 @@ from jobs.show import say
 from shards import files
 
 KEEP = 3  # the newest ones, beside the best
+COPIES = 4  # of the weights in a checkpoint: themselves, their average, the optimizer's two at most
+
+
+def assert_room(folder: Path, weights: int) -> None:
+    """Raises ValueError when the file system of an existing folder has no room for a run's checkpoints of so many
+    weights. A quota shows here only on file systems that tell of it.
+    """
+    room = os.statvfs(folder)
+    wanted, free = (KEEP + 2) * COPIES * 4 * weights / 2**20, room.f_bavail * room.f_frsize / 2**20
+    if free < wanted:
+        raise ValueError(f"{folder}: {free:.0f} MiB are free, the run's checkpoints take {wanted:.0f}: make room first")
+    if room.f_files and room.f_favail < 100:
+        raise ValueError(f"{folder}: only {room.f_favail} more files (inodes) are allowed there: make room first")
 
 
 def save(folder: Path, step: int, state: dict, best: bool) -> None:

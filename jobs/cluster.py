@@ -23,12 +23,14 @@ class Request:
     cluster: str  # slurm or local
     name: str
     logs: Path  # on shared storage
-    nodes: int = 1
+    home: Path = CHECKOUT  # whose code is run
+    nodes: str = "1"  # or a range, 2-8
     gpus_per_node: int = 0
     tasks_per_node: int | None = None  # default: one a GPU, else one
     cpus_per_task: int | None = None
     array: int | None = None
     time: str | None = None  # as Slurm writes it: minutes, HH:MM:SS, D-HH:MM:SS
+    signal: str | None = None  # before the time limit, NAME@SECONDS
     mem: str | None = None
     partition: str | None = None
     account: str | None = None
@@ -46,7 +48,7 @@ class Request:
         """At most, for the whole job; None where no time limit is asked for."""
         if self.time is None:
             return None
-        return (self.array or 1) * self.nodes * self.gpus_per_node * minutes(self.time) / 60
+        return (self.array or 1) * int(self.nodes.split("-")[-1]) * self.gpus_per_node * minutes(self.time) / 60
 
 
 class Verb:
@@ -69,13 +71,15 @@ class Verb:
             sys.exit(code)
 
 
-def submit(request: Request, argv: list[str]) -> list[submitit.Job]:
-    """Start the verb; returns at once. Raises ValueError where the cluster refuses."""
+def submit(request: Request, argv: list[str], chain: int = 1) -> list[submitit.Job]:
+    """Start the verb; returns at once. `chain`: so many jobs, each waits for the end of the one before (it needs the
+    dependency singleton). Raises ValueError where the cluster refuses.
+    """
     executor = make_executor(request)
     try:
         if request.array and request.cluster == "slurm":
             return executor.map_array(lambda verb: verb(), [Verb(argv)] * request.array)
-        return [executor.submit(Verb(argv))]
+        return [executor.submit(Verb(argv)) for _ in range(chain)]
     except submitit.core.utils.FailedJobError as error:
         raise ValueError(f"Slurm refused the job: {str(error).strip().splitlines()[-1]}") from None
 
@@ -125,12 +129,15 @@ def make_executor(request: Request, dry: bool = False):
         "exclude": request.exclude,
         "dependency": request.dependency,
         "time": request.time,
+        "nodes": request.nodes,
+        "signal": request.signal,
+        "requeue": True,
     }
     executor.update_parameters(
         job_name=request.name,
-        nodes=request.nodes,
+        nodes=int(request.nodes.split("-")[0]),
         ntasks_per_node=request.ranks_per_node,
-        setup=[f". {shlex.quote(str(CHECKOUT / 'slurm' / 'env.sh'))}"],
+        setup=[f". {shlex.quote(str(request.home / 'slurm' / 'env.sh'))}"],
         srun_args=["--kill-on-bad-exit=1", "--distribution=block", *cpu_flags(request)],
         additional_parameters={name: value for name, value in optional.items() if value is not None},
     )

@@ -26,15 +26,16 @@ ENDS = ("finished", "stopped", "failed")
 class Experiment:
     """Opened by rank 0 alone. A context: inside it, the run is this job's, and a second job is refused."""
 
-    def __init__(self, folder: Path, config: dict, fixed: tuple[str, ...], job: str):
-        """`config` is what was asked; the keys in `fixed` can't differ from what the run began with.
+    def __init__(self, folder: Path, config: dict, fixed: tuple[str, ...], job: str, patient: bool = False):
+        """`config` is what was asked; the keys in `fixed` can't differ from what the run began with. `patient`: wait
+        until the heartbeat of a job that was killed counts as old, instead of being refused at once.
 
         Raises ValueError when the folder holds a run of another kind, or another job works in it.
         """
         self.folder, self.job = folder, job
         self.owner = {"job": job, "host": platform.node(), "pid": os.getpid(), "birth": birth(os.getpid())}
         folder.mkdir(parents=True, exist_ok=True)
-        self.lock = folder / "lock.json"
+        self.lock, self.patient = folder / "lock.json", patient
         self.state: dict = {}  # of status.json
         self.due = -math.inf  # when log_step is to write it again
         self.events = Events(folder / "tensorboard")
@@ -83,7 +84,7 @@ class Experiment:
             return
         requeued = owner["job"] == self.job and not self.job.startswith("local")
         dead = owner["host"] == platform.node() and birth(owner["pid"]) != owner["birth"]
-        if not (requeued or dead or age > STALE):
+        if not (requeued or dead or age > STALE or (self.patient and not self.beats(STALE - age))):
             raise ValueError(
                 f"{self.folder}: job {owner['job']} on {owner['host']} works in this run folder (heartbeat "
                 f"{max(age, 0):.0f} s ago): wait for it, cancel it, or give another --run"
@@ -95,6 +96,16 @@ class Experiment:
                 with contextlib.suppress(FileExistsError):
                     os.link(aside, self.lock)
             aside.unlink()
+
+    def beats(self, seconds: float) -> bool:
+        """Whether the lock's heart beats within so many seconds; one that is given back doesn't."""
+        with contextlib.suppress(FileNotFoundError):
+            before, deadline = self.lock.stat().st_mtime, time.monotonic() + seconds
+            while time.monotonic() < deadline:
+                time.sleep(0.2)
+                if self.lock.stat().st_mtime != before:
+                    return True
+        return False
 
     @property
     def requeues(self) -> int:

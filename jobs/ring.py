@@ -12,7 +12,6 @@ In a world of one everything works without Horovod. What goes wrong is a RingErr
 """
 
 import hashlib
-import io
 import os
 import pickle
 import socketserver
@@ -31,10 +30,11 @@ from jobs.place import Place, RingError, Settings, bind, take_device, visible_gp
 from jobs.rendezvous import About, Meeting, meet
 
 
-def start(folder: Path, device: str = "auto") -> "Ring":
+def start(folder: Path, device: str = "auto", deterministic: bool = False) -> "Ring":
     """Join the other ranks of this job; `folder`, on storage that all nodes share, is where they find each other.
 
-    `device` is cpu, cuda, or auto (cuda where torch sees a GPU). Raises a RingError, the same one on every rank.
+    `deterministic`: gradients are summed in the same order each time. `device` is cpu, cuda, or auto (cuda where torch
+    sees a GPU). Raises a RingError, the same one on every rank.
     """
     place = Place.find()
     if place.size == 1:
@@ -45,6 +45,8 @@ def start(folder: Path, device: str = "auto") -> "Ring":
     place = replace(place, hosts=meeting.hosts)
     try:
         _tell_horovod(place, meeting, settings)
+        if deterministic:  # what is fused with what hangs on who comes first
+            os.environ |= {"HOROVOD_FUSION_THRESHOLD": "0", "HOROVOD_AUTOTUNE": "0"}
         hvd = _horovod()
         hvd.init()  # what can fail has been checked: in here a failure would be an abort
         if (hvd.rank(), hvd.size()) != (place.rank, place.size):
@@ -181,18 +183,6 @@ class Ring:
             with self.guard("broadcast of parameters"):
                 self._hvd.broadcast_parameters(module.state_dict(), root_rank=0)
 
-    def broadcast_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        """Give every rank the optimizer's state of rank 0."""
-        if self._hvd is None:
-            return
-        # Horovod's own function takes a step with zero gradients and knows only the state that old optimizers had
-        buffer = io.BytesIO()
-        if self.rank == 0:
-            torch.save(optimizer.state_dict(), buffer)
-        data = self.broadcast_object(buffer.getvalue(), "optimizer")
-        if self.rank != 0:
-            optimizer.load_state_dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
-
     def broadcast_object(self, obj: Any, name: str) -> Any:
         """Rank 0's object; that of the other ranks is not looked at."""
         if self._hvd is None:
@@ -202,25 +192,43 @@ class Ring:
 
     def sum(self, values: dict[str, float]) -> dict[str, float]:
         """Each value summed over the ranks, in float64; the names must be the same on every rank."""
+        return self.ask(values)()
+
+    def ask(self, values: dict[str, float]) -> Callable[[], dict[str, float]]:
+        """`sum`, but it returns at once: call what it returns for the sums, when other work is done."""
         if self._hvd is None:
-            return {name: float(value) for name, value in values.items()}
+            return lambda: {name: float(value) for name, value in values.items()}
         names = sorted(values)
         ours = torch.tensor([float(values[name]) for name in names], dtype=torch.float64)
         with self.guard("sum"):
-            total = dict(zip(names, self._hvd.allreduce(ours, op=self._hvd.Sum, name="sum").tolist(), strict=True))
-        return {name: total[name] for name in values}
+            handle = self._hvd.allreduce_async(ours, op=self._hvd.Sum, name=" ".join(["sum", *names]))
+
+        def answer() -> dict[str, float]:
+            with self.guard("sum"):
+                total = dict(zip(names, self._hvd.synchronize(handle).tolist(), strict=True))
+            return {name: total[name] for name in values}
+
+        return answer
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is up on any rank: how the ranks agree to skip a step or to stop."""
         return self.sum({"flag": float(flag)})["flag"] > 0
 
     def wrap(
-        self, optimizer: torch.optim.Optimizer, named_parameters: Iterable[tuple[str, torch.nn.Parameter]]
+        self,
+        optimizer: torch.optim.Optimizer,
+        named_parameters: Iterable[tuple[str, torch.nn.Parameter]],
+        compression: str = "none",
+        passes: int = 1,
     ) -> torch.optim.Optimizer:
-        """An optimizer that sums (never averages) the gradients of all ranks while backward still runs."""
+        """An optimizer that sums (never averages) the gradients of all ranks while backward still runs.
+
+        `compression`: none, or fp16 on the way; `passes`: backward passes whose gradients are accumulated before.
+        """
         if self._hvd is None:
             return optimizer
-        wrapped = self._hvd.DistributedOptimizer(optimizer, named_parameters=named_parameters, op=self._hvd.Sum)
+        how = {"compression": getattr(self._hvd.Compression, compression), "backward_passes_per_step": passes}
+        wrapped = self._hvd.DistributedOptimizer(optimizer, named_parameters, op=self._hvd.Sum, **how)
         wrapped.state.update(optimizer.state)  # it makes a new optimizer and forgets the moments of a resumed one
         return wrapped
 

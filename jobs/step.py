@@ -3,12 +3,15 @@
 import argparse
 import math
 import time
+from dataclasses import replace
+from itertools import accumulate
 
 import torch
 from torch.optim.swa_utils import AveragedModel
 
 from htr.certificate import log_name
 from jobs.show import say
+from shards.stream import few_widths
 
 NAMED = 50  # samples without a finite loss that a rank names
 IN_A_ROW = 5  # steps without a finite gradient that end a run
@@ -21,6 +24,14 @@ def learning_rate(step: int, lr: float, warmup: int, steps: int) -> float:
         return lr * (step + 1) / warmup
     done = (step - warmup) / max(steps - warmup, 1)
     return lr * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+def scaled_rate(lr: float, ratio: float, rule: str) -> float:
+    """The peak rate of batches `ratio` times as large as those that `lr` is meant for.
+
+    linear: Goyal et al. 2017, "Accurate, Large Minibatch SGD"; sqrt: Krizhevsky 2014, "One weird trick".
+    """
+    return lr * {"none": 1.0, "sqrt": math.sqrt(ratio), "linear": ratio}[rule]
 
 
 def autocast(args: argparse.Namespace, device):
@@ -51,10 +62,13 @@ def averaged(model: torch.nn.Module, decay: float) -> AveragedModel:
 class Step:
     """Takes the steps of a training; every rank its own, with the same result."""
 
-    def __init__(self, model, optimizer, scaler, mixed, encode, world, clip: float, meter):
-        """`encode`: a text to its accepted texts, as symbols; `mixed`: see `autocast`."""
+    def __init__(self, model, optimizer, scaler, mixed, encode, world, clip: float, meter, passes: int = 1):
+        """`encode`: a text to its accepted texts, as symbols; `mixed`: see `autocast`.
+
+        `passes`: a batch is computed in so many parts, whose gradients are accumulated.
+        """
         self.model, self.optimizer, self.scaler, self.mixed = model, optimizer, scaler, mixed
-        self.encode, self.world, self.clip, self.meter = encode, world, clip, meter
+        self.encode, self.world, self.clip, self.meter, self.passes = encode, world, clip, meter, passes
         self.named: set[str] = set()
         self.in_a_row = 0
 
@@ -66,26 +80,13 @@ class Step:
         began = time.monotonic()
         world, scaler, optimizer = self.world, self.scaler, self.optimizer
         optimizer.zero_grad()
-        if batch.texts:
-            images = batch.images if world.device.type == "cpu" else batch.images.pin_memory()
-            images = images.to(world.device, non_blocking=True).float() / 255
-            targets = [self.encode(text) for text in batch.texts]
-            forward = time.monotonic()
-            with self.mixed():
-                losses = self.model.losses(images, batch.widths.to(world.device), targets, batch.parts)
-            fits = losses.isfinite()
-            loss = torch.where(fits, losses, 0.0).sum() / max(batch.characters, 1)
-            self.meter.add(batch, loss.item(), int((~fits).sum()))
-            self.meter.seconds["compute"] += time.monotonic() - forward
-            if not fits.all():
-                self.name(losses.detach().cpu(), batch.keys)
-        else:  # a global batch smaller than the world: this rank only takes part in the sum
-            loss = 0.0 * sum(parameter.sum() for parameter in self.model.parameters())
-        backward = time.monotonic()
-        with world.guard("backward"):
-            scaler.scale(loss).backward()
+        for part in parts_of(batch, self.passes):
+            loss = self.loss(part, max(batch.characters, 1))
+            backward = time.monotonic()
+            with world.guard("backward"):
+                scaler.scale(loss).backward()
+            self.meter.seconds["compute"] += time.monotonic() - backward
         waited = time.monotonic()
-        self.meter.seconds["compute"] += waited - backward
         world.synchronize(optimizer)
         self.meter.seconds["exchange"] += time.monotonic() - waited
         update = time.monotonic()
@@ -110,6 +111,25 @@ class Step:
                 f"the samples that the log names"
             )
 
+    def loss(self, batch, characters: int) -> torch.Tensor:
+        """The sum of its texts' losses over so many characters; what is not finite is counted and left out."""
+        if not batch.texts:  # fewer texts than ranks or parts: only the sum of gradients is taken part in
+            return 0.0 * sum(parameter.sum() for parameter in self.model.parameters())
+        device = self.world.device
+        images = batch.images if device.type == "cpu" else batch.images.pin_memory()
+        images = images.to(device, non_blocking=True).float() / 255
+        targets = [self.encode(text) for text in batch.texts]
+        forward = time.monotonic()
+        with self.mixed():
+            losses = self.model.losses(images, batch.widths.to(device), targets, batch.parts)
+        fits = losses.isfinite()
+        loss = torch.where(fits, losses, 0.0).sum() / characters
+        self.meter.add(batch, loss.item(), int((~fits).sum()))
+        self.meter.seconds["compute"] += time.monotonic() - forward
+        if not fits.all():
+            self.name(losses.detach().cpu(), batch.keys)
+        return loss
+
     def name(self, losses: torch.Tensor, keys: list[str]) -> None:
         """Say once which samples have no finite loss: `too long` for their frames, or `not a number`."""
         for loss, key in zip(losses.tolist(), keys, strict=True):
@@ -117,3 +137,21 @@ class Step:
                 self.named.add(key)
                 why = "its text is too long for it" if loss == math.inf else "its loss is not a number"
                 say(f"train: {log_name(key)} teaches nothing: {why}")
+
+
+def parts_of(batch, passes: int) -> list:
+    """The batch cut into so many, some of them empty where it has fewer texts, none wider than its own lines need."""
+    if passes == 1:
+        return [batch]
+    counts = batch.parts or [1] * len(batch.texts)
+    first = [0, *accumulate(counts)]  # line of each text
+    found = []
+    for part in range(passes):
+        start, end = (len(counts) * edge // passes for edge in (part, part + 1))
+        lines = slice(first[start], first[end])
+        widths = batch.widths[lines]
+        wide = min(few_widths(int(widths.max())), batch.images.shape[3]) if len(widths) else 0
+        cut = {"images": batch.images[lines, :, :, :wide], "widths": widths, "keys": batch.keys[start:end]}
+        cut |= {"texts": batch.texts[start:end], "parts": batch.parts and batch.parts[start:end]}
+        found.append(replace(batch, rows=batch.rows[start:end], **cut))
+    return found

@@ -8,7 +8,9 @@ Options of the cluster and of the verb may be mixed. On Slurm it returns at once
 """
 
 import argparse
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from jobs.show import Progress, say
@@ -20,11 +22,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("of", metavar="VERB", choices=SUBMITTED, help=", ".join(SUBMITTED))
     add("--cluster", choices=["auto", "slurm", "local"], default="auto", help="auto: slurm where there is sbatch")
-    add("--nodes", type=int, default=1)
+    add("--nodes", default="1", help="or a range, 2-8: as many as Slurm has (default: %(default)s)")
     add("--gpus-per-node", type=int, help="one rank each (default: none on Slurm, those of this machine locally)")
     add("--tasks-per-node", type=int, help="ranks a node, where there are no GPUs (default: 1)")
     add("--cpus-per-task", type=int, help="CPUs a rank; decoding wants at least two")
     add("--array", type=int, metavar="N", help="a job array of N tasks (preprocess, evaluate, align)")
+    more = "of a training: N jobs one after the other, where nodes can't put a job back into the queue"
+    add("--chain", type=int, metavar="N", help=more)
     add("--time", help="limit, as Slurm writes it: 8:00:00")
     add("--mem", help="a node, as Slurm writes it: 64G")
     for name in ("partition", "account", "qos", "constraint", "exclude", "dependency"):
@@ -34,6 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    from jobs import snapshot
     from jobs.__main__ import parse
     from jobs.cluster import Request, dry_run, site_settings, submit, wait
     from jobs.train import run_folder
@@ -45,13 +50,18 @@ def main(args: argparse.Namespace) -> int:
         cluster = "slurm" if shutil.which("sbatch") or args.dry_run else "local"
     if args.array and args.of == "train":
         raise ValueError("a training is one job of many ranks: use --nodes, --gpus-per-node or --tasks-per-node")
+    if not re.fullmatch(r"[1-9]\d*(-[1-9]\d*)?", args.nodes):
+        raise ValueError(f"--nodes {args.nodes}: give a number or a range, 2-8")
+    if args.chain and (args.of != "train" or cluster == "local"):
+        raise ValueError("--chain is for trainings on Slurm")
     folder = asked.out if args.of == "preprocess" else run_folder(asked)
     site = site_settings() if cluster == "slurm" else {}
     cpus = args.cpus_per_task or (int(site.get("cpus_per_gpu", 0)) if args.gpus_per_node else None) or None
     names = ("partition", "account", "qos", "constraint", "exclude", "dependency")
     request = Request(
         cluster=cluster,
-        name=f"htr-{args.of}",
+        # Slurm's dependency singleton is of jobs of one name
+        name=f"htr-train-{folder.name}" if args.of == "train" else f"htr-{args.of}",
         # absolute: Slurm's daemons work elsewhere
         logs=folder.absolute() / "logs",
         nodes=args.nodes,
@@ -60,19 +70,25 @@ def main(args: argparse.Namespace) -> int:
         cpus_per_task=cpus,
         array=args.array,
         time=args.time or site.get("timelimit"),
+        signal="USR1@120" if args.of == "train" else None,  # as in slurm/train.sh
         mem=args.mem,
         **{name: getattr(args, name) or site.get(name) for name in names},
     )
     if request.gpus_per_node and args.tasks_per_node and args.tasks_per_node != request.gpus_per_node:
         raise ValueError(f"{request.gpus_per_node} GPUs and {args.tasks_per_node} tasks a node: a rank takes one GPU")
-    if cluster == "local" and args.nodes > 1:
+    if cluster == "local" and args.nodes != "1":
         raise ValueError(f"this machine is one node, not {args.nodes}: leave out --nodes, or use --cluster slurm")
     if args.dry_run:
         print(dry_run(request, argv), end="")
         hours = "no --time, so no bound" if request.gpu_hours is None else f"{request.gpu_hours:g} at most"
         print(f"# GPU-hours: {hours} ({request.nodes} nodes x {request.gpus_per_node} GPUs)")
         return 0
-    started = submit(request, argv)
+    if args.of == "train" and cluster == "slurm":  # the code as it is now, for a job that may wait for days
+        request = replace(request, home=snapshot.take(folder))
+    if args.chain:
+        request = replace(request, dependency=",".join(filter(None, [request.dependency, "singleton"])))
+        argv += ["--requeues", "0"]
+    started = submit(request, argv, args.chain or 1)
     ids = ", ".join(job.job_id for job in started[:1]) + (f" and {len(started) - 1} more" if started[1:] else "")
     say(f"submit: job {ids} on {cluster}, logs in {request.logs}")
     if not args.wait and cluster == "slurm":

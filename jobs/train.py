@@ -4,21 +4,21 @@
     python -m jobs submit train --nodes 4 --gpus-per-node 4 DATASET --run runs/ctc-16    the same through submitit
 
 The same global batches, learning rates and random numbers whatever the number of ranks. A run folder with checkpoints
-is resumed at the step, within the epoch, where the newest one was written.
+is resumed at the step, within the epoch, where the newest one was written, by as many ranks as there are then. The
+time limit's signal (see jobs.notice) ends it with a checkpoint and puts its job back into the queue.
 """
 
 import argparse
-import contextlib
-import math
 import os
 from pathlib import Path
 
-from jobs.meter import Meter
-from jobs.show import Progress, say
+from jobs.experiment import read_json
+from jobs.show import say
 from jobs.work import job_name
 
 FIXED = ("model", "size", "alphabet", "dataset", "writes", "seed", "batch", "split", "where", "blanks", "steps", "lr",
          "warmup", "optimizer", "ema")  # fmt: skip
+BATCH = 32  # that --lr is meant for
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,8 +39,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     mix = "a further data set; how often an epoch visits each of its texts, at the training's start and end"
     add("--mix", action="append", default=[], metavar="DATASET=WEIGHT[:WEIGHT]", help=mix)
     add("--steps", type=int, default=20_000, help="of the whole training, which the schedule is laid out for")
-    add("--batch", type=int, default=32, help="lines a step, of all ranks together (default: %(default)s)")
-    add("--lr", type=float, default=2e-3, help="peak learning rate (default: %(default)s)")
+    add("--batch", type=int, help=f"lines a step, of all ranks together (default: {BATCH})")
+    add("--batch-per-rank", type=int, help="in place of --batch: so many times the ranks that the run begins with")
+    add("--micro-batch", type=int, metavar="LINES", help="a rank computes at once; more are accumulated")
+    add("--lr", type=float, default=2e-3, help=f"peak learning rate of batches of {BATCH} (default: %(default)s)")
+    rule = f"how it grows with the batch: none, or with its ratio to {BATCH} or that one's root (default: %(default)s)"
+    add("--lr-rule", choices=["none", "sqrt", "linear"], default="none", help=rule)
     add(
         "--warmup",
         type=int,
@@ -68,18 +72,29 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--checkpoint-every", type=int, default=500, metavar="STEPS")
     add("--evaluate-every", type=int, default=1000, metavar="STEPS", help="CER on dev, by which best.pt is chosen")
     add("--log-every", type=int, default=50, metavar="STEPS")
+    add("--compression", choices=["none", "fp16"], default="none", help="of gradients between the ranks")
+    add("--deterministic", action="store_true", help="the same bits again with the same ranks; slower")
+    more = "how often this run's job goes back into the queue before its time limit (default: %(default)s)"
+    add("--requeues", type=int, default=20, metavar="N", help=more)
 
 
 def main(args: argparse.Namespace) -> int:
     from jobs import ring
+    from jobs.notice import AGAIN, STOPPED, Notice, requeue
 
     args.run = run_folder(args)
     # a decoder finds the frames later with Muon (see EXPERIMENTS.md)
     args.optimizer = args.optimizer or ("adamw" if args.model == "attention" else "muon")
     args.run.mkdir(parents=True, exist_ok=True)
-    with ring.start(args.run, args.device) as world:
+    notice = Notice()
+    with ring.start(args.run, args.device, args.deterministic) as world:
         setup = agree(world, lambda: prepare(args, world))
-        return train(args, world, *setup)
+        decision = train(args, world, notice, *setup)
+    if decision.requeue and world.rank == 0 and (problem := requeue()):
+        say(f"train: the job can't go back into the queue: {problem}; start it again to go on")
+        return AGAIN
+    # the other ranks leave in peace: a bad exit would have srun end the one that is at it
+    return STOPPED if decision.stop and not decision.requeue else 0
 
 
 def run_folder(args: argparse.Namespace) -> Path:
@@ -107,6 +122,7 @@ def prepare(args: argparse.Namespace, world):
     from jobs.material import Material
     from jobs.warm import start_from
 
+    args.batch = global_batch(args, world.size)
     material = Material.open(args)
     samples, alphabet = material.samples, material.alphabet
     if len(samples) < world.size:
@@ -126,6 +142,16 @@ def prepare(args: argparse.Namespace, world):
     return material, model, config | {"writes": args.text or "as written"}
 
 
+def global_batch(args: argparse.Namespace, ranks: int) -> int:
+    """What was asked; of a run that is resumed by --batch-per-rank, what it began with, whatever its ranks are now."""
+    if args.batch and args.batch_per_rank:
+        raise ValueError("give --batch, of all ranks together, or --batch-per-rank, not both")
+    if not args.batch_per_rank:
+        return args.batch or BATCH
+    began = read_json(args.run / "config.json")
+    return began["batch"] if began else args.batch_per_rank * ranks
+
+
 def parse_where(pairs: list[str]) -> dict[str, list[str]]:
     """["a=1", "a=2", "b="] -> {"a": ["1", "2"], "b": [""]}."""
     where: dict[str, list[str]] = {}
@@ -137,121 +163,31 @@ def parse_where(pairs: list[str]) -> dict[str, list[str]]:
     return where
 
 
-def train(args: argparse.Namespace, world, material, model, config) -> int:
-    import torch
-
-    from htr.models.encoder import HEIGHT
-    from jobs import checkpoint
-    from jobs import optimizer as optimizers
+def train(args: argparse.Namespace, world, notice, material, model, config):
+    """-> the decision that ended it (see jobs.notice)."""
     from jobs.experiment import Bystander, Experiment
-    from jobs.step import Step, autocast, averaged, learning_rate
-    from shards.epochs import Epochs
-    from shards.stream import batches
+    from jobs.loop import Training
+    from jobs.place import RingError
+    from jobs.pulse import Pulse
+    from jobs.ring import versions
 
     opened = []  # rank 0 holds the run; that it could not is everyone's error
-    world.on_root(lambda: opened.append(Experiment(args.run, config, FIXED, job_name())))
+    # the next job of a chain, say, comes soon after one that was killed
+    patient = "SLURM_JOB_ID" in os.environ
+    world.on_root(lambda: opened.append(Experiment(args.run, config, FIXED, job_name(), patient)))
     hosts = [name for name, _ in world.place.hosts or ()]
-    with opened[0] if opened else Bystander() as run:
-        # ------------------------------------------------------------ where it stands
-        world.on_root(run.note_start, {"dataset": material.fingerprint, "world": world.size, "hosts": hosts})
-        optimizer = optimizers.create(args.optimizer, model, args.lr)
-        step, best = 0, math.inf
-        saved = world.on_root(checkpoint.load_newest, args.run / "checkpoints")
-        if saved:
-            model.load_state_dict(saved["model"])
-            optimizer.load_state_dict(saved["optimizer"])
-            step, best = saved["step"], saved["best"]
-            if world.rank == 0:
-                say(f"train: resumed at step {step} of {args.steps}")
-        world.broadcast_parameters(model)
-        average = averaged(model, args.ema)
-        if saved:
-            average.load_state_dict(saved["average"])
-        optimizer = world.wrap(optimizer, model.named_parameters())
-        mixed, scaled = autocast(args, world.device)
-        scaler = torch.amp.GradScaler(world.device.type, enabled=scaled)
-        if saved and scaled:
-            scaler.load_state_dict(saved["scaler"])
-        threads = args.threads or max(len(os.sched_getaffinity(0)) // world.place.local_size - 1, 1)
-        samples, dev = material.samples, material.dev
-        epochs = Epochs(samples.source, samples.widths(HEIGHT), material.weights, args.batch, args.steps)
-
-        # ------------------------------------------------------------ steps
-        meter = Meter()
-        taker = Step(model, optimizer, scaler, mixed, material.encode, world, args.clip, meter)
-        with Progress(f"train {args.model}", args.steps, "steps", shown=world.rank == 0) as progress:
-            progress.advance(step)
-            for epoch in epochs.since(step):
-                plan = epochs.plan(epoch, args.seed, args.warmup)[step - epoch.first_step :][: args.steps - step]
-                keyed = None if args.augment == "none" else (args.seed, step)
-                options = {"threads": threads, "key": keyed, "strength": args.augment}
-                stream = batches(samples, plan, world.rank, world.size, HEIGHT, **options)
-                with contextlib.closing(stream):
-                    for batch in meter.waiting(stream):
-                        rate = learning_rate(step, args.lr, args.warmup, args.steps)
-                        for group in optimizer.param_groups:
-                            group["lr"] = rate
-                        torch.manual_seed((args.seed << 40) + (step << 12) + world.rank)  # of dropout
-                        taker.take(batch, step)
-                        average.update_parameters(model)
-                        step += 1
-                        last = step == args.steps
-                        if step % args.log_every == 0 or last:
-                            done = epoch.number + (step - epoch.first_step) / epoch.steps
-                            metrics = {"step": step, "epoch": done, "lr": rate, **meter.collect(world)}
-                            world.on_root(run.log_step, metrics, args.steps)
-                            progress.note = f"loss {metrics['loss']:.3f}, {metrics['lines_per_s']:.0f} lines/s"
-                        improved = False
-                        if dev and (step % args.evaluate_every == 0 or last):
-                            errors = evaluate_dev(dev, average.module, mixed, material.alphabet, world, threads)
-                            improved, best = errors.cer < best, min(best, errors.cer)
-                            world.on_root(run.log_dev, step, errors.cer, errors.wer)
-                            if world.rank == 0:
-                                say(f"train: step {step}, CER on dev {100 * errors.cer:.1f} %")
-                            meter.restart()
-                        if improved or last or step % args.checkpoint_every == 0:
-                            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
-                            state |= {"average": average.state_dict(), "best": best, "scaler": scaler.state_dict()}
-                            chosen = average.module if improved or (last and not dev) else None
-                            world.on_root(save, args, chosen, material.alphabet, step, state)
-                            meter.restart()
-                        progress.advance(1, progress.note)
-        world.on_root(run.update, {"state": "finished", "step": step})
-    return 0
+    facts = {"dataset": material.fingerprint, "world": world.size, "hosts": hosts, "digest": versions()["code"]}
+    with opened[0] if opened else Bystander() as run, notice, Pulse(args.run, world.rank) as pulse:
+        world.on_root(note_start, run, facts)
+        try:
+            return Training(args, world, notice, material, model, run).go()
+        except RingError as error:
+            raise RingError(f"{error}{pulse.blame()}") from error
 
 
-def evaluate_dev(dev, model, mixed, alphabet, world, threads: int):
-    """Greedy errors on dev, every line once: each rank reads its share of each batch."""
-    from dataclasses import asdict
-
-    import torch
-
-    from htr.models.encoder import HEIGHT
-    from htr.reader import Reader
-    from htr.scoring.errors import Errors, compare
-    from shards.stream import batches, in_order
-
-    model.eval()
-    reader, errors = Reader(model, alphabet, {}), Errors()
-    plan = in_order(dev.widths(HEIGHT), 16 * world.size)
-    with torch.no_grad(), mixed():
-        for batch in batches(dev, plan, world.rank, world.size, HEIGHT, threads):
-            for text, reading in zip(batch.texts, reader.read_batch(batch.images, batch.widths), strict=True):
-                errors += compare(text, reading.text)
-    model.train()
-    return Errors(**{name: int(value) for name, value in world.sum(asdict(errors)).items()})
-
-
-def save(args: argparse.Namespace, chosen, alphabet, step: int, state: dict) -> None:
-    """On rank 0: the checkpoint and, if its averaged weights are the ones to read with, the model's folder."""
-    from htr.reader import files_of
-    from jobs import checkpoint
-    from shards import files
-
-    checkpoint.save(args.run / "checkpoints", step, state, chosen is not None)
-    if chosen is not None:
-        folder = args.run / "model"
-        folder.mkdir(exist_ok=True)
-        # the weights alone change during a run, so that no reader meets files that don't belong together
-        for name, content in files_of(chosen, alphabet, args.model, args.size, step, args.text).items():
-            files.replace(folder / name, content)
+def note_start(run, facts: dict) -> None:
+    """On rank 0: into provenance.json, and whether the run goes on under other code than it had."""
+    before = (read_json(run.folder / "provenance.json") or {"starts": []})["starts"]
+    if before and before[-1].get("digest") not in (None, facts["digest"]):
+        say(f"train: this run's last start was of other code (digest {before[-1]['digest']}, now {facts['digest']})")
+    run.note_start(facts)

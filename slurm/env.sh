@@ -22,5 +22,7 @@ if [ -x "$htr_home/.venv/bin/python" ] &&
   PATH=$htr_home/.venv/bin:$PATH
 fi
 case :${PYTHONPATH:-}: in *:$htr_home:*) ;; *) export PYTHONPATH=$htr_home${PYTHONPATH:+:$PYTHONPATH} ;; esac
+# the snapshot of a run: python would look into the folder that the job works in first
+if [ -f "$htr_home/SNAPSHOT" ]; then export PYTHONSAFEPATH=1; fi
 if [ -n "${HTR_SCRATCH:-}" ]; then export TMPDIR=$HTR_SCRATCH; fi
 umask 027

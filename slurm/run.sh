@@ -60,6 +60,11 @@ for ((i = 0; i < ${#arguments[@]}; i++)); do
     "$kept"=*) logs=${arguments[i]#*=}/logs ;;
   esac
 done
+if [ -n "${logs:-}" ] && [ "$verb" = train ]; then
+  # from here on the code is what it was when this job first started, also when it comes back from the queue
+  snapshot=$(python -m jobs.snapshot "${logs%/logs}" "$SLURM_JOB_ID")
+  . "$snapshot/slurm/env.sh"
+fi
 if [ -n "${logs:-}" ]; then
   mkdir -p "$logs"
   exec > >(tee -a "$logs/slurm-${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}.log") 2>&1

@@ -32,22 +32,20 @@ def work(world: ring.Ring) -> None:
     model[1].num_batches_tracked += world.rank
     world.broadcast_parameters(model)
     before = [value.tolist() for value in model.state_dict().values()]
-    plain = torch.optim.AdamW(model.parameters(), lr=0.1 + world.rank)
-    if world.rank == 0:  # a state that the others lack, as after a resume on rank 0
-        model[0](torch.ones(1, 4)).sum().backward()
-        plain.step()
-        plain.zero_grad()
-    world.broadcast_parameters(model)
-    optimizer = world.wrap(plain, model.named_parameters())
-    world.broadcast_optimizer(optimizer)
-    moments = optimizer.state_dict()["state"][0]["exp_avg"].tolist()
+    optimizer = world.wrap(torch.optim.AdamW(model.parameters(), lr=0.1), model.named_parameters(), passes=2)
     for _ in range(2):
         optimizer.zero_grad()
-        (model[2](model[0](samples(world.rank))) ** 2).sum().backward()
+        for sample in samples(world.rank):
+            (model[2](model[0](sample[None])) ** 2).sum().backward()
         world.synchronize(optimizer)
         gradient = model[0].weight.grad.tolist()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         world.apply(optimizer)
+    half = torch.nn.Linear(4, 1, bias=False)
+    compressed = world.wrap(torch.optim.SGD(half.parameters(), lr=0.1), [("half", half.weight)], "fp16")
+    half(samples(world.rank)).sum().backward()
+    world.synchronize(compressed)
+    answer = world.ask({"stop": float(world.rank == 1), "limit": 0})
     try:
         world.on_root(lambda: (_ for _ in ()).throw(ValueError("the disk is full")))
         raised = ""
@@ -58,10 +56,10 @@ def work(world: ring.Ring) -> None:
         "rank": world.rank,
         "size": world.size,
         "before": before,
-        "lr": optimizer.param_groups[0]["lr"],
-        "moments": moments,
         "gradient": gradient,
         "weights": model[0].weight.tolist(),
+        "half": half.weight.grad.tolist(),
+        "ask": answer(),
         "sum": world.sum({"b": 2.0**53, "a": world.rank}),
         "any": [world.any(world.rank == 1), world.any(False)],
         "object": world.broadcast_object({"rank": world.rank}, "test"),

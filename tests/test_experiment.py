@@ -58,6 +58,19 @@ def test_lock_of_the_dead_is_taken(tmp_path: Path):
     assert begin(tmp_path, "14").owner["job"] == "14"  # Slurm requeued the job, onto another node
 
 
+def test_a_patient_job_waits_for_the_dead_and_not_for_the_living(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("jobs.experiment.BEAT", 0.1)
+    with Experiment(tmp_path, CONFIG, (), "11") as living:
+        monkeypatch.setattr("jobs.experiment.birth", lambda pid: living.owner["birth"])
+        with pytest.raises(ValueError, match="works in this run folder"):
+            Experiment(tmp_path, CONFIG, (), "12", patient=True)
+    Experiment(tmp_path, CONFIG, (), "13")
+    held_elsewhere(tmp_path, "13", age=STALE - 0.5)
+    began = time.monotonic()
+    assert Experiment(tmp_path, CONFIG, (), "14", patient=True).owner["job"] == "14"
+    assert time.monotonic() - began < 10
+
+
 def test_lock_is_given_back_only_by_its_owner(tmp_path: Path):
     with begin(tmp_path):
         assert (tmp_path / "lock.json").exists()

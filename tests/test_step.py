@@ -10,7 +10,8 @@ from torch import nn
 
 from htr.certificate import log_name
 from jobs.meter import Meter
-from jobs.step import IN_A_ROW, Step, autocast, averaged, learning_rate
+from jobs.step import IN_A_ROW, Step, autocast, averaged, learning_rate, parts_of, scaled_rate
+from shards.stream import Batch
 
 
 class Alone:
@@ -105,3 +106,27 @@ def test_the_average_follows_the_weights():
 def test_half_precision_on_a_cpu_is_refused():
     with pytest.raises(ValueError, match="fp16 needs a GPU"):
         autocast(argparse.Namespace(amp="fp16"), torch.device("cpu"))
+
+
+def test_a_rate_grows_with_the_batch_by_its_rule():
+    assert [scaled_rate(0.1, 4, rule) for rule in ("none", "sqrt", "linear")] == pytest.approx([0.1, 0.2, 0.4])
+
+
+@pytest.mark.parametrize("parts", [None, [1, 3, 1, 2]])
+@pytest.mark.parametrize("passes", [1, 2, 3, 6])
+def test_parts_have_every_line_once_and_no_padding_of_others(parts, passes: int):
+    count = sum(parts) if parts else 4
+    widths = torch.arange(1, count + 1) * 20
+    images = torch.zeros(count, 1, 8, 20 * count, dtype=torch.uint8)
+    for number, width in enumerate(widths.tolist()):
+        images[number, :, :, :width] = number + 1
+    texts = ["a", "b", "c", "d"]
+    whole = Batch(images, widths, parts, texts, texts, list(range(4)), 9, 4)
+    found = parts_of(whole, passes)
+    assert len(found) == passes and [text for part in found for text in part.texts] == texts
+    assert torch.cat([part.widths for part in found]).equal(widths)
+    lines = [image for part in found for image in part.images]
+    assert [int(image.max()) for image in lines] == list(range(1, count + 1))
+    assert all(int((image > 0).any(1).sum()) == width for image, width in zip(lines, widths.tolist(), strict=True))
+    assert all(part.images.shape[3] <= int(part.widths.max()) + 16 for part in found if part.texts)
+    assert parts is None or [n for part in found for n in part.parts] == parts

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from jobs.__main__ import main
 from shards.index import read_index
@@ -203,3 +204,96 @@ def test_a_reader_says_what_it_writes(data: Path, run: Path, tmp_path: Path):
 def test_conv_reads_without_recurrence(data: Path, tmp_path: Path):
     assert main(["train", str(data), "--run", str(tmp_path / "conv"), *PLAIN, "--model", "conv"]) == 0
     assert losses(tmp_path / "conv")[-1] < losses(tmp_path / "conv")[0]
+
+
+def started(*argv: object) -> subprocess.Popen:
+    """A training in a process of its own, to send signals to."""
+    command = [sys.executable, "-m", "jobs", "train", *map(str, argv)]
+    environ = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=CHECKOUT, env=environ, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_step(run: Path, step: int) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        path = run / "metrics.jsonl"
+        if path.exists() and any(json.loads(line)["step"] >= step for line in path.read_text().splitlines()):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{run} never took step {step}")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 75)])
+def test_a_signal_ends_it_with_a_checkpoint_and_the_rest_is_as_if_undisturbed(
+    data: Path, tmp_path: Path, number: signal.Signals, code: int
+):
+    run, options = tmp_path / "run", [*FEW, "--device", "cpu", "--checkpoint-every", "1000", "--evaluate-every", "1000"]
+    whole, cut = [*options, "--deterministic", "--run", tmp_path / "whole"], [*options, "--deterministic", "--run", run]
+    assert jobs("train", data, *whole).returncode == 0
+    with started(data, *cut, "--threads", 1) as process:
+        wait_for_step(run, 3)
+        process.send_signal(number)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == code, said
+    status = json.loads((run / "status.json").read_text())
+    assert status["state"] == "stopped" and not (run / "lock.json").exists()
+    assert f"checkpoint of step {status['step']} written" in said and 3 <= status["step"] < 20
+    # there was no Slurm to go back to, and it says so
+    assert ("no job of Slurm" in said) == (number == signal.SIGUSR1)
+    again = jobs("train", data, *cut)
+    assert again.returncode == 0 and f"resumed at step {status['step']}" in again.stderr, again.stderr
+    states = [torch.load(folder / "checkpoints" / "last.pt", weights_only=True) for folder in (tmp_path / "whole", run)]
+    assert states[0]["step"] == states[1]["step"] == 20
+    for name, weights in states[0]["model"].items():
+        assert torch.equal(weights, states[1]["model"][name]), name
+
+
+def test_parts_of_a_batch_teach_what_the_whole_teaches(data: Path, tmp_path: Path):
+    for name, more in (("whole", []), ("parts", ["--micro-batch", "2"])):
+        assert main(["train", str(data), "--run", str(tmp_path / name), *PLAIN, "--lr", "2e-4", *more]) == 0
+    assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), rel=2e-3)
+
+
+def test_a_batch_by_ranks_stays_what_the_run_began_with(data: Path, tmp_path: Path):
+    from argparse import Namespace
+
+    from jobs.train import global_batch
+
+    asked = Namespace(run=tmp_path, batch=None, batch_per_rank=8)
+    assert global_batch(asked, 4) == 32
+    (tmp_path / "config.json").write_text('{"batch": 32}')
+    assert global_batch(asked, 2) == 32  # with fewer ranks now
+    assert global_batch(Namespace(run=tmp_path, batch=None, batch_per_rank=None), 2) == 32
+    with pytest.raises(ValueError, match="not both"):
+        global_batch(Namespace(run=tmp_path, batch=6, batch_per_rank=8), 2)
+
+
+def test_a_run_that_used_up_its_requeues_ends(data: Path, tmp_path: Path):
+    run = tmp_path / "run"
+    with started(data, *FEW, "--device", "cpu", "--run", run, "--requeues", 0) as process:
+        wait_for_step(run, 1)
+        process.send_signal(signal.SIGUSR1)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 143 and "0 of 0 --requeues, start it again" in said
+
+
+def test_a_resume_under_other_code_is_said(data: Path, tmp_path: Path, capsys):
+    run = tmp_path / "run"
+    few = ["train", str(data), "--run", str(run), *PLAIN]
+    assert main([*few, "--steps", "20"]) == 0 and main(few) == 0
+    assert "other code" not in capsys.readouterr().err
+    facts = json.loads((run / "provenance.json").read_text())
+    facts["starts"][-1]["digest"] = "0123456789ab"
+    (run / "provenance.json").write_text(json.dumps(facts))
+    assert main(few) == 0
+    assert "of other code (digest 0123456789ab, now" in capsys.readouterr().err
+
+
+def test_no_room_for_checkpoints_is_said_before_the_first_step(data: Path, tmp_path: Path, capsys, monkeypatch):
+    from types import SimpleNamespace
+
+    for free, files, message in ((1000, 10**6, "MiB are free"), (10**9, 7, "only 7 more files")):
+        room = SimpleNamespace(f_bavail=free, f_frsize=4096, f_files=10**6, f_favail=files)
+        monkeypatch.setattr("jobs.checkpoint.os.statvfs", lambda folder, room=room: room)
+        assert main(["train", str(data), "--run", str(tmp_path / "run"), *PLAIN]) == 1
+        assert message in capsys.readouterr().err and not (tmp_path / "run" / "metrics.jsonl").exists()

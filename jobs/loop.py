@@ -1,0 +1,189 @@
+"""The steps of a training: from where it stands to its end, or to the signal that ends it before."""
+
+import argparse
+import contextlib
+import math
+import os
+from dataclasses import asdict
+
+import torch
+
+from htr.models.encoder import HEIGHT
+from htr.reader import Reader, files_of
+from htr.scoring.errors import Errors, compare
+from jobs import checkpoint
+from jobs import optimizer as optimizers
+from jobs.meter import Meter
+from jobs.notice import Decision, Notice
+from jobs.show import Progress, say
+from jobs.step import Step, autocast, averaged, learning_rate, scaled_rate
+from jobs.train import BATCH
+from shards import files
+from shards.epochs import Epochs
+from shards.stream import batches, in_order
+
+
+class Training:
+    """On every rank; `run` is rank 0's experiment, a bystander elsewhere."""
+
+    def __init__(self, args: argparse.Namespace, world, notice: Notice, material, model, run):
+        self.args, self.world, self.notice, self.material, self.model, self.run = (
+            args, world, notice, material, model, run)  # fmt: skip
+        if args.deterministic:
+            torch.use_deterministic_algorithms(True, warn_only=True)
+        self.threads = args.threads or max(len(os.sched_getaffinity(0)) // world.place.local_size - 1, 1)
+        self.rate = scaled_rate(args.lr, args.batch / BATCH, args.lr_rule)
+        self.mixed, scaled = autocast(args, world.device)
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=scaled)
+        plain = optimizers.create(args.optimizer, model, self.rate)
+        # steps taken, the last one after which dev was read, the least CER there
+        self.step, self.evaluated, self.best = 0, 0, math.inf
+        world.on_root(checkpoint.assert_room, args.run, sum(weights.numel() for weights in model.parameters()))
+        saved = world.on_root(checkpoint.load_newest, args.run / "checkpoints")
+        if saved:
+            model.load_state_dict(saved["model"])
+            plain.load_state_dict(saved["optimizer"])
+            self.step, self.evaluated, self.best = saved["step"], saved["evaluated"], saved["best"]
+            if world.rank == 0:
+                say(f"train: resumed at step {self.step} of {args.steps}")
+        self.began = self.saved = self.step
+        world.broadcast_parameters(model)
+        self.average = averaged(model, args.ema)
+        if saved:
+            self.average.load_state_dict(saved["average"])
+        if saved and scaled:
+            self.scaler.load_state_dict(saved["scaler"])
+        passes = math.ceil(math.ceil((args.batch + 1) / world.size) / args.micro_batch) if args.micro_batch else 1
+        self.optimizer = world.wrap(plain, model.named_parameters(), args.compression, passes)
+        self.meter = Meter()
+        self.taker = Step(
+            model, self.optimizer, self.scaler, self.mixed, material.encode, world, args.clip, self.meter, passes
+        )
+
+    def go(self) -> Decision:
+        """Train until the last step, or until the ranks agree that a signal came."""
+        args, world, samples = self.args, self.world, self.material.samples
+        epochs = Epochs(samples.source, samples.widths(HEIGHT), self.material.weights, args.batch, args.steps)
+        decision = Decision()
+        with Progress(f"train {args.model}", args.steps, "steps", shown=world.rank == 0) as progress:
+            progress.advance(self.step)
+            if self.due():  # the signal came before dev was read, or while it was
+                decision = self.evaluate()
+            with contextlib.closing(self.left(epochs)) as left:
+                while not decision.stop and (found := next(left, None)):
+                    decision = self.take(*found, progress)
+        if decision.stop:
+            return self.leave(decision)
+        world.on_root(self.run.update, {"state": "finished", "step": self.step})
+        return decision
+
+    def left(self, epochs: Epochs):
+        """The batches that are still to be trained on, each with its epoch."""
+        args, world = self.args, self.world
+        for epoch in epochs.since(self.step):
+            plan = epochs.plan(epoch, args.seed, args.warmup)[self.step - epoch.first_step :][: args.steps - self.step]
+            keyed = None if args.augment == "none" else (args.seed, self.step)
+            options = {"threads": self.threads, "key": keyed, "strength": args.augment}
+            stream = batches(self.material.samples, plan, world.rank, world.size, HEIGHT, **options)
+            with contextlib.closing(stream):
+                for batch in self.meter.waiting(stream):
+                    yield epoch, batch
+
+    def take(self, epoch, batch, progress: Progress) -> Decision:
+        """A step, and what is due after it."""
+        args, world = self.args, self.world
+        answer = world.ask(self.notice.told)  # on its way while the step is computed
+        rate = learning_rate(self.step, self.rate, args.warmup, args.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        torch.manual_seed((args.seed << 40) + (self.step << 12) + world.rank)  # of dropout
+        self.taker.take(batch, self.step)
+        self.average.update_parameters(self.model)
+        self.step += 1
+        decision, last = Decision.of(answer()), self.step == args.steps
+        if self.step % args.log_every == 0 or last:
+            done = epoch.number + (self.step - epoch.first_step) / epoch.steps
+            metrics = {"step": self.step, "epoch": done, "lr": rate, **self.meter.collect(world)}
+            world.on_root(self.run.log_step, metrics, args.steps)
+            progress.note = f"loss {metrics['loss']:.3f}, {metrics['lines_per_s']:.0f} lines/s"
+        if not decision.stop and self.due():
+            decision = self.evaluate()
+        written = self.step % args.checkpoint_every == 0 or last
+        if written and not decision.stop and self.saved != self.step:
+            self.save(chosen=last and not self.material.dev)
+        progress.advance(1, progress.note)
+        return decision
+
+    # ---------------------------------------------------------------- dev
+
+    def due(self) -> bool:
+        """Whether dev is to be read now."""
+        now = self.step % self.args.evaluate_every == 0 or self.step == self.args.steps
+        return bool(self.material.dev) and now and self.step > self.evaluated
+
+    def evaluate(self) -> Decision:
+        """Greedy errors on dev, every line once: each rank reads its share of each batch. A signal ends it."""
+        dev, world = self.material.dev, self.world
+        reader, errors = Reader(self.average.module.eval(), self.material.alphabet, {}), Errors()
+        plan = in_order(dev.widths(HEIGHT), 16 * world.size)
+        with torch.no_grad(), self.mixed():
+            for batch in batches(dev, plan, world.rank, world.size, HEIGHT, self.threads):
+                for text, reading in zip(batch.texts, reader.read_batch(batch.images, batch.widths), strict=True):
+                    errors += compare(text, reading.text)
+                decision = Decision.of(world.sum(self.notice.told))
+                if decision.stop:
+                    return decision
+        errors = Errors(**{name: int(value) for name, value in world.sum(asdict(errors)).items()})
+        improved, self.best, self.evaluated = errors.cer < self.best, min(errors.cer, self.best), self.step
+        world.on_root(self.run.log_dev, self.step, errors.cer, errors.wer)
+        if world.rank == 0:
+            say(f"train: step {self.step}, CER on dev {100 * errors.cer:.1f} %")
+        if improved:
+            self.save(chosen=True)
+        self.meter.restart()
+        return decision
+
+    # ---------------------------------------------------------------- checkpoints
+
+    def save(self, chosen: bool = False) -> None:
+        """A checkpoint and, if the averaged weights are the ones to read with, the model's folder."""
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
+        state |= {"average": self.average.state_dict(), "scaler": self.scaler.state_dict()}
+        state |= {"best": self.best, "evaluated": self.evaluated}
+        self.world.on_root(self.write, state, chosen)
+        self.saved = self.step
+        self.meter.restart()
+
+    def write(self, state: dict, chosen: bool) -> None:
+        checkpoint.save(self.args.run / "checkpoints", self.step, state, chosen)
+        if not chosen:
+            return
+        folder = self.args.run / "model"
+        folder.mkdir(exist_ok=True)
+        # the weights alone change during a run, so that no reader meets files that don't belong together
+        named = (self.material.alphabet, self.args.model, self.args.size, self.step, self.args.text)
+        for name, content in files_of(self.average.module, *named).items():
+            files.replace(folder / name, content)
+
+    def leave(self, decision: Decision) -> Decision:
+        """The checkpoint of a run that is told to end, and what becomes of its job."""
+        if self.saved != self.step:
+            self.save()
+        state = {"state": "stopped", "step": self.step, "reason": "told to stop"}
+        if decision.requeue:
+            decision, reason = self.world.on_root(self.again, decision)
+            state["reason"] = f"time limit: {reason}"
+        self.world.on_root(self.run.update, state)
+        if self.world.rank == 0:
+            say(f"train: {state['reason']}; checkpoint of step {self.step} written")
+        return decision
+
+    def again(self, decision: Decision) -> tuple[Decision, str]:
+        """On rank 0: whether the job may go back into the queue, and what to say of it."""
+        count, most = self.run.requeues, self.args.requeues
+        if self.step == self.began:
+            return Decision(stop=True), "no step was taken since the start, give the job more --time"
+        if count >= most:
+            return Decision(stop=True), f"{count} of {most} --requeues, start it again to go on"
+        self.run.update({"requeues": count + 1})
+        return decision, f"the job is queued again, {count + 1} of {most} --requeues"
