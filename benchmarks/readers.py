@@ -16,7 +16,7 @@ in --work and not repeated; other options want another folder. Interrupted piece
 
 kraken wants an environment of its own:
 
-    python3.11 -m venv VENV && VENV/bin/pip install torch==2.13.0 torchvision kraken==7.1.1
+    python3.11 -m venv VENV && VENV/bin/pip install torch==2.13.0 torchvision==0.28.0 kraken==7.1.1
 
 That is some gigabytes of CUDA where pip finds torch's default build. With a CPU build of torch, have the CPU build of
 torchvision too (its index is https://download.pytorch.org/whl/cpu); torchvision's default build can't be imported
@@ -31,17 +31,16 @@ import argparse
 import csv
 import json
 import os
-import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+from ketos import output, test_kraken, train_kraken
+
 CHECKOUT = Path(__file__).parent.parent
 PIECES = ("train", "ours", "infer")
-BATCH = 16  # of kraken
 
 
 def main() -> None:
@@ -138,68 +137,6 @@ def write_lists(args: argparse.Namespace) -> dict[str, list[Path]]:
 def write_list(path: Path, images: list[Path]) -> Path:
     path.write_text("".join(f"{image}\n" for image in images))
     return path
-
-
-# ---------------------------------------------------------------------------- kraken
-
-
-def ketos(args: argparse.Namespace, *words: object) -> list[str]:
-    command = [args.kraken / "bin" / "ketos", "-d", "cpu", "--threads", args.cores, "--workers", 1, "-s", 1, *words]
-    return [str(word) for word in command]
-
-
-def train_kraken(args: argparse.Namespace, lists: dict[str, list[Path]]) -> dict:
-    """`--minutes` of ketos train, its first ones reading the lines' texts included as our preprocess is in ours."""
-    folder, log = args.work / "kraken" / "model", args.work / "kraken" / "train.log"
-    shutil.rmtree(folder, ignore_errors=True)
-    data = args.work / "kraken"
-    command = ketos(args, "train", "-f", "path", "-B", BATCH, "-o", folder, "-q", "fixed", "-N", 10_000,
-                    "-t", data / "train" / "list.txt", "-e", data / "dev" / "list.txt")  # fmt: skip
-    began = time.monotonic()
-    with open(log, "w") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd=data)
-        try:
-            process.wait(60 * args.minutes)
-            raise SystemExit(f"ketos train ended by itself, see {log}")
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGINT)
-            seconds = time.monotonic() - began
-            process.wait(600)
-        finally:
-            process.kill()
-    model = folder / "checkpoint_abort.ckpt"
-    if not model.exists():
-        raise SystemExit(f"ketos train wrote no weights when it was stopped, see {log}")
-    # the checkpoint is this benchmark's own, and kraken's own environment opens it
-    ask = f"import torch; print(torch.load({str(model)!r}, map_location='cpu', weights_only=False)['global_step'])"
-    steps = int(output([args.kraken / "bin" / "python", "-c", ask]).split()[-1])
-    return {
-        "kraken_s": seconds,
-        "kraken_lines_per_s": BATCH * steps / seconds,
-        "kraken_dev": test_kraken(args, data / "dev" / "list.txt")["cer"],
-        "kraken_val": test_kraken(args, data / "val" / "list.txt")["cer"],
-    }
-
-
-def test_kraken(args: argparse.Namespace, images: Path) -> dict[str, float]:
-    """-> its CER (edits of all lines by their characters) and the seconds of the whole process."""
-    model = args.work / "kraken" / "model" / "checkpoint_abort.ckpt"
-    if not model.exists():
-        raise SystemExit(f"{model} is not there: run --only train first")
-    began = time.monotonic()
-    told = output(ketos(args, "test", "-f", "path", "-B", BATCH, "-m", model, "-e", images))
-    seconds = time.monotonic() - began
-    found = {name: re.search(rf"(\d+)\s+{name}", told) for name in ("Characters", "Errors")}
-    if not all(found.values()):
-        raise SystemExit(f"ketos test did not report characters and errors:\n{told[-1000:]}")
-    return {"cer": int(found["Errors"][1]) / int(found["Characters"][1]), "seconds": seconds}
-
-
-def output(command: list) -> str:
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{command[0]} failed:\n{(done.stdout + done.stderr)[-2000:]}")
-    return done.stdout + done.stderr
 
 
 # ---------------------------------------------------------------------------- ours
