@@ -22,6 +22,7 @@ VERBS = {
     "align": "where each text stands: words, lines of fields, labels that fit badly",
     "export": "a CTC reader as ONNX",
     "submit": "submit train, preprocess, evaluate or align through submitit, to Slurm or to this machine",
+    "scale": "lines/s and efficiency over the number of GPUs, measured or predicted",
     "runs": "list the experiments of a folder",
     "doctor": "check environment, interface, shared storage, GPUs and versions",
     "demo": "the whole way on simulated certificates",

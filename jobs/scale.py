@@ -1,0 +1,294 @@
+"""python -m jobs scale DATASET --gpus 1,2,4,8: the same training at each size, and a table and plot of its speed.
+
+    python -m jobs scale DATASET --gpus 1,2,4,8,16 --gpus-per-node 4 --time 0:20:00 --out scaling/ctc    on Slurm
+    python -m jobs scale DATASET --gpus 1,2,4,8,16 --gpus-per-node 4 --time 0:20:00 --out scaling/ctc    later: collects
+    python -m jobs scale DATASET --gpus 1,2 --size tiny --steps 30                      CPU ranks of this machine
+    python -m jobs scale --predict --from runs/ctc-1 --figure across=20e9               a model of 8 to 512 GPUs
+
+Each size is a run of its own, OUT/ranks-N, of --steps steps, trained once: the same command again submits only what is
+not there or failed, says what still waits, and writes OUT/scaling.csv, .md and .png of what is done. Weak scaling: the
+batch of a rank stays. On this machine one size after the other, each on its share of the CPUs, so that a rank has as
+many of them at every size. Other options are train's. The data set's dev is read once at the end of each run, after
+the log lines that count.
+"""
+
+import argparse
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs import train
+from jobs.experiment import is_stale, read_json
+from jobs.show import say
+from shards import files
+
+# options of train that the experiment sets itself; the others are passed on
+OURS = ("run", "batch", "batch_per_rank", "steps", "warmup", "log_every", "checkpoint_every", "evaluate_every",
+        "requeues")  # fmt: skip
+LATE = 300.0  # seconds after submission in which a job that Slurm does not know yet may still appear
+POLL = 5.0  # seconds
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--gpus", type=sizes, default=[1, 2, 4, 8], metavar="N,N,…", help="sizes, ranks of each (default: 1,2,4,8)")
+    add("--gpus-per-node", type=int, help="ranks a node, one a GPU")
+    add("--tasks-per-node", type=int, help="ranks a node, where there are no GPUs")
+    add("--batch-per-rank", type=int, default=32, help="lines a step of a rank (default: %(default)s)")
+    add("--strong", action="store_true", help="the same global batch at every size: that of the smallest one")
+    add("--steps", type=int, default=60, help="of each training; the first third does not count (default: %(default)s)")
+    add("--out", type=Path, default=Path("scaling"), help="folder, on shared storage (default: %(default)s)")
+    add("--one-by-one", action="store_true", help="on Slurm too a size waits for the one before it")
+    add("--collect", action="store_true", help="submit nothing: the table of what is done")
+    add("--cluster", choices=["auto", "slurm", "local"], default="auto", help="auto: slurm where there is sbatch")
+    add("--cpus-per-task", type=int, help="CPUs a rank, on Slurm")
+    add("--time", help="limit of each size, as Slurm writes it: 0:20:00")
+    add("--mem", help="a node, as Slurm writes it: 64G")
+    for name in ("partition", "account", "qos", "constraint", "exclude", "dependency"):
+        add(f"--{name}", help="as sbatch's")
+    add("--wait", action="store_true", help="until all sizes are done (on this machine always)")
+    add("--predict", action="store_true", help="train nothing: a model of the cost at 8 to 512 GPUs")
+    add("--from", dest="measured", type=Path, metavar="RUN", help="with --predict: a training, best of one rank")
+    add("--texts", type=int, help="with --from: as if its data set had so many lines, of the same widths")
+    figure = "with --predict: a figure of the model in place of its default; repeatable"
+    add("--figure", action="append", default=[], metavar="NAME=VALUE", help=figure)
+    group = parser.add_argument_group("passed on to train")
+    for action in passed_on():
+        group._add_action(action)
+
+
+def sizes(text: str) -> list[int]:
+    numbers = text.split(",")
+    if not all(number.isdigit() and int(number) for number in numbers):
+        raise argparse.ArgumentTypeError(f"'{text}': write numbers of ranks as 1,2,4,8")
+    return sorted({int(number) for number in numbers})
+
+
+def passed_on() -> list[argparse.Action]:
+    """The options of train that are not this experiment's."""
+    parser = argparse.ArgumentParser(add_help=False)
+    train.arguments(parser)
+    return [action for action in parser._actions if action.dest not in OURS]
+
+
+def main(args: argparse.Namespace) -> int:
+    if args.predict:
+        return predict(args)
+    if args.measured or args.figure or args.texts:
+        raise ValueError("--from, --texts and --figure are of the model: add --predict")
+    if args.steps < 3 or args.batch_per_rank < 1:
+        raise ValueError(f"--steps {args.steps}, --batch-per-rank {args.batch_per_rank}: at least 3 and 1 are needed")
+    cluster = args.cluster
+    if cluster == "auto":
+        cluster = "slurm" if shutil.which("sbatch") else "local"
+    trainings = plan(args, cluster)
+    known = read_json(args.out / "scale.json") or {}
+    for training in trainings:
+        before = known.get(str(training.ranks))
+        if before and before["argv"] != training.argv:
+            raise ValueError(
+                f"{training.run} was trained with other options ({differs(before['argv'], training.argv)}): "
+                f"give another --out, or the same options"
+            )
+    code = 0 if args.collect else start(args, cluster, trainings, known)
+    if args.wait and cluster == "slurm" and not args.collect:
+        wait_for(trainings, known)
+    return collect(args, trainings, known) or code
+
+
+# --- what is trained
+
+
+@dataclass(frozen=True)
+class Training:
+    ranks: int
+    nodes: int
+    ranks_per_node: int
+    gpus: bool
+    run: Path
+    argv: list[str]  # of train, without the run
+
+
+def plan(args: argparse.Namespace, cluster: str) -> list[Training]:
+    """Raises ValueError for sizes that do not fill their nodes, and where it is not said what a node holds."""
+    if args.gpus_per_node and args.tasks_per_node:
+        raise ValueError("--gpus-per-node or --tasks-per-node: a rank takes one GPU, or there are none")
+    per_node, gpus = args.gpus_per_node or args.tasks_per_node, bool(args.gpus_per_node)
+    if cluster == "local":
+        from jobs.submit import local_gpus
+
+        here = 0 if args.tasks_per_node else local_gpus()
+        gpus, per_node = here > 0, here or args.tasks_per_node or args.gpus[-1]
+        if args.gpus[-1] > per_node:
+            raise ValueError(f"{args.gpus[-1]} ranks, {per_node} here: choose other --gpus, or say --tasks-per-node")
+    if not per_node:
+        raise ValueError("say how many ranks a node holds: --gpus-per-node, or without GPUs --tasks-per-node")
+    found = []
+    for ranks in args.gpus:
+        if ranks > per_node and ranks % per_node:
+            raise ValueError(f"{ranks} ranks are no whole nodes of {per_node}: choose other --gpus")
+        batch = args.batch_per_rank * (args.gpus[0] if args.strong else ranks)
+        if batch < ranks:
+            raise ValueError(f"--strong: a global batch of {batch} for {ranks} ranks: give more --batch-per-rank")
+        nodes = -(-ranks // per_node)
+        argv = train_argv(args, batch)
+        found.append(Training(ranks, nodes, min(ranks, per_node), gpus, args.out / f"ranks-{ranks}", argv))
+    return found
+
+
+def train_argv(args: argparse.Namespace, batch: int) -> list[str]:
+    """The command line of train but for its run: nothing is saved or read on the way, widths come as they come."""
+    argv = [str(args.dataset)]
+    for action in passed_on():
+        value = getattr(args, action.dest)
+        if not action.option_strings or value == action.default:
+            continue
+        flag = action.option_strings[0]
+        values = value if isinstance(value, list) else [value]
+        argv += [flag] if value is True else [word for each in values for word in (flag, str(each))]
+    never = args.steps + 1
+    set_here = {"batch": batch, "steps": args.steps, "warmup": 0, "log-every": max(args.steps // 12, 1)}
+    set_here |= {"checkpoint-every": never, "evaluate-every": never, "requeues": 0}
+    return [*argv, *(word for name, value in set_here.items() for word in (f"--{name}", str(value)))]
+
+
+def differs(before: list[str], now: list[str]) -> str:
+    gone, new = (" ".join(word for word in one if word not in other) for one, other in ((before, now), (now, before)))
+    return f"then {gone or 'fewer'}, now {new or 'fewer'}"
+
+
+# --- submitting it
+
+
+def start(args: argparse.Namespace, cluster: str, trainings: list[Training], known: dict) -> int:
+    """Submit what is not there or failed; on this machine, wait for each. What is submitted stands in scale.json."""
+    from jobs.cluster import Request, site_settings, submit, wait
+
+    site = site_settings() if cluster == "slurm" else {}
+    # as many CPUs as submit gives a rank
+    cpus = args.cpus_per_task or (int(site.get("cpus_per_gpu", 0)) if args.gpus_per_node else None) or None
+    names = ("partition", "account", "qos", "constraint", "exclude", "dependency")
+    options = {name: getattr(args, name) or site.get(name) for name in names}
+    options |= {"time": args.time or site.get("timelimit"), "mem": args.mem, "cpus_per_task": cpus}
+    args.out.mkdir(parents=True, exist_ok=True)
+    code = 0
+    states = states_of(trainings, known)
+    for training in trainings:
+        state = states[training.ranks]
+        if state in ("done", "running", "queued"):
+            continue
+        if state != "not submitted":
+            say(f"scale: {training.ranks} ranks are trained anew: {state}")
+        request = Request(
+            cluster=cluster,
+            name=f"htr-scale-{training.ranks}",
+            logs=training.run.absolute() / "logs",
+            nodes=str(training.nodes),
+            gpus_per_node=training.ranks_per_node if training.gpus else 0,
+            tasks_per_node=training.ranks_per_node,
+            **options,
+        )
+        with cpus_for(training.ranks, args.gpus[-1], cluster):
+            [job] = submit(request, ["train", *training.argv, "--run", str(training.run)])
+        known[str(training.ranks)] = {
+            "argv": training.argv, "job": job.job_id, "cluster": cluster, "nodes": training.nodes, "at": time.time(),
+        }  # fmt: skip
+        files.replace(args.out / "scale.json", files.to_json(known))
+        say(f"scale: ranks {training.ranks}, nodes {training.nodes}: job {job.job_id} on {cluster}")
+        if cluster == "local":
+            code = wait([job], errors_only=True) or code
+        if code == 130:  # Ctrl-C
+            break
+        if args.one_by_one:
+            options["dependency"] = f"afterany:{job.job_id}"
+    return code
+
+
+@contextmanager
+def cpus_for(ranks: int, most: int, cluster: str) -> Iterator[None]:
+    """What is started inside has a share of this process's CPUs: as many a rank as the largest size has."""
+    before = os.sched_getaffinity(0)
+    each = len(before) // most
+    if cluster == "local" and each:
+        os.sched_setaffinity(0, sorted(before)[: each * ranks])
+    elif cluster == "local" and ranks > 1:
+        say(f"scale: {ranks} ranks share {len(before)} CPUs: their efficiency says nothing of a cluster")
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+# --- what has become of it
+
+
+def states_of(trainings: list[Training], known: dict) -> dict[int, str]:
+    """By ranks: done, running, queued, not submitted, or why it is none of these."""
+    from jobs.runs import ENDED, WAITING, ask_slurm
+
+    jobs = {int(ranks): entry for ranks, entry in known.items()}
+    words = ask_slurm(entry["job"] for entry in jobs.values() if entry["cluster"] == "slurm")
+    found = {}
+    for training in trainings:
+        entry = jobs.get(training.ranks)
+        status = read_json(training.run / "status.json") or {}
+        word = words.get(entry["job"]) if entry else None
+        if entry is None:
+            found[training.ranks] = "not submitted"
+        elif status.get("state") == "finished":
+            found[training.ranks] = "done"
+        elif is_stale(training.run / "lock.json") is False:
+            found[training.ranks] = "running"
+        elif word in WAITING or (word is None and entry["cluster"] == "slurm" and time.time() - entry["at"] < LATE):
+            found[training.ranks] = "queued"
+        elif word and word not in (*ENDED, "COMPLETED"):
+            found[training.ranks] = "running"  # or on its way there
+        else:
+            why = status.get("reason") or (f"Slurm says {word}" if word else "it left nothing")
+            found[training.ranks] = f"job {entry['job']} failed ({why}), logs in {training.run / 'logs'}"
+    return found
+
+
+def wait_for(trainings: list[Training], known: dict) -> None:
+    while {"running", "queued"} & set(states_of(trainings, known).values()):
+        time.sleep(POLL)
+
+
+def collect(args: argparse.Namespace, trainings: list[Training], known: dict) -> int:
+    """Write the table of what is done, print it, and say what is missing. -> 1 if something failed"""
+    from jobs.scaling import rows_of, write
+
+    states = states_of(trainings, known)
+    done = {t.ranks: (t.run, t.nodes) for t in trainings if states[t.ranks] == "done"}
+    missing = [ranks for ranks in states if ranks not in done]
+    for ranks in missing:
+        say(f"scale: {ranks} ranks: {states[ranks]}")
+    if done:
+        print(write(args.out, rows_of(done), args.strong, missing), end="")
+        say(f"scale: written to {args.out}/scaling.csv, .md and .png")
+    return int(any("failed" in state for state in states.values()))
+
+
+# --- the model
+
+
+def predict(args: argparse.Namespace) -> int:
+    from jobs import cost
+
+    if args.texts is not None and (args.texts < 1 or not args.measured):
+        raise ValueError(f"--texts {args.texts}: it is a number of lines, and goes with --from")
+    values, wider, notes = cost.measured(args.measured, args.texts) if args.measured else ({}, {}, [])
+    values |= cost.given(args.figure)
+    if args.gpus_per_node:
+        values["ranks_per_node"] = args.gpus_per_node
+    missing = [name for name in ("compute", "gradients") if name not in values]
+    if missing:
+        raise ValueError(f"{' and '.join(missing)} must be known: give --from RUN, or --figure {missing[0]}=NUMBER")
+    for note in notes:
+        say(f"scale: {note}")
+    print(cost.report(cost.Figures(**values), values, wider), end="")
+    return 0
