@@ -110,7 +110,7 @@ class Training:
             decision = self.evaluate()
         written = self.step % args.checkpoint_every == 0 or last
         if written and not decision.stop and self.saved != self.step:
-            self.save(chosen=last and not self.material.dev)
+            self.save(chosen=last and not (self.material.dev and args.evaluate_every))
         progress.advance(1, progress.note)
         return decision
 
@@ -118,8 +118,9 @@ class Training:
 
     def due(self) -> bool:
         """Whether dev is to be read now."""
-        now = self.step % self.args.evaluate_every == 0 or self.step == self.args.steps
-        return bool(self.material.dev) and now and self.step > self.evaluated
+        every = self.args.evaluate_every
+        now = every and (self.step % every == 0 or self.step == self.args.steps)
+        return bool(self.material.dev and now and self.step > self.evaluated)
 
     def evaluate(self) -> Decision:
         """Greedy errors on dev, every line once: each rank reads its share of each batch. A signal ends it."""

@@ -152,7 +152,7 @@ def train_argv(args: argparse.Namespace, batch: int) -> list[str]:
         argv += [flag] if value is True else [word for each in values for word in (flag, str(each))]
     never = args.steps + 1
     set_here = {"batch": batch, "steps": args.steps, "warmup": 0, "log-every": max(args.steps // 12, 1)}
-    set_here |= {"checkpoint-every": never, "evaluate-every": never, "requeues": 0}
+    set_here |= {"checkpoint-every": never, "evaluate-every": 0, "requeues": 0}
     return [*argv, *(word for name, value in set_here.items() for word in (f"--{name}", str(value)))]
 
 
@@ -166,7 +166,8 @@ def differs(before: list[str], now: list[str]) -> str:
 
 def start(args: argparse.Namespace, cluster: str, trainings: list[Training], known: dict) -> int:
     """Submit what is not there or failed; on this machine, wait for each. What is submitted stands in scale.json."""
-    from jobs.cluster import Request, site_settings, submit, wait
+    from jobs import snapshot
+    from jobs.cluster import CHECKOUT, Request, site_settings, submit, wait
 
     site = site_settings() if cluster == "slurm" else {}
     # as many CPUs as submit gives a rank
@@ -187,6 +188,7 @@ def start(args: argparse.Namespace, cluster: str, trainings: list[Training], kno
             cluster=cluster,
             name=f"htr-scale-{training.ranks}",
             logs=training.run.absolute() / "logs",
+            home=snapshot.take(training.run) if cluster == "slurm" else CHECKOUT,
             nodes=str(training.nodes),
             gpus_per_node=training.ranks_per_node if training.gpus else 0,
             tasks_per_node=training.ranks_per_node,

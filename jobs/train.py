@@ -70,7 +70,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--amp", choices=["auto", "off", "bf16", "fp16"], default="auto", help="auto: bf16 where the device has it")
     add("--threads", type=int, help="that decode images, a rank (default: by the CPUs it has)")
     add("--checkpoint-every", type=int, default=500, metavar="STEPS")
-    add("--evaluate-every", type=int, default=1000, metavar="STEPS", help="CER on dev, by which best.pt is chosen")
+    add(
+        "--evaluate-every",
+        type=int,
+        default=1000,
+        metavar="STEPS",
+        help="CER on dev, by which best.pt is chosen; 0: never",
+    )
     add("--log-every", type=int, default=50, metavar="STEPS")
     add("--compression", choices=["none", "fp16"], default="none", help="of gradients between the ranks")
     add("--deterministic", action="store_true", help="the same bits again with the same ranks; slower")

@@ -89,6 +89,33 @@ def test_noise(tmp_path):
     assert 0 <= figures["swaps_found"] <= 1 and 0 <= figures["word_edges"] <= 1
 
 
+def test_scaling():
+    options = ("--size", "tiny", "--steps", 1, "--warm-up", 1, "--batch", 2, "--rounds", 1)
+    figures = run("scaling.py", *options)
+    assert figures["efficiency_2"] > 0 and figures["ratio_to_ddp"] > 0
+
+
+def test_the_share_of_sums_that_backward_hides():
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        from scaling import overlapped
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+    def tensor(pid: int, name: str, begin: float, end: float) -> list[dict]:
+        named = {"ph": "M", "name": "process_name", "pid": pid, "args": {"name": name}}
+        return [
+            named,
+            *({"ph": ph, "name": "ALLREDUCE", "pid": pid, "ts": ts} for ph, ts in (("B", begin), ("E", end))),
+        ]
+
+    start = {"ph": "M", "name": "start", "pid": 0, "args": {"start_time_since_epoch_in_micros": 1_000_000}}
+    # a second after 1970 the clock starts; backward runs from 1.0 to 1.3 s, sums from 1.1 to 1.5, two of them at once
+    sums = tensor(1, "allreduce.a", 100_000, 300_000) + tensor(2, "allreduce.b", 200_000, 500_000)
+    assert overlapped([start, *sums, *tensor(3, "sum", 0, 900_000)], [[1.0, 1.3]]) == pytest.approx(0.5)
+    assert overlapped([start], [[1.0, 1.3]]) is None
+
+
 def test_readers(tmp_path, draw, write_table):
     """Ours alone: kraken's environment is not at hand."""
     splits, texts = ["train"] * 6 + ["dev", "val"], ("grippe", "chute", "choc septique", "grippe choc")
