@@ -17,7 +17,7 @@ from jobs.show import say
 from jobs.work import job_name
 
 FIXED = ("model", "size", "alphabet", "dataset", "writes", "seed", "batch", "split", "where", "blanks", "steps", "lr",
-         "warmup", "optimizer", "ema")  # fmt: skip
+         "warmup", "optimizer", "ema", "freeze")  # fmt: skip
 BATCH = 32  # that --lr is meant for
 
 
@@ -36,6 +36,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--size", choices=["tiny", "small", "base", "large"], default="small")
     init = "start from the weights of another run or model folder, of any model, alphabet and size as far as they fit"
     add("--init-from", type=Path, metavar="RUN", help=init)
+    frozen = "train an attention reader's decoder alone, on the encoder and CTC head of --init-from as they are"
+    add("--freeze", action="store_true", help=frozen)
     mix = "a further data set; how often an epoch visits each of its texts, at the training's start and end"
     add("--mix", action="append", default=[], metavar="DATASET=WEIGHT[:WEIGHT]", help=mix)
     add("--steps", type=int, default=20_000, help="of the whole training, which the schedule is laid out for")
@@ -141,11 +143,20 @@ def prepare(args: argparse.Namespace, world):
         model.decoder.noise = args.teacher_noise
     if args.init_from:
         start_from(model, alphabet, args.init_from)
+    if args.freeze:
+        freeze(model, args)
     model.to(world.device)
     asked = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
     asked.pop("run_verb")
     config = asked | {"dataset": material.fingerprint, "folder": str(args.dataset), "alphabet": alphabet.characters}
     return material, model, config | {"writes": args.text or "as written"}
+
+
+def freeze(model, args: argparse.Namespace) -> None:
+    if args.model != "attention" or not args.init_from:
+        raise ValueError("--freeze needs --model attention and --init-from RUN: the decoder alone is trained")
+    for name, weights in model.named_parameters():
+        weights.requires_grad_(name.startswith("decoder."))
 
 
 def global_batch(args: argparse.Namespace, ranks: int) -> int:

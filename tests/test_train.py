@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from jobs.__main__ import main
 from shards.index import read_index
@@ -100,6 +101,16 @@ def test_attention_starts_from_ctc(data: Path, run: Path, tmp_path: Path):
     assert main(["train", str(data), "--run", str(tmp_path / "cold"), *options]) == 0
     assert main(["train", str(data), "--run", str(tmp_path / "warm"), *options, "--init-from", str(run)]) == 0
     assert losses(tmp_path / "warm")[0] < losses(tmp_path / "cold")[0]
+
+
+def test_a_decoder_alone_leaves_the_encoder_as_it_was(capsys, data: Path, run: Path, tmp_path: Path):
+    attention = ["train", str(data), "--run", str(tmp_path / "a"), "--model", "attention", *PLAIN, "--freeze"]
+    assert main(attention) == 1 and "--init-from" in capsys.readouterr().err
+    assert main([*attention, "--init-from", str(run), "--ema", "0"]) == 0
+    before, after = (load_file(folder / "model" / "weights.safetensors") for folder in (run, tmp_path / "a"))
+    shared = [name for name in before if not name.startswith("aux")]
+    assert len(shared) > 20 and all(torch.equal(before[name], after[name]) for name in shared)
+    assert losses(tmp_path / "a")[-1] < losses(tmp_path / "a")[0]
 
 
 def test_run_folder_of_another_model(capsys, data: Path, run: Path):
