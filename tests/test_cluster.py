@@ -26,12 +26,12 @@ def test_bad_time_limit():
 
 
 def test_gpu_hours():
-    assert request(nodes=4, gpus_per_node=4, time="8:00:00").gpu_hours == 128
-    assert request(nodes=4, gpus_per_node=4).gpu_hours is None
+    assert request(nodes="4", gpus_per_node=4, time="8:00:00").gpu_hours == 128
+    assert request(nodes="4", gpus_per_node=4).gpu_hours is None
 
 
 def test_batch_script_says_what_was_asked():
-    asked = request(nodes=2, gpus_per_node=4, cpus_per_task=8, partition="gpu", account="deaths", qos="long",
+    asked = request(nodes="2", gpus_per_node=4, cpus_per_task=8, partition="gpu", account="deaths", qos="long",
                     constraint="a100", mem="64G", time="1:00:00")  # fmt: skip
     lines = dry_run(asked, ["train", "data"]).splitlines()
     for option in ("nodes=2", "ntasks-per-node=4", "gpus-per-node=4", "cpus-per-task=8", "partition=gpu",

@@ -37,9 +37,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 class Job:
     """A training of two ranks, one a node."""
 
-    def __init__(
-        self, cluster: Cluster, dataset, folder: Path, *options: object, steps: int = STEPS, environ: dict | None = None
-    ):
+    def __init__(self, cluster: Cluster, dataset, folder: Path, *options: object, steps: int = STEPS, **environ: str):
         self.cluster, self.run, self.log = cluster, folder / "run", folder / "log"
         self.log.parent.mkdir(exist_ok=True)
         options = [*options] if "--partition" in map(str, options) else ["--partition", "main", *options]
@@ -96,7 +94,7 @@ def test_the_time_limits_signal_brings_it_back_without_a_step_lost(cluster, data
     job.wait_for_step(20)
     cluster.run("scancel", "--signal=USR1", job.id)  # what Slurm does before the limit
     job.assert_undisturbed(whole, lost=0)
-    assert status(job.run)["requeues"] == 1 and "goes back into the queue" in job.log.read_text()
+    assert status(job.run)["requeues"] == 1 and "the job is queued again" in job.log.read_text()
     codes = {start["code"] for start in starts(job.run)}
     assert len(codes) == 1 and len(list((job.run / "code").glob("job-*"))) == 1
 
@@ -158,7 +156,7 @@ def test_a_real_time_limit(cluster, dataset, tmp_path):
     cluster.run("scancel", job.id)
     cluster.end(job.id, good=False)
     said = job.log.read_text()
-    assert "goes back into the queue" in said and f"resumed at step {stood}" in said
+    assert "the job is queued again" in said and f"resumed at step {stood}" in said
 
 
 @LONG
