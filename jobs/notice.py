@@ -12,8 +12,6 @@ import signal
 import subprocess
 from dataclasses import dataclass
 
-from jobs.show import say
-
 LIMIT = (signal.SIGUSR1, signal.SIGUSR2)
 STOPPED = 128 + signal.SIGTERM  # exit codes: of a run that was told to stop,
 AGAIN = 75  # and of one that has to be started again by somebody else (EX_TEMPFAIL)
@@ -63,7 +61,6 @@ def requeue(environ: dict[str, str] = os.environ) -> str:
         return "this is no job of Slurm"
     if shutil.which("scontrol") is None:
         return "this node has no scontrol: submit with `python -m jobs submit train --chain N`"
-    # it ends this job's steps: what is said after it may reach no log
-    say(f"train: job {job} goes back into the queue")
+    # it ends this job's steps at once: what is said after it reaches no log
     done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, timeout=60, check=False)
     return " ".join((done.stderr or done.stdout).split()) if done.returncode else ""
