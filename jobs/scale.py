@@ -23,7 +23,9 @@ from pathlib import Path
 
 from jobs import train
 from jobs.experiment import is_stale, read_json
+from jobs.runs import ENDED, WAITING, Slurm
 from jobs.show import say
+from jobs.submit import cluster_arguments, cluster_options, local_gpus
 from shards import files
 
 # options of train that the experiment sets itself; the others are passed on
@@ -44,13 +46,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, default=Path("scaling"), help="folder, on shared storage (default: %(default)s)")
     add("--one-by-one", action="store_true", help="on Slurm too a size waits for the one before it")
     add("--collect", action="store_true", help="submit nothing: the table of what is done")
-    add("--cluster", choices=["auto", "slurm", "local"], default="auto", help="auto: slurm where there is sbatch")
-    add("--cpus-per-task", type=int, help="CPUs a rank, on Slurm")
-    add("--time", help="limit of each size, as Slurm writes it: 0:20:00")
-    add("--mem", help="a node, as Slurm writes it: 64G")
-    for name in ("partition", "account", "qos", "constraint", "exclude", "dependency"):
-        add(f"--{name}", help="as sbatch's")
-    add("--wait", action="store_true", help="until all sizes are done (on this machine always)")
+    cluster_arguments(add)
     add("--predict", action="store_true", help="train nothing: a model of the cost at 8 to 512 GPUs")
     add("--from", dest="measured", type=Path, metavar="RUN", help="with --predict: a training, best of one rank")
     add("--texts", type=int, help="with --from: as if its data set had so many lines, of the same widths")
@@ -119,8 +115,6 @@ def plan(args: argparse.Namespace, cluster: str) -> list[Training]:
         raise ValueError("--gpus-per-node or --tasks-per-node: a rank takes one GPU, or there are none")
     per_node, gpus = args.gpus_per_node or args.tasks_per_node, bool(args.gpus_per_node)
     if cluster == "local":
-        from jobs.submit import local_gpus
-
         here = 0 if args.tasks_per_node else local_gpus()
         gpus, per_node = here > 0, here or args.tasks_per_node or args.gpus[-1]
         if args.gpus[-1] > per_node:
@@ -167,14 +161,9 @@ def differs(before: list[str], now: list[str]) -> str:
 def start(args: argparse.Namespace, cluster: str, trainings: list[Training], known: dict) -> int:
     """Submit what is not there or failed; on this machine, wait for each. What is submitted stands in scale.json."""
     from jobs import snapshot
-    from jobs.cluster import CHECKOUT, Request, site_settings, submit, wait
+    from jobs.cluster import CHECKOUT, Request, submit, wait
 
-    site = site_settings() if cluster == "slurm" else {}
-    # as many CPUs as submit gives a rank
-    cpus = args.cpus_per_task or (int(site.get("cpus_per_gpu", 0)) if args.gpus_per_node else None) or None
-    names = ("partition", "account", "qos", "constraint", "exclude", "dependency")
-    options = {name: getattr(args, name) or site.get(name) for name in names}
-    options |= {"time": args.time or site.get("timelimit"), "mem": args.mem, "cpus_per_task": cpus}
+    options = cluster_options(args, cluster)
     args.out.mkdir(parents=True, exist_ok=True)
     code = 0
     states = states_of(trainings, known)
@@ -228,12 +217,10 @@ def cpus_for(ranks: int, most: int, cluster: str) -> Iterator[None]:
 # --- what has become of it
 
 
-def states_of(trainings: list[Training], known: dict) -> dict[int, str]:
-    """By ranks: done, running, queued, not submitted, or why it is none of these."""
-    from jobs.runs import ENDED, WAITING, ask_slurm
-
+def states_of(trainings: list[Training], known: dict, slurm: Slurm | None = None) -> dict[int, str]:
+    """By ranks: done, running, queued, not submitted, or why it is none of these. `slurm`: of who asks again."""
     jobs = {int(ranks): entry for ranks, entry in known.items()}
-    words = ask_slurm(entry["job"] for entry in jobs.values() if entry["cluster"] == "slurm")
+    words = (slurm or Slurm()).ask(entry["job"] for entry in jobs.values() if entry["cluster"] == "slurm")
     found = {}
     for training in trainings:
         entry = jobs.get(training.ranks)
@@ -256,7 +243,8 @@ def states_of(trainings: list[Training], known: dict) -> dict[int, str]:
 
 
 def wait_for(trainings: list[Training], known: dict) -> None:
-    while {"running", "queued"} & set(states_of(trainings, known).values()):
+    slurm = Slurm()
+    while {"running", "queued"} & set(states_of(trainings, known, slurm).values()):
         time.sleep(POLL)
 
 

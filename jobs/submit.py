@@ -10,37 +10,54 @@ Options of the cluster and of the verb may be mixed. On Slurm it returns at once
 import argparse
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from jobs.show import Progress, say
 
 SUBMITTED = ("train", "preprocess", "evaluate", "align")
+PLACES = ("partition", "account", "qos", "constraint", "exclude", "dependency")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("of", metavar="VERB", choices=SUBMITTED, help=", ".join(SUBMITTED))
-    add("--cluster", choices=["auto", "slurm", "local"], default="auto", help="auto: slurm where there is sbatch")
     add("--nodes", default="1", help="or a range, 2-8: as many as Slurm has (default: %(default)s)")
     add("--gpus-per-node", type=int, help="one rank each (default: none on Slurm, those of this machine locally)")
     add("--tasks-per-node", type=int, help="ranks a node, where there are no GPUs (default: 1)")
-    add("--cpus-per-task", type=int, help="CPUs a rank; decoding wants at least two")
     add("--array", type=int, metavar="N", help="a job array of N tasks (preprocess, evaluate, align)")
     more = "of a training: N jobs one after the other, where nodes can't put a job back into the queue"
     add("--chain", type=int, metavar="N", help=more)
-    add("--time", help="limit, as Slurm writes it: 8:00:00")
-    add("--mem", help="a node, as Slurm writes it: 64G")
-    for name in ("partition", "account", "qos", "constraint", "exclude", "dependency"):
-        add(f"--{name}", help="as sbatch's")
-    add("--wait", action="store_true", help="follow the job to its end (local jobs always are)")
+    cluster_arguments(add)
     add("--dry-run", action="store_true", help="print the batch script and the GPU-hours, submit nothing")
+
+
+def cluster_arguments(add: Callable) -> None:
+    """What every verb that submits asks of the cluster."""
+    add("--cluster", choices=["auto", "slurm", "local"], default="auto", help="auto: slurm where there is sbatch")
+    add("--cpus-per-task", type=int, help="CPUs a rank, on Slurm; decoding wants at least two")
+    add("--time", help="limit of a job, as Slurm writes it: 8:00:00")
+    add("--mem", help="a node, as Slurm writes it: 64G")
+    for name in PLACES:
+        add(f"--{name}", help="as sbatch's")
+    add("--wait", action="store_true", help="follow the jobs to their end (local ones always are)")
+
+
+def cluster_options(args: argparse.Namespace, cluster: str) -> dict:
+    """Of a `Request`, what was asked by these arguments; what was not, from the site's settings."""
+    from jobs.cluster import site_settings
+
+    site = site_settings() if cluster == "slurm" else {}
+    cpus = args.cpus_per_task or (int(site.get("cpus_per_gpu", 0)) if args.gpus_per_node else None) or None
+    options = {name: getattr(args, name) or site.get(name) for name in PLACES}
+    return options | {"cpus_per_task": cpus, "time": args.time or site.get("timelimit"), "mem": args.mem}
 
 
 def main(args: argparse.Namespace) -> int:
     from jobs import snapshot
     from jobs.__main__ import parse
-    from jobs.cluster import Request, dry_run, site_settings, submit, wait
+    from jobs.cluster import Request, dry_run, submit, wait
     from jobs.train import run_folder
 
     argv = [args.of, *args.rest]
@@ -55,9 +72,6 @@ def main(args: argparse.Namespace) -> int:
     if args.chain and (args.of != "train" or cluster == "local"):
         raise ValueError("--chain is for trainings on Slurm")
     folder = asked.out if args.of == "preprocess" else run_folder(asked)
-    site = site_settings() if cluster == "slurm" else {}
-    cpus = args.cpus_per_task or (int(site.get("cpus_per_gpu", 0)) if args.gpus_per_node else None) or None
-    names = ("partition", "account", "qos", "constraint", "exclude", "dependency")
     request = Request(
         cluster=cluster,
         # Slurm's dependency singleton is of jobs of one name
@@ -67,12 +81,9 @@ def main(args: argparse.Namespace) -> int:
         nodes=args.nodes,
         gpus_per_node=local_gpus() if args.gpus_per_node is None and cluster == "local" else args.gpus_per_node or 0,
         tasks_per_node=args.tasks_per_node,
-        cpus_per_task=cpus,
         array=args.array,
-        time=args.time or site.get("timelimit"),
         signal="USR1@120" if args.of == "train" else None,  # as in slurm/train.sh
-        mem=args.mem,
-        **{name: getattr(args, name) or site.get(name) for name in names},
+        **cluster_options(args, cluster),
     )
     if request.gpus_per_node and args.tasks_per_node and args.tasks_per_node != request.gpus_per_node:
         raise ValueError(f"{request.gpus_per_node} GPUs and {args.tasks_per_node} tasks a node: a rank takes one GPU")
