@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from shards import files
@@ -10,24 +11,30 @@ PICTURE = "curves.png"
 FEW = 50  # points, that are seen one by one
 
 
+def logged(run: Path) -> Iterator[dict]:
+    """The lines of metrics.jsonl as they were written; one that isn't whole is left out."""
+    try:
+        lines = (run / "metrics.jsonl").read_bytes().splitlines()
+    except FileNotFoundError:
+        return
+    for line in lines:
+        try:
+            metrics = json.loads(line)
+        except ValueError:  # the disk was full, or it is being written
+            continue
+        if isinstance(metrics, dict) and isinstance(metrics.get("step"), int):
+            yield metrics
+
+
 def read_metrics(run: Path) -> list[dict]:
     """What metrics.jsonl says of each step, by step: the line of the training and, where dev was read, its errors too.
 
     A run that is resumed at an earlier step appends to the file: what the lost steps had logged is left out. So is a
     line that isn't whole. Empty where there is no file.
     """
-    try:
-        lines = (run / "metrics.jsonl").read_bytes().splitlines()
-    except FileNotFoundError:
-        return []
     found: dict[int, dict] = {}
-    for line in lines:
-        try:
-            metrics = json.loads(line)
-        except ValueError:  # the disk was full, or it is being written
-            continue
-        if not isinstance(metrics, dict) or not isinstance(step := metrics.get("step"), int):
-            continue
+    for metrics in logged(run):
+        step = metrics["step"]
         # errors on dev stand at the step of the training's line before them
         while found and (last := next(reversed(found))) >= step + ("loss" not in metrics):
             del found[last]

@@ -2,11 +2,11 @@
 
 import csv
 import io
-import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import fmean, median
 
+from jobs.curves import logged
 from jobs.experiment import read_json
 from shards import files
 
@@ -35,13 +35,8 @@ class Row:
 
 def training_lines(run: Path) -> list[dict]:
     """The log lines of a run's last start. A start that was lost is passed over; so is a line still being written."""
-    try:
-        text = (run / "metrics.jsonl").read_text()
-    except FileNotFoundError:
-        return []
     found: list[dict] = []
-    for line in text[: text.rfind("\n") + 1].splitlines():
-        metrics = json.loads(line)
+    for metrics in logged(run):
         if "lines_per_s" not in metrics:
             continue
         if found and metrics["step"] <= found[-1]["step"]:
@@ -130,33 +125,28 @@ def markdown(rows: list[Row], strong: bool, missing: list[int]) -> str:
 
 def picture(rows: list[Row], strong: bool) -> bytes:
     """PNG: lines/s beside what efficiency 1 would be, and efficiency, over the ranks."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     ranks = [row.ranks for row in rows]
-    figure, (speed, share) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    try:
-        speeds = [row.lines_per_s for row in rows]
-        errors = [[row.lines_per_s - row.lowest for row in rows], [row.highest - row.lines_per_s for row in rows]]
-        speed.errorbar(ranks, speeds, errors, marker="o", capsize=3, label="measured")
-        ideal = [rows[0].lines_per_s_a_rank * count for count in ranks]
-        speed.plot(ranks, ideal, "--", color="gray", label="efficiency 1")
-        speed.set(xlabel="ranks", ylabel="lines/s", xscale="log", yscale="log")
-        speed.set_yticks(ideal, [f"{value:.3g}" for value in ideal])
-        speed.legend()
-        share.plot(ranks, [row.efficiency for row in rows], marker="o", label="efficiency")
-        for name in ("data_share", "exchange_share"):
-            share.plot(ranks, [getattr(row, name) for row in rows], marker=".", label=name.replace("_", " "))
-        share.axhline(0.9, color="gray", linestyle=":")
-        share.set(xlabel="ranks", xscale="log", ylim=(0, None), title=f"{'strong' if strong else 'weak'} scaling")
-        share.legend()
-        for axes in (speed, share):
-            axes.set_xticks(ranks, [str(count) for count in ranks])
-            axes.minorticks_off()
-        image = io.BytesIO()
-        figure.savefig(image, format="png", dpi=120)
-    finally:
-        plt.close(figure)
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    speed, share = figure.subplots(1, 2)
+    speeds = [row.lines_per_s for row in rows]
+    errors = [[row.lines_per_s - row.lowest for row in rows], [row.highest - row.lines_per_s for row in rows]]
+    speed.errorbar(ranks, speeds, errors, marker="o", capsize=3, label="measured")
+    ideal = [rows[0].lines_per_s_a_rank * count for count in ranks]
+    speed.plot(ranks, ideal, "--", color="gray", label="efficiency 1")
+    speed.set(xlabel="ranks", ylabel="lines/s", xscale="log", yscale="log")
+    speed.set_yticks(ideal, [f"{value:.3g}" for value in ideal])
+    speed.legend()
+    share.plot(ranks, [row.efficiency for row in rows], marker="o", label="efficiency")
+    for name in ("data_share", "exchange_share"):
+        share.plot(ranks, [getattr(row, name) for row in rows], marker=".", label=name.replace("_", " "))
+    share.axhline(0.9, color="gray", linestyle=":")
+    share.set(xlabel="ranks", xscale="log", ylim=(0, None), title=f"{'strong' if strong else 'weak'} scaling")
+    share.legend()
+    for axes in (speed, share):
+        axes.set_xticks(ranks, [str(count) for count in ranks])
+        axes.minorticks_off()
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=120)
     return image.getvalue()
