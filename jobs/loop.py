@@ -108,9 +108,10 @@ class Training:
             progress.note = f"loss {metrics['loss']:.3f}, {metrics['lines_per_s']:.0f} lines/s"
         if not decision.stop and self.due():
             decision = self.evaluate()
-        written = self.step % args.checkpoint_every == 0 or last
-        if written and not decision.stop and self.saved != self.step:
-            self.save(chosen=last and not (self.material.dev and args.evaluate_every))
+        if last and not (self.material.dev and args.evaluate_every):
+            self.save(chosen=True)  # nothing else will write the model
+        elif (self.step % args.checkpoint_every == 0 or last) and not decision.stop and self.saved != self.step:
+            self.save()
         progress.advance(1, progress.note)
         return decision
 

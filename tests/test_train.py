@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from jobs.__main__ import main
+from jobs.notice import Notice
 from shards.index import read_index
 
 CHECKOUT = Path(__file__).parent.parent
@@ -277,6 +278,21 @@ def test_a_batch_by_ranks_stays_what_the_run_began_with(data: Path, tmp_path: Pa
     assert global_batch(Namespace(run=tmp_path, batch=None, batch_per_rank=None), 2) == 32
     with pytest.raises(ValueError, match="not both"):
         global_batch(Namespace(run=tmp_path, batch=6, batch_per_rank=8), 2)
+
+
+def test_a_signal_in_the_last_step_leaves_a_model_too(data: Path, tmp_path: Path):
+    run, options = tmp_path / "run", [*FEW, "--steps", "1", "--device", "cpu", "--evaluate-every", "0"]
+    command = ["train", str(data), "--run", str(run), *options]
+
+    def heard(notice: Notice) -> Notice:
+        notice.told["stop"] = 1
+        return notice
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Notice, "__enter__", heard)
+        patch.setattr(Notice, "__exit__", lambda *_: None)
+        assert main(command) == 143
+    assert (run / "model" / "weights.safetensors").exists()
 
 
 def test_a_run_that_used_up_its_requeues_ends(data: Path, tmp_path: Path):
