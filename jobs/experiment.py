@@ -17,6 +17,8 @@ from jobs.events import Events
 from jobs.show import say
 from shards import files
 
+CHECKOUT = Path(__file__).resolve().parent.parent
+SNAPSHOT = "SNAPSHOT"  # a file that marks a copy of the code (see jobs.snapshot), and holds its commit
 BEAT = 5.0  # seconds between heartbeats
 STALE = 60.0  # seconds after the last one until a run counts as left
 DISK = 0.05  # of the time, at most, for the status of steps
@@ -174,10 +176,15 @@ class Experiment:
         self.spare("curves.png", lambda: curves.draw(self.folder))
 
     def note_start(self, facts: dict) -> None:
-        """Add this start to provenance.json: code, versions, and what the caller knows (hosts, data set)."""
+        """Add this start to provenance.json: code, versions, and what the caller knows (hosts, data set, the code's
+        digest); code that differs from the last start's is said.
+        """
         self.update({"state": "starting", "world": facts["world"]})
         path = self.folder / "provenance.json"
         starts = (read_json(path) or {"starts": []})["starts"]
+        before, now = starts[-1].get("digest") if starts else None, facts.get("digest")
+        if before and before != now:
+            say(f"train: this run's last start was of other code (digest {before}, now {now})")
         packages = ("torch", "horovod", "numpy", "opencv-python-headless", "webdataset", "submitit")
         versions = {}
         for name in packages:
@@ -215,10 +222,14 @@ def read_json(path: Path) -> dict | None:
         return None
 
 
-def code_version() -> str:
-    """The commit, with + where files differ from it; "unknown" outside a git checkout."""
-    git = ["git", "-C", str(Path(__file__).parent.parent)]
+def code_version(home: Path = CHECKOUT) -> str:
+    """The commit, with + where files differ from it; of a snapshot, that of what was copied; "unknown" outside a git
+    checkout.
+    """
+    git = ["git", "-C", str(home)]
     try:
+        if (home / SNAPSHOT).exists():
+            return (home / SNAPSHOT).read_text().strip()
         commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
         dirty = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
         return commit.stdout.strip() + ("+" if dirty.stdout.strip() else "")

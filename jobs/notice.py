@@ -1,9 +1,9 @@
 """A signal to one rank becomes a decision of all of them: go on, stop, or stop and be queued again.
 
-Slurm sends SIGUSR1 some time before the time limit (`--signal=USR1@120` in slurm/train.sh; submitit has SIGUSR2): the
-run writes a checkpoint, its job goes back into the queue and finds the run again by its folder's name. SIGTERM is
-scancel or a preemption: a checkpoint and a plain end, since scancel must not raise the dead and a preempted job is
-queued again by Slurm itself. Both at once are a SIGTERM.
+Slurm sends SIGUSR1 some time before the time limit (`--signal=USR1@120`, in slurm/train.sh and by jobs/submit.py;
+SIGUSR2 is submitit's own): the run writes a checkpoint, its job goes back into the queue and finds the run again by its
+folder's name. SIGTERM is scancel or a preemption: a checkpoint and a plain end, since scancel must not raise the dead
+and a preempted job is queued again by Slurm itself. Both at once are a SIGTERM.
 """
 
 import os

@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -79,6 +80,7 @@ def _about(place: Place, device: str) -> tuple[torch.device, About]:
     return chosen, About(chosen.type, gpu, versions(), "; ".join(errors))
 
 
+@cache
 def versions() -> dict[str, str]:
     """Versions that must be the same on every rank: torch, Horovod, and a digest of this project's code."""
     root, digest = Path(__file__).resolve().parent.parent, hashlib.sha256()

@@ -13,13 +13,11 @@ import shutil
 import sys
 from pathlib import Path
 
-from jobs.experiment import code_version
+from jobs.experiment import CHECKOUT, SNAPSHOT, code_version
 from shards import files
 
-CHECKOUT = Path(__file__).resolve().parent.parent
 PARTS = ("htr", "jobs", "shards", "slurm", "pyproject.toml")
 LEFT = ("pretrained", "__pycache__")  # weights are no code
-MARK = "SNAPSHOT"  # its commit; slurm/env.sh has python look for code nowhere else where this file is
 
 
 def take(run: Path, job: str | None = None) -> Path:
@@ -27,7 +25,7 @@ def take(run: Path, job: str | None = None) -> Path:
 
     Code that is a snapshot itself is not copied again. Raises OSError.
     """
-    if (CHECKOUT / MARK).exists():
+    if (CHECKOUT / SNAPSHOT).exists():
         return CHECKOUT
     folder = run.absolute() / "code"
     link = folder / f"job-{job}"
@@ -45,7 +43,8 @@ def take(run: Path, job: str | None = None) -> Path:
             shutil.copy(CHECKOUT / path, attempt / path)
         if (CHECKOUT / ".venv").exists():
             (attempt / ".venv").symlink_to((CHECKOUT / ".venv").resolve())
-        (attempt / MARK).write_text(code_version() + "\n")
+        # slurm/env.sh has python look for code nowhere else where this file is
+        (attempt / SNAPSHOT).write_text(code_version() + "\n")
         try:
             attempt.rename(taken)
         except OSError:  # another job was quicker

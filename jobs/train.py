@@ -195,16 +195,8 @@ def train(args: argparse.Namespace, world, notice, material, model, config):
     hosts = [name for name, _ in world.place.hosts or ()]
     facts = {"dataset": material.fingerprint, "world": world.size, "hosts": hosts, "digest": versions()["code"]}
     with opened[0] if opened else Bystander() as run, notice, Pulse(args.run, world.rank) as pulse:
-        world.on_root(note_start, run, facts)
+        world.on_root(run.note_start, facts)
         try:
             return Training(args, world, notice, material, model, run).go()
         except RingError as error:
             raise RingError(f"{error}{pulse.blame()}") from error
-
-
-def note_start(run, facts: dict) -> None:
-    """On rank 0: into provenance.json, and whether the run goes on under other code than it had."""
-    before = (read_json(run.folder / "provenance.json") or {"starts": []})["starts"]
-    if before and before[-1].get("digest") not in (None, facts["digest"]):
-        say(f"train: this run's last start was of other code (digest {before[-1]['digest']}, now {facts['digest']})")
-    run.note_start(facts)

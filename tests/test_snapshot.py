@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobs import snapshot
+from jobs.experiment import code_version
 
 
 @pytest.fixture
@@ -54,8 +55,14 @@ def test_what_is_kept(checkout: Path, tmp_path: Path):
     assert not list((tmp_path / "run" / "code").glob(".*"))
 
 
+def test_a_snapshot_knows_its_commit(checkout: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(snapshot, "code_version", lambda: "0123456789ab+")
+    taken = snapshot.take(tmp_path / "run")
+    assert code_version(taken) == "0123456789ab+" != code_version()
+
+
 def test_a_snapshot_is_not_copied_again(checkout: Path, tmp_path: Path):
-    (checkout / snapshot.MARK).write_text("abc\n")
+    (checkout / snapshot.SNAPSHOT).write_text("abc\n")
     assert snapshot.take(tmp_path / "run", "17") == checkout and not (tmp_path / "run").exists()
 
 
@@ -69,5 +76,5 @@ def test_env_has_python_look_nowhere_else(tmp_path: Path):
         return subprocess.run(["bash", "-c", ask], env=environ, capture_output=True, text=True, check=True).stdout
 
     assert answer().startswith(f"no {home}")
-    (home / snapshot.MARK).write_text("abc\n")
+    (home / snapshot.SNAPSHOT).write_text("abc\n")
     assert answer().startswith(f"1 {home}")
