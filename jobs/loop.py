@@ -96,6 +96,8 @@ class Training:
         rate = learning_rate(self.step, self.rate, args.warmup, args.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        if hasattr(self.model, "guided"):
+            self.model.guided = self.step < args.guide
         torch.manual_seed((args.seed << 40) + (self.step << 12) + world.rank)  # of dropout
         self.taker.take(batch, self.step)
         self.average.update_parameters(self.model)

@@ -63,11 +63,16 @@ def even_out(matrices: Tensor) -> Tensor:
 
 
 def create(name: str, model: nn.Module, lr: float) -> torch.optim.Optimizer:
-    """ "muon" or "adamw". Weight matrices decay, biases and norms don't."""
+    """ "muon" or "adamw". Weight matrices decay, biases and norms don't.
+
+    An attention decoder's are AdamW's either way: it learns far more slowly by Muon (see EXPERIMENTS.md).
+    """
     by_kind: dict[int | None, list[nn.Parameter]] = {}
-    for module in model.modules():
+    for name, module in model.named_modules():
         for parameter in module.parameters(recurse=False):
             kind = stacked(module, parameter, model.head.out_features) if parameter.dim() > 1 else None
+            if name.startswith("decoder") and kind:
+                kind = 0
             by_kind.setdefault(kind, []).append(parameter)
     groups = [{"params": found, "weight_decay": 0.0 if kind is None else DECAY} for kind, found in by_kind.items()]
     if name == "adamw":
@@ -83,6 +88,4 @@ def stacked(module: nn.Module, weight: Tensor, symbols: int) -> int:
         return 0
     if isinstance(module, nn.Conv1d | nn.Conv2d) and (weight.shape[1] == 1 or module.in_channels < 8):
         return 0
-    if isinstance(module, nn.LSTM | nn.GRUCell):
-        return 4 if isinstance(module, nn.LSTM) else 3
-    return 1
+    return 4 if isinstance(module, nn.LSTM) else 1

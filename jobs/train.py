@@ -17,7 +17,7 @@ from jobs.show import say
 from jobs.work import job_name
 
 FIXED = ("model", "size", "alphabet", "dataset", "writes", "seed", "batch", "split", "where", "blanks", "steps", "lr",
-         "warmup", "optimizer", "ema", "freeze")  # fmt: skip
+         "warmup", "optimizer", "ema", "freeze", "guide")  # fmt: skip
 BATCH = 32  # that --lr is meant for
 
 
@@ -53,10 +53,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default=300,
         help="steps, with short lines first, until the peak, from where a cosine leads to zero",
     )
-    add("--optimizer", choices=["muon", "adamw"], help="default: muon, and adamw for attention")
+    add("--optimizer", choices=["muon", "adamw"], default="muon")
     add("--ema", type=float, default=0.998, metavar="DECAY", help="of the averaged weights; 0: none (%(default)s)")
     add("--clip", type=float, default=1.0, help="largest norm of the gradient (default: %(default)s)")
     add("--dropout", type=float, default=0.2)
+    guide = "steps in which CTC's alignment shows an attention decoder the frames of each symbol (default: %(default)s)"
+    add("--guide", type=int, default=2000, metavar="STEPS", help=guide)
     add("--teacher-noise", type=float, default=0.2, help="wrong symbols among those an attention decoder is given")
     levels = ["none", "light", "medium", "strong"]
     add("--augment", choices=levels, default="medium", help="distortion (inspect --augment shows it; %(default)s)")
@@ -91,8 +93,6 @@ def main(args: argparse.Namespace) -> int:
     from jobs.notice import AGAIN, STOPPED, Notice, requeue
 
     args.run = run_folder(args)
-    # a decoder finds the frames later with Muon (see EXPERIMENTS.md)
-    args.optimizer = args.optimizer or ("adamw" if args.model == "attention" else "muon")
     args.run.mkdir(parents=True, exist_ok=True)
     notice = Notice()
     with ring.start(args.run, args.device, args.deterministic) as world:

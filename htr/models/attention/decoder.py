@@ -1,4 +1,7 @@
-"""A GRU decoder with location-aware attention: Chorowski et al. 2015, Attention-Based Models for Speech Recognition."""
+"""A transformer decoder: Vaswani et al. 2017, Attention Is All You Need, with the norms first (Xiong et al. 2020)."""
+
+import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -7,10 +10,56 @@ from torch.nn import functional as F
 from htr.decoding import Reading
 
 STOP = 0  # the symbol for the end of the text, and what the decoder is given first
+LAYERS, HEADS = 2, 4
+
+
+class Memory(NamedTuple):
+    """The frames of N lines as the layers' attention takes them."""
+
+    keys: list[Tensor]  # a layer: (N, heads, T, C / heads)
+    values: list[Tensor]
+    beyond: Tensor  # (N, T) bool, frames that are not the line's
+
+    def of(self, rows: Tensor) -> "Memory":
+        return Memory([k[rows] for k in self.keys], [v[rows] for v in self.values], self.beyond[rows])
+
+
+class Layer(nn.Module):
+    """What was written so far, then the frames, then a network of two layers; each adds to what came in."""
+
+    def __init__(self, width: int, dropout: float):
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        self.written = nn.Linear(width, 3 * width)  # query, key, value
+        self.written_out = nn.Linear(width, width)
+        self.query = nn.Linear(width, width)
+        self.frames = nn.Linear(width, 2 * width)  # key, value
+        self.frames_out = nn.Linear(width, width)
+        self.further = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, x: Tensor, keys: Tensor, values: Tensor, beyond: Tensor, before: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """(N, L, C) -> the same, the first head's weights (N, L, T), and keys and values of what was written.
+
+        `before`: those of earlier symbols, where x is the one symbol after them.
+        """
+        q, k, v = map(heads, self.written(self.norms[0](x)).chunk(3, 2))
+        if before is not None:
+            k, v = torch.cat([before[0], k], 2), torch.cat([before[1], v], 2)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=before is None)
+        x = x + self.dropout(self.written_out(y.transpose(1, 2).flatten(2)))
+        q = heads(self.query(self.norms[1](x)))
+        energy = (q @ keys.transpose(2, 3)).float() / math.sqrt(q.shape[3])
+        weights = energy.masked_fill(beyond[:, None, None], -torch.inf).softmax(3)
+        y = weights.to(values.dtype) @ values
+        x = x + self.dropout(self.frames_out(y.transpose(1, 2).flatten(2)))
+        return x + self.dropout(self.further(self.norms[2](x))), weights[:, 0], (k, v)
 
 
 class Decoder(nn.Module):
-    """One symbol a step: attend to the frames, given what was attended to before, and the symbols so far.
+    """Writes a symbol at a time, given the frames and the symbols so far.
 
     `noise`: the share of the symbols given in training that are wrong, since it must live with its own errors when it
     reads (Coquenet et al. 2023, DAN).
@@ -18,67 +67,56 @@ class Decoder(nn.Module):
 
     noise = 0.2
 
-    def __init__(self, features: int, hidden: int, symbols: int):
+    def __init__(self, width: int, symbols: int, dropout: float = 0.0):
+        """`width`: of the frames, and of the decoder."""
         super().__init__()
-        # CTC lets frames grow as large as it likes, and the attention's tanh would know no difference between them
-        self.norm = nn.LayerNorm(features)
-        self.embedding = nn.Embedding(symbols + 1, hidden)
-        self.cell = nn.GRUCell(hidden + features, hidden)
-        self.keys = nn.Linear(features, hidden)
-        self.query = nn.Linear(hidden, hidden, bias=False)
-        # where the last glimpses were: the last weights and the sum of all so far
-        self.location = nn.Conv1d(2, 16, 15, padding=7, bias=False)
-        self.located = nn.Linear(16, hidden, bias=False)
-        self.energy = nn.Linear(hidden, 1, bias=False)
-        self.output = nn.Sequential(nn.Linear(hidden + features, hidden), nn.ReLU(), nn.Linear(hidden, symbols + 1))
+        # CTC lets frames grow as large as it likes: without a norm their positions would be lost beside them
+        self.enter = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
+        self.embedding = nn.Embedding(symbols + 1, width)
+        self.layers = nn.ModuleList(Layer(width, dropout) for _ in range(LAYERS))
+        self.norm = nn.LayerNorm(width)
+        self.output = nn.Linear(width, symbols + 1)
 
-    def start(self, features: Tensor, lengths: Tensor) -> dict:
-        n, t, c = features.shape
-        features = self.norm(features)
-        weights = features.new_zeros(n, 2, t)
-        weights[:, 0, 0] = 1.0
-        beyond = torch.arange(t, device=features.device) >= lengths[:, None]
-        return {
-            "features": features,
-            "keys": self.keys(features),
-            "beyond": beyond,
-            "weights": weights,
-            "glimpse": features.new_zeros(n, c),
-            "hidden": features.new_zeros(n, self.query.in_features),
-        }
+    def remember(self, features: Tensor, lengths: Tensor) -> Memory:
+        """(N, T, C) frames and (N,) how many of them are the line's."""
+        frames = self.enter(features)
+        frames = frames + positions(0, frames.shape[1], frames)
+        pairs = [layer.frames(frames).chunk(2, 2) for layer in self.layers]
+        beyond = torch.arange(frames.shape[1], device=frames.device) >= lengths[:, None]
+        return Memory([heads(k) for k, _ in pairs], [heads(v) for _, v in pairs], beyond)
 
-    def step(self, state: dict, symbols: Tensor) -> Tensor:
-        """Feed (N,) symbols; the state moves on. -> (N, hidden + features), what the output layer sees."""
-        hidden = self.cell(torch.cat([self.embedding(symbols), state["glimpse"]], 1), state["hidden"])
-        located = self.located(self.location(state["weights"]).transpose(1, 2))
-        energy = self.energy(torch.tanh(state["keys"] + self.query(hidden)[:, None] + located))[..., 0]
-        weights = energy.float().masked_fill(state["beyond"], -torch.inf).softmax(1).to(energy.dtype)
-        glimpse = torch.bmm(weights[:, None], state["features"])[:, 0]
-        state["weights"] = torch.stack([weights, state["weights"][:, 1] + weights], 1)
-        state["glimpse"], state["hidden"] = glimpse, hidden
-        return torch.cat([hidden, glimpse], 1)
-
-    def forward(self, features: Tensor, lengths: Tensor, wanted: Tensor) -> Tensor:
-        """(N, T, C), (N,), (N, L) targets ending in STOP -> logits (N, L, symbols + 1), each step given the truth.
+    def forward(self, memory: Memory, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, L) targets ending in STOP -> logits (N, L, symbols + 1), each symbol given the truth before it; and which
+        frames it attended to (N, L, T), by the first head of each layer, the layers' mean.
 
         In training a share of what is given is wrong.
         """
-        state = self.start(features, lengths)
         given = F.pad(wanted[:, :-1], (1, 0), value=STOP)
         if self.training and self.noise:
             wrong = torch.rand(given.shape, device=given.device) < self.noise
             wrong[:, 0] = False
             given = torch.where(wrong, torch.randint_like(given, 1, self.embedding.num_embeddings), given)
-        return self.output(torch.stack([self.step(state, given[:, i]) for i in range(given.shape[1])], 1))
+        x = self.embedding(given)
+        x = x + positions(0, x.shape[1], x)
+        attended = []
+        for layer, keys, values in zip(self.layers, memory.keys, memory.values, strict=True):
+            x, weights, _ = layer(x, keys, values, memory.beyond)
+            attended.append(weights)
+        return self.output(self.norm(x)), torch.stack(attended).mean(0)
 
-    def greedy(self, features: Tensor, lengths: Tensor) -> list[Reading]:
+    def greedy(self, memory: Memory) -> list[Reading]:
         """The most probable symbol at each step, to STOP or to one symbol a frame."""
-        state = self.start(features, lengths)
-        given = lengths.new_full((len(lengths),), STOP)
+        lengths = (~memory.beyond).sum(1)
+        given = torch.full_like(lengths, STOP)
         done = torch.zeros_like(given, dtype=torch.bool)
+        written: list[tuple[Tensor, Tensor] | None] = [None] * len(self.layers)
         chosen, confidences = [], []
         for i in range(int(lengths.max())):
-            best, given = self.output(self.step(state, given)).float().softmax(1).max(1)
+            x = self.embedding(given)[:, None]
+            x = x + positions(i, 1, x)
+            for j, layer in enumerate(self.layers):
+                x, _, written[j] = layer(x, memory.keys[j], memory.values[j], memory.beyond, written[j])
+            best, given = self.output(self.norm(x[:, 0])).float().softmax(1).max(1)
             done = done | (given == STOP) | (i >= lengths)
             given = given.masked_fill(done, STOP)
             chosen.append(given)
@@ -91,3 +129,16 @@ class Decoder(nn.Module):
             size = row.index(STOP) if STOP in row else len(row)
             readings.append(Reading(row[:size], sum(prob[:size]) / size if size else 1.0, prob[:size]))
         return readings
+
+
+def heads(x: Tensor) -> Tensor:
+    """(N, L, C) -> (N, heads, L, C / heads)."""
+    return x.unflatten(2, (HEADS, -1)).transpose(1, 2)
+
+
+def positions(first: int, count: int, like: Tensor) -> Tensor:
+    """Sines and cosines of so many places from the first one on: (count, C) in the type of `like` (…, C)."""
+    width = like.shape[-1]
+    places = torch.arange(first, first + count, device=like.device, dtype=torch.float32)[:, None]
+    rates = torch.exp(torch.arange(0, width, 2, device=like.device) * (-math.log(10_000) / width))
+    return torch.cat([torch.sin(places * rates), torch.cos(places * rates)], 1).to(like.dtype)

@@ -1,39 +1,47 @@
-"""The attention reader: the shared encoder and a GRU decoder with location-aware attention, with a hybrid CTC loss.
+"""The attention reader: the CTC reader with a transformer decoder on its frames, both trained together.
 
-The CTC loss, which keeps the alignment monotonic: Watanabe et al. 2017, and Michael et al. 2019 for handwriting.
+The hybrid loss keeps the alignment monotonic: Watanabe et al. 2017, and Michael et al. 2019 for handwriting. What takes
+a decoder longest is to find the frames; here CTC's own forced alignment shows it where each symbol stands, as a guide
+in the manner of Tachibana et al. 2018 (guided attention), which assumed a diagonal.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from htr.decoding import Frames, Reading
-from htr.models.attention.decoder import STOP, Decoder
+from htr.decoding.align import align_many
+from htr.models.attention.decoder import STOP, Decoder, Memory
 from htr.models.ctc.loss import ctc_losses
 from htr.models.ctc.reader import CTCReader
 from htr.models.encoder import Size, join
 
-CTC_WEIGHT = 0.3
+CTC_WEIGHT = 0.5
+NEAR = 3  # frames around the middle of a symbol's own, in which the guided head shall look
 
 
-class AttentionReader(nn.Module):
+class AttentionReader(CTCReader):
+    """`guided`: whether the losses show the decoder where CTC sees each symbol (in training alone)."""
+
+    guided = True
+
     def __init__(self, size: Size, symbols: int):
-        super().__init__()
-        # encoder and CTC head have the names that they have in the CTC reader, so its weights fit
-        ctc = CTCReader(size, symbols)
-        self.encoder, self.head = ctc.encoder, ctc.head
-        self.decoder = Decoder(self.encoder.outputs, self.encoder.outputs, symbols)
+        super().__init__(size, symbols)
+        self.decoder = Decoder(self.encoder.outputs, symbols, size.dropout)
 
     def losses(
         self, images: Tensor, widths: Tensor, targets: list[list[list[int]]], parts: list[int] | None = None
     ) -> Tensor:
-        lines, lengths, _ = self.encoder(images, widths)
-        features, lengths = join(lines, lengths, parts)
+        lines, line_lengths, columns = self.encoder(images, widths)
+        features, lengths = join(lines, line_lengths, parts)
         logits = self.head(features)
-        by_ctc = ctc_losses(logits, lengths, targets)
-        by_attention = self.by_symbol(features, lengths, self.likeliest(logits, lengths, targets))
+        by_ctc = self.by_ctc(logits, lengths, columns, line_lengths, targets, parts)
+        chosen = self.likeliest(logits, lengths, targets)
+        by_symbol, attended = self.by_symbol(self.decoder.remember(features, lengths), chosen)
+        if self.training and self.guided:
+            by_symbol = by_symbol + self.astray(attended, logits, lengths, chosen)
         # a line too dense for CTC can still teach the decoder
-        return (1 - CTC_WEIGHT) * by_attention + CTC_WEIGHT * torch.where(by_ctc.isfinite(), by_ctc, 0.0)
+        return (1 - CTC_WEIGHT) * by_symbol + CTC_WEIGHT * torch.where(by_ctc.isfinite(), by_ctc, 0.0)
 
     @torch.no_grad()
     def likeliest(self, logits: Tensor, lengths: Tensor, targets: list[list[list[int]]]) -> list[list[int]]:
@@ -45,32 +53,49 @@ class AttentionReader(nn.Module):
                 chosen[i] = accepted[int(ctc_losses(logits[rows], lengths[rows], [[t] for t in accepted]).argmin())]
         return chosen
 
-    def frames(self, images: Tensor, widths: Tensor) -> Frames:
-        features, lengths, _ = self.encoder(images, widths)
-        return Frames(features, lengths, self.head(features).float().log_softmax(2))
+    def astray(self, attended: Tensor, logits: Tensor, lengths: Tensor, texts: list[list[int]]) -> Tensor:
+        """How little the decoder looks where CTC sees the symbols: (N, L, T) weights, (N, T, symbols + 1) -> (N,).
+
+        -log of the weight near each symbol's frames, summed over the symbols; the end of a text is its last frame. 0
+        for a text that needs more frames than there are.
+        """
+        log_probs = logits.detach().float().log_softmax(2).cpu().numpy()
+        found = align_many(log_probs, texts, lengths.tolist())
+        centres = torch.full(attended.shape[:2], -1.0)
+        for row, alignment in zip(centres, found, strict=True):
+            if alignment is not None:
+                middles = torch.from_numpy((alignment.first + alignment.last) / 2)
+                row[: len(middles)], row[len(middles)] = middles, alignment.frames - 1
+        centres = centres.to(attended.device)[:, :, None]
+        near = (torch.arange(attended.shape[2], device=attended.device) - centres).abs() <= NEAR
+        weight = (attended * near).sum(2)
+        return torch.where(centres[..., 0] >= 0, -torch.log(weight + 1e-4), 0.0).sum(1)
 
     def read(self, frames: Frames) -> list[Reading]:
         """The decoder's most probable symbol at each step."""
-        return self.decoder.greedy(frames.features, frames.lengths)
+        return self.decoder.greedy(self.decoder.remember(frames.features, frames.lengths))
 
     def score(self, frames: Frames, candidates: list[list[list[int]]]) -> list[list[float]]:
         """The decoder's log-probability of each candidate text and its end: N lists of texts -> N lists."""
         line = [i for i, texts in enumerate(candidates) for _ in texts]
         if not line:
             return [[] for _ in candidates]
-        rows = torch.tensor(line, device=frames.features.device)
+        memory = self.decoder.remember(frames.features, frames.lengths)
         texts = [text for of_line in candidates for text in of_line]
-        scores = iter((-self.by_symbol(frames.features[rows], frames.lengths[rows], texts)).tolist())
+        losses, _ = self.by_symbol(memory.of(torch.tensor(line, device=frames.features.device)), texts)
+        scores = iter((-losses).tolist())
         return [[next(scores) for _ in of_line] for of_line in candidates]
 
-    def by_symbol(self, features: Tensor, lengths: Tensor, targets: list[list[int]]) -> Tensor:
-        """Cross-entropy of each target and its end, summed over its symbols: -> (N,) float32."""
+    def by_symbol(self, memory: Memory, targets: list[list[int]]) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of each target and its end, summed over its symbols: -> (N,) float32; and the frames attended
+        to, (N, L, T).
+        """
         longest = max(len(target) for target in targets) + 1
         rows = [target + [STOP] * (longest - len(target)) for target in targets]
-        wanted = torch.tensor(rows, device=features.device)
-        logits = self.decoder(features, lengths, wanted)
+        wanted = torch.tensor(rows, device=memory.beyond.device)
+        logits, attended = self.decoder(memory, wanted)
         # STOP counts once, at the end of each target
-        sizes = torch.tensor([len(target) + 1 for target in targets], device=features.device)
-        counts = torch.arange(longest, device=features.device) < sizes[:, None]
+        sizes = torch.tensor([len(target) + 1 for target in targets], device=wanted.device)
+        counts = torch.arange(longest, device=wanted.device) < sizes[:, None]
         losses = F.cross_entropy(logits.float().flatten(0, 1), wanted.flatten(), reduction="none")
-        return (losses.view_as(wanted) * counts).sum(1)
+        return (losses.view_as(wanted) * counts).sum(1), attended

@@ -30,11 +30,23 @@ class CTCReader(nn.Module):
         self, images: Tensor, widths: Tensor, targets: list[list[list[int]]], parts: list[int] | None = None
     ) -> Tensor:
         features, lengths, columns = self.encoder(images, widths)
-        main = ctc_losses(*join(self.head(features), lengths, parts), targets)
+        logits, joined = join(self.head(features), lengths, parts)
+        return self.by_ctc(logits, joined, columns, lengths, targets, parts)
+
+    def by_ctc(
+        self,
+        logits: Tensor,
+        lengths: Tensor,
+        columns: Tensor,
+        line_lengths: Tensor,
+        targets: list[list[list[int]]],
+        parts: list[int] | None,
+    ) -> Tensor:
+        """Of the head's logits (M, T, symbols + 1) of M texts and, by the auxiliary head, of the columns of N lines."""
         early = self.auxiliary(columns.transpose(1, 2)).transpose(1, 2)
-        early = ctc_losses(*join(early, lengths // 2, parts), targets)
+        early = ctc_losses(*join(early, line_lengths // 2, parts), targets)
         # the columns are twice as wide as the frames: a dense line may fit the head and not the auxiliary one
-        return main + AUXILIARY_WEIGHT * torch.where(early.isfinite(), early, 0.0)
+        return ctc_losses(logits, lengths, targets) + AUXILIARY_WEIGHT * torch.where(early.isfinite(), early, 0.0)
 
     def read(self, frames: Frames) -> list[Reading]:
         """The best path of each line."""
