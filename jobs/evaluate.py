@@ -6,9 +6,8 @@ Tasks own shards by number; each shard becomes one part, a Parquet file with a r
 ends last merges the parts into metrics.json. A second run does only what is missing. Padding and batches are a
 function of the shard alone, so the result does not depend on the number of tasks.
 
-`--decode beam` reads with what `python -m jobs tune` left in RUN/decoding. metrics.json has 95 % intervals over writers
-(certificates where no writer is known) and how many words unseen in training were misread; timing.json how fast it was;
-a part's rows the signals that a confidence is made of, signal_NAME.
+`--decode beam` reads with what `python -m jobs tune` left in RUN/decoding. jobs/metrics.py says what metrics.json and
+the parts hold; timing.json says how fast it was. `--against` compares two evaluations of the same lines.
 """
 
 import argparse
@@ -19,6 +18,9 @@ from pathlib import Path
 from jobs.show import Progress, say
 from jobs.work import share_of_work
 
+AHEAD = 2  # batches that wait to be decoded
+AT_ONCE = 100  # shards whose rows of the index are held together
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
@@ -27,7 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--split", default="val")
     add("--where", action="append", default=[], metavar="COLUMN=VALUE", help="these samples only; repeatable")
     add("--decode", choices=["greedy", "beam"], default="greedy", help="beam: with RUN/decoding, which tune makes")
-    add("--abbreviations", type=Path, metavar="TABLE", help="abbreviation,expansion: either way of writing is right")
+    add("--abbreviations", type=Path, metavar="TABLE", help="abbreviation,expansion: rates by which either is right")
     add("--name", help="of the evaluation (default: the split, the model's step, the decoding, and --where)")
     add("--against", type=Path, metavar="EVALUATION", help="compare with another evaluation's folder, line by line")
     add("--batch", type=int, default=16, help="lines read at once")
@@ -40,7 +42,8 @@ def main(args: argparse.Namespace) -> int:
 
     from htr.reader import Reader, weights_of
     from htr.references import References
-    from jobs.metrics import merge, paired, part, speed
+    from jobs.against import paired
+    from jobs.metrics import FORMAT, merge, part, speed
     from jobs.place import Place, take_device
     from jobs.step import autocast
     from jobs.texts import config_of
@@ -63,10 +66,16 @@ def main(args: argparse.Namespace) -> int:
     where = parse_where(args.where)
     if set(where.get("level", ())) - {"line", "blank"}:
         raise ValueError("--where level: evaluate reads lines: level=line, level=blank or both")
-    table = index.samples(args.split, where)
+    shards = sorted(set(index.samples(args.split, where, ["shard"])["shard"].to_pylist()))
 
     # ---------------------------------------------------------------- the evaluation's folder, the same for all tasks
-    asked = {"dataset": index.fingerprint, "split": args.split, "where": sorted(args.where), "batch": args.batch}
+    asked = {
+        "format": FORMAT,
+        "dataset": index.fingerprint,
+        "split": args.split,
+        "where": sorted(args.where),
+        "batch": args.batch,
+    }
     asked |= {"weights": weights_of(args.run / "model"), "step": reader.config["step"], "amp": args.amp}
     asked |= {"decode": args.decode}
     if args.abbreviations:
@@ -87,18 +96,20 @@ def main(args: argparse.Namespace) -> int:
     # ---------------------------------------------------------------- this task's shards
     import pyarrow.compute as pc
 
-    shards = sorted(set(table["shard"].to_pylist()))
     task, tasks = share_of_work()
     mine = [shard for number, shard in enumerate(shards) if number % tasks == task]
     todo = [shard for shard in mine if not part(folder, shard).exists()]
     say(f"evaluate: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} shards to read")
     mixed, _ = autocast(args, device)
     with Progress("evaluate", len(todo), "shards") as progress, torch.no_grad(), mixed():
-        for shard in todo:
-            rows = table.filter(pc.equal(table["shard"], shard))
-            samples = Samples(index.folder, rows, config.get("text"))
-            read_shard(samples, rows, reader, references, args.batch, folder, shard)
-            progress.advance()
+        for start in range(0, len(todo), AT_ONCE):
+            some = todo[start : start + AT_ONCE]
+            table = index.samples(args.split, {**where, "shard": [s for s in some if s in where.get("shard", some)]})
+            for shard in some:
+                rows = table.filter(pc.equal(table["shard"], shard))
+                samples = Samples(index.folder, rows, config.get("text"))
+                read_shard(samples, rows, reader, mixed, references, args.batch, folder, shard)
+                progress.advance()
 
     # ---------------------------------------------------------------- the last one merges
     left = [shard for shard in shards if not part(folder, shard).exists()]
@@ -111,20 +122,22 @@ def main(args: argparse.Namespace) -> int:
         cores = " or ".join(map(str, timing["cores"]))
         say(f"evaluate: {timing['lines_per_s']:.1f} lines/s a task of {cores} cores, "
             f"{timing['decoding_lines_per_s']:.0f} of the decoding alone")  # fmt: skip
-    within = metrics["interval"]["cer"]
-    about = f" ({100 * within[0]:.2f} to {100 * within[1]:.2f})" if within else ""
+    within, groups = metrics["interval"]["cer"], metrics["interval"]
+    about = f" ({100 * within[0]:.2f} to {100 * within[1]:.2f}, {groups['groups']} {groups['unit']}s)" if within else ""
     cer, wer = ("-" if metrics[name] is None else f"{100 * metrics[name]:.2f} %" for name in ("cer", "wer"))
     print(f"{args.run.name} on {args.split}, {args.decode}: CER {cer}{about}, WER {wer}, {metrics['lines']} lines")
     if metrics["unseen"] and metrics["unseen"]["words"]:
         words, rate = metrics["unseen"]["words"], metrics["unseen"]["rate"]
         print(f"words unseen in training: {words}, misread {100 * rate:.1f} %")
+    if groups["warning"]:
+        say(f"evaluate: {groups['warning']}")
     if args.against:
         found = paired(folder, args.against)
         path = folder / f"against-{args.against.resolve().parents[1].name}-{args.against.resolve().name}.json"
         files.replace(path, files.to_json(found | {"against": str(args.against)}))
         low, high = ("?" if bound is None else f"{100 * bound:+.2f}" for bound in (found["low"], found["high"]))
         print(f"CER less that of {args.against}: {100 * found['difference']:+.2f} points ({low} to {high}), "
-              f"{found['lines']} lines of {found['groups']} writers or certificates")  # fmt: skip
+              f"p {found['p']:.2g}, {found['lines']} lines of {found['groups']} {found['unit']}s")  # fmt: skip
     return 0
 
 
@@ -147,16 +160,19 @@ def known_words(config: dict) -> set[str] | None:
     return words_in(text for index, table in sets for text in texts_of(index, table, config.get("text")))
 
 
-def read_shard(samples, rows, reader, references, batch: int, folder: Path, shard: str) -> None:
-    """Read the shard's lines and commit its part: a row a line, in the order of the shard."""
+def read_shard(samples, rows, reader, mixed, references, batch: int, folder: Path, shard: str) -> None:
+    """Read the shard's lines and commit its part: a row a line, in the order of the shard.
+
+    A thread of its own decodes what the model has made of a batch while the model reads the next one.
+    """
     import os
     import time
+    from concurrent.futures import ThreadPoolExecutor
 
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     from htr.models.encoder import HEIGHT
-    from jobs.metrics import judge, part
+    from jobs.metrics import counted, part, write_part
     from shards import files
     from shards.stream import batches, in_order
 
@@ -165,27 +181,38 @@ def read_shard(samples, rows, reader, references, batch: int, folder: Path, shar
     plan = in_order(samples.widths(HEIGHT), batch)
     cores = len(os.sched_getaffinity(0))
     fields = rows["field"].to_pylist() if "field" in rows.column_names else None
-    for piece in batches(samples, plan, 0, 1, HEIGHT, cores):
-        frames = reader.frames(piece.images, piece.widths)
+
+    def decode(piece, frames) -> None:
+        nonlocal decoding
         waited = time.monotonic()
-        readings = reader.decode(frames, [fields[row] for row in piece.rows] if fields else None)
-        decoding += time.monotonic() - waited
+        with mixed():  # each thread has its own
+            readings = reader.decode(frames, [fields[row] for row in piece.rows] if fields else None)
         for row, reference, text in zip(piece.rows, piece.texts, map(reader.text, readings), strict=True):
             results[row] = {"reference": reference, "hypothesis": text.text, "confidence": text.confidence}
             results[row] |= {f"signal_{name}": value for name, value in text.signals.items()}
-            results[row] |= judge(reference, text.text, references)
+            results[row]["word_confidence"] = getattr(text, "word_confidences", None)
+        decoding += time.monotonic() - waited
+
+    with ThreadPoolExecutor(1, "decode") as pool:
+        waiting = []
+        for piece in batches(samples, plan, 0, 1, HEIGHT, cores):
+            waiting.append(pool.submit(decode, piece, reader.frames(piece.images, piece.widths)))
+            if len(waiting) > AHEAD:
+                waiting.pop(0).result()
+        for last in waiting:
+            last.result()
     samples.close()
-    table = rows.drop_columns(["offset", "size", "text_size"])
-    for name in results[0]:
-        table = table.append_column(name, pa.array([results[row][name] for row in range(len(samples))]))
+    found = {name: [results[row][name] for row in range(len(samples))] for name in results[0]}
+    confidences = found.pop("word_confidence")
+    if any(words is not None for words in confidences):
+        found["word_confidence"] = pa.array(confidences, pa.list_(pa.float32()))
+    table = rows.drop_columns(
+        [*("offset", "size", "text_size"), *(name for name in found if name in rows.column_names)]
+    )
+    for name, values in found.items():
+        table = table.append_column(name, pa.array(values) if isinstance(values, list) else values)
+    table = counted(table, references)
     note = {"lines": len(samples), "seconds": time.monotonic() - began, "decoding": decoding, "cores": cores}
     (folder / "timing").mkdir(exist_ok=True)
     files.replace(folder / "timing" / f"{shard}.json", files.to_json(note))
-    path = part(folder, shard)
-    attempt = files.temporary(path)
-    try:
-        pq.write_table(table, attempt, compression="zstd")
-        files.sync(attempt)
-        files.commit(attempt, path)
-    finally:
-        attempt.unlink(missing_ok=True)
+    write_part(table, part(folder, shard))

@@ -1,92 +1,357 @@
-"""What an evaluation adds up to: how a reading is judged, and the figures of all parts in metrics.json."""
+"""What an evaluation adds up to: its parts, a file a shard with a row a line, and metrics.json, made of all of them.
+
+A part has the columns of the index, then `reference hypothesis confidence signal_NAME`, `word_right` (of the words of
+the hypothesis by spaces, in their order), `word_confidence` where the reader gives it, and what htr/scoring/count.py
+counts. metrics.json is the same, bit for bit, whoever merges and however the shards were dealt. All rates are
+fractions, null where there is nothing to divide by; all intervals are [low, high] of 95 %, null with fewer than two
+clusters. Keys are in alphabetical order.
+
+    dataset split where batch weights step …    what was asked, as in evaluation.json
+    lines characters edits words word_edits exact substitutions insertions deletions words_unicode word_edits_unicode
+    cer wer wer_unicode line_accuracy           of all lines, as is: the headline
+    fields fields_exact field_accuracy certificates certificates_exact certificate_accuracy
+                                                fields and certificates all of whose lines are right
+    interval      {cer, wer, wer_unicode, line_accuracy, field_accuracy, certificate_accuracy: [low, high], groups: how
+                  many clusters, unit: writer, certificate or "writer or certificate", method, level, warning}
+    macro         {writer, certificate: {groups, cer, wer: means of each one's rates, interval: {cer, wer}, quantiles:
+                  {0.1, 0.5, 0.9} of each one's CER}}; writer is null where none is known
+    normalised    {NAME: {characters edits words word_edits exact cer wer line_accuracy interval}}, names and order of
+                  htr/scoring/normalise.py
+    value         {duration, date, number: {lines, right, accuracy, interval, exact, exact_accuracy, clusters}}: lines
+                  whose reference is such a value, those read as the same value, and as the same text
+    blank         {lines, false_text, false_text_rate, interval, written, read_blank, read_blank_rate,
+                  read_blank_interval}: empty references and text read there, written ones and nothing read there
+    character_classes   {letters, capitals, accents, digits, punctuation, space: {characters, missed, rate, interval,
+                  inserted}} by the reference's characters, of which a character may have several
+    confusions    [{reference, hypothesis, count}], the most frequent first, "" for none; of LEAST or more, MOST of them
+    by            {COLUMN: {VALUE: {lines characters edits words word_edits exact cer wer line_accuracy interval
+                  clusters small}}}: columns of text with 2 to 100 values, `length` in characters, `width` in px at 48
+                  px of height, `writer` (names hashed, each one's certificates as its clusters); small: see
+                  significance.py
+    drift         by year, see htr/scoring/trend.py; null where there are no two years
+    unseen        {words, missed, rate}: words that training never had; null where its data have gone
+"""
 
 import json
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from htr.references import References, best_reference
-from htr.scoring.errors import compare
-from htr.scoring.interval import by_whom, interval
+from htr.references import References
+from htr.scoring import count
+from htr.scoring.interval import LEVEL, Interval, ratio_interval, share_interval
+from htr.scoring.significance import is_small
+from htr.scoring.trend import drift
 from htr.scoring.words import unseen
+from jobs.sums import COUNTED, MOST_SLICES, Sums, grouped
 from shards import files
 
-WITHOUT_SLICES = ("key", "certificate", "writer", "line", "image", "shard", "split", "reference", "hypothesis")
-MOST_SLICES = 100  # of one column; more is not a slice but a name
-COUNTED = ("characters", "edits", "words", "word_edits", "exact")
-
-
-def judge(reference: str, hypothesis: str, references: References | None = None) -> dict[str, int]:
-    """The one place where a reading is held against its reference: COUNTED, by name.
-
-    `references`: abbreviations whose expansions are as good; the accepted text of the fewest edits counts then.
-    """
-    reference = best_reference(references, reference, hypothesis) if references else reference
-    counted = asdict(compare(reference, hypothesis))
-    return {name: counted[name] for name in COUNTED}
+FORMAT = 2  # of the parts and of metrics.json
+AT_ONCE = 10_000  # lines counted at once
+MOST, LEAST = 100, 5  # confusions shown, and how often one must be there to be shown
+QUANTILES = (0.1, 0.5, 0.9)
+RARE = 40  # clusters below which an interval is said to stand on few
+RATES = {"cer": ("edits", "characters"), "wer": ("word_edits", "words")}
 
 
 def part(folder: Path, shard: str) -> Path:
     return folder / "parts" / f"{shard}.parquet"
 
 
-def merge(folder: Path, shards: list[str], asked: dict, known: set[str] | None) -> dict:
+def counted(table: pa.Table, references: References | None = None) -> pa.Table:
+    """A part's table with what is counted of its references and hypotheses. Columns of the same names give way."""
+    pieces = [
+        count.count(*(piece[name].to_pylist() for name in ("reference", "hypothesis")), references)
+        for piece in (table.slice(start, AT_ONCE) for start in range(0, table.num_rows, AT_ONCE))
+    ]
+    columns = {name: np.concatenate([piece.columns[name] for piece in pieces]) for name in pieces[0].columns}
+    confusions = sum((Counter(piece.confusions) for piece in pieces), Counter())
+    table = table.drop_columns([name for name in table.column_names if name in columns or name == "word_right"])
+    right = pa.array([words for piece in pieces for words in piece.word_right], pa.list_(pa.bool_()))
+    table = table.append_column("word_right", right)
+    for name, values in columns.items():
+        table = table.append_column(name, pa.array(values))
+    note = {"columns": list(columns), "confusions": [[*pair, number] for pair, number in sorted(confusions.items())]}
+    return table.replace_schema_metadata({COUNTED: json.dumps(note, ensure_ascii=False)})
+
+
+def write_part(table: pa.Table, path: Path) -> None:
+    """Commit a part, unless another task was first."""
+    attempt = files.temporary(path)
+    try:
+        pq.write_table(table, attempt, compression="zstd")
+        files.sync(attempt)
+        files.commit(attempt, path)
+    finally:
+        attempt.unlink(missing_ok=True)
+
+
+def merge(folder: Path, shards: Sequence[str], asked: dict, known: set[str] | None) -> dict:
     """metrics.json from all parts; written by any task that finds them whole, always the same.
 
     known: the words that the reader was trained on, None where its data set is no longer there.
     """
-    table = pa.concat_tables([pq.read_table(part(folder, shard)) for shard in shards])
-    keys = table["key"].to_pylist()
-    if len(set(keys)) != len(keys):
-        raise ValueError(f"{folder}: {len(keys) - len(set(keys))} lines were read twice: remove the folder")
-    slices = {}
-    for name in table.column_names:
-        if name in WITHOUT_SLICES or table.schema.field(name).type != pa.string():
-            continue
-        groups = table.group_by(name).aggregate([(column, "sum") for column in COUNTED] + [("key", "count")])
-        if 1 < groups.num_rows <= MOST_SLICES:
-            rows = sorted(groups.to_pylist(), key=lambda row: row[name])
-            slices[name] = {row[name]: rates({c: row[f"{c}_sum"] for c in COUNTED}, row["key_count"]) for row in rows}
-    counts = {column: table[column].to_numpy() for column in COUNTED}
-    groups = groups_of(table)
-    metrics = {**asked, **rates({name: int(column.sum()) for name, column in counts.items()}, len(keys)), "by": slices}
-    metrics["interval"] = {
-        "cer": interval(counts["edits"], counts["characters"], groups),
-        "wer": interval(counts["word_edits"], counts["words"], groups),
-        "groups": len(set(groups)),
-    }
-    metrics["unseen"] = unseen_words(table, known) if known is not None else None
+    sums, words = Sums(), Counter()
+
+    def look(table: pa.Table) -> None:
+        for reference, hypothesis in zip(
+            *(table[name].to_pylist() for name in ("reference", "hypothesis")), strict=True
+        ):
+            new, missed = unseen(reference, hypothesis, known)
+            words.update(words=new, missed=missed)
+
+    for shard in sorted(shards):
+        sums.read(part(folder, shard), None if known is None else look)
+    sums.close(folder)
+    metrics = {**asked, **figures(sums)}
+    if known is not None:
+        metrics["unseen"] = {name: words[name] for name in ("words", "missed")} | {
+            "rate": over(words["missed"], words["words"])
+        }
     files.replace(folder / "metrics.json", files.to_json(metrics))
     return metrics
 
 
-def rates(sums: dict[str, int], lines: int) -> dict:
+# ---------------------------------------------------------------------------------------------------- figures
+
+
+def figures(sums: Sums) -> dict:
+    """All of metrics.json but what was asked and the words unseen."""
+    clusters = len(sums.names["cluster"])
+    totals = {name: int(sums.cluster(name).sum()) for name in sums.columns}
+    lines = {name: sums.line(name) for name in ("cluster", "certificate", *count.OF_TEXT)}
+    found = {name: totals[name] for name in (*count.OF_TEXT, *count.OTHERS)} | {"lines": len(lines["cluster"])}
+    found |= rates(totals, found["lines"]) | {
+        "wer_unicode": over(totals["word_edits_unicode"], totals["words_unicode"])
+    }
+    cluster_lines = np.bincount(lines["cluster"], minlength=clusters)
+    within = {name: pair(ratio_interval(*map(sums.cluster, both))) for name, both in RATES.items()}
+    within["wer_unicode"] = pair(ratio_interval(sums.cluster("word_edits_unicode"), sums.cluster("words_unicode")))
+    within["line_accuracy"] = pair(share_interval(sums.cluster("exact"), cluster_lines))
+    method = ratio_interval(*map(sums.cluster, RATES["cer"]))
+    for name, codes in units(sums, lines).items():
+        whole, right, of = whole_units(codes, lines, clusters)
+        found |= {
+            f"{name}s": whole,
+            f"{name}s_exact": int(right.sum()),
+            f"{name}_accuracy": over(int(right.sum()), whole),
+        }
+        within[f"{name}_accuracy"] = pair(share_interval(right, of))
+    found["interval"] = within | about(sums, clusters) | {"method": method and method.method, "level": LEVEL}
+    found["macro"] = {name: macro(name, sums, lines, clusters) for name in ("writer", "certificate")}
+    found["normalised"] = normalised(sums, totals, cluster_lines)
+    found |= {"value": values(sums, totals), "blank": blanks(sums, totals)}
+    found |= {"character_classes": character_classes(sums, totals), "confusions": confusions(sums.confusions)}
+    found["by"], found["drift"] = slices(sums, lines)
+    found["unseen"] = None
+    return found
+
+
+def over(number: int, of: int) -> float | None:
+    return number / of if of else None
+
+
+def pair(found: Interval | None) -> list[float] | None:
+    return [found.low, found.high] if found else None
+
+
+def rates(sums: dict[str, int], lines: int) -> dict[str, float | None]:
     return {
-        "lines": lines,
-        **sums,
-        "cer": sums["edits"] / sums["characters"] if sums["characters"] else None,  # of blank lines alone
-        "wer": sums["word_edits"] / sums["words"] if sums["words"] else None,
-        "line_accuracy": sums["exact"] / lines,
+        **{name: over(sums[errors], sums[total]) for name, (errors, total) in RATES.items()},
+        "line_accuracy": over(sums["exact"], lines),
     }
 
 
-def groups_of(table: pa.Table) -> list[str]:
-    return by_whom(table["writer"].to_pylist(), table["certificate"].to_pylist())
+def about(sums: Sums, clusters: int) -> dict:
+    """What the intervals' clusters are, and what to be warned of."""
+    writers = sum(name.startswith("w") for name in sums.names["cluster"].numbers)
+    unit = "writer" if writers == clusters else "certificate" if not writers else "writer or certificate"
+    warnings = []
+    if unit != "writer":
+        lines = "no line" if not writers else f"{sums.without_writer} lines do not"
+        lines = f"{lines} says who wrote it" if not writers else f"{lines} say who wrote them"
+        warnings.append(
+            f"{lines}: the intervals take certificates as independent and speak of the same physicians only"
+        )
+    if clusters < RARE:
+        warnings.append(f"{clusters} clusters are few: the intervals are wide, and rough")
+    return {"groups": clusters, "unit": unit, "warning": "; ".join(warnings) or None}
 
 
-def unseen_words(table: pa.Table, known: set[str]) -> dict:
-    pairs = zip(table["reference"].to_pylist(), table["hypothesis"].to_pylist(), strict=True)
-    counts = [unseen(reference, hypothesis, known) for reference, hypothesis in pairs]
-    words, missed = (sum(count[i] for count in counts) for i in (0, 1))
-    return {"words": words, "missed": missed, "rate": missed / words if words else None}
+def units(sums: Sums, lines: dict[str, np.ndarray]) -> dict[str, list[np.ndarray]]:
+    """The numbers that make a certificate and, where fields have names, a field of it."""
+    found = {"certificate": [lines["certificate"]]}
+    if "field" in sums.slices and set(sums.slices["field"].numbers) - {""}:
+        found = {"field": [lines["certificate"], sums.line("field")]} | found
+    return found
+
+
+def whole_units(
+    codes: list[np.ndarray], lines: dict[str, np.ndarray], clusters: int
+) -> tuple[int, np.ndarray, np.ndarray]:
+    """-> how many there are, and by cluster (clusters,) those without a wrong line, and all."""
+    (first, *_), which = grouped(*codes)
+    wrong = np.bincount(which, 1 - lines["exact"], len(first)) > 0
+    owner = np.zeros(len(first), np.int32)
+    owner[which] = lines["cluster"]
+    right = np.bincount(owner, ~wrong, clusters).astype(np.int64)
+    return len(first), right, np.bincount(owner, minlength=clusters)
+
+
+def macro(name: str, sums: Sums, lines: dict[str, np.ndarray], clusters: int) -> dict | None:
+    """The means of the rates of each writer, or certificate, that has something to divide by."""
+    if name == "writer" and sums.without_writer == len(lines["cluster"]):
+        return None
+    code, groups = sums.line(name), len(sums.names[name])
+    owner = np.zeros(groups, np.int32)
+    owner[code] = lines["cluster"]
+    named = np.ones(groups, bool)
+    if name == "writer" and "" in sums.names[name].numbers:
+        named[sums.names[name].numbers[""]] = False
+    found: dict = {"groups": int(named.sum()), "interval": {}}
+    for rate, (errors, total) in RATES.items():
+        of = np.bincount(code, lines[total], groups)
+        some = named & (of > 0)
+        each = np.bincount(code, lines[errors], groups)[some] / of[some]
+        found[rate] = float(each.mean()) if len(each) else None
+        # as whole millionths: their sums are then the same in whatever order
+        parts = (np.bincount(owner[some], what, clusters) for what in (np.rint(1e6 * each), np.full(len(each), 1e6)))
+        numerator, denominator = parts
+        kept = denominator > 0
+        found["interval"][rate] = pair(ratio_interval(numerator[kept], denominator[kept]))
+        if rate == "cer":
+            edges = np.quantile(each, QUANTILES).tolist() if len(each) else [None] * len(QUANTILES)
+            found["quantiles"] = dict(zip(map(str, QUANTILES), edges, strict=True))
+    return found
+
+
+def normalised(sums: Sums, totals: dict[str, int], cluster_lines: np.ndarray) -> dict:
+    found = {}
+    for name in count.names(table=True):
+        columns = {stem: count.column(stem, name) for stem in count.OF_TEXT}
+        if columns["edits"] not in totals:
+            continue
+        own = {stem: totals[column] for stem, column in columns.items()}
+        within = {rate: pair(ratio_interval(*(sums.cluster(columns[c]) for c in both))) for rate, both in RATES.items()}
+        within["line_accuracy"] = pair(share_interval(sums.cluster(columns["exact"]), cluster_lines))
+        found[name] = own | rates(own, int(cluster_lines.sum())) | {"interval": within}
+    return found
+
+
+def values(sums: Sums, totals: dict[str, int]) -> dict:
+    found = {}
+    for kind in count.KINDS:
+        lines, right, same = (totals[f"{what}_{kind}"] for what in ("value", "right", "same"))
+        if not lines:
+            continue
+        of = sums.cluster(f"value_{kind}")
+        found[kind] = {
+            "lines": lines,
+            "right": right,
+            "accuracy": right / lines,
+            "exact": same,
+            "exact_accuracy": same / lines,
+        }
+        found[kind] |= {"interval": some_share(sums.cluster(f"right_{kind}"), of), "clusters": np.count_nonzero(of)}
+    return found
+
+
+def some_share(right: np.ndarray, of: np.ndarray) -> list[float] | None:
+    """Of the clusters that have any: one without is no witness."""
+    return pair(share_interval(right[of > 0], of[of > 0]))
+
+
+def some_ratio(errors: np.ndarray, of: np.ndarray) -> list[float] | None:
+    return pair(ratio_interval(errors[of > 0], of[of > 0]))
+
+
+def blanks(sums: Sums, totals: dict[str, int]) -> dict:
+    blank, written = sums.cluster("blank"), sums.cluster("written")
+    return {
+        "lines": totals["blank"],
+        "false_text": totals["false_text"],
+        "false_text_rate": over(totals["false_text"], totals["blank"]),
+        "interval": some_ratio(sums.cluster("false_text"), blank),
+        "written": totals["written"],
+        "read_blank": totals["read_blank"],
+        "read_blank_rate": over(totals["read_blank"], totals["written"]),
+        "read_blank_interval": some_ratio(sums.cluster("read_blank"), written),
+    }
+
+
+def character_classes(sums: Sums, totals: dict[str, int]) -> dict:
+    found = {}
+    for place, name in enumerate(count.CLASSES):
+        of, missed = totals[f"of_{name}"], totals[f"missed_{name}"]
+        put_in = sum(
+            number for (one, other), number in sums.confusions.items() if not one and count.class_of(other) >> place & 1
+        )
+        within = some_ratio(sums.cluster(f"missed_{name}"), sums.cluster(f"of_{name}"))
+        found[name] = {
+            "characters": of,
+            "missed": missed,
+            "rate": over(missed, of),
+            "interval": within,
+            "inserted": put_in,
+        }
+    return found
+
+
+def confusions(counts: Counter) -> list[dict]:
+    often = sorted((-number, one, other) for (one, other), number in counts.items() if number >= LEAST)
+    return [{"reference": one, "hypothesis": other, "count": -number} for number, one, other in often[:MOST]]
+
+
+# ---------------------------------------------------------------------------------------------------- slices
+
+
+def slices(sums: Sums, lines: dict[str, np.ndarray]) -> tuple[dict, dict | None]:
+    """`by` and `drift`."""
+    found, moved = {}, None
+    columns = [*sorted(sums.slices), "length", "width", "writer"]
+    for column in columns:
+        names = sums.value_names(column)
+        if not 1 < len(names) <= MOST_SLICES:
+            continue
+        code = sums.line(column)
+        (value, cluster), which = grouped(code, lines["certificate" if column == "writer" else "cluster"])
+        own = {name: np.bincount(which, lines[name], len(value)).astype(np.int64) for name in count.OF_TEXT}
+        own["lines"] = np.bincount(which, minlength=len(value))
+        there = np.unique(value).tolist()
+        if len(there) > 1:
+            order = sorted(there, key=None if column in ("length", "width") else names.__getitem__)
+            edge = {number: slice(*np.searchsorted(value, [number, number + 1])) for number in order}
+            found[column] = {names[n]: of_slice({k: v[edge[n]] for k, v in own.items()}) for n in order}
+        if column == "year":
+            moved = by_year(names, value, cluster, own)
+    return found, moved
+
+
+def of_slice(own: dict[str, np.ndarray]) -> dict:
+    """(clusters,) sums of a slice -> its figures."""
+    totals = {name: int(values.sum()) for name, values in own.items()}
+    within = {name: pair(ratio_interval(own[errors], own[total])) for name, (errors, total) in RATES.items()}
+    within["line_accuracy"] = pair(share_interval(own["exact"], own["lines"]))
+    clusters = len(own["lines"])
+    small = is_small(clusters, totals["characters"])
+    return totals | rates(totals, totals["lines"]) | {"interval": within, "clusters": clusters, "small": small}
+
+
+def by_year(names: list[str], value: np.ndarray, cluster: np.ndarray, own: dict[str, np.ndarray]) -> dict | None:
+    """Drift over the years that are numbers."""
+    year = np.array([int(name) if name.isdecimal() and len(name) < 6 else -1 for name in names])[value]
+    kept = year >= 0
+    return drift(year[kept], cluster[kept], own["edits"][kept], own["characters"][kept])
 
 
 # ---------------------------------------------------------------------------------------------------- how fast
 
 
-def speed(folder: Path, shards: list[str]) -> dict | None:
+def speed(folder: Path, shards: Sequence[str]) -> dict | None:
     """timing.json: how fast the tasks were, apart from metrics.json, which is the same however often it is made.
 
     Lines a second of one task, on so many cores; `decoding` without reading images and without the model. None where a
@@ -101,37 +366,3 @@ def speed(folder: Path, shards: list[str]) -> dict | None:
     found = {"lines": lines, "lines_per_s": lines / seconds, "decoding_lines_per_s": lines / decoding, "cores": cores}
     files.replace(folder / "timing.json", files.to_json(found))
     return found
-
-
-# ---------------------------------------------------------------------------------------------------- two evaluations
-
-
-def paired(folder: Path, other: Path) -> dict:
-    """CER of an evaluation less that of another one, on the lines that both have, with a 95 % interval over writers.
-
-    Raises ValueError when either is not whole, when they share no line, or hold different references of the same line.
-    """
-    one, two = (
-        dict(zip(table["key"].to_pylist(), table.to_pylist(), strict=True)) for table in map(lines_of, (folder, other))
-    )
-    keys = sorted(one.keys() & two.keys())
-    if not keys:
-        raise ValueError(f"{folder} and {other} have no line in common: were they made from different data sets?")
-    differ = sum(one[key]["reference"] != two[key]["reference"] for key in keys)
-    if differ:
-        raise ValueError(f"{folder} and {other} hold different references of {differ} lines: compare like with like")
-    edits = [one[key]["edits"] - two[key]["edits"] for key in keys]
-    # accepted references may differ by what was read: the first one's lengths count for both
-    characters = [one[key]["characters"] for key in keys]
-    groups = by_whom([one[key]["writer"] for key in keys], [one[key]["certificate"] for key in keys])
-    low, high = interval(edits, characters, groups) or (None, None)
-    difference = sum(edits) / max(sum(characters), 1)
-    return {"difference": difference, "low": low, "high": high, "lines": len(keys), "groups": len(set(groups))}
-
-
-def lines_of(folder: Path) -> pa.Table:
-    if not (folder / "metrics.json").exists():
-        raise ValueError(f"{folder}: no evaluation that is whole (no metrics.json)")
-    columns = ["key", "certificate", "writer", "reference", "edits", "characters"]
-    tables = [pq.read_table(path, columns=columns) for path in sorted((folder / "parts").glob("*.parquet"))]
-    return pa.concat_tables(tables)

@@ -14,7 +14,8 @@ from htr.scoring.errors import Errors, compare
 from htr.scoring.words import unseen, words_in
 from jobs import tune
 from jobs.__main__ import main
-from jobs.metrics import paired, rates
+from jobs.against import paired
+from jobs.metrics import rates
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +117,9 @@ def test_accepted_references_are_no_errors(run: Path, tmp_path: Path):
     typed, accepted = (
         json.loads((run / "evaluation" / name / "metrics.json").read_text()) for name in ("typed", "accepted")
     )
-    assert accepted["edits"] < typed["edits"]
+    assert "abbreviations" not in typed["normalised"] and accepted["edits"] == typed["edits"]
+    for one, other in (("abbreviations", "as_is"), ("lenient_abbreviations", "lenient")):
+        assert accepted["normalised"][one]["edits"] < typed["normalised"][other]["edits"]
 
 
 def test_no_run_no_model_no_dataset(run: Path, tmp_path: Path, capsys):
@@ -224,8 +227,14 @@ def test_against_another_evaluation(run: Path, dataset, capsys):
     lines, characters = len(lines_of(one)), pc.sum(lines_of(one)["characters"]).as_py()
     assert found["difference"] == pytest.approx(len(table) / characters) and found["lines"] == lines
     assert found["low"] <= found["difference"] <= found["high"] and found["groups"] > 1
+    assert 0 < found["p"] <= 1 and set(found["by"]) == {"field"}
+    assert sum(row["lines"] for row in found["by"]["field"].values()) == lines
+    assert all(row["q"] >= row["p"] for row in found["by"]["field"].values())
     assert evaluate(run, "one", "--against", two) == 0
-    assert f"points ({100 * found['low']:+.2f} to {100 * found['high']:+.2f}), {lines} lines" in capsys.readouterr().out
+    assert (
+        f"points ({100 * found['low']:+.2f} to {100 * found['high']:+.2f}), p {found['p']:.2g}, {lines}"
+        in capsys.readouterr().out
+    )
     stored = json.loads((one / "against-ctc-two.json").read_text())
     assert stored == found | {"against": str(two)}
 

@@ -1,44 +1,85 @@
-"""Bootstrap over groups: against what is known of simple cases, and the same whatever the order."""
+"""Intervals over clusters: against what is known of simple cases, and the same whatever the order."""
 
 import numpy as np
 import pytest
 
-from htr.scoring import interval as module
-from htr.scoring.interval import by_whom, interval
+from htr.scoring.interval import MANY, by_whom, interval, ratio_interval, share_interval, standard_error, student
 
 
-def test_it_covers_the_truth_as_often_as_it_says():
-    """Forty writers of 10 lines of 50 characters, each writer with an error rate of their own around 10 %."""
-    rng, hits = np.random.default_rng(0), 0
-    groups = [f"w{k // 10}" for k in range(400)]
-    for seed in range(60):
-        rates = np.repeat(rng.beta(2, 18, 40), 10)
-        low, high = interval(rng.binomial(50, rates), [50] * 400, groups, seed)
+def simulated(rng: np.random.Generator, clusters: int) -> tuple[np.ndarray, ...]:
+    """Writers of 5 to 14 lines of 50 characters, each with an error rate of their own around 10 %: by line."""
+    writer = np.repeat(np.arange(clusters), rng.integers(5, 15, clusters))
+    return rng.binomial(50, rng.beta(2, 18, clusters)[writer]), np.full(len(writer), 50), writer
+
+
+@pytest.mark.parametrize(("clusters", "least"), [(20, 180), (200, 184)])
+def test_it_covers_the_truth_and_an_interval_over_lines_does_not(clusters: int, least: int):
+    rng, hits, naive = np.random.default_rng(clusters), 0, 0
+    for seed in range(200):
+        edits, totals, writer = simulated(rng, clusters)
+        sums = (np.bincount(writer, counts) for counts in (edits, totals))
+        low, high = ratio_interval(*sums, seed=seed).pair
         hits += low <= 0.1 <= high
-    assert 50 <= hits < 60  # 57 are expected of 95 %; an interval over single lines, far too narrow, has some 30
+        low, high = ratio_interval(edits, totals, seed=seed).pair
+        naive += low <= 0.1 <= high
+    assert least <= hits < 200  # 190 are expected of 95 %
+    assert naive < 130
 
 
 def test_lines_of_one_writer_are_drawn_together():
-    edits, totals = [0, 0, 9, 9], [10] * 4
-    wide, narrow = interval(edits, totals, ["a", "a", "b", "b"]), interval([0, 9, 0, 9], totals, ["a", "a", "b", "b"])
-    assert wide == (0.0, 0.9) and narrow == (0.45, 0.45)
+    rng = np.random.default_rng(0)
+    edits, totals, writer = simulated(rng, 30)
+    low, high = interval(edits, totals, writer.astype(str))
+    sums = (np.bincount(writer, counts)[np.argsort(np.arange(30).astype(str))] for counts in (edits, totals))
+    assert (low, high) == ratio_interval(*sums).pair
+    alone = interval(edits, totals, np.arange(len(edits)).astype(str))
+    assert high - low > 1.4 * (alone[1] - alone[0])
 
 
-def test_it_is_the_same_whatever_the_order_and_the_memory(monkeypatch):
+def test_it_is_the_same_whatever_the_order():
     rng = np.random.default_rng(1)
-    edits, totals, groups = rng.integers(0, 9, 50), rng.integers(9, 90, 50), [f"w{k % 7}" for k in range(50)]
+    edits, totals, groups = rng.integers(1, 9, 50), rng.integers(9, 90, 50), [f"w{k % 17}" for k in range(50)]
     once, order = interval(edits, totals, groups), rng.permutation(50)
     assert interval(edits[order], totals[order], [groups[k] for k in order]) == once
     assert interval(edits, totals, groups, seed=1) != once
-    monkeypatch.setattr(module, "MOST", 100)
-    assert interval(edits, totals, groups) == once
 
 
-def test_there_is_none_where_nothing_varies():
+def test_the_form_goes_with_the_clusters():
+    rng = np.random.default_rng(2)
+    for n, method in ((5, "log-t"), (12, "bootstrap-t"), (400, "bootstrap-t"), (MANY, "linearised")):
+        found = ratio_interval(rng.integers(1, 9, n), rng.integers(20, 90, n))
+        assert found.method == method and 0 < found.low < found.high < 1
+    # two of a thousand clusters with an error say as little as two clusters
+    rare = ratio_interval(np.r_[1, 2, np.zeros(998)], np.full(1000, 100))
+    assert rare.method == "log-t" and 0 < rare.low < 3e-5 < rare.high < 3e-4
+    assert ratio_interval([1, 9], [10, 10]).high == 1.0
+
+
+def test_the_linearised_error_is_that_of_many_draws():
+    rng = np.random.default_rng(3)
+    edits, totals = rng.integers(0, 9, 60), rng.integers(20, 90, 60)
+    drawn = rng.integers(0, 60, (4000, 60))
+    assert standard_error(edits, totals) == pytest.approx(np.std(edits[drawn].sum(1) / totals[drawn].sum(1)), rel=0.06)
+
+
+def test_without_an_error_there_is_still_an_upper_end():
+    found = ratio_interval(np.zeros(149), np.full(149, 7))
+    assert found.low == 0 and found.high == pytest.approx(1 - 0.025 ** (1 / 149)) and found.method == "exact"
+    right = share_interval(np.full(149, 7), np.full(149, 7))
+    assert right.high == 1 and right.low == pytest.approx(0.025 ** (1 / 149))
+
+
+def test_there_is_none_where_nothing_can_vary():
     assert interval([1, 2], [9, 9], ["a", "a"]) is None and interval([], [], []) is None
     assert interval([0, 0], [0, 0], ["a", "b"]) is None  # blank lines
     low, high = interval([-1, -1, -2], [9, 9, 9], ["a", "b", "c"])  # differences may be negative
-    assert low == pytest.approx(-2 / 9) and high == pytest.approx(-1 / 9)
+    assert low == pytest.approx(-4 / 27 - student(2) / 27) and high == pytest.approx(-4 / 27 + student(2) / 27)
+    assert ratio_interval([0, 0], [9, 9], signed=True).pair == (0, 0)
+
+
+def test_students_t_is_that_of_the_tables():
+    table = {1: 12.706, 2: 4.303, 5: 2.571, 10: 2.228, 19: 2.093, 30: 2.042, 120: 1.980, 1000: 1.962}
+    assert {degrees: round(student(degrees), 3) for degrees in table} == table
 
 
 def test_a_certificate_stands_for_a_writer_who_is_not_known():

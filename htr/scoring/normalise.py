@@ -1,0 +1,70 @@
+"""What two texts may differ by without an error being counted: named normalisations, each of whole lists of texts.
+
+    as_is         nothing but Unicode's form: NFC
+    case          capitals: Unicode's case folding
+    accents       accents, cedillas and ligatures: é e, ç c, œ oe
+    punctuation   punctuation and how much space there is: an apostrophe, a dash or a slash becomes a space, all else of
+                  Unicode's categories P goes, but for % and a point or comma between two digits
+    lenient       case, accents and punctuation
+
+`abbreviations` and `lenient_abbreviations` are the first and the last with a table of abbreviations, see count.py.
+
+A list goes through each step as one string: a call a text would take ten times as long.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+
+LIGATURES = {"œ": "oe", "Œ": "OE", "æ": "ae", "Æ": "AE"}
+PARTING = "'\u2018\u2019\u02bc-\u2010\u2011\u2012\u2013\u2014\u2015/\\_"  # apostrophes, dashes: between two words
+KEPT = "%‰"
+
+PUNCTUATION = {c for c in map(chr, range(0x20000)) if unicodedata.category(c)[0] == "P"}
+SPACE = {c for c in map(chr, range(0x3001)) if c.isspace()} - {" ", "\n"}
+PARTS = re.compile(f"[{re.escape(PARTING + ''.join(sorted(SPACE)))}]")
+DROPPED = re.compile(f"[{re.escape(''.join(sorted(PUNCTUATION - set(PARTING + KEPT + '.,'))))}]")
+NO_DECIMAL = re.compile(r"[.,](?:(?!\d)|(?<!\d[.,]))")
+MARKS = re.compile("[\u0300-\u036f]+")
+SPACES = re.compile(" {2,}")
+
+
+def nfc(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def without_case(text: str) -> str:
+    return nfc(text.casefold())
+
+
+def without_accents(text: str) -> str:
+    for ligature, letters in LIGATURES.items():
+        text = text.replace(ligature, letters)
+    return nfc(MARKS.sub("", unicodedata.normalize("NFD", text)))
+
+
+def without_punctuation(text: str) -> str:
+    text = SPACES.sub(" ", NO_DECIMAL.sub("", DROPPED.sub("", PARTS.sub(" ", text))))
+    return nfc(text.replace("\n ", "\n").replace(" \n", "\n").strip(" "))
+
+
+def lenient(text: str) -> str:
+    return without_punctuation(without_accents(without_case(text)))
+
+
+NORMALISATIONS: dict[str, Callable[[str], str]] = {
+    "as_is": nfc,
+    "case": without_case,
+    "accents": without_accents,
+    "punctuation": without_punctuation,
+    "lenient": lenient,
+}
+
+
+def normalise(texts: Sequence[str], name: str) -> list[str]:
+    """The texts under a normalisation of this name. Raises KeyError for one that there is not."""
+    step = NORMALISATIONS[name]
+    joined = "\n".join(texts)
+    if joined.count("\n") != len(texts) - 1:  # one of them has more than one line
+        return [step(text) for text in texts]
+    return step(joined).split("\n") if texts else []

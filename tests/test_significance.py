@@ -1,0 +1,40 @@
+"""Sign flips and false discoveries, against what can be counted by hand and by simulation."""
+
+import numpy as np
+import pytest
+
+from htr.scoring.significance import EXACT, MANY, false_discovery, is_small, sign_flip
+
+
+def test_all_signs_of_few_clusters():
+    assert sign_flip(np.array([1, 1, 1, 1])) == 2 / 16
+    assert sign_flip(np.array([3, -1, 0])) == 1.0 and sign_flip(np.zeros(5)) == 1.0
+    assert sign_flip(np.array([3, 1])) == 0.5  # both with one sign, of four
+
+
+@pytest.mark.parametrize("n", [10, EXACT + 6, 60])
+def test_it_is_wrong_as_often_as_it_says(n: int):
+    rng = np.random.default_rng(n)
+    found = [sign_flip(rng.normal(0, rng.gamma(1, 2, n)).round(2), seed) for seed in range(200)]
+    assert 3 <= sum(p <= 0.05 for p in found) <= 20  # 10 are expected
+    assert sum(sign_flip(rng.normal(1, 1, n)) <= 0.05 for _ in range(50)) > 35
+
+
+def test_drawn_signs_agree_with_all_of_them_and_with_the_normal_limit():
+    rng = np.random.default_rng(5)
+    few = rng.normal(0.5, 1, EXACT)
+    doubled = np.r_[few, np.full(1, 1e-9)]  # one more cluster that says nothing: signs are drawn
+    assert sign_flip(doubled) == pytest.approx(sign_flip(few), abs=0.015)
+    many = rng.normal(0.02, 1, MANY)
+    assert sign_flip(many[:-1]) == pytest.approx(sign_flip(many), abs=0.02)
+    assert sign_flip(many) == sign_flip(-many) == sign_flip(many)
+
+
+def test_false_discovery_is_that_of_benjamini_and_hochberg():
+    p = [0.01, 0.04, 0.03, 0.005, 0.8]
+    assert false_discovery(p) == pytest.approx([0.025, 0.05, 0.05, 0.025, 0.8])  # p.adjust(p, "BH") of R
+    assert false_discovery([]) == [] and false_discovery([0.2]) == [0.2]
+
+
+def test_small_slices_are_those_of_few_clusters_or_characters():
+    assert is_small(4, 10_000) and is_small(50, 199) and not is_small(5, 200)

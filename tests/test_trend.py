@@ -1,0 +1,56 @@
+"""Drift over years: found where it is, with writers that come again."""
+
+import numpy as np
+import pytest
+
+from htr.scoring.trend import drift
+
+
+def simulated(rng: np.random.Generator, rates: list[float], writers: int = 60) -> tuple[np.ndarray, ...]:
+    """(year, writer): each writer has a factor of their own, the same in all years; a third of them is away."""
+    years, names = (
+        axis.ravel() for axis in np.meshgrid(2015 + np.arange(len(rates)), np.arange(writers), indexing="ij")
+    )
+    there = rng.random(len(years)) < 2 / 3
+    factor = rng.gamma(5, 0.2, writers)[names]
+    characters = rng.integers(200, 2000, len(years))
+    edits = rng.binomial(characters, np.minimum(np.array(rates)[years - 2015] * factor, 1))
+    return tuple(values[there] for values in (years, names, edits, characters))
+
+
+def test_a_step_in_the_last_year():
+    years, names, edits, characters = simulated(np.random.default_rng(0), [0.08, 0.08, 0.08, 0.13])
+    found = drift(years, names, edits, characters)
+    assert found["first"] == "2015" and list(found["years"]) == list(found["previous"]) == ["2016", "2017", "2018"]
+    last = found["years"]["2018"]
+    of = {year: edits[years == year].sum() / characters[years == year].sum() for year in (2015, 2017, 2018)}
+    assert last["cer"] == pytest.approx(of[2018]) and last["difference"] == pytest.approx(of[2018] - of[2015])
+    assert last["low"] < 0.05 < last["high"] and last["p"] <= last["q"] < 0.01 and not last["small"]
+    assert found["previous"]["2018"]["difference"] == pytest.approx(of[2018] - of[2017])
+    assert found["previous"]["2018"]["q"] < 0.01
+    trend = found["trend"]
+    assert trend["low"] <= trend["per_year"] <= trend["high"] and trend["per_year"] > 0.005
+
+
+def test_it_is_wrong_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    found = [drift(*simulated(rng, [0.1, 0.1, 0.1], 30)) for _ in range(200)]
+    assert 2 <= sum(row["years"]["2017"]["p"] < 0.05 for row in found) <= 22  # 10 are expected
+    assert 2 <= sum(row["trend"]["p"] < 0.05 for row in found) <= 22
+    covered = sum(row["trend"]["low"] <= 0 <= row["trend"]["high"] for row in found)
+    assert covered == sum(row["trend"]["p"] >= 0.05 for row in found)
+
+
+def test_the_slope_is_that_of_least_squares():
+    years, names, edits, characters = simulated(np.random.default_rng(2), [0.05, 0.06, 0.08, 0.07, 0.1])
+    rates, weights = (np.bincount(years - 2015, values) for values in (edits, characters))
+    slope = np.polyfit(np.arange(5), rates / weights, 1, w=np.sqrt(weights))[0]
+    assert drift(years, names, edits, characters)["trend"]["per_year"] == pytest.approx(slope)
+
+
+def test_there_is_none_without_two_years_or_two_clusters():
+    one = np.ones(3, int)
+    assert drift(2015 * one, np.arange(3), one, 9 * one) is None
+    assert drift(2015 + np.arange(3), one, one, 9 * one) is None
+    assert drift(2015 + np.arange(3), np.arange(3), one, np.array([9, 0, 0])) is None  # blank lines alone
+    assert drift(np.zeros(0, int), *[np.zeros(0)] * 3) is None
