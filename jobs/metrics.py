@@ -256,7 +256,10 @@ def values(sums: Sums, totals: dict[str, int]) -> dict:
             "exact": same,
             "exact_accuracy": same / lines,
         }
-        found[kind] |= {"interval": some_share(sums.cluster(f"right_{kind}"), of), "clusters": np.count_nonzero(of)}
+        found[kind] |= {
+            "interval": some_share(sums.cluster(f"right_{kind}"), of),
+            "clusters": int(np.count_nonzero(of)),
+        }
     return found
 
 
@@ -314,8 +317,10 @@ def slices(sums: Sums, lines: dict[str, np.ndarray]) -> tuple[dict, dict | None]
     found, moved = {}, None
     columns = [*sorted(sums.slices), "length", "width", "writer"]
     for column in columns:
+        if column == "writer" and len(sums.names["writer"]) > MOST_SLICES:
+            continue
         names = sums.value_names(column)
-        if not 1 < len(names) <= MOST_SLICES:
+        if len(names) < 2:
             continue
         code = sums.line(column)
         (value, cluster), which = grouped(code, lines["certificate" if column == "writer" else "cluster"])

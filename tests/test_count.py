@@ -14,15 +14,15 @@ from htr.scoring.errors import compare
 from htr.scoring.normalise import NORMALISATIONS, normalise
 
 TEXT = st.text("abÉé '.3\n", max_size=10)
-WORDS = """choc septique insuffisance rénale chronique AVC ischémique décès œdème aigu du poumon l'IRC à 3 j 12/03/2019
-    arrêt cardio-respiratoire, démence (Alzheimer) métastases hépatiques K sein 2,5 kg Noël aiguë ça sûr dû où""".split()
+WORDS = """choc septique insuffisance rénale chronique AVC ischémique décès œdème aigu du poumon l'IRC à 3 j
+    12/03/2019 arrêt cardio-respiratoire, démence (Alzheimer) métastases hépatiques K sein 2,5 kg Noël ça sûr dû où"""
 
 
 def pairs(number: int, seed: int = 0) -> list[tuple[str, str]]:
     """French lines and readings of them with edits, empty ones on either side among them."""
-    rng, letters, found = random.Random(seed), "abcdeéèàùçœ'.,- 123", []
+    rng, words, letters, found = random.Random(seed), WORDS.split(), "abcdeéèàùçœ'.,- 123", []
     for _ in range(number):
-        reference = " ".join(rng.choices(WORDS, k=rng.choice((0, 1, 1, 2, 3, 4, 6, 10))))
+        reference = " ".join(rng.choices(words, k=rng.choice((0, 1, 1, 2, 3, 4, 6, 10))))
         read = []
         for character in reference if rng.random() > 0.05 else "":
             what = rng.random()

@@ -100,7 +100,8 @@ def ends(e: np.ndarray, t: np.ndarray, rate: float, error: float, seed: int) -> 
 
 def standard_error(e: np.ndarray, t: np.ndarray) -> float:
     """The linearised one of sum(e) / sum(t) over n >= 2 clusters."""
-    return float(errors_of(*(np.array([sum_]) for sum_ in (e.sum(), t.sum(), e @ e, e @ t, t @ t)), len(e))[1][0])
+    sums = (np.array([values.sum()], np.float64) for values in (e, t, e * e, e * t, t * t))
+    return float(errors_of(*sums, len(e))[1][0])
 
 
 def errors_of(e: np.ndarray, t: np.ndarray, ee: np.ndarray, et: np.ndarray, tt: np.ndarray, n: int):
