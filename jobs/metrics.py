@@ -86,6 +86,9 @@ def write_part(table: pa.Table, path: Path) -> None:
         pq.write_table(table, attempt, compression="zstd")
         files.sync(attempt)
         files.commit(attempt, path)
+    except FileNotFoundError:  # it was: its merge swept this attempt
+        if not path.exists():
+            raise
     finally:
         attempt.unlink(missing_ok=True)
 
@@ -113,6 +116,8 @@ def merge(folder: Path, shards: Sequence[str], asked: dict, known: set[str] | No
             "rate": over(words["missed"], words["words"])
         }
     files.replace(folder / "metrics.json", files.to_json(metrics))
+    for left in (folder / "parts").glob(".*.tmp"):  # of attempts that were killed
+        left.unlink(missing_ok=True)
     return metrics
 
 

@@ -133,3 +133,19 @@ def test_readers(tmp_path, draw, write_table):
     (tmp_path / "lines.csv").unlink()
     write_table(tmp_path / "lines.csv", rows)
     assert run("readers.py", "--handwriting", tmp_path, *options) == figures  # what is done is not repeated
+
+
+def test_intervals():
+    figures = run("intervals.py", "--evaluations", 60, "--clusters", 20)
+    assert figures["ours_20"] > 0.8 > figures["lines_20"] and {"percentile_20", "bca_20", "t_20"} <= set(figures)
+
+
+def test_scoring(tmp_path):
+    figures = run("scoring.py", "--pairs", 2000, "--parts", 5, "--out", tmp_path / "x")
+    assert figures["pairs"] == 2000 and 0.02 < figures["cer"] < 0.2
+    assert figures["seconds"] == pytest.approx(figures["score_s"] + figures["merge_s"], abs=1e-3) and figures["gib"] > 0
+
+
+def test_evaluate(dataset):
+    figures = run("evaluate.py", dataset.folder, "--split", "train", "--lines", 8, "--cores", 1)
+    assert figures["lines"] >= 8 and 0 < figures["ratio_to_forward"] < 1.5 and figures["cores"] == 1

@@ -1,0 +1,136 @@
+"""Exactly once, whatever happens to an evaluation: as many tasks as there are, killed ones, a node that is off."""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import pyarrow.parquet as pq
+import pytest
+from bed import wait_for
+
+from jobs.__main__ import main
+from shards.index import Index
+from shards.plan import Settings
+
+LINES, KILLS = 600, 6
+OPTIONS = ["--split", "train", "--device", "cpu", "--batch", "4"]
+
+
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory, draw, write_table, build) -> Index:
+    """Lines enough that an evaluation takes a while, in 60 shards; some of writers, some blank."""
+    folder, rows = tmp_path_factory.mktemp("lines"), []
+    for number, text in enumerate(("grippe", "choc septique", "insuffisance rénale chronique terminale", "AVC")):
+        cv2.imwrite(str(folder / f"{number}.png"), draw(text))
+    for number in range(LINES):
+        os.link(folder / f"{number % 4}.png", folder / f"line-{number}.png")
+        known = {
+            "certificate": f"c{number // 3}",
+            "writer": f"w{number // 30}" if number % 2 else "",
+            "line": number % 3,
+        }
+        rows.append({"image": f"line-{number}.png", "text": f"texte {number % 7}", **known, "split": "train"})
+    return build(folder / "dataset", write_table(folder / "lines.csv", rows), Settings(rows=10, encoding="png"))
+
+
+@pytest.fixture(scope="module")
+def run(dataset, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "ctc"
+    options = ["--size", "tiny", "--steps", "1", "--batch", "4", "--device", "cpu"]
+    assert main(["train", str(dataset.folder), "--run", str(folder), *options]) == 0
+    return folder
+
+
+def command(run: Path, lines: Index, name: str) -> list[str]:
+    return ["evaluate", str(lines.folder), "--run", str(run), "--name", name, *OPTIONS]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All that an evaluation leaves but how long it took."""
+    found = [folder / "metrics.json", folder / "evaluation.json", *(folder / "parts").iterdir()]
+    return {path.name: path.read_bytes() for path in found}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(run: Path, lines: Index) -> dict[str, bytes]:
+    assert main(command(run, lines, "undisturbed")) == 0
+    folder = run / "evaluation" / "undisturbed"
+    keys = [key for path in (folder / "parts").iterdir() for key in pq.read_table(path)["key"].to_pylist()]
+    assert sorted(keys) == sorted(lines.samples("train")["key"].to_pylist()) and len(keys) == LINES
+    return contents(folder)
+
+
+@pytest.mark.parametrize("tasks", [2, 7])
+def test_any_number_of_tasks_in_any_order(run, lines, undisturbed, monkeypatch, tasks):
+    order = random.Random(tasks).sample(range(tasks), tasks)
+    for task in order:
+        for name, value in (("ID", task), ("COUNT", tasks), ("MIN", 0), ("MAX", tasks - 1), ("STEP", 1)):
+            monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
+        assert main(command(run, lines, f"tasks-{tasks}")) == 0
+        merged = (run / "evaluation" / f"tasks-{tasks}" / "metrics.json").exists()
+        assert merged == (task == order[-1])
+    assert contents(run / "evaluation" / f"tasks-{tasks}") == undisturbed
+
+
+def test_tasks_killed_at_random_moments(run, lines, undisturbed):
+    """Two at once, each time; what was committed is not read again."""
+    rng, folder, hits = random.Random(3), run / "evaluation" / "killed", 0
+    shards = len({*lines.samples("train")["shard"].to_pylist()})
+    parts = lambda: {path.name: path.stat().st_mtime_ns for path in (folder / "parts").glob("*.parquet")}  # noqa: E731
+    for _ in range(KILLS):
+        before = parts()
+        tasks = [start(run, lines, "killed", task, 2) for task in range(2)]
+        wait_for(lambda: len(parts()) > len(before) or all(task.poll() is not None for task in tasks), 120)  # noqa: B023
+        time.sleep(rng.uniform(0, 0.3))
+        hits += any(task.poll() is None for task in tasks) and len(parts()) < shards
+        for task in tasks:
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.killpg(task.pid, signal.SIGKILL)
+            task.communicate()
+        assert {name: parts()[name] for name in before} == before
+    assert hits >= 2, "hardly a kill came while parts were being written: the moments do not fit this machine"
+    assert main(command(run, lines, "killed")) == 0
+    assert contents(folder) == undisturbed
+
+
+def start(run: Path, lines: Index, name: str, task: int, tasks: int) -> subprocess.Popen:
+    array = {"ID": task, "COUNT": tasks, "MIN": 0, "MAX": tasks - 1, "STEP": 1}
+    environ = os.environ | {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in array.items()}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environ}
+    return subprocess.Popen([sys.executable, "-m", "jobs", *command(run, lines, name)], start_new_session=True, **pipes)
+
+
+def test_part_of_an_older_version(run, lines, undisturbed, capsys):
+    folder = run / "evaluation" / "undisturbed"
+    path = sorted((folder / "parts").iterdir())[0]
+    content = path.read_bytes()
+    try:
+        pq.write_table(pq.read_table(path).replace_schema_metadata(), path)
+        assert main(command(run, lines, "undisturbed")) == 1
+        assert "written by an older version" in capsys.readouterr().err
+    finally:
+        path.write_bytes(content)
+
+
+@pytest.mark.slurm
+def test_a_node_that_is_switched_off(cluster, run, lines, undisturbed, tmp_path):
+    """Slurm queues the task again; what was committed stays, what was not is read by those who are left."""
+    folder, log = run / "evaluation" / "node", tmp_path / "log"
+    array = ["--array=0-3", "--exclusive", "slurm/evaluate.sh", *command(run, lines, "node")[1:]]
+    job = cluster.submit(log, *array)
+    wait_for(lambda: len(list(folder.glob("parts/*.parquet"))) >= 3, 150)
+    assert not (folder / "metrics.json").exists(), "the node was switched off too late"
+    cluster.node("off", 2)
+    try:
+        before = {path.name: path.stat().st_mtime_ns for path in folder.glob("parts/*.parquet")}
+        cluster.end(job, good=True, seconds=250)
+    finally:
+        cluster.node("on", 2)
+    assert contents(folder) == undisturbed
+    assert {name: (folder / "parts" / name).stat().st_mtime_ns for name in before} == before, "a part written again"
