@@ -37,6 +37,14 @@ class Codes:
         known = [self.numbers.setdefault(name, len(self.numbers)) for name in column.dictionary.to_pylist()]
         return np.array(known, np.int32)[column.indices.to_numpy()] if known else np.zeros(0, np.int32)
 
+    def sort(self) -> np.ndarray:
+        """Number the names in their order -> (names,) the new numbers of the old ones."""
+        names = sorted(self.numbers)
+        order = np.empty(len(names), np.int32)
+        order[[self.numbers[name] for name in names]] = np.arange(len(names))
+        self.numbers = {name: number for number, name in enumerate(names)}
+        return order
+
     def __len__(self) -> int:
         return len(self.numbers)
 
@@ -112,7 +120,12 @@ class Sums:
         if twice:
             raise ValueError(f"{folder}: {twice} lines were read twice: remove the folder")
         self.keys = []
-        self.by_cluster = self.by_cluster[: len(self.names["cluster"])]
+        # in the order of their names: which part came first makes no difference to what is drawn
+        for name, codes in self.names.items():
+            order = codes.sort()
+            self.lines[name] = [order[values] for values in self.lines[name]]
+            if name == "cluster":
+                self.by_cluster = self.by_cluster[: len(order)][np.argsort(order)]
 
     # ------------------------------------------------------------------------------------------------ what there is
 

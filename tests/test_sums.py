@@ -90,11 +90,7 @@ def test_the_headline(rows, metrics):
     )
     nobodys = sum(not row["writer"] for row in rows)
     assert f"{nobodys} lines do not say who wrote them" in about["warning"]
-    assert all(
-        low <= metrics[name] <= high
-        for name, (low, high) in list(about.items())
-        if name in ("cer", "wer", "wer_unicode")
-    )
+    assert all(about[name][0] <= metrics[name] <= about[name][1] for name in ("cer", "wer", "wer_unicode"))
     assert metrics["normalised"]["as_is"]["edits"] == metrics["edits"] > metrics["normalised"]["lenient"]["edits"]
     assert metrics["unseen"]["words"] == sum(
         word not in ("choc", "septique") for row in rows for word in row["reference"].split()
