@@ -69,15 +69,9 @@ def main(args: argparse.Namespace) -> int:
     shards = sorted(set(index.samples(args.split, where, ["shard"])["shard"].to_pylist()))
 
     # ---------------------------------------------------------------- the evaluation's folder, the same for all tasks
-    asked = {
-        "format": FORMAT,
-        "dataset": index.fingerprint,
-        "split": args.split,
-        "where": sorted(args.where),
-        "batch": args.batch,
-    }
+    asked = {"dataset": index.fingerprint, "split": args.split, "where": sorted(args.where), "batch": args.batch}
     asked |= {"weights": weights_of(args.run / "model"), "step": reader.config["step"], "amp": args.amp}
-    asked |= {"decode": args.decode}
+    asked |= {"decode": args.decode, "format": FORMAT}
     if args.abbreviations:
         asked |= {"abbreviations": files.sha256(args.abbreviations)[:16]}
     references = References.load(args.abbreviations) if args.abbreviations else None
@@ -122,15 +116,17 @@ def main(args: argparse.Namespace) -> int:
         cores = " or ".join(map(str, timing["cores"]))
         say(f"evaluate: {timing['lines_per_s']:.1f} lines/s a task of {cores} cores, "
             f"{timing['decoding_lines_per_s']:.0f} of the decoding alone")  # fmt: skip
-    within, groups = metrics["interval"]["cer"], metrics["interval"]
-    about = f" ({100 * within[0]:.2f} to {100 * within[1]:.2f}, {groups['groups']} {groups['unit']}s)" if within else ""
+    known, about = metrics["interval"], ""
+    if known["cer"]:
+        low, high = (f"{100 * bound:.2f}" for bound in known["cer"])
+        about = f" ({low} to {high}, {known['groups']} {known['unit']}s)"
     cer, wer = ("-" if metrics[name] is None else f"{100 * metrics[name]:.2f} %" for name in ("cer", "wer"))
     print(f"{args.run.name} on {args.split}, {args.decode}: CER {cer}{about}, WER {wer}, {metrics['lines']} lines")
     if metrics["unseen"] and metrics["unseen"]["words"]:
         words, rate = metrics["unseen"]["words"], metrics["unseen"]["rate"]
         print(f"words unseen in training: {words}, misread {100 * rate:.1f} %")
-    if groups["warning"]:
-        say(f"evaluate: {groups['warning']}")
+    if known["warning"]:
+        say(f"evaluate: {known['warning']}")
     if args.against:
         found = paired(folder, args.against)
         path = folder / f"against-{args.against.resolve().parents[1].name}-{args.against.resolve().name}.json"

@@ -43,6 +43,7 @@ import pyarrow.parquet as pq
 
 from htr.references import References
 from htr.scoring import count
+from htr.scoring.characters import CLASSES, class_of
 from htr.scoring.interval import LEVEL, Interval, ratio_interval, share_interval
 from htr.scoring.significance import is_small
 from htr.scoring.trend import drift
@@ -191,7 +192,7 @@ def units(sums: Sums, lines: dict[str, np.ndarray]) -> dict[str, list[np.ndarray
     """The numbers that make a certificate and, where fields have names, a field of it."""
     found = {"certificate": [lines["certificate"]]}
     if "field" in sums.slices and set(sums.slices["field"].numbers) - {""}:
-        found = {"field": [lines["certificate"], sums.line("field")]} | found
+        found = {"field": [lines["certificate"], sums.line("by field")]} | found
     return found
 
 
@@ -293,10 +294,10 @@ def blanks(sums: Sums, totals: dict[str, int]) -> dict:
 
 def character_classes(sums: Sums, totals: dict[str, int]) -> dict:
     found = {}
-    for place, name in enumerate(count.CLASSES):
+    for place, name in enumerate(CLASSES):
         of, missed = totals[f"of_{name}"], totals[f"missed_{name}"]
         put_in = sum(
-            number for (one, other), number in sums.confusions.items() if not one and count.class_of(other) >> place & 1
+            number for (one, other), number in sums.confusions.items() if not one and class_of(other) >> place & 1
         )
         within = some_ratio(sums.cluster(f"missed_{name}"), sums.cluster(f"of_{name}"))
         found[name] = {
@@ -327,7 +328,7 @@ def slices(sums: Sums, lines: dict[str, np.ndarray]) -> tuple[dict, dict | None]
         names = sums.value_names(column)
         if len(names) < 2:
             continue
-        code = sums.line(column)
+        code = sums.line("writer" if column == "writer" else f"by {column}")
         (value, cluster), which = grouped(code, lines["certificate" if column == "writer" else "cluster"])
         own = {name: np.bincount(which, lines[name], len(value)).astype(np.int64) for name in count.OF_TEXT}
         own["lines"] = np.bincount(which, minlength=len(value))

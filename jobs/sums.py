@@ -54,7 +54,7 @@ class Sums:
         self.columns: list[str] = []  # what is counted
         self.names = {name: Codes() for name in ("cluster", "certificate", "writer")}
         self.slices: dict[str, Codes] = {}
-        self.lines: dict[str, list[np.ndarray]] = {}  # (lines,) numbers of names and slices, and count.OF_TEXT
+        self.lines: dict[str, list[np.ndarray]] = {}  # (lines,) numbers of names and slices ("by NAME"), OF_TEXT
         self.by_cluster = np.zeros((0, 0), np.int32)  # (clusters, columns)
         self.confusions: Counter[tuple[str, str]] = Counter()
         self.keys: list[pa.ChunkedArray] = []
@@ -88,14 +88,14 @@ class Sums:
         found = {"cluster": cluster_of(table), "certificate": certificate, "writer": writer}
         codes = {name: self.names[name].of(column) for name, column in found.items()}
         for name in list(self.slices):
-            codes[name] = self.slices[name].of(strings(table, name)).astype(np.int16)
+            codes[f"by {name}"] = self.slices[name].of(strings(table, name)).astype(np.int16)
             if len(self.slices[name]) > MOST_SLICES:
-                del self.slices[name], codes[name]
-                self.lines.pop(name, None)
+                del self.slices[name], codes[f"by {name}"]
+                self.lines.pop(f"by {name}", None)
         counts = {name: table[name].to_numpy().astype(np.int32) for name in self.columns}
-        codes["length"] = np.searchsorted(LENGTHS, counts["characters"]).astype(np.int16)
+        codes["by length"] = np.searchsorted(LENGTHS, counts["characters"]).astype(np.int16)
         wide = table["width"].to_numpy() * HEIGHT // np.maximum(table["height"].to_numpy(), 1)
-        codes["width"] = np.searchsorted(WIDTHS, wide).astype(np.int16)
+        codes["by width"] = np.searchsorted(WIDTHS, wide).astype(np.int16)
         for name, values in (codes | {name: counts[name] for name in count.OF_TEXT}).items():
             self.lines.setdefault(name, []).append(values)
         self.add_clusters(codes["cluster"], counts)

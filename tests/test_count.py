@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from htr.references import References
-from htr.scoring.count import KINDS, OF_TEXT, class_of, column, count, names
+from htr.scoring.characters import class_of
+from htr.scoring.count import KINDS, OF_TEXT, column, count, names
 from htr.scoring.errors import compare
 from htr.scoring.normalise import NORMALISATIONS, normalise
 

@@ -1,1 +1,3 @@
-"""How well readings agree with references: errors; interval, how far the rates may be off; words, those never seen."""
+"""How well readings agree with references. errors: of one line; count: all that is counted, of lists of lines, with
+normalise, words, values, characters; interval, significance, trend: what the sums say, and how surely.
+"""

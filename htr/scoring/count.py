@@ -5,7 +5,7 @@
     characters edits words word_edits exact     as is; the same with _NAME under each other normalisation (normalise.py)
     substitutions insertions deletions          of the edits, in the alignment that rapidfuzz gives
     words_unicode word_edits_unicode            words by Unicode's rules (words.py)
-    of_CLASS missed_CLASS                       the reference's characters of a class; those replaced or left out
+    of_CLASS missed_CLASS                       the reference's characters of a class (characters.py); those misread
     value_duration value_date value_number      1 where the reference is such a value (values.py), right_KIND and
                                                 same_KIND where the reading is that value, that text
     blank false_text written read_blank         empty references, those read as something; the others, read as nothing
@@ -14,15 +14,15 @@ With a table of abbreviations the normalisations `abbreviations` and `lenient_ab
 text of the fewest edits (references.py).
 """
 
-import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cpdist
 
 from htr.references import References
+from htr.scoring import characters
 from htr.scoring.normalise import NORMALISATIONS, normalise
 from htr.scoring.values import parse
 from htr.scoring.words import right_words, unicode_words
@@ -30,7 +30,6 @@ from htr.scoring.words import right_words, unicode_words
 OF_TEXT = ("characters", "edits", "words", "word_edits", "exact")
 OTHERS = ("substitutions", "insertions", "deletions", "words_unicode", "word_edits_unicode")
 KINDS = ("duration", "date", "number")
-CLASSES = ("letters", "capitals", "accents", "digits", "punctuation", "space")
 WITH_TABLE = {"abbreviations": "as_is", "lenient_abbreviations": "lenient"}
 
 
@@ -38,9 +37,7 @@ WITH_TABLE = {"abbreviations": "as_is", "lenient_abbreviations": "lenient"}
 class Counts:
     columns: dict[str, np.ndarray]  # (lines,) int32 each
     word_right: list[list[bool]]  # of each hypothesis' words by spaces, in their order
-    confusions: dict[tuple[str, str], int] = field(
-        default_factory=dict
-    )  # reference's and hypothesis' character; "" none
+    confusions: dict[tuple[str, str], int]  # of a reference's character and the hypothesis', "" where there is none
 
 
 def count(references: Sequence[str], hypotheses: Sequence[str], table: References | None = None) -> Counts:
@@ -57,14 +54,13 @@ def count(references: Sequence[str], hypotheses: Sequence[str], table: Reference
         columns |= with_table(*as_is, differ, table, columns)
     words = [list(map(unicode_words, texts)) for texts in as_is]
     columns["words_unicode"], columns["word_edits_unicode"] = sizes(words[0]), distances(*words, differ)
-    places = Places.find(*as_is, differ)
-    columns |= places.columns
-    columns |= values_counted(*as_is) | blanks_counted(*as_is)
+    edits, confusions = characters.counted(*as_is, differ)
+    columns |= edits | values_counted(*as_is) | blanks_counted(*as_is)
     right = [
         right_words(one, other) if wrong else [True] * len(other.split())
         for one, other, wrong in zip(*as_is, differ, strict=True)
     ]
-    return Counts({name: column.astype(np.int32) for name, column in columns.items()}, right, places.confusions)
+    return Counts({name: column.astype(np.int32) for name, column in columns.items()}, right, confusions)
 
 
 def names(table: bool = False) -> list[str]:
@@ -136,94 +132,6 @@ def with_table(
             for name, value in zip(OF_TEXT, (*values, edits[best] == 0), strict=True):
                 found[column(name, kind)][i] = value
     return found
-
-
-# ---------------------------------------------------------------------------------------------------- characters
-
-
-def class_of(character: str) -> int:
-    """The bits of CLASSES that a character has; É is a letter, a capital and has an accent."""
-    kind = unicodedata.category(character)
-    bits = (
-        kind[0] in "LM",
-        kind in ("Lu", "Lt"),
-        kind[0] == "L" and len(unicodedata.normalize("NFD", character)) > 1,
-        kind == "Nd",
-        kind[0] in "PS",
-        character.isspace(),
-    )
-    return sum(bit << place for place, bit in enumerate(bits))
-
-
-class Bits:
-    """class_of of every character that was met: numbers of characters -> bits."""
-
-    def __init__(self):
-        self.known = np.full(0x110000, 255, np.uint8)
-
-    def of(self, codes: np.ndarray) -> np.ndarray:
-        found = self.known[codes]
-        if (found == 255).any():
-            for code in np.unique(codes[found == 255]).tolist():
-                self.known[code] = class_of(chr(code))
-            found = self.known[codes]
-        return found
-
-
-BITS = Bits()
-
-
-@dataclass
-class Places:
-    """Where the edits of lines are: what they are by line and class, and which character stands for which."""
-
-    columns: dict[str, np.ndarray]
-    confusions: dict[tuple[str, str], int]
-
-    @classmethod
-    def find(cls, references: list[str], hypotheses: list[str], differ: np.ndarray) -> "Places":
-        lengths, lines = sizes(references), len(references)
-        kinds: dict[str, list[tuple[int, int, int]]] = {"replace": [], "insert": [], "delete": []}
-        for line in np.flatnonzero(differ).tolist():
-            for kind, at, to in Levenshtein.editops(references[line], hypotheses[line]).as_list():
-                kinds[kind].append((line, at, to))
-        replace, insert, delete = (np.array(kinds[kind], np.int64).reshape(-1, 3) for kind in kinds)
-        text, read = points("".join(references)), points("".join(hypotheses))
-        start, read_start = (np.concatenate([[0], np.cumsum(n)[:-1]]) for n in (lengths, sizes(hypotheses)))
-        start, read_start = start.astype(np.int64), read_start.astype(np.int64)
-        columns = {
-            name: np.bincount(ops[:, 0], minlength=lines)
-            for name, ops in (("substitutions", replace), ("insertions", insert), ("deletions", delete))
-        }
-        gone = np.concatenate([replace, delete])
-        bits, owner = BITS.of(text), np.repeat(np.arange(lines), lengths)
-        missed = bits[start[gone[:, 0]] + gone[:, 1]] if len(gone) else np.zeros(0, np.uint8)
-        for place, name in enumerate(CLASSES):
-            has = (bits >> place & 1).astype(bool)
-            columns[f"of_{name}"] = np.bincount(owner[has], minlength=lines)
-            columns[f"missed_{name}"] = np.bincount(gone[(missed >> place & 1).astype(bool), 0], minlength=lines)
-        none = np.full(0, 0, np.int64)
-        pairs = [
-            (text[start[replace[:, 0]] + replace[:, 1]], read[read_start[replace[:, 0]] + replace[:, 2]])
-            if len(replace) else (none, none),
-            (np.full(len(insert), -1), read[read_start[insert[:, 0]] + insert[:, 2]]) if len(insert) else (none, none),
-            (text[start[delete[:, 0]] + delete[:, 1]], np.full(len(delete), -1)) if len(delete) else (none, none),
-        ]  # fmt: skip
-        return cls(columns, tallied(*(np.concatenate(side) for side in zip(*pairs, strict=True))))
-
-
-def points(text: str) -> np.ndarray:
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.int64)
-
-
-def tallied(ones: np.ndarray, others: np.ndarray) -> dict[tuple[str, str], int]:
-    """Numbers of characters, -1 for none -> how often each pair is there."""
-    pairs, counts = np.unique((ones + 1) << 32 | (others + 1), return_counts=True)
-    letter = lambda code: chr(code - 1) if code else ""  # noqa: E731
-    return {
-        (letter(pair >> 32), letter(pair & 0xFFFFFFFF)): number
-        for pair, number in zip(pairs.tolist(), counts.tolist(), strict=True)
-    }
 
 
 # ---------------------------------------------------------------------------------------------------- values, blanks
