@@ -141,11 +141,8 @@ def figures(sums: Sums) -> dict:
     method = ratio_interval(*map(sums.cluster, RATES["cer"]))
     for name, codes in units(sums, lines).items():
         whole, right, of = whole_units(codes, lines, clusters)
-        found |= {
-            f"{name}s": whole,
-            f"{name}s_exact": int(right.sum()),
-            f"{name}_accuracy": over(int(right.sum()), whole),
-        }
+        correct = int(right.sum())
+        found |= {f"{name}s": whole, f"{name}s_exact": correct, f"{name}_accuracy": over(correct, whole)}
         within[f"{name}_accuracy"] = pair(share_interval(right, of))
     found["interval"] = within | about(sums, clusters) | {"method": method and method.method, "level": LEVEL}
     found["macro"] = {name: macro(name, sums, lines, clusters) for name in ("writer", "certificate")}
@@ -189,17 +186,18 @@ def about(sums: Sums, clusters: int) -> dict:
 
 
 def units(sums: Sums, lines: dict[str, np.ndarray]) -> dict[str, list[np.ndarray]]:
-    """The numbers that make a certificate and, where fields have names, a field of it."""
-    found = {"certificate": [lines["certificate"]]}
-    if "field" in sums.slices and set(sums.slices["field"].numbers) - {""}:
-        found = {"field": [lines["certificate"], sums.line("by field")]} | found
-    return found
+    """The numbers that make a field of a certificate, none where fields have no names, and a certificate."""
+    named = set(sums.slices["field"].numbers) - {""} if "field" in sums.slices else set()
+    field = [lines["certificate"], sums.line("by field")] if named else []
+    return {"field": field, "certificate": [lines["certificate"]]}
 
 
 def whole_units(
     codes: list[np.ndarray], lines: dict[str, np.ndarray], clusters: int
 ) -> tuple[int, np.ndarray, np.ndarray]:
     """-> how many there are, and by cluster (clusters,) those without a wrong line, and all."""
+    if not codes:
+        return 0, np.zeros(clusters, np.int64), np.zeros(clusters, np.int64)
     (first, *_), which = grouped(*codes)
     wrong = np.bincount(which, 1 - lines["exact"], len(first)) > 0
     owner = np.zeros(len(first), np.int32)

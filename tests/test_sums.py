@@ -161,7 +161,8 @@ def test_what_is_not_known(tmp_path):
     )
     assert "10 clusters are few" in metrics["interval"]["warning"]
     assert metrics["macro"]["writer"] is metrics["drift"] is metrics["unseen"] is None
-    assert "field_accuracy" not in metrics and set(metrics["by"]) == {"length", "width"}
+    assert metrics["fields"] == 0 and metrics["field_accuracy"] is metrics["interval"]["field_accuracy"] is None
+    assert set(metrics["by"]) == {"length", "width"}
 
 
 def test_a_line_that_is_there_twice(tmp_path):
