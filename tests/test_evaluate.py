@@ -15,7 +15,7 @@ from htr.scoring.words import unseen, words_in
 from jobs import tune
 from jobs.__main__ import main
 from jobs.against import paired
-from jobs.metrics import rates
+from jobs.figures import rates
 
 
 @pytest.fixture(scope="module")
