@@ -67,11 +67,8 @@ def about(sums: Sums, clusters: int) -> dict:
     unit = "writer" if writers == clusters else "certificate" if not writers else "writer or certificate"
     warnings = []
     if unit != "writer":
-        lines = "no line" if not writers else f"{sums.without_writer} lines do not"
-        lines = f"{lines} says who wrote it" if not writers else f"{lines} say who wrote them"
-        warnings.append(
-            f"{lines}: the intervals take certificates as independent and speak of the same physicians only"
-        )
+        whose = f"{sums.without_writer} lines do not say who wrote them" if writers else "no line says who wrote it"
+        warnings.append(f"{whose}: intervals take certificates as independent, and speak of the same physicians only")
     if clusters < RARE:
         warnings.append(f"{clusters} clusters are few: the intervals are wide, and rough")
     return {"groups": clusters, "unit": unit, "warning": "; ".join(warnings) or None}
@@ -164,8 +161,10 @@ def some_share(right: np.ndarray, of: np.ndarray) -> list[float] | None:
     return pair(share_interval(right[of > 0], of[of > 0]))
 
 
-def some_ratio(errors: np.ndarray, of: np.ndarray) -> list[float] | None:
-    return pair(ratio_interval(errors[of > 0], of[of > 0]))
+def some_errors(errors: np.ndarray, of: np.ndarray) -> list[float] | None:
+    """The same of a share that is an error, as rare as others are."""
+    found = some_share(of - errors, of)
+    return found and [1 - found[1], 1 - found[0]]
 
 
 def blanks(sums: Sums, totals: dict[str, int]) -> dict:
@@ -174,11 +173,11 @@ def blanks(sums: Sums, totals: dict[str, int]) -> dict:
         "lines": totals["blank"],
         "false_text": totals["false_text"],
         "false_text_rate": over(totals["false_text"], totals["blank"]),
-        "interval": some_ratio(sums.cluster("false_text"), blank),
+        "interval": some_errors(sums.cluster("false_text"), blank),
         "written": totals["written"],
         "read_blank": totals["read_blank"],
         "read_blank_rate": over(totals["read_blank"], totals["written"]),
-        "read_blank_interval": some_ratio(sums.cluster("read_blank"), written),
+        "read_blank_interval": some_errors(sums.cluster("read_blank"), written),
     }
 
 
@@ -189,7 +188,7 @@ def character_classes(sums: Sums, totals: dict[str, int]) -> dict:
         put_in = sum(
             number for (one, other), number in sums.confusions.items() if not one and class_of(other) >> place & 1
         )
-        within = some_ratio(sums.cluster(f"missed_{name}"), sums.cluster(f"of_{name}"))
+        within = some_errors(sums.cluster(f"missed_{name}"), sums.cluster(f"of_{name}"))
         found[name] = {
             "characters": of,
             "missed": missed,
