@@ -102,9 +102,12 @@ def draw(folder: Path) -> int:
     return 0
 
 
-def find(folder: Path, depth: int = DEPTH, quiet: bool = False) -> Iterator[Path]:
-    """Run folders, by name. Nothing is looked for inside a run: its checkpoints may be many."""
-    if all(os.path.isfile(folder / name) for name in ("config.json", "status.json")):
+def find(folder: Path, depth: int = DEPTH, quiet: bool = False, half: bool = False) -> Iterator[Path]:
+    """Run folders, by name. Nothing is looked for inside a run: its checkpoints may be many. `half`: those too that lack
+    their config.json or status.json, but no model's folder.
+    """
+    there = [os.path.isfile(folder / name) for name in ("config.json", "status.json")]
+    if all(there) or (half and any(there) and not os.path.exists(folder / "weights.safetensors")):
         yield folder
     elif depth:
         try:
@@ -114,7 +117,7 @@ def find(folder: Path, depth: int = DEPTH, quiet: bool = False) -> Iterator[Path
                 say(f"runs: {folder} is passed over: {error.strerror}")
             return
         for child in children:
-            yield from find(child, depth - 1, quiet)
+            yield from find(child, depth - 1, quiet, half)
 
 
 # --- one run
