@@ -32,7 +32,15 @@ TEXTS = ("run", "evaluation", "state", "reason", "model", "size", "device", "spl
 WHOLE = ("world", "hosts", "starts", "step", "steps", "eval_step", "lines", "characters", "edits", "clusters")
 MAIN = ("run", "evaluation", "model", "world", "hours", "gpu_hours", "steps", "lines_per_s", "cer", "wer", "clusters",
         "state", "reason")  # fmt: skip
-NOT_SETTINGS = ("alphabet", "model", "size", "steps", "dataset", "run", "verb")  # columns of their own, or longer than a cell
+NOT_SETTINGS = (
+    "alphabet",
+    "model",
+    "size",
+    "steps",
+    "dataset",
+    "run",
+    "verb",
+)  # columns of their own, or longer than a cell
 KINDS = (".csv", ".parquet", ".md")
 
 
@@ -114,9 +122,10 @@ def evaluation(folder: Path) -> dict:
         metrics = read(folder / "metrics.json")
         interval = metrics.get("interval") or {}
         row |= {name: number(metrics, name) for name in ("lines", "characters", "edits", *RATES)}
-        row |= {"split": text(metrics, "split"), "decode": text(metrics, "decode"), "eval_step": number(metrics, "step"),
-                "eval_dataset": text(metrics, "dataset"), "where": setting(metrics.get("where") or None),
-                "clusters": number(interval, "groups"), "cluster_unit": text(interval, "unit")}  # fmt: skip
+        row |= {name: text(metrics, name) for name in ("split", "decode")}
+        row |= {"where": setting(metrics.get("where") or None), "eval_step": number(metrics, "step")}
+        row |= {"clusters": number(interval, "groups"), "cluster_unit": text(interval, "unit")}
+        row |= {"eval_dataset": text(metrics, "dataset")}
         for name in RATES:
             ends = dict(zip(("low", "high"), interval.get(name) or (), strict=False))
             row |= {f"{name}_{end}": number(ends, end) for end in ends}

@@ -103,8 +103,8 @@ def draw(folder: Path) -> int:
 
 
 def find(folder: Path, depth: int = DEPTH, quiet: bool = False, half: bool = False) -> Iterator[Path]:
-    """Run folders, by name. Nothing is looked for inside a run: its checkpoints may be many. `half`: those too that lack
-    their config.json or status.json, but no model's folder.
+    """Run folders, by name. Nothing is looked for inside a run: its checkpoints may be many. `half`: those too that
+    lack their config.json or status.json, but no model's folder.
     """
     there = [os.path.isfile(folder / name) for name in ("config.json", "status.json")]
     if all(there) or (half and any(there) and not os.path.exists(folder / "weights.safetensors")):

@@ -22,7 +22,7 @@ def find() -> str | None:
 
 
 class Browser:
-    """One page. `requests`: every address that was asked for; `errors`: what scripts threw and the console complained of."""
+    """One page. `requests`: every address that was asked for; `errors`: what scripts threw, what the console said."""
 
     def __init__(self, profile: Path):
         program = find()
@@ -74,7 +74,8 @@ class Browser:
 
     def note(self, event: str, params: dict) -> None:
         if event == "Network.requestWillBeSent":
-            self.requests.append(params["request"]["url"])
+            if not params["request"]["url"].startswith("data:"):  # it is in the page
+                self.requests.append(params["request"]["url"])
         elif event == "Runtime.exceptionThrown":
             details = params["exceptionDetails"]
             self.errors.append(details.get("exception", {}).get("description") or details["text"])
@@ -108,7 +109,9 @@ class Browser:
 
     def run(self, script: str):
         """The value of a JavaScript expression. Raises RuntimeError with what it threw."""
-        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True, userGesture=True)
+        answer = self.call(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True, userGesture=True
+        )
         if "exceptionDetails" in answer:
             raise RuntimeError(answer["exceptionDetails"]["exception"]["description"])
         return answer["result"].get("value")

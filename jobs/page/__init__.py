@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 HERE = Path(__file__).parent
 THIN = "\u202f"  # a narrow space that doesn't break
-UNKNOWN = "–"
+UNKNOWN = "\u2013"
 
 
 def render(template: str, **view) -> str:

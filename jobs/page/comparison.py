@@ -5,7 +5,7 @@ from pathlib import Path
 from jobs.collect import usage
 from jobs.curves import points as logged_points
 from jobs.curves import read_metrics
-from jobs.page import bounds, evaluation, known, number, pair, percent, plot, points, training
+from jobs.page import UNKNOWN, bounds, evaluation, known, number, pair, percent, plot, points, training
 from jobs.runs import clean, read, text
 from jobs.scaling import figures
 
@@ -18,7 +18,7 @@ SPEEDS = (  # what is not a rate of an evaluation: name, title, what it says, di
     ("gpu_hours", "GPU-hours", "The same times the GPUs.", 2, 1),
 )
 CURVES = (("loss", "Loss in training, nats a character", True, 1), ("dev_cer", "CER on dev, %", False, 100))
-SHARES = ("data_share", "exchange_share")
+SHARES = {"data_share": "for data", "exchange_share": "exchange"}
 
 
 def view(runs: list[Path], name: str | None) -> dict:
@@ -78,7 +78,7 @@ def of_run(run: Path, name: str, colour: int, dashed: bool, asked: str | None) -
 
 
 def set_efficiency(rows: list[dict]) -> None:
-    """Against the fewest ranks among the runs of the same reader on the same kind of device; None for such a one alone."""
+    """Against the fewest ranks of the same reader on the same kind of device; stays None for one number of ranks."""
     groups: dict[tuple, list[dict]] = {}
     for row in rows:
         if row["lines_per_s"] and row["world"]:
@@ -100,7 +100,9 @@ def warnings(rows: list[dict]) -> list[str]:
     few = [row for row in read_ones if (row["clusters"]["count"] or 0) < evaluation.FEW]
     if few:
         least = min(few, key=lambda row: row["clusters"]["count"] or 0)["clusters"]
-        said.append(f"Few clusters: {least['count'] or 0:.0f} {least['plural']} at least; read the intervals with care.")
+        said.append(
+            f"Few clusters: {least['count'] or 0:.0f} {least['plural']} at least; read the intervals with care."
+        )
     return said
 
 
@@ -120,11 +122,18 @@ def speed(rows: list[dict], name: str, title: str, meaning: str, digits: int, fa
     scale = plot.scale_of([row[name] for row in rows if known(row[name])], form="{:g}", factor=factor)
     found = []
     for row in rows:
-        value, within = row[name], row["spread"] if name == "lines_per_s" else None
-        shown = f"{factor * value:,.{digits}f}".replace(",", "\u202f") if known(value) else "–"
+        value, within = row[name], ends_of(row, name)
+        shown = f"{factor * value:,.{digits}f}".replace(",", "\u202f") if known(value) else UNKNOWN
         mark = plot.mark(value, within, scale, f"{row['name']}: {title} {shown}")
         found.append({"row": row, "value": value, "shown": shown, "within": bounds(within, 0, 1), "mark": mark})
-    return {"name": name, "title": title, "meaning": meaning, "rows": found, "axis": plot.axis(scale), "within": name == "lines_per_s"}
+    return {
+        "name": name,
+        "title": title,
+        "meaning": meaning,
+        "rows": found,
+        "axis": plot.axis(scale),
+        "within": name == "lines_per_s",
+    }
 
 
 # ---------------------------------------------------------------------------------------------------- paired
@@ -142,6 +151,9 @@ def paired(rows: list[dict]) -> dict | None:
         found.append(one)
         if not row["folder"]:
             one["reason"] = "no evaluation"
+            continue
+        if not all(any(folder.glob("parts/*.parquet")) for folder in (row["folder"], base["folder"])):
+            one["reason"] = "the lines of the evaluation are gone (its parts/)"
             continue
         try:
             values = metrics.paired(row["folder"], base["folder"])
@@ -163,43 +175,50 @@ def paired(rows: list[dict]) -> dict | None:
 
 
 def scaling(rows: list[dict]) -> list[dict]:
-    """Charts over the number of ranks, where there are several; a line a reader."""
-    several = [row for row in rows if row["efficiency"] is not None]
-    if not several:
-        return []
-    worlds = sorted({row["world"] for row in several})
-    x = plot.scale_of(worlds, log=True)
+    """Charts over the number of ranks, where there are several; a line for each reader and kind of device."""
     groups: dict[tuple, list[dict]] = {}
-    for row in sorted(several, key=lambda row: row["world"]):
-        groups.setdefault((row["reader"], row["device"]), []).append(row)
-    charts = []
-    for title, name, factor, log in (("Lines a second", "lines_per_s", 1, True), ("Efficiency, %", "efficiency", 100, False),
-                                     ("CER, %", "cer", 100, False)):  # fmt: skip
-        series, guides, values = [], [], []
-        for colour, ((reader, _), group) in enumerate(groups.items(), start=1):
-            value_of = {row["name"]: row["rates"].get("cer") if name == "cer" else row[name] for row in group}
-            drawn = [row for row in group if known(value_of[row["name"]])]
-            spots = [(row["world"], value_of[row["name"]]) for row in drawn]
-            within = [evaluation.within(row["rates"], "cer") if name == "cer" else
-                      row["spread"] if name == "lines_per_s" else None for row in drawn]  # fmt: skip
-            tips = [f"{row['name']}, {row['world']} ranks: {factor * y:.4g}" for row, (_, y) in zip(drawn, spots, strict=True)]
-            values += [y for _, y in spots] + [bound for pair in within for bound in pair or ()]
-            label = reader if len(groups) > 1 else ""
-            colour = 1 + (colour - 1) % COLOURS
+    for row in sorted(rows, key=lambda row: row["world"] or 0):
+        if row["efficiency"] is not None:
+            groups.setdefault((row["reader"], row["device"]), []).append(row)
+    if not groups:
+        return []
+    worlds = sorted({row["world"] for group in groups.values() for row in group})
+    first = {name: group[0]["lines_per_s"] / group[0]["world"] for name, group in groups.items()}
+    ideal = [((worlds[0], each * worlds[0]), (worlds[-1], each * worlds[-1]), "") for each in first.values()]
+    charts = [
+        over_ranks("Lines a second", groups, worlds, ("lines_per_s",), 1, ideal, log=True),
+        over_ranks("Efficiency, %", groups, worlds, ("efficiency",), 100, [((worlds[0], 1.0), (worlds[-1], 1.0), "")]),
+        over_ranks("CER, %", groups, worlds, ("cer",), 100),
+        over_ranks("Waiting, % of the ranks' time", groups, worlds, tuple(SHARES), 100),
+    ]
+    return [chart for chart in charts if chart]
+
+
+def ends_of(row: dict, name: str) -> tuple[float, float] | None:
+    if name == "cer":
+        return evaluation.within(row["rates"], "cer")
+    return row["spread"] if name == "lines_per_s" else None
+
+
+def over_ranks(title: str, groups: dict, worlds: list[int], names: tuple, factor: float, guides=(), log=False):
+    """A chart of these figures, each with its interval or spread where it has one; None where none is known."""
+    series, values = [], [y for guide in guides for _, y in guide[:2]]
+    for place, ((reader, _), group) in enumerate(groups.items()):
+        for name in names:
+            drawn = [(row, number(row["rates"], "cer") if name == "cer" else row[name]) for row in group]
+            drawn = [(row, value) for row, value in drawn if known(value)]
+            within = [ends_of(row, name) for row, _ in drawn]
+            tips = [f"{row['name']}, {row['world']} ranks: {factor * value:.4g}" for row, value in drawn]
+            label = SHARES.get(name, reader if len(groups) > 1 else "")
+            colour = 1 + (place + len(groups) * names.index(name)) % COLOURS
+            spots = [(row["world"], value) for row, value in drawn]
             series.append(plot.Series(label, spots, "line", colour, intervals=within, tips=tips, marked=True))
-            if name == "lines_per_s" and spots:
-                first, each = spots[0][0], spots[0][1] / spots[0][0]
-                guides.append(((first, each * first), (worlds[-1], each * worlds[-1]), ""))
-                values.append(each * worlds[-1])
-        if name == "efficiency":
-            guides = [((worlds[0], 1.0), (worlds[-1], 1.0), "")]
-            values.append(1.0)
-        if not any(one.points for one in series):
-            continue
-        y = plot.scale_of(values, log=log, form="{:g}", factor=factor)
-        chart = plot.Chart(f"{title}, over the number of ranks", x, y, series, "ranks", guides, x_ticks=worlds)
-        charts.append({"title": title, "svg": chart.svg()})
-    return charts
+            values += [value for _, value in drawn] + [bound for ends in within for bound in ends or ()]
+    if not any(one.points for one in series):
+        return None
+    x, y = plot.scale_of(worlds, log=True), plot.scale_of(values, log=log, form="{:g}", factor=factor)
+    chart = plot.Chart(f"{title}, over the number of ranks", x, y, series, "ranks", guides, x_ticks=worlds)
+    return {"title": title, "svg": chart.svg()}
 
 
 # ---------------------------------------------------------------------------------------------------- learning

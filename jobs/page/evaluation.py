@@ -1,4 +1,4 @@
-"""The figures of an evaluation, metrics.json, as tables of marks: headline, normalisations, slices, confusions, drift."""
+"""The figures of an evaluation, metrics.json, as tables of marks: headline, normalisations, slices, confusions, …"""
 
 import contextlib
 import unicodedata
@@ -37,7 +37,7 @@ def newest(run: Path) -> Path | None:
 
 
 def choose(run: Path, name: str | None) -> Path | None:
-    """The evaluation of this name, the newest one without. Raises ValueError for one that isn't there or isn't whole."""
+    """The evaluation of this name, the newest one without. Raises ValueError for one that isn't there, or not whole."""
     if name is None:
         return newest(run)
     folder = run / "evaluation" / name
@@ -89,7 +89,7 @@ def view(folder: Path, text_column: str | None = None) -> dict:
         "blank": metrics.get("blank"),
         "parsed": values(metrics),
         "slices": [sliced(name, part, metrics) for name, part in (metrics.get("by") or {}).items()
-                   if part and name != text_column],
+                   if name != text_column and is_slice(part)],
         "classes": classes(metrics),
         "kinds": kinds(metrics),
         "confusions": confusions(metrics),
@@ -121,7 +121,7 @@ def warnings(metrics: dict) -> list[str]:
         said.append(f"Few clusters: the intervals rest on {many:.0f} {about['plural']}, read them with care.")
     if "certificate" in about["unit"] and not any("physician" in words or "writer" in words for words in said):
         said.append(
-            "The intervals are by certificate, since not every line's writer is known: they speak of these writers only."
+            "The intervals are by certificate, since not every writer is known: they speak of the same writers only."
         )
     return said
 
@@ -190,6 +190,11 @@ def values(metrics: dict) -> list[dict]:
     ]
 
 
+def is_slice(parts: dict) -> bool:
+    """Whether values come again: those of a column that holds names or texts don't, and they are not to be shown."""
+    return bool(parts) and sum(number(part, "lines") or 0 for part in parts.values()) >= 2 * len(parts)
+
+
 def sliced(column: str, parts: dict, metrics: dict) -> dict:
     """The slices of a column, each with its rates; the guide is the rate of all lines."""
     rows, axes = [], {}
@@ -198,8 +203,8 @@ def sliced(column: str, parts: dict, metrics: dict) -> dict:
     for place, (value, part) in enumerate(parts.items()):
         title = clean(value) or "(none)"
         rates = {name: marked(part, name, scales[name], title, number(metrics, name)) for name in SLICED}
-        rows.append({"title": title, "place": place, "lines": number(part, "lines"), "clusters": number(part, "clusters"),
-                     "small": bool(part.get("small")), "rates": rates})  # fmt: skip
+        about = {"place": place, "lines": number(part, "lines"), "clusters": number(part, "clusters")}
+        rows.append({"title": title, "small": bool(part.get("small")), "rates": rates, **about})
     return {"column": column, "rows": rows, "axes": axes, "clusters": any(row["clusters"] for row in rows),
             "small": any(row["small"] for row in rows)}  # fmt: skip
 
@@ -208,7 +213,9 @@ def classes(metrics: dict) -> dict | None:
     parts = {name: part for name, part in (metrics.get("character_classes") or {}).items() if part.get("characters")}
     if not parts:
         return None
-    rows = [{**part, "rate": number(part, "rate"), "interval": {"rate": part.get("interval")}} for part in parts.values()]
+    rows = [
+        {**part, "rate": number(part, "rate"), "interval": {"rate": part.get("interval")}} for part in parts.values()
+    ]
     scale, found = scale_for(rows, ("rate",)), []
     for name, row in zip(parts, rows, strict=True):
         bound = within(row, "rate")
@@ -228,7 +235,9 @@ def kinds(metrics: dict) -> list[dict]:
 
 def confusions(metrics: dict) -> list[dict]:
     """The most frequent ones; what is longer than a character would be a text, and is left out."""
-    found = [one for one in metrics.get("confusions") or () if len(one["reference"]) <= 1 and len(one["hypothesis"]) <= 1]
+    found = [
+        one for one in metrics.get("confusions") or () if len(one["reference"]) <= 1 and len(one["hypothesis"]) <= 1
+    ]
     found = found[:MOST_CONFUSIONS]
     most = max((one["count"] for one in found), default=1)
     rows = []

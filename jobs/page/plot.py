@@ -6,7 +6,7 @@ Text is never scaled down on a phone: a chart is drawn for its width, and cells 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from markupsafe import Markup
 
@@ -59,24 +59,25 @@ class Scale:
         return [number * step / self.factor for number in range(first, last + 1)]
 
     def write(self, value: float) -> str:
-        return self.form.format(float(f"{value * self.factor:.6g}"))
+        return self.form.format(float(f"{value * self.factor:.6g}")) if abs(value) > 1e-12 else "0"
 
 
-def scale_of(values: Sequence[float], *, zero: bool = True, log: bool = False, **options) -> Scale:
-    """One that holds all of them, from zero where asked for, with some air above."""
+def scale_of(values: Sequence[float], *, log: bool = False, **options) -> Scale:
+    """One that holds all of them, and zero unless it is logarithmic, with some air above."""
     known = [value for value in values if math.isfinite(value) and (value > 0 or not log)]
     if not known:
         return Scale(0.1 if log else 0.0, 1.0, log=log, **options)
     low, high = min(known), max(known)
     if log:
         return Scale(low / 1.1, high * 1.1, log=True, **options)
-    air = 0.06 * (high - (0 if zero else low)) or abs(high) or 1.0
-    return Scale(min(0.0, low - air if low < 0 else 0.0) if zero else low - air, high + air, **options)
+    low, high = min(low, 0.0), max(high, 0.0)
+    air = 0.06 * (high - low)
+    return Scale(low - air if low < 0 else 0.0, high + air if high > low else 1.0, **options)
 
 
 @dataclass(frozen=True)
 class Series:
-    """What one colour shows: (x, y) in order. `kind`: line, step (y holds from its x to the next) or points.
+    """What one colour shows: (x, y) in order, `kind` line or points.
 
     `intervals`: low and high of y for each point, None where there is none; `tips`: what a tooltip says of each.
     """
@@ -106,7 +107,7 @@ class Chart:
     guides: Sequence[tuple[tuple[float, float], tuple[float, float], str]] = ()
     bars: Sequence[tuple[float, float, float, str]] = ()
     labelled: bool = True  # the lines' names at their ends
-    x_ticks: Sequence[float] | None = field(default=None)
+    x_ticks: Sequence[float] | None = None
 
     def svg(self) -> Markup:
         names = [series.label for series in self.series if series.points] if self.labelled else []
@@ -172,12 +173,9 @@ def titled(words: str) -> Markup:
 def drawn(series: Series, place: Place) -> Markup:
     spots = [(place.x(x), place.y(y)) for x, y in series.points]
     parts = []
-    if series.kind in ("line", "step") and len(spots) > 1:
-        path = [f"M{spots[0][0]:.1f},{spots[0][1]:.1f}"]
-        for x, y in spots[1:]:
-            path.append(f"H{x:.1f}V{y:.1f}" if series.kind == "step" else f"L{x:.1f},{y:.1f}")
-        dashed = " dashed" if series.dashed else ""
-        parts.append(Markup(f'<path class="line{dashed}" d="{"".join(path)}"/>'))
+    if series.kind == "line" and len(spots) > 1:
+        path, dashed = "L".join(f"{x:.1f},{y:.1f}" for x, y in spots), " dashed" if series.dashed else ""
+        parts.append(Markup(f'<path class="line{dashed}" d="M{path}"/>'))
     for (x, _), within in zip(spots, series.intervals, strict=False):
         if within:
             low, high = (place.y(bound) for bound in within)
@@ -236,17 +234,19 @@ def mark(
 def bar(share: float, tip: str) -> Markup:
     """A bar from the left edge of its cell, 0 to 1 of its width."""
     head = Markup('<svg class="mark" role="img">') + titled(tip)
-    return head + Markup(f'<rect class="bar" x="0" y="4" width="{100 * min(max(share, 0), 1):.2f}%" height="10"/></svg>')
+    return head + Markup(
+        f'<rect class="bar" x="0" y="4" width="{100 * min(max(share, 0), 1):.2f}%" height="10"/></svg>'
+    )
 
 
 def axis(scale: Scale) -> Markup:
     """The ticks that marks of a column are read by, for its heading."""
-    ticks = scale.ticks(4)
+    ticks = scale.ticks(3)
     parts = [Markup('<svg class="mark ruler" aria-hidden="true">')]
     for number, tick in enumerate(ticks):
         spot = 2 + 96 * scale.at(tick)
         anchor = "start" if number == 0 and spot < 6 else "end" if spot > 94 else "middle"
-        parts.append(Markup('<text x="{}%" y="13" text-anchor="{}">{}</text>').format(round(spot, 2), anchor, scale.write(tick)))
+        parts.append(
+            Markup('<text x="{}%" y="13" text-anchor="{}">{}</text>').format(round(spot, 2), anchor, scale.write(tick))
+        )
     return Markup("").join(parts) + Markup("</svg>")
-
-

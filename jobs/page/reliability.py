@@ -8,7 +8,11 @@ from pathlib import Path
 from jobs.page import known, number, pair, percent, plot
 from jobs.runs import read
 
-SCORES = {"confidence": ("as the reader gives it", 6), "frames": ("mean probability", 5), "calibrated": ("calibrated", 1)}
+SCORES = {
+    "confidence": ("as the reader gives it", 6),
+    "frames": ("mean probability", 5),
+    "calibrated": ("calibrated", 1),
+}
 SHORT = {"confidence": "as given", "frames": "mean probability", "calibrated": "calibrated"}
 UNITS = {"line": "lines", "word": "words", "field": "fields", "certificate": "certificates", "character": "characters"}
 MEASURES = (("ece", "calibration error"), ("brier", "Brier score"), ("log_loss", "log loss"), ("aurc", "area"))
@@ -72,7 +76,7 @@ def unit(name: str, figures: dict, promise: dict | None) -> dict:
     words = UNITS.get(name, name)
     scores = {score: figures["scores"][score] for score in SCORES if score in figures["scores"]}
     diagrams = [
-        {"title": SCORES[score][0].capitalize(), "svg": diagram(content["bins"], words, SCORES[score])}
+        {"title": f"{SCORES[score][0].capitalize()}: right, %", "svg": diagram(content["bins"], words, SCORES[score])}
         for score, content in scores.items()
         if content.get("bins") and score != "frames"
     ]
@@ -82,11 +86,17 @@ def unit(name: str, figures: dict, promise: dict | None) -> dict:
         for measure, _ in MEASURES:
             one = content.get(measure) or {}
             value = one.get("debiased") if measure == "ece" else one.get("value")
-            measures[measure] = {"value": value, "within": pair(one.get("low"), one.get("high")), "ideal": one.get("ideal")}
+            measures[measure] = {
+                "value": value,
+                "within": pair(one.get("low"), one.get("high")),
+                "ideal": one.get("ideal"),
+            }
         rows.append({"name": SCORES[score][0], "colour": SCORES[score][1], "measures": measures})
-    curve = risk_coverage(name, scores, words, promise)
+    charts = [("Wrong among the accepted, %", risk_coverage(name, scores, words, promise)),
+              ("CER of the accepted, %", errors_coverage(scores, words))]  # fmt: skip
+    charts = [{"title": title, "svg": svg} for title, svg in charts if svg]
     return {"unit": name, "words": words, "items": number(figures, "items"), "right": number(figures, "right"),
-            "diagrams": diagrams, "rows": rows, "curve": curve}  # fmt: skip
+            "charts": charts + diagrams, "rows": rows}  # fmt: skip
 
 
 def diagram(bins: list[dict], words: str, score: tuple[str, int]) -> plot.Markup:
@@ -108,6 +118,20 @@ def diagram(bins: list[dict], words: str, score: tuple[str, int]) -> plot.Markup
     return plot.Chart(title, share, share, [series], "confidence, %", guides, bars, labelled=False).svg()
 
 
+def errors_coverage(scores: dict, words: str) -> plot.Markup | None:
+    series, share = [], {"form": "{:g}", "factor": 100}
+    for score, content in scores.items():
+        spots = [(one["coverage"], one["cer"]) for one in content.get("risk_coverage") or () if known(one.get("cer"))]
+        tips = [f"{SHORT[score]}: of {percent(x, 0)} accepted, CER {percent(y)}" for x, y in spots]
+        series.append(plot.Series(SHORT[score], spots, "line", SCORES[score][1], score != "calibrated", tips=tips))
+    values = [y for one in series for _, y in one.points]
+    if not values:
+        return None
+    title = f"CER of the accepted {words}, by the share accepted"
+    y = plot.scale_of(values, **share)
+    return plot.Chart(title, plot.Scale(0, 1, **share), y, series, f"{words} accepted, %").svg()
+
+
 def risk_coverage(name: str, scores: dict, words: str, promise: dict | None) -> plot.Markup | None:
     series, highest = [], [0.01]
     for score, content in scores.items():
@@ -123,11 +147,11 @@ def risk_coverage(name: str, scores: dict, words: str, promise: dict | None) -> 
         guides = [((0, mine["alpha"]), (1, mine["alpha"]), f"promised: {percent(mine['alpha'], 1)}")]
         judged = mine.get("judged")
         if judged and known(judged.get("rate")):
-            tip = f"accepted under the promise: {percent(judged['coverage'], 0)}, of which {percent(judged['rate'])} wrong"
+            tip = f"accepted as promised: {percent(judged['coverage'], 0)}, of which {percent(judged['rate'])} wrong"
             within = [pair(judged.get("low"), judged.get("high"))]
             spot = [(judged["coverage"], judged["rate"])]
             series.append(plot.Series("", spot, "points", 2, intervals=within, tips=[tip]))
-            highest += [bound for bound in within[0] or ()]
+            highest += list(within[0] or ())
     share = {"form": "{:g}", "factor": 100}
     x, y = plot.Scale(0, 1, **share), plot.scale_of(highest, root=True, **share)
     title = f"Risk-coverage curve: share of the accepted {words} that are wrong, by the share accepted"

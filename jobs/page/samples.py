@@ -1,4 +1,4 @@
-"""Lines with image, reference and reading, character by character: for --with-samples alone, since they are confidential."""
+"""Lines with image, reference and reading, character by character: for --with-samples alone, being confidential."""
 
 import base64
 import random
@@ -23,7 +23,9 @@ def view(evaluation: Path, dataset: Path, many: int, fingerprint: str | None) ->
 
     index = read_index(dataset)
     if index.fingerprint != fingerprint:
-        raise ValueError(f"{dataset} is not the data set of {evaluation}: give the one that was evaluated with --dataset")
+        raise ValueError(
+            f"{dataset} is not the data set of {evaluation}: give the one that was evaluated with --dataset"
+        )
     table = pa.concat_tables(
         pq.read_table(path, columns=list(COLUMNS)) for path in sorted((evaluation / "parts").glob("*.parquet"))
     )

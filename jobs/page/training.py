@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jobs.curves import points, read_metrics
 from jobs.experiment import read_json
-from jobs.page import plot
+from jobs.page import UNKNOWN, plot
 from jobs.runs import clean, read
 
 MOST = 400  # points of a curve
@@ -60,8 +60,8 @@ def provenance(run: Path) -> dict:
     for place, start in enumerate(starts):
         seconds = start.get("seconds") if place + 1 < len(starts) else status.get("seconds")
         hosts = start.get("hosts") or ()
-        rows.append({"hosts": len(hosts) or None, "took": took(seconds)}
-                    | {name: shown(start.get(name)) for name in ("begun", "job", "world", "device", "code", "digest")})  # fmt: skip
+        facts = {name: shown(start.get(name)) for name in ("begun", "job", "world", "device", "code", "digest")}
+        rows.append(facts | {"hosts": len(hosts) or None, "took": took(seconds)})
     last = starts[-1] if starts else {}
     asked = {name: shown(value) for name, value in sorted(config.items()) if name not in NOT_SHOWN}
     versions = {name: shown(value) for name, value in (last.get("versions") or {}).items()}
@@ -78,12 +78,12 @@ def provenance(run: Path) -> dict:
 def shown(value) -> str:
     if isinstance(value, list):
         value = " ".join(map(str, value))
-    return "–" if value in (None, "") else clean(str(value))
+    return UNKNOWN if value in (None, "") else clean(str(value))
 
 
 def took(seconds: float | None) -> str:
     if not isinstance(seconds, int | float):
-        return "–"
+        return UNKNOWN
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
