@@ -82,7 +82,7 @@ def rows_of(run: Path, name: str) -> list[dict]:
     """A row an evaluation, or one without any figures of one. Nothing that a run's files may hold is raised."""
     row = dict.fromkeys(COLUMNS) | {"run": name}
     try:
-        described = describe(run, name)
+        described = describe(run, name, evaluated=False)
         row |= {key: described[key] for key in (*PROGRESS, "state", "reason", "model", "size")}
         if described["state"] != "unreadable":
             row |= used_and_asked(run)

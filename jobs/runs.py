@@ -123,15 +123,17 @@ def find(folder: Path, depth: int = DEPTH, quiet: bool = False, half: bool = Fal
 # --- one run
 
 
-def describe(run: Path, name: str) -> dict:
-    """A row: FIELDS, None where it is not known. CER as a fraction, heartbeat in seconds since the last one."""
+def describe(run: Path, name: str, evaluated: bool = True) -> dict:
+    """A row: FIELDS, None where it is not known. CER as a fraction, heartbeat in seconds since the last one.
+    `evaluated`: with the figures of its newest evaluation.
+    """
     row = dict.fromkeys(FIELDS) | {"run": name}
     try:
         config, status, lock = read(run / "config.json"), read(run / "status.json"), run / "lock.json"
         row |= {"model": text(config, "model"), "size": text(config, "size"), "job": text(status, "job")}
         row |= {name: number(status, name) for name in ("world", "step", "steps", "lines_per_s", "dev_cer")}
         newest = max(run.glob("evaluation/*/metrics.json"), key=lambda path: path.stat().st_mtime, default=None)
-        if newest:
+        if newest and evaluated:
             metrics = read(newest)
             row |= {f"eval_{name}": number(metrics, name) for name in ("cer", "lines")}
             row["eval_split"] = text(metrics, "split")

@@ -89,6 +89,21 @@ def test_failure_is_told_and_the_lock_free(tmp_path: Path):
     assert not (tmp_path / "lock.json").exists()
 
 
+def test_the_time_of_a_run_is_that_of_its_starts(tmp_path: Path, monkeypatch):
+    """What a start took stands in status.json, and is kept beside the start when the next one comes."""
+    took = []
+    for job in ("11", "12", "13"):
+        monkeypatch.setattr(time, "strftime", lambda form, job=job: f"begun {job}")  # in another second each
+        with begin(tmp_path, job) as run:
+            run.note_start({"world": 2, "device": "cpu", "cpus": 8})
+            run.began -= 100 * int(job)
+            run.update({"state": "running"})
+        took.append(json.loads((tmp_path / "status.json").read_text())["seconds"])
+    starts = json.loads((tmp_path / "provenance.json").read_text())["starts"]
+    assert [start.get("seconds") for start in starts] == [*took[:2], None] and took[0] >= 1100
+    assert json.loads((tmp_path / "status.json").read_text())["begun"] == starts[-1]["begun"]
+
+
 def test_run_of_another_model(tmp_path: Path):
     with begin(tmp_path):
         pass
@@ -117,6 +132,7 @@ def test_what_a_step_leaves(tmp_path: Path):
     with begin(tmp_path) as run:
         run.log_step(step_line(50), 1000)
         kept = json.loads(status.read_text())
+        assert 0 <= kept.pop("seconds") < 60
         assert kept == {"job": "11", "state": "running", "step": 50, "steps": 1000, "loss": 1.0, "lines_per_s": 80.0}
         run.log_step(step_line(100), 1000)
         run.log_dev(100, 0.5, 0.9)
