@@ -79,6 +79,13 @@ def test_a_wide_interval_does_not_stretch_the_scale(tmp_path: Path):
     assert 0.15 <= evaluation.scale_for(rows, ("cer",)).high < 0.3
 
 
+def test_slices_stand_in_their_order(tmp_path: Path):
+    values = ["1025-", "11-20", "-128", "129-256", "6-10", "(none)", "1-5", "Ia", "0"]
+    view = viewed(tmp_path, made.metrics() | {"by": {"length": {value: made.rates(0.1, 30, 3) for value in values}}})
+    titles = [row["title"] for row in view["slices"][0]["rows"]]
+    assert titles == ["0", "1-5", "6-10", "11-20", "-128", "129-256", "1025-", "(none)", "Ia"]
+
+
 def test_which_evaluation(tmp_path: Path):
     run = made.run(tmp_path / "run")
     made.write(run / "evaluation" / "newer" / "metrics.json", OLD)

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 HERE = Path(__file__).parent
 THIN = "\u202f"  # a narrow space that doesn't break
+MINUS = "\u2212"
 UNKNOWN = "\u2013"
 
 
@@ -41,12 +42,12 @@ def bounds(pair: Sequence[float | None] | None, digits: int = 2, factor: float =
     """(0.0677, 0.0999) -> 6.77 to 9.99"""
     if not pair or not all(map(known, pair)):
         return UNKNOWN
-    return " to ".join(f"{factor * bound:.{digits}f}" for bound in pair)
+    return " to ".join(f"{factor * bound:.{digits}f}".replace("-", MINUS) for bound in pair)
 
 
 def points(value: float | None, digits: int = 2) -> str:
     """A difference of shares in percentage points: 0.0203 -> +2.03"""
-    return f"{100 * value:+.{digits}f}".replace("-", "\u2212") if known(value) else UNKNOWN
+    return f"{100 * value:+.{digits}f}".replace("-", MINUS) if known(value) else UNKNOWN
 
 
 def count(value: int | None) -> str:

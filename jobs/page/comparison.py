@@ -141,8 +141,10 @@ def speed(rows: list[dict], name: str, title: str, meaning: str, digits: int, fa
 
 def paired(rows: list[dict]) -> dict | None:
     """CER of each run less that of the first, on the lines that both read."""
-    from jobs import metrics
-
+    try:
+        from jobs.against import paired as paired_lines
+    except ImportError:
+        from jobs.metrics import paired as paired_lines
     base, found = rows[0], []
     if not base["folder"]:
         return None
@@ -156,7 +158,7 @@ def paired(rows: list[dict]) -> dict | None:
             one["reason"] = "the lines of the evaluation are gone (its parts/)"
             continue
         try:
-            values = metrics.paired(row["folder"], base["folder"])
+            values = paired_lines(row["folder"], base["folder"])
         except (ValueError, OSError, KeyError) as error:
             one["reason"] = clean(f"{error}")
             continue
@@ -203,18 +205,18 @@ def ends_of(row: dict, name: str) -> tuple[float, float] | None:
 def over_ranks(title: str, groups: dict, worlds: list[int], names: tuple, factor: float, guides=(), log=False):
     """A chart of these figures, each with its interval or spread where it has one; None where none is known."""
     series, values = [], [y for guide in guides for _, y in guide[:2]]
-    for place, ((reader, _), group) in enumerate(groups.items()):
+    for (reader, _), group in groups.items():
         for name in names:
             drawn = [(row, number(row["rates"], "cer") if name == "cer" else row[name]) for row in group]
             drawn = [(row, value) for row, value in drawn if known(value)]
-            within = [ends_of(row, name) for row, _ in drawn]
-            tips = [f"{row['name']}, {row['world']} ranks: {factor * value:.4g}" for row, value in drawn]
-            label = SHARES.get(name, reader if len(groups) > 1 else "")
-            colour = 1 + (place + len(groups) * names.index(name)) % COLOURS
-            spots = [(row["world"], value) for row, value in drawn]
-            series.append(plot.Series(label, spots, "line", colour, intervals=within, tips=tips, marked=True))
-            values += [value for _, value in drawn] + [bound for ends in within for bound in ends or ()]
-    if not any(one.points for one in series):
+            label = " ".join(filter(None, (reader if len(groups) > 1 else "", SHARES.get(name))))
+            series.append(plot.Series(label, [(row["world"], value) for row, value in drawn], colour=COLOURS))
+            for row, value in drawn:
+                within, tip = ends_of(row, name), f"{row['name']}, {row['world']} ranks: {factor * value:.4g}"
+                about = {"intervals": [within], "tips": [tip], "group": row["name"]}
+                series.append(plot.Series("", [(row["world"], value)], "points", row["colour"], **about))
+                values += [value, *(within or ())]
+    if not values or len(series) == len(names) * len(groups):
         return None
     x, y = plot.scale_of(worlds, log=True), plot.scale_of(values, log=log, form="{:g}", factor=factor)
     chart = plot.Chart(f"{title}, over the number of ranks", x, y, series, "ranks", guides, x_ticks=worlds)

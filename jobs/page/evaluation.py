@@ -1,6 +1,7 @@
 """The figures of an evaluation, metrics.json, as tables of marks: headline, normalisations, slices, confusions, …"""
 
 import contextlib
+import re
 import unicodedata
 from pathlib import Path
 
@@ -174,8 +175,8 @@ def normalised(metrics: dict) -> dict | None:
     if not parts:
         return None
     scale = scale_for(list(parts.values()), ("cer",))
-    rows = []
-    for name, part in parts.items():
+    rows, order = [], list(NORMALISED)
+    for name, part in sorted(parts.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order)):
         title = NORMALISED.get(name, name)
         rows.append({"title": title, "cer": marked(part, "cer", scale, title, number(metrics, "cer")),
                      "wer": number(part, "wer"), "line_accuracy": number(part, "line_accuracy")})  # fmt: skip
@@ -190,6 +191,12 @@ def values(metrics: dict) -> list[dict]:
     ]
 
 
+def natural(value: str) -> tuple:
+    """By the number that it begins with, 6-10 before 11-20; what begins with none stands after those."""
+    begins = re.match(r"-?([0-9]{1,15})", value)
+    return (begins is None, int(begins[1]) if begins else 0, value)
+
+
 def is_slice(parts: dict) -> bool:
     """Whether values come again: those of a column that holds names or texts don't, and they are not to be shown."""
     return bool(parts) and sum(number(part, "lines") or 0 for part in parts.values()) >= 2 * len(parts)
@@ -200,7 +207,7 @@ def sliced(column: str, parts: dict, metrics: dict) -> dict:
     rows, axes = [], {}
     scales = {name: scale_for(list(parts.values()), (name,)) for name in SLICED}
     axes = {name: plot.axis(scale) for name, scale in scales.items()}
-    for place, (value, part) in enumerate(parts.items()):
+    for place, (value, part) in enumerate(sorted(parts.items(), key=lambda item: natural(item[0]))):
         title = clean(value) or "(none)"
         rates = {name: marked(part, name, scales[name], title, number(metrics, name)) for name in SLICED}
         about = {"place": place, "lines": number(part, "lines"), "clusters": number(part, "clusters")}

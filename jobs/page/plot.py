@@ -40,7 +40,7 @@ class Scale:
             return math.log(max(value, 1e-300))
         return math.sqrt(max(value, 0.0)) if self.root else value
 
-    def ticks(self, about: int = 5) -> list[float]:
+    def ticks(self, about: float = 5) -> list[float]:
         """Round numbers within it: 1, 2 or 5 times a power of ten apart; those themselves where it is not linear."""
         if self.log or self.root:
             low, high = max(self.low, self.high / 400 if self.root else 0) * self.factor, self.high * self.factor
@@ -90,7 +90,6 @@ class Series:
     intervals: Sequence[tuple[float, float] | None] = ()
     tips: Sequence[str] = ()
     group: str = ""  # what page.js switches by
-    marked: bool = False  # a line with a dot at each point
 
 
 @dataclass(frozen=True)
@@ -180,7 +179,7 @@ def drawn(series: Series, place: Place) -> Markup:
         if within:
             low, high = (place.y(bound) for bound in within)
             parts.append(Markup(f'<line class="within" x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>'))
-    shown = series.kind == "points" or series.marked or len(spots) == 1
+    shown = series.kind == "points" or len(spots) == 1
     every = max(math.ceil(len(spots) / MOST_TIPS), 1)
     for number, (x, y) in enumerate(spots):
         if shown:
@@ -241,7 +240,7 @@ def bar(share: float, tip: str) -> Markup:
 
 def axis(scale: Scale) -> Markup:
     """The ticks that marks of a column are read by, for its heading."""
-    ticks = scale.ticks(3)
+    ticks = scale.ticks(4 if scale.low < 0 else 4.5)
     parts = [Markup('<svg class="mark ruler" aria-hidden="true">')]
     for number, tick in enumerate(ticks):
         spot = 2 + 96 * scale.at(tick)

@@ -13,7 +13,7 @@ CURVES = (  # of metrics.jsonl, what is drawn of them, and how
     ("Loss in training, nats a character", (("loss", "loss"),), {"log": True}),
     ("Errors on dev, %", (("dev_cer", "CER"), ("dev_wer", "WER")), {"factor": 100}),
     ("Lines a second, all ranks", (("lines_per_s", "lines/s"),), {}),
-    ("Learning rate", (("lr", "rate"),), {"form": "{:.1e}"}),
+    ("Learning rate, thousandths", (("lr", "rate"),), {"factor": 1000}),
 )
 NOT_SHOWN = ("alphabet", "dataset", "folder", "run", "verb")  # of what was asked: long, or shown elsewhere
 
