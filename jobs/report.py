@@ -57,7 +57,7 @@ def one(args: argparse.Namespace, run: Path) -> tuple[str, Path]:
     config = config_of(run)
     folder = evaluation.choose(run, args.evaluation)
     view = evaluation.view(folder, config.get("text")) if folder else None
-    promises = reliability.view(run)
+    promises = reliability.view(run, view and view["metrics"])
     lines = None
     if args.with_samples:
         if folder is None:

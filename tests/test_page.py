@@ -37,6 +37,11 @@ def test_whatever_a_template_is_given_is_escaped():
     )
 
 
+def test_a_view_that_lacks_something():
+    with pytest.raises(ValueError, match="a figure is missing"):
+        page.render("run.html", title="")
+
+
 def test_an_evaluation_of_an_earlier_version(tmp_path: Path):
     view = viewed(tmp_path, OLD)
     assert view["cer"]["value"] == 0.1 and view["cer"]["within"] == (0.08, 0.12)
@@ -116,7 +121,17 @@ def test_promises(tmp_path: Path):
     titles = [chart["title"] for chart in kept["units"][0]["charts"]]
     assert titles[:2] == ["Wrong among the accepted, %", "CER of the accepted, %"] and len(titles) == 4
     assert "promised: 2.0" in kept["units"][0]["charts"][0]["svg"]
-    assert "promised" not in kept["units"][1]["charts"][0]["svg"]  # the promise is on lines
+    assert "promised" not in kept["units"][0]["charts"][1]["svg"]  # it is on wrong lines, not on characters
+    assert "promised" not in kept["units"][1]["charts"][0]["svg"]  # nor on words
+    promise = json.loads((tmp_path / "reliability" / "kept" / "promise.json").read_text())
+    made.write(tmp_path / "reliability" / "kept" / "promise.json", promise | {"loss": "cer"})
+    charts = reliability.view(tmp_path)[1]["units"][0]["charts"]
+    assert ["promised" in chart["svg"] for chart in charts] == [False, True, False, False]
+    model = {"weights": "0123456789abcdef", "decode": "beam", "decoding": "0" * 16}
+    made.write(tmp_path / "reliability" / "kept" / "promise.json", promise | {"model": model})
+    for metrics, others in ((model, []), (model | {"decode": "greedy"}, ["kept"]), (None, [])):
+        assert [one["name"] for one in reliability.view(tmp_path, metrics) if one["other"]] == others
+        assert len(reliability.warnings(reliability.view(tmp_path, metrics))) == 2 + len(others)
     calibrated = next(row for row in kept["units"][0]["rows"] if row["name"] == "calibrated")
     assert calibrated["measures"]["ece"]["value"] == pytest.approx(0.012)  # the debiased one
     assert [words.split(":")[0] for words in reliability.warnings([cut, kept, none])] == ["Promise none"] * 2

@@ -82,7 +82,7 @@ def test_switches_of_slices(browser, page: Path):
             assert browser.run(SHOWN % f"[data-rate={rate}]") == 1
     choose(browser, "slice", "form")
     rows = "[...document.querySelectorAll('[data-slice=form] [data-rate=cer] tbody th')].map((cell) => cell.innerText)"
-    assert browser.run(rows) == ["adult", f"{made.HOSTILE} *"]  # a slice of two clusters is marked
+    assert browser.run(rows) == [f"{made.HOSTILE} *", "adult"]  # a slice of two clusters is marked
     for name in ("promise", "unit"):
         values = f"[...document.querySelectorAll('fieldset[data-switch={name}] input')].map((one) => one.value)"
         for value in browser.run(values)[:2]:

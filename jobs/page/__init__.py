@@ -9,7 +9,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
+from markupsafe import Markup
 
 HERE = Path(__file__).parent
 THIN = "\u202f"  # a narrow space that doesn't break
@@ -18,15 +19,16 @@ UNKNOWN = "\u2013"
 
 
 def render(template: str, **view) -> str:
-    """A view -> the page. Raises jinja2.UndefinedError for what the view lacks."""
+    """A view -> the page. Raises ValueError for what the view lacks."""
     pages = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     pages.filters |= {"percent": percent, "bounds": bounds, "count": count, "points": points, "plain": plain}
     files = {name: (HERE / f"page.{name}").read_text() for name in ("css", "js")}
-    from markupsafe import Markup
-
-    return pages.get_template(template).render(**{name: Markup(text) for name, text in files.items()}, **view)
+    try:
+        return pages.get_template(template).render(**{name: Markup(text) for name, text in files.items()}, **view)
+    except UndefinedError as error:
+        raise ValueError(f"a figure is missing, was it made by another version? ({error})") from None
 
 
 def known(value) -> bool:

@@ -6,7 +6,7 @@ import unicodedata
 from pathlib import Path
 
 from jobs.page import bounds, count, known, number, pair, percent, plot, points
-from jobs.runs import clean, read
+from jobs.runs import clean, read, text
 
 FEW = 40  # clusters below which an interval is to be read with care
 RATES = {  # what a rate is called, what it means, and whether less is better
@@ -80,6 +80,10 @@ def view(folder: Path, text_column: str | None = None) -> dict:
     return {
         "name": folder.name,
         "asked": asked(metrics),
+        **{name: text(metrics, name) or "unknown" for name in ("split", "decode")},
+        "where": asked(metrics).get("where"),
+        "sums": {name: number(metrics, name) for name in ("lines", "characters", "edits")},
+        "unseen": metrics.get("unseen"),
         "metrics": metrics,
         "clusters": clusters(interval),
         "cer": headline(metrics),

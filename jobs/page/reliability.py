@@ -1,12 +1,12 @@
 """How far confidences hold: reliability diagrams, risk-coverage curves, and what can be promised.
 
-Of each RUN/reliability/NAME that was made for the evaluation on the page, or for any if none was.
+Of each RUN/reliability/NAME; one made for other weights or another decoding than the evaluation on the page says so.
 """
 
 from pathlib import Path
 
 from jobs.page import known, number, pair, percent, plot
-from jobs.runs import read
+from jobs.runs import clean, read
 
 SCORES = {
     "confidence": ("as the reader gives it", 6),
@@ -18,24 +18,37 @@ UNITS = {"line": "lines", "word": "words", "field": "fields", "certificate": "ce
 MEASURES = (("ece", "calibration error"), ("brier", "Brier score"), ("log_loss", "log loss"), ("aurc", "area"))
 
 
-def view(run: Path) -> list[dict]:
-    """A dictionary for each folder with a promise or figures; `damaged` says why one can't be shown."""
+def view(run: Path, metrics: dict | None = None) -> list[dict]:
+    """A dictionary for each folder with a promise or figures; `damaged` says why one can't be shown. `metrics`: of the
+    evaluation beside which they are shown.
+    """
     found = []
     for folder in sorted(path for path in run.glob("reliability/*") if path.is_dir()):
         try:
             parts = {name: read(folder / f"{name}.json") for name in ("promise", "reliability")
                      if (folder / f"{name}.json").exists()}  # fmt: skip
             if parts:
-                found.append({"name": folder.name, "damaged": None, **shown(**parts)})
+                other = made_for_another(parts.get("promise") or {}, metrics or {})
+                found.append({"name": folder.name, "damaged": None, "other": other, **shown(**parts)})
         except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-            nothing = {"promise": None, "units": [], "of": None}
-            found.append({"name": folder.name, "damaged": f"{type(error).__name__}: {error}", **nothing})
+            nothing = {"promise": None, "units": [], "of": None, "other": False}
+            found.append({"name": folder.name, "damaged": clean(f"{type(error).__name__}: {error}"), **nothing})
     return found
+
+
+def made_for_another(promise: dict, metrics: dict) -> bool:
+    """Whether what was promised of is not what was evaluated."""
+    model = promise.get("model") or {}
+    return bool(model and metrics) and any(
+        model.get(name) != metrics.get(name) for name in ("weights", "decode", "decoding")
+    )
 
 
 def warnings(found: list[dict]) -> list[str]:
     said = []
     for one in found:
+        if one["other"]:
+            said.append(f"Promise {one['name']} is of other weights or another decoding than this evaluation.")
         if one["promise"] and one["promise"]["none"]:
             said.append(f"Promise {one['name']}: nothing can be promised with these data.")
         if one["promise"] and one["promise"]["drift"]:
@@ -86,14 +99,12 @@ def unit(name: str, figures: dict, promise: dict | None) -> dict:
         for measure, _ in MEASURES:
             one = content.get(measure) or {}
             value = one.get("debiased") if measure == "ece" else one.get("value")
-            measures[measure] = {
-                "value": value,
-                "within": pair(one.get("low"), one.get("high")),
-                "ideal": one.get("ideal"),
-            }
+            measures[measure] = {"value": value, "within": pair(one.get("low"), one.get("high"))}
         rows.append({"name": SCORES[score][0], "colour": SCORES[score][1], "measures": measures})
-    charts = [("Wrong among the accepted, %", risk_coverage(name, scores, words, promise)),
-              ("CER of the accepted, %", errors_coverage(scores, words))]  # fmt: skip
+    charts = [
+        (title, over_coverage(name, scores, promise, risk))
+        for title, risk in (("Wrong among the accepted, %", "risk"), ("CER of the accepted, %", "cer"))
+    ]
     charts = [{"title": title, "svg": svg} for title, svg in charts if svg]
     return {"unit": name, "words": words, "items": number(figures, "items"), "right": number(figures, "right"),
             "charts": charts + diagrams, "rows": rows}  # fmt: skip
@@ -118,41 +129,30 @@ def diagram(bins: list[dict], words: str, score: tuple[str, int]) -> plot.Markup
     return plot.Chart(title, share, share, [series], "confidence, %", guides, bars, labelled=False).svg()
 
 
-def errors_coverage(scores: dict, words: str) -> plot.Markup | None:
-    series, share = [], {"form": "{:g}", "factor": 100}
+def over_coverage(name: str, scores: dict, promise: dict | None, risk: str) -> plot.Markup | None:
+    """What goes wrong among the accepted, the surest accepted first. `risk`: as risk_coverage has it, "risk" or "cer".
+
+    A promise on this very figure is drawn with it: what was promised, and what it came to where it was judged.
+    """
+    words, what = UNITS.get(name, name), {"risk": "wrong", "cer": "CER"}[risk]
+    series, values, guides = [], [], []
     for score, content in scores.items():
-        spots = [(one["coverage"], one["cer"]) for one in content.get("risk_coverage") or () if known(one.get("cer"))]
-        tips = [f"{SHORT[score]}: of {percent(x, 0)} accepted, CER {percent(y)}" for x, y in spots]
+        spots = [(one["coverage"], one[risk]) for one in content.get("risk_coverage") or () if known(one.get(risk))]
+        tips = [f"{SHORT[score]}: of {percent(x, 0)} accepted, {what} {percent(y)}" for x, y in spots]
+        values += [y for _, y in spots]
         series.append(plot.Series(SHORT[score], spots, "line", SCORES[score][1], score != "calibrated", tips=tips))
-    values = [y for one in series for _, y in one.points]
     if not values:
         return None
-    title = f"CER of the accepted {words}, by the share accepted"
-    y = plot.scale_of(values, **share)
-    return plot.Chart(title, plot.Scale(0, 1, **share), y, series, f"{words} accepted, %").svg()
-
-
-def risk_coverage(name: str, scores: dict, words: str, promise: dict | None) -> plot.Markup | None:
-    series, highest = [], [0.01]
-    for score, content in scores.items():
-        spots = [(one["coverage"], one["risk"]) for one in content.get("risk_coverage") or () if known(one.get("risk"))]
-        tips = [f"{SHORT[score]}: of {percent(x, 0)} accepted, {percent(y)} wrong" for x, y in spots]
-        highest += [y for _, y in spots]
-        dashed = score != "calibrated"
-        series.append(plot.Series(SHORT[score], spots, "line", SCORES[score][1], dashed, tips=tips))
-    if not any(one.points for one in series):
-        return None
-    guides, mine = [], promise if promise and promise["unit"] == name and promise.get("loss") == "wrong" else None
-    if mine:
-        guides = [((0, mine["alpha"]), (1, mine["alpha"]), f"promised: {percent(mine['alpha'], 1)}")]
-        judged = mine.get("judged")
-        if judged and known(judged.get("rate")):
-            tip = f"accepted as promised: {percent(judged['coverage'], 0)}, of which {percent(judged['rate'])} wrong"
-            within = [pair(judged.get("low"), judged.get("high"))]
-            spot = [(judged["coverage"], judged["rate"])]
-            series.append(plot.Series("", spot, "points", 2, intervals=within, tips=[tip]))
-            highest += list(within[0] or ())
+    if promise and promise["unit"] == name and promise.get("loss") == {"risk": "wrong", "cer": "cer"}[risk]:
+        guides = [((0, promise["alpha"]), (1, promise["alpha"]), f"promised: {percent(promise['alpha'], 1)}")]
+        judged = promise.get("judged") or {}
+        values.append(promise["alpha"])
+        if known(judged.get("rate")) and known(judged.get("coverage")):
+            tip = f"accepted as promised: {percent(judged['coverage'], 0)}, {what} {percent(judged['rate'])}"
+            within, spot = pair(judged.get("low"), judged.get("high")), (judged["coverage"], judged["rate"])
+            series.append(plot.Series("", [spot], "points", 2, intervals=[within], tips=[tip]))
+            values += [spot[1], *(within or ())]
     share = {"form": "{:g}", "factor": 100}
-    x, y = plot.Scale(0, 1, **share), plot.scale_of(highest, root=True, **share)
-    title = f"Risk-coverage curve: share of the accepted {words} that are wrong, by the share accepted"
+    x, y = plot.Scale(0, 1, **share), plot.scale_of(values, root=risk == "risk", **share)
+    title = f"Risk-coverage curve: {what} among the accepted {words}, by the share accepted"
     return plot.Chart(title, x, y, series, f"{words} accepted, %", guides).svg()
