@@ -107,7 +107,7 @@ def warnings(rows: list[dict]) -> list[str]:
 
 
 def rate(rows: list[dict], name: str) -> dict:
-    title, meaning, _ = evaluation.RATES[name]
+    title, meaning = evaluation.RATES[name]
     scale = evaluation.scale_for([row["rates"] for row in rows], (name,))
     found = []
     for row in rows:

@@ -9,13 +9,13 @@ from jobs.page import bounds, count, known, number, pair, percent, plot, points
 from jobs.runs import clean, read, text
 
 FEW = 40  # clusters below which an interval is to be read with care
-RATES = {  # what a rate is called, what it means, and whether less is better
-    "cer": ("CER", "Characters to insert, delete or replace, over the characters of the transcription.", True),
-    "wer": ("WER", "The same for words, parted by spaces.", True),
-    "wer_unicode": ("WER, Unicode words", "The same for words by Unicode's rules, punctuation left out.", True),
-    "line_accuracy": ("Lines right", "Lines read exactly as they were transcribed; more is better.", False),
-    "field_accuracy": ("Fields right", "Fields all of whose lines are right; more is better.", False),
-    "certificate_accuracy": ("Certificates right", "Certificates all of whose lines are right; more is better.", False),
+RATES = {  # what a rate is called, what it means
+    "cer": ("CER", "Characters to insert, delete or replace, over the characters of the transcription."),
+    "wer": ("WER", "The same for words, parted by spaces."),
+    "wer_unicode": ("WER, Unicode words", "The same for words by Unicode's rules, punctuation left out."),
+    "line_accuracy": ("Lines right", "Lines read exactly as they were transcribed; more is better."),
+    "field_accuracy": ("Fields right", "Fields all of whose lines are right; more is better."),
+    "certificate_accuracy": ("Certificates right", "Certificates all of whose lines are right; more is better."),
 }
 SLICED = ("cer", "wer", "line_accuracy")  # what slices have
 NORMALISED = {
@@ -138,7 +138,7 @@ def headline(metrics: dict) -> dict:
 
 def rates(metrics: dict) -> list[dict]:
     found = []
-    for name, (title, meaning, _) in RATES.items():
+    for name, (title, meaning) in RATES.items():
         if name == "cer" or not known(metrics.get(name)):
             continue
         bound = within(metrics, name)

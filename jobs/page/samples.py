@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from jobs.page import percent
 
 WIDEST, HIGHEST = 1400, 110  # px of an image in the page
-COLUMNS = ("key", "reference", "hypothesis", "edits", "characters")
+COLUMNS = ["key", "reference", "hypothesis", "edits", "characters"]
 
 
 def view(evaluation: Path, dataset: Path, many: int, fingerprint: str | None) -> dict[str, list[dict]]:
@@ -26,14 +26,17 @@ def view(evaluation: Path, dataset: Path, many: int, fingerprint: str | None) ->
         raise ValueError(
             f"{dataset} is not the data set of {evaluation}: give the one that was evaluated with --dataset"
         )
-    table = pa.concat_tables(
-        pq.read_table(path, columns=list(COLUMNS)) for path in sorted((evaluation / "parts").glob("*.parquet"))
-    )
-    rows = sorted(table.to_pylist(), key=lambda row: row["key"])
-    worst = sorted(rows, key=lambda row: (-row["edits"], row["key"]))[:many]
-    typical = random.Random(0).sample(rows, min(many, len(rows)))
-    images = images_of(index, [row["key"] for row in [*worst, *typical]])
-    return {"worst": [one(row, images) for row in worst], "typical": [one(row, images) for row in typical]}
+    parts = sorted((evaluation / "parts").glob("*.parquet"))
+    edits = pa.concat_tables(pq.read_table(path, columns=["key", "edits"]) for path in parts).sort_by("key")
+    order = edits.sort_by([("edits", "descending"), ("key", "ascending")]).slice(0, many)
+    worst = order["key"].to_pylist()
+    typical = [edits["key"][row].as_py() for row in random.Random(0).sample(range(len(edits)), min(many, len(edits)))]
+    keys = sorted({*worst, *typical})
+    # of so many lines in all, these few with their texts
+    found = pa.concat_tables(pq.read_table(path, columns=COLUMNS, filters=[("key", "in", keys)]) for path in parts)
+    rows, images = {row["key"]: row for row in found.to_pylist()}, images_of(index, keys)
+    shown = {"worst": worst, "typical": typical}
+    return {kind: [one(rows[key], images) for key in chosen] for kind, chosen in shown.items()}
 
 
 def one(row: dict, images: dict[str, str]) -> dict:
