@@ -99,6 +99,8 @@ def test_the_time_of_a_run_is_that_of_its_starts(tmp_path: Path, monkeypatch):
             run.began -= 100 * int(job)
             run.update({"state": "running"})
         took.append(json.loads((tmp_path / "status.json").read_text())["seconds"])
+        with pytest.raises(ValueError, match="no data"), begin(tmp_path, job):  # a start that came to nothing
+            raise ValueError("no data")
     starts = json.loads((tmp_path / "provenance.json").read_text())["starts"]
     assert [start.get("seconds") for start in starts] == [*took[:2], None] and took[0] >= 1100
     assert json.loads((tmp_path / "status.json").read_text())["begun"] == starts[-1]["begun"]
@@ -132,7 +134,6 @@ def test_what_a_step_leaves(tmp_path: Path):
     with begin(tmp_path) as run:
         run.log_step(step_line(50), 1000)
         kept = json.loads(status.read_text())
-        assert 0 <= kept.pop("seconds") < 60
         assert kept == {"job": "11", "state": "running", "step": 50, "steps": 1000, "loss": 1.0, "lines_per_s": 80.0}
         run.log_step(step_line(100), 1000)
         run.log_dev(100, 0.5, 0.9)
