@@ -119,13 +119,14 @@ class Chart:
             top = 0.22 * down * height
             box = f'x="{left + 0.5:.1f}" width="{max(width - 1, 1):.1f}" y="{TOP + down - top:.1f}" height="{top:.1f}"'
             parts.append(Markup('<rect class="bar c6" {}>{}</rect>').format(Markup(box), titled(tip)))
+        hints = []  # drawn last, above the lines
         for (x1, y1), (x2, y2), words in self.guides:
             a, b, c, d = place.x(x1), place.y(y1), place.x(x2), place.y(y2)
             parts.append(Markup(f'<line class="guide" x1="{a:.1f}" y1="{b:.1f}" x2="{c:.1f}" y2="{d:.1f}"/>'))
             if words:
                 spot = f'x="{c - 3:.1f}" y="{min(d + 13, TOP + down - 4):.1f}"'
-                parts.append(Markup('<text class="hint" text-anchor="end" {}>{}</text>').format(Markup(spot), words))
-        parts += [drawn(series, place) for series in self.series]
+                hints.append(Markup('<text class="hint" text-anchor="end" {}>{}</text>').format(Markup(spot), words))
+        parts += [*(drawn(series, place) for series in self.series), *hints]
         if names:
             parts.append(labels(self.series, place))
         head = f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">'
