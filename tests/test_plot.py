@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jobs.page.plot import HEIGHT, LEFT, TOP, WIDTH, Chart, Scale, Series, axis, bar, mark, scale_of
 
-FINITE = st.floats(-1e6, 1e6, allow_nan=False)
+FINITE = st.floats(-1e6, 1e6, allow_nan=False, allow_subnormal=False)
 SPACE = "{http://www.w3.org/2000/svg}"
 
 
