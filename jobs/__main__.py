@@ -18,6 +18,8 @@ VERBS = {
     "train": "train a reader",
     "tune": "train a language model and tune the decoding on dev",
     "evaluate": "CER and WER of a run on a split",
+    "report": "an HTML page of a run's figures, or of several runs compared",
+    "collect": "the figures of all experiments as one table",
     "transcribe": "read line images, scans or a data set",
     "align": "where each text stands: words, lines of fields, labels that fit badly",
     "export": "a CTC reader as ONNX",

@@ -63,6 +63,8 @@ def main(args: argparse.Namespace) -> int:
         ("evaluation, CTC, greedy", evaluate("ctc", "greedy")),
         ("evaluation, CTC, beam search with the language model", evaluate("ctc", "beam")),
         ("evaluation, attention", evaluate("attention", "greedy")),
+        ("a report that compares them", ["report", str(runs / "ctc"), str(runs / "attention"),
+                                         "--out", str(args.out / "report.html")]),
         ("other certificates", more if not (others / "certificates.csv").exists() else None),
         ("their fields, from scan to text", read),
     ]  # fmt: skip
@@ -76,6 +78,7 @@ def main(args: argparse.Namespace) -> int:
     say("  scans/pages/*.jpg     the certificates, with what a typist would have in certificates.csv")
     say("  dataset/              shards, plan and index")
     say("  runs/*/model/         the readers; metrics.jsonl, decoding/ and evaluation/ beside them")
+    say("  report.html           the two readers side by side; python -m jobs report RUN makes one of each")
     say("  texts.csv             what stands in the fields of other-scans/, with confidences")
     return 0
 

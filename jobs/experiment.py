@@ -44,6 +44,7 @@ class Experiment:
         self.given_up: set[str] = set()  # of what a training can do without
         self.ended = threading.Event()
         self.take_lock()
+        self.opened, self.began = time.monotonic(), None
         try:
             before = read_json(folder / "config.json")
             if before is None and any(folder.glob("checkpoints/*")):
@@ -56,7 +57,8 @@ class Experiment:
                     )
             files.replace(folder / "config.json", files.to_json(config))
             earlier = read_json(folder / "status.json") or {}  # what a resumed run keeps
-            self.state = {name: earlier[name] for name in ("dev_cer", "requeues") if name in earlier}
+            kept = ("dev_cer", "requeues", "begun", "seconds")
+            self.state = {name: earlier[name] for name in kept if name in earlier}
         except BaseException:
             self.lock.unlink(missing_ok=True)
             raise
@@ -137,8 +139,12 @@ class Experiment:
     # --- what others read
 
     def update(self, state: dict) -> None:
-        """Merge into status.json: state, step, world, …; the curves are drawn when that ends the run."""
+        """Merge into status.json: state, step, world, …, and the seconds of this start once it is noted; the curves are
+        drawn when that ends the run.
+        """
         self.state |= state
+        if self.began is not None:
+            self.state["seconds"] = round(time.monotonic() - self.began, 1)
         files.replace(self.folder / "status.json", files.to_json({"job": self.job, **self.state}))
         if state.get("state") in ENDS:
             self.spare("curves.png", lambda: curves.draw(self.folder))
@@ -177,9 +183,12 @@ class Experiment:
 
     def note_start(self, facts: dict) -> None:
         """Add this start to provenance.json: code, versions, and what the caller knows (hosts, data set, the code's
-        digest); code that differs from the last start's is said.
+        digest); code that differs from the last start's is said. The last start is given the seconds that it took, as
+        far as status.json knows: the time of a run is that of its starts.
         """
-        self.update({"state": "starting", "world": facts["world"]})
+        earlier = self.state.get("begun"), self.state.get("seconds")
+        begun, self.began = time.strftime("%Y-%m-%dT%H:%M:%S%z"), self.opened
+        self.update({"state": "starting", "world": facts["world"], "begun": begun})
         path = self.folder / "provenance.json"
         starts = (read_json(path) or {"starts": []})["starts"]
         before, now = starts[-1].get("digest") if starts else None, facts.get("digest")
@@ -190,7 +199,8 @@ class Experiment:
         for name in packages:
             with contextlib.suppress(Exception):
                 versions[name] = version(name)
-        begun = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        if starts and starts[-1].get("begun") == earlier[0]:
+            starts[-1]["seconds"] = earlier[1]
         starts.append({"begun": begun, "job": self.job, "code": code_version(), "versions": versions, **facts})
         files.replace(path, files.to_json({"starts": starts}))
 

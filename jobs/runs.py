@@ -102,9 +102,12 @@ def draw(folder: Path) -> int:
     return 0
 
 
-def find(folder: Path, depth: int = DEPTH, quiet: bool = False) -> Iterator[Path]:
-    """Run folders, by name. Nothing is looked for inside a run: its checkpoints may be many."""
-    if all(os.path.isfile(folder / name) for name in ("config.json", "status.json")):
+def find(folder: Path, depth: int = DEPTH, quiet: bool = False, half: bool = False) -> Iterator[Path]:
+    """Run folders, by name. Nothing is looked for inside a run: its checkpoints may be many. `half`: those too that
+    lack their config.json or status.json, but no model's folder.
+    """
+    there = [os.path.isfile(folder / name) for name in ("config.json", "status.json")]
+    if all(there) or (half and any(there) and not os.path.exists(folder / "weights.safetensors")):
         yield folder
     elif depth:
         try:
@@ -114,21 +117,23 @@ def find(folder: Path, depth: int = DEPTH, quiet: bool = False) -> Iterator[Path
                 say(f"runs: {folder} is passed over: {error.strerror}")
             return
         for child in children:
-            yield from find(child, depth - 1, quiet)
+            yield from find(child, depth - 1, quiet, half)
 
 
 # --- one run
 
 
-def describe(run: Path, name: str) -> dict:
-    """A row: FIELDS, None where it is not known. CER as a fraction, heartbeat in seconds since the last one."""
+def describe(run: Path, name: str, evaluated: bool = True) -> dict:
+    """A row: FIELDS, None where it is not known. CER as a fraction, heartbeat in seconds since the last one.
+    `evaluated`: with the figures of its newest evaluation.
+    """
     row = dict.fromkeys(FIELDS) | {"run": name}
     try:
         config, status, lock = read(run / "config.json"), read(run / "status.json"), run / "lock.json"
         row |= {"model": text(config, "model"), "size": text(config, "size"), "job": text(status, "job")}
         row |= {name: number(status, name) for name in ("world", "step", "steps", "lines_per_s", "dev_cer")}
         newest = max(run.glob("evaluation/*/metrics.json"), key=lambda path: path.stat().st_mtime, default=None)
-        if newest:
+        if newest and evaluated:
             metrics = read(newest)
             row |= {f"eval_{name}": number(metrics, name) for name in ("cer", "lines")}
             row["eval_split"] = text(metrics, "split")

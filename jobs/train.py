@@ -194,6 +194,8 @@ def train(args: argparse.Namespace, world, notice, material, model, config):
     world.on_root(lambda: opened.append(Experiment(args.run, config, FIXED, job_name(), patient)))
     hosts = [name for name, _ in world.place.hosts or ()]
     facts = {"dataset": material.fingerprint, "world": world.size, "hosts": hosts, "digest": versions()["code"]}
+    cores = world.gather((world.place.host, os.sched_getaffinity(0)))  # ranks of a node may share theirs
+    facts |= {"device": world.device.type, "cpus": len({(host, core) for host, mine in cores for core in mine})}
     with opened[0] if opened else Bystander() as run, notice, Pulse(args.run, world.rank) as pulse:
         world.on_root(run.note_start, facts)
         try:

@@ -1,6 +1,8 @@
 """What several test files share: lines drawn with OpenCV, and a small data set made of them."""
 
 import csv
+import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from bed import Cluster, bring_up, take_down
+from browser import Browser, find
 
 from htr.images.sources import read_source
 from shards.index import Index, merge
@@ -88,3 +91,16 @@ def cluster() -> Iterator[Cluster]:
     yield made
     if not was_up:
         take_down()
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory) -> Iterator[Browser]:
+    """Installed first where it is missing and root is there; elsewhere its tests are skipped, but never by CI."""
+    if find() is None:
+        script = Path(__file__).with_name("browser.sh")
+        done = subprocess.run([script], capture_output=True, text=True, timeout=500)
+        if done.returncode and os.geteuid() and not os.environ.get("CI"):
+            pytest.skip(done.stderr.strip())
+        assert done.returncode == 0, done.stderr
+    with Browser(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser

@@ -89,6 +89,23 @@ def test_failure_is_told_and_the_lock_free(tmp_path: Path):
     assert not (tmp_path / "lock.json").exists()
 
 
+def test_the_time_of_a_run_is_that_of_its_starts(tmp_path: Path, monkeypatch):
+    """What a start took stands in status.json, and is kept beside the start when the next one comes."""
+    took = []
+    for job in ("11", "12", "13"):
+        monkeypatch.setattr(time, "strftime", lambda form, job=job: f"begun {job}")  # in another second each
+        with begin(tmp_path, job) as run:
+            run.note_start({"world": 2, "device": "cpu", "cpus": 8})
+            run.began -= 100 * int(job)
+            run.update({"state": "running"})
+        took.append(json.loads((tmp_path / "status.json").read_text())["seconds"])
+        with pytest.raises(ValueError, match="no data"), begin(tmp_path, job):  # a start that came to nothing
+            raise ValueError("no data")
+    starts = json.loads((tmp_path / "provenance.json").read_text())["starts"]
+    assert [start.get("seconds") for start in starts] == [*took[:2], None] and took[0] >= 1100
+    assert json.loads((tmp_path / "status.json").read_text())["begun"] == starts[-1]["begun"]
+
+
 def test_run_of_another_model(tmp_path: Path):
     with begin(tmp_path):
         pass

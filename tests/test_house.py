@@ -64,7 +64,9 @@ def test_every_library_that_breaks_is_pinned():
     assert project["optional-dependencies"]["ring"][0].startswith("horovod==")
 
 
-@pytest.mark.parametrize("script", [*sorted(CHECKOUT.glob("slurm/*.sh")), CHECKOUT / "tests" / "run.sh"], ids=str)
+@pytest.mark.parametrize(
+    "script", [*sorted(CHECKOUT.glob("slurm/*.sh")), *sorted(CHECKOUT.glob("tests/*.sh"))], ids=str
+)
 def test_shell_scripts_parse(script: Path):
     assert subprocess.run(["bash", "-n", script]).returncode == 0
 

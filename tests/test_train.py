@@ -310,6 +310,8 @@ def test_a_resume_under_other_code_is_said(data: Path, tmp_path: Path, capsys):
     assert main([*few, "--steps", "20"]) == 0 and main(few) == 0
     assert "other code" not in capsys.readouterr().err
     facts = json.loads((run / "provenance.json").read_text())
+    last = facts["starts"][-1]
+    assert (last["world"], last["device"], last["cpus"]) == (1, "cpu", len(os.sched_getaffinity(0)))
     facts["starts"][-1]["digest"] = "0123456789ab"
     (run / "provenance.json").write_text(json.dumps(facts))
     assert main(few) == 0

@@ -1,0 +1,109 @@
+"""python -m jobs report RUN: an evaluation and how its reader came about, as one HTML page that any browser opens.
+
+    python -m jobs report runs/ctc-16 --evaluation val-014000-beam
+    python -m jobs report runs/ctc-1 runs/ctc-4 runs/ctc-16 --out scaling.html     compares runs, or numbers of GPUs
+
+Errors with their intervals, slices, confusions, how far confidences hold and what can be promised, learning curves,
+provenance. Of several runs: their rates and speeds, and paired differences to the first one where both read the same
+lines. The page asks nothing of any network. It holds figures only; --with-samples adds lines with their images and
+transcriptions, and makes it as confidential as they are.
+"""
+
+import argparse
+from pathlib import Path
+
+from jobs.show import say
+
+SAMPLES = 12  # lines of each kind
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("runs", type=Path, nargs="+", metavar="RUN", help="its folder; several are compared, the first one is the base")
+    add("--evaluation", metavar="NAME", help="below RUN/evaluation (default: the one that was finished last)")
+    add("--out", type=Path, metavar="FILE.html", help="default, of one run: report.html in the evaluation's folder")
+    with_samples = "worst and random lines with image and text, so many of each (default: %(const)d). Confidential"
+    add("--with-samples", type=int, nargs="?", const=SAMPLES, metavar="LINES", help=with_samples)
+    add("--dataset", type=Path, help="of those lines, where it is not the one that the run was trained on")
+
+
+def main(args: argparse.Namespace) -> int:
+    from shards import files
+
+    if args.with_samples is not None and args.with_samples < 1:
+        raise ValueError("--with-samples LINES: at least one")
+    if len(args.runs) > 1:
+        if args.with_samples or args.dataset:
+            raise ValueError("--with-samples and --dataset are for the report of one run")
+        if args.out is None:
+            raise ValueError("a comparison of runs belongs to none of them: give --out FILE.html")
+        page, out = comparison(args), args.out
+    else:
+        page, out = one(args, args.runs[0])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    files.replace(out, page)
+    out.chmod(0o640)
+    confidential = " (confidential: it shows handwriting and transcriptions)" if args.with_samples else ""
+    say(f"report: {out}{confidential}")
+    return 0
+
+
+def one(args: argparse.Namespace, run: Path) -> tuple[str, Path]:
+    """-> the page of one run, and where it goes."""
+    from jobs.page import evaluation, plot, reliability, render, samples, training
+    from jobs.runs import text
+    from jobs.texts import config_of
+
+    config = config_of(run)
+    folder = evaluation.choose(run, args.evaluation)
+    view = evaluation.view(folder, config.get("text")) if folder else None
+    promises = reliability.view(run, view and view["metrics"])
+    lines = None
+    if args.with_samples:
+        if folder is None:
+            raise ValueError(f"{run}: no evaluation, so there are no lines to show (python -m jobs evaluate)")
+        dataset = args.dataset or Path(config["folder"])
+        lines = samples.view(folder, dataset, args.with_samples, view["metrics"].get("dataset"))
+    curves = training.curves(run)
+    page = render(
+        "run.html",
+        title=f"{run.resolve().name}: report",
+        name=run.resolve().name,
+        reader=f"{text(config, 'model')}/{text(config, 'size')}",
+        evaluation=view,
+        warnings=(view["warnings"] if view else []) + reliability.warnings(promises),
+        axis=plot.axis(plot.Scale(0, 1, form="{:g}", factor=100)),
+        reliability=promises,
+        measures=reliability.MEASURES,
+        curves=curves,
+        provenance=training.provenance(run),
+        timing=evaluation.timing(folder),
+        others=evaluation.others(run, folder),
+        samples=lines,
+        contents=contents(view, curves, lines),
+    )
+    return page, args.out or (folder or run) / "report.html"
+
+
+def contents(view: dict | None, curves: list, samples: dict | None) -> list[tuple[str, str]]:
+    """The page's sections that there are, by the anchors of run.html."""
+    view = view or {}
+    parts = (
+        ("figures", "Errors", view),
+        ("normalised", "What counts", view.get("normalised")),
+        ("blanks", "Blanks and values", view.get("blank") or view.get("parsed")),
+        ("slices", "Slices", view.get("slices")),
+        ("drift", "Years", view.get("drift")),
+        ("confusions", "Confusions", view.get("confusions") or view.get("kinds") or view.get("classes")),
+        ("reliability", "Reliability", True),
+        ("learning", "Learning", curves),
+        ("provenance", "Provenance", True),
+        ("samples", "Lines", samples),
+    )
+    return [(anchor, title) for anchor, title, there in parts if there]
+
+
+def comparison(args: argparse.Namespace) -> str:
+    from jobs.page import comparison, render
+
+    return render("comparison.html", **comparison.view(args.runs, args.evaluation))

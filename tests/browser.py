@@ -1,0 +1,136 @@
+"""Chromium without a window, driven over its DevTools protocol through two pipes: no driver and no socket is needed."""
+
+import base64
+import fcntl
+import itertools
+import json
+import os
+import queue
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+
+PATIENCE = 60.0  # seconds for an answer
+OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+           "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",
+           "--disable-dev-shm-usage", "--remote-debugging-pipe")  # fmt: skip
+
+
+def find() -> str | None:
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+class Browser:
+    """One page. `requests`: every address that was asked for; `errors`: what scripts threw, what the console said."""
+
+    def __init__(self, profile: Path):
+        program = find()
+        if program is None:
+            raise RuntimeError("Chromium is missing: bash tests/browser.sh installs it (Debian, as root)")
+        ours, theirs = os.pipe(), os.pipe()
+        # the browser reads from descriptor 3 and writes to 4
+        inside = [fcntl.fcntl(number, fcntl.F_DUPFD, 20) for number in (ours[0], theirs[1])]
+        shell = f'exec "$@" 3<&{inside[0]} 4>&{inside[1]}'
+        command = ["bash", "-c", shell, "bash", program, *OPTIONS, f"--user-data-dir={profile}", "about:blank"]
+        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self.process = subprocess.Popen(command, pass_fds=inside, **quiet)
+        for number in (ours[0], theirs[1], *inside):
+            os.close(number)
+        self.out, self.back = os.fdopen(ours[1], "wb", 0), os.fdopen(theirs[0], "rb", 0)
+        self.numbers, self.answers = itertools.count(1), queue.Queue()
+        self.requests: list[str] = []
+        self.errors: list[str] = []
+        self.loaded = threading.Event()
+        threading.Thread(target=self.listen, daemon=True).start()
+        self.session = None
+        [target] = [t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page"]
+        self.session = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
+        for domain in ("Page", "Network", "Runtime", "Log"):
+            self.call(f"{domain}.enable")
+
+    def __enter__(self) -> "Browser":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.session = None
+        try:
+            self.call("Browser.close")
+            self.process.wait(10)
+        except (OSError, RuntimeError, subprocess.TimeoutExpired):
+            self.process.kill()
+            self.process.wait()
+
+    def listen(self) -> None:
+        left = b""
+        while content := self.back.read(1 << 16):
+            *messages, left = (left + content).split(b"\0")
+            for message in map(json.loads, messages):
+                if "id" in message:
+                    self.answers.put(message)
+                else:
+                    self.note(message["method"], message["params"])
+        self.answers.put({"id": None, "error": {"message": "Chromium has ended"}})
+
+    def note(self, event: str, params: dict) -> None:
+        if event == "Network.requestWillBeSent":
+            if not params["request"]["url"].startswith("data:"):  # it is in the page
+                self.requests.append(params["request"]["url"])
+        elif event == "Runtime.exceptionThrown":
+            details = params["exceptionDetails"]
+            self.errors.append(details.get("exception", {}).get("description") or details["text"])
+        elif event == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
+            self.errors.append(params["entry"]["text"])
+        elif event == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning", "assert"):
+            self.errors.append(str(params["args"]))
+        elif event == "Page.loadEventFired":
+            self.loaded.set()
+
+    def call(self, method: str, **params) -> dict:
+        """Raises RuntimeError where the browser refuses, or says nothing for PATIENCE seconds."""
+        number = next(self.numbers)
+        message = {"id": number, "method": method, "params": params}
+        if self.session:
+            message["sessionId"] = self.session
+        self.out.write(json.dumps(message).encode() + b"\0")
+        try:
+            answer = self.answers.get(timeout=PATIENCE)
+        except queue.Empty:
+            raise RuntimeError(f"{method}: no answer from Chromium") from None
+        if "error" in answer:
+            raise RuntimeError(f"{method}: {answer['error']['message']}")
+        return answer["result"]
+
+    def open(self, path: Path) -> None:
+        self.loaded.clear()
+        self.call("Page.navigate", url=path.resolve().as_uri())
+        if not self.loaded.wait(PATIENCE):
+            raise RuntimeError(f"{path.name} is not loaded yet")
+
+    def run(self, script: str):
+        """The value of a JavaScript expression. Raises RuntimeError with what it threw."""
+        answer = self.call(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True, userGesture=True
+        )
+        if "exceptionDetails" in answer:
+            raise RuntimeError(answer["exceptionDetails"]["exception"]["description"])
+        return answer["result"].get("value")
+
+    def press(self, key: str) -> None:
+        codes = {"Tab": 9, "Enter": 13, " ": 32, "ArrowDown": 40, "ArrowRight": 39}
+        text = {"Enter": "\r", " ": " "}.get(key, "")
+        for kind in ("keyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=codes[key], text=text)
+
+    def show(self, width: int, dark: bool = False, height: int = 900) -> None:
+        phone = width < 600
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
+
+    def picture(self) -> bytes:
+        """PNG of the whole page."""
+        return base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"])
+
+    def printed(self) -> bytes:
+        return base64.b64decode(self.call("Page.printToPDF", preferCSSPageSize=True)["data"])
