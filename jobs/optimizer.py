@@ -68,10 +68,10 @@ def create(name: str, model: nn.Module, lr: float) -> torch.optim.Optimizer:
     An attention decoder's are AdamW's either way: it learns far more slowly by Muon (see EXPERIMENTS.md).
     """
     by_kind: dict[int | None, list[nn.Parameter]] = {}
-    for name, module in model.named_modules():
+    for place, module in model.named_modules():
         for parameter in module.parameters(recurse=False):
             kind = stacked(module, parameter, model.head.out_features) if parameter.dim() > 1 else None
-            if name.startswith("decoder") and kind:
+            if place.startswith("decoder") and kind:
                 kind = 0
             by_kind.setdefault(kind, []).append(parameter)
     groups = [{"params": found, "weight_decay": 0.0 if kind is None else DECAY} for kind, found in by_kind.items()]
