@@ -5,8 +5,7 @@ import collections
 import numpy as np
 import pytest
 
-from shards.epochs import Epochs, Weight
-from shards.stream import share
+from shards.epochs import Epochs, Weight, share
 
 WORLDS = (1, 2, 3, 4, 7)
 

@@ -80,7 +80,7 @@ def test_lines_are_those_of_the_source_padded_with_zero(samples, source):
         for i, width in enumerate(batch.widths.tolist()):
             assert not batch.images[i, 0, :, width:].any()
             found[batch.keys[i]] = batch.texts[i], batch.images[i, 0, :, :width].numpy()
-    assert sorted(found) == sorted(samples.columns["key"])
+    assert sorted(found) == sorted(samples.key(text) for text in range(len(samples)))
     for key, (text, image) in found.items():
         certificate, field, _ = key.rsplit("_", 2)
         name = f"c{int(certificate.removeprefix('c~2e')):02d}-{field}.png"
@@ -106,11 +106,11 @@ def test_augmentation_is_each_samples_own(samples, strength):
 def test_augmentation_makes_no_batch_wider_than_planned(samples):
     plan = in_order(samples.columns["width"], 6)
     for batch in batches(samples, plan, 0, 1, height=64, key=(1, 0), strength="strong"):
-        assert batch.images.shape[3] == few_widths(int(samples.widths(64)[batch.rows].max()))
+        assert batch.images.shape[3] <= few_widths(int(samples.widths(64)[batch.rows].max()))
 
 
 def test_a_rank_without_a_line_has_an_empty_batch(samples):
-    batch = next(batches(samples, [np.array([2, 4])], rank=3, size=4, height=64))
+    batch = next(batches(samples, [np.array([2, 4])], rank=2, size=4, height=64))
     assert batch.images.shape[:3] == (0, 1, 64) and batch.texts == [] and batch.total == 2 and batch.characters > 0
 
 
