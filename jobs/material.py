@@ -13,7 +13,7 @@ from htr.alphabet import Alphabet
 from jobs.train import parse_where
 from shards.epochs import Weight
 from shards.index import Index, read_index
-from shards.stream import Samples
+from shards.reading import COLUMNS, Samples
 
 LEVELS = ("line", "field", "part", "blank")  # what readers learn from
 
@@ -35,7 +35,7 @@ class Material:
         sets = [(main, Weight(), where), *((*parse_mix(mix), {}) for mix in args.mix)]
         sources, weights, characters, names = [], [], set(), []
         for index, weight, chosen in sets:
-            texts, blanks = tables(index, args.split, chosen)
+            texts, blanks = tables(index, args.split, chosen, args.text)
             sources.append((index.folder, texts))
             weights.append(weight)
             if blanks.num_rows:  # most fields are blank: a reader must know them, and need not see them all each time
@@ -67,16 +67,14 @@ def parse_mix(mix: str) -> tuple[Index, Weight]:
     return read_index(Path(path)), weight
 
 
-def tables(index: Index, split: str, where: dict[str, list[str]]) -> tuple[pa.Table, pa.Table]:
-    """Rows of the index with a text, and blank ones."""
-    table = index.samples(split, {"level": list(LEVELS), **where})
+def tables(index: Index, split: str, where: dict[str, list[str]], text: str | None = None) -> tuple[pa.Table, pa.Table]:
+    """Rows of the index with a text, and blank ones; of their columns what Samples needs, and `text`."""
+    table = index.samples(split, {"level": list(LEVELS), **where}, [*COLUMNS, *([text] if text else [])])
     blank = pc.equal(table["level"], "blank")
     return table.filter(pc.invert(blank)), table.filter(blank)
 
 
 def characters_of(table: pa.Table, column: str) -> set[str]:
-    if column not in table.column_names:
-        raise ValueError(f"no column '{column}' in the data set's index: there are {', '.join(table.column_names)}")
     return set().union(*(text or "" for text in table[column].to_pylist()))
 
 

@@ -28,9 +28,10 @@ import numpy as np
 
 from htr.images.augment import random_for
 
-WINDOW, LEAST = 128, 8192  # global batches whose texts are sorted by width together; texts, at least
+WINDOW, LEAST = 256, 8192  # global batches whose texts are read together; texts, at least
 BLOCK, BLOCKS = 128, 8192  # texts of a block, at most, and blocks of a data set, at least
-SHARE = 8  # texts of a global batch that a lane gives, at least
+GROUP = 96  # global batches that are sorted by width together, at least; at most a window or a quarter of an epoch
+SHARE = 16  # texts of a global batch that a lane gives, at least
 NARROW = 0.25  # of the mean width: what the narrowest texts count as, since a text costs more than its pixels
 DATA, ORDER, WITHIN = 1, 2, 3  # what a random number is for
 
@@ -105,10 +106,13 @@ class Epochs:
             if end <= done:
                 continue
             texts = order[start * len(order) // epoch.steps : end * len(order) // epoch.steps]
-            batches = self.cut(texts, end - start)
+            rng = random_for(seed, WITHIN, epoch.number, number)
+            group = max(GROUP, min(epoch.steps // 4, self.window))
+            batches = self.cut(texts, end - start, max(round((end - start) / group), 1), rng)
             if end > sorted_steps:
-                shuffle = random_for(seed, WITHIN, epoch.number, number).permutation(len(batches))
-                batches = [batches[i] for i in shuffle]
+                batches = [batches[i] for i in rng.permutation(len(batches))]
+            else:
+                batches.sort(key=lambda rows: self.widths[rows].max())
             yield batches[max(done - start, 0) :]
 
     def order(self, epoch: Epoch, seed: int) -> np.ndarray:
@@ -138,37 +142,35 @@ class Epochs:
             begins[-1][:1] = True
         return np.concatenate(found), np.concatenate(begins)
 
-    def cut(self, texts: np.ndarray, steps: int) -> list[np.ndarray]:
-        """The texts of a window in so many batches, from narrow to wide, of like numbers of pixels."""
-        widths = self.widths[texts].astype(np.float64)
-        costs = np.sort(np.maximum(widths, NARROW * widths.mean()))
+    def cut(self, texts: np.ndarray, steps: int, groups: int, rng: np.random.Generator) -> list[np.ndarray]:
+        """The texts of a window in so many batches: in groups, drawn anew each time, lest all that is nearly as wide as
+        a text of a small data set be in its batch again in the next epoch."""
+        each = len(texts) // self.lanes
+        lanes = texts[: each * self.lanes].reshape(self.lanes, each)[:, rng.permutation(each)]
+        batches, done = [], 0
+        for group in range(1, groups + 1):
+            end = steps * group // groups
+            batches += self.sort(lanes[:, each * done // steps : each * end // steps], end - done)
+            done = end
+        batches[-1] = np.concatenate([batches[-1], texts[lanes.size :]])  # fewer than there are lanes
+        return batches
+
+    def sort(self, lanes: np.ndarray, steps: int) -> list[np.ndarray]:
+        """Lanes of texts (lanes, n) in so many batches, from narrow to wide, of like numbers of pixels."""
+        widths, each = self.widths[lanes], lanes.shape[1]
+        costs = np.sort(np.maximum(widths, NARROW * widths.mean()), axis=None)
         spent = np.cumsum(costs) / costs.sum()
-        # the share of the window's texts that k steps' pixels are enough for
-        shares = np.interp(np.arange(steps + 1) / steps, [0.0, *spent], np.arange(len(texts) + 1) / len(texts))
-        ends = np.rint(shares * len(texts)).astype(
-            int
-        )  # texts until the end of each batch: one more each time, at least
-        count = np.arange(steps + 1)
-        ends = np.minimum(np.maximum.accumulate(ends - count) + count, len(texts) - steps + count).clip(0)
-        batches: list[list[np.ndarray]] = [[] for _ in range(steps)]
-        start = 0
-        for turn in turns(self.lanes):
-            # of `ends[k]` texts each lane has had its part, rounded down or up by turns, so that they add up to it
-            edges = np.floor(ends / self.lanes + turn).astype(int)
-            lane = widths[start : start + edges[-1]]
-            by_width = start + np.argsort(lane, kind="stable")
-            for batch, first, last in zip(batches, edges[:-1], edges[1:], strict=True):
-                batch.append(np.sort(by_width[first:last]))
-            start += edges[-1]
-        return [texts[np.concatenate(batch)] for batch in batches]
-
-
-def turns(lanes: int) -> np.ndarray:
-    """(lanes,) numbers evenly between 0 and 1 in an order that is even too, van der Corput's: any lanes that are
-    neighbours round up as often as others, and ranks get equal parts of a batch."""
-    bits = lanes.bit_length() - 1
-    mirrored = [int(f"{lane:0{bits}b}"[::-1], 2) if bits else 0 for lane in range(lanes)]
-    return (np.array(mirrored) + 0.5) / lanes
+        # the share of the texts that k steps' pixels are enough for
+        shares = np.interp(np.arange(steps + 1) / steps, [0.0, *spent], np.arange(lanes.size + 1) / lanes.size)
+        # what each lane has given after each batch, in twos, so that twice as many ranks as lanes have equal parts
+        grain = 2 if each >= 4 * steps else 1
+        given, count = np.rint(shares * each / grain).astype(int), np.arange(steps + 1)
+        given = np.maximum.accumulate(given - count) + count
+        given = grain * np.minimum(given, each // grain - steps + count)  # one more each time, at least
+        by_width = np.argsort(widths, axis=1, kind="stable")
+        parts = np.split(by_width, given[1:-1], axis=1)
+        # the texts of a part in the order of their blocks
+        return [np.sort(np.take_along_axis(lanes, places, axis=1), axis=1).ravel() for places in parts]
 
 
 def spread(lengths: np.ndarray, order: np.ndarray) -> np.ndarray:

@@ -74,14 +74,15 @@ class Samples:
         several = pc.equal(level, "field").to_numpy()[text_rows]
         kept = ~several | (counts > 0)
         self.text_row = text_rows[kept]
-        self.first = np.where(several, text_rows + 1, text_rows)[kept]
-        self.count = np.where(several, counts, 1)[kept]
+        self.first = np.where(several, text_rows + 1, text_rows)[kept].astype(np.int32)
+        self.count = np.where(several, counts, 1)[kept].astype(np.int32)
         self.source = self.folder_of[self.text_row]
-        self.columns = {name: values[self.text_row] for name, values in self.images.items()}
+        self.columns = {name: self.images[name][self.text_row] for name in ("width", "height", "length")}
         self.texts = None
         if column:
             self.texts = [text or "" for _, table in sources for text in table[column].to_pylist()]
             self.columns["length"] = np.array([len(self.texts[row]) for row in self.text_row])
+        pa.default_memory_pool().release_unused()  # what the tables were cast in
         self.handles: dict[tuple[int, int], int] = {}
         self.opening = threading.Lock()
         # a shard stays open: a large data set has more of them than a shell's soft limit of files
