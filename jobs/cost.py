@@ -207,9 +207,9 @@ def measured(run: Path, texts: int | None = None) -> tuple[dict[str, float], dic
 def padding(dataset: Path, split: str, batch: int, texts: int | None = None) -> tuple[float, dict[int, float]]:
     """-> bytes of a line in its shard; and by number of ranks the padded px of a line, `batch` lines a rank.
 
-    A step takes as long as that of the rank with the most pixels. The more ranks, the more lines a global batch has, and
-    the fewer batches there are among which a data set's lines can be sorted by width. `texts`: as if it had so many, of
-    the same widths.
+    A step takes as long as its rank with the most pixels. The more ranks, the more lines a global batch has, and the
+    fewer batches there are among which a data set's lines can be sorted by width. `texts`: as if it had so many, of the
+    same widths.
     """
     import numpy as np
 

@@ -41,7 +41,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     mix = "a further data set; how often an epoch visits each of its texts, at the training's start and end"
     add("--mix", action="append", default=[], metavar="DATASET=WEIGHT[:WEIGHT]", help=mix)
     add("--steps", type=int, default=20_000, help="of the whole training, which the schedule is laid out for")
-    add("--batch", type=int, help=f"lines a step, of all ranks together (default: {BATCH})")
+    add("--batch", type=int, help=f"lines of mean width a step, of all ranks together (default: {BATCH})")
     add("--batch-per-rank", type=int, help="in place of --batch: so many times the ranks that the run begins with")
     add("--micro-batch", type=int, metavar="LINES", help="a rank computes at once; more are accumulated")
     add("--lr", type=float, default=2e-3, help=f"peak learning rate of batches of {BATCH} (default: %(default)s)")
@@ -73,6 +73,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add("--amp", choices=["auto", "off", "bf16", "fp16"], default="auto", help="auto: bf16 where the device has it")
     add("--threads", type=int, help="that decode images, a rank (default: by the CPUs it has)")
+    copied = "read shards from copies on the node's own disk, HTR_SCRATCH, made at the start"
+    add("--local-copy", action="store_true", help=copied)
     add("--checkpoint-every", type=int, default=500, metavar="STEPS")
     add(
         "--evaluate-every",

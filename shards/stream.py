@@ -79,7 +79,7 @@ def stream(
     rank: int,
     size: int,
     look: Look,
-    threads: int,
+    threads: int = 1,
     ahead: int = 4,
 ) -> Iterator[Batch]:
     """This rank's share of each global batch of the windows, read and decoded ahead in background threads.

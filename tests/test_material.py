@@ -13,7 +13,15 @@ ALL = Settings(shares={"train": 1.0})
 
 
 def asked(dataset: Path, **more) -> argparse.Namespace:
-    usual = {"where": [], "mix": [], "split": "train", "blanks": 0.05, "text": None, "abbreviations": None}
+    usual = {
+        "where": [],
+        "mix": [],
+        "split": "train",
+        "blanks": 0.05,
+        "text": None,
+        "abbreviations": None,
+        "local_copy": False,
+    }
     return argparse.Namespace(dataset=dataset, **{**usual, **more})
 
 
@@ -43,6 +51,17 @@ def test_data_sets_are_mixed_by_weight(dataset, other):
     assert material.fingerprint not in (dataset.fingerprint, Material.open(asked(dataset.folder)).fingerprint)
     again = Material.open(asked(dataset.folder, mix=[f"{other}=0.5"]))
     assert again.fingerprint != material.fingerprint
+
+
+def test_shards_are_read_from_copies_on_the_nodes_disk(dataset, other, tmp_path, monkeypatch):
+    shared = Material.open(asked(dataset.folder, mix=[f"{other}=1"])).samples
+    monkeypatch.setenv("HTR_SCRATCH", str(tmp_path / "disk"))
+    local = Material.open(asked(dataset.folder, mix=[f"{other}=1"], local_copy=True)).samples
+    assert all(tmp_path / "disk" in folder.parents for folder in local.folders)
+    assert [local.read(i)[1] for i in range(len(local))] == [shared.read(i)[1] for i in range(len(shared))]
+    monkeypatch.setenv("HTR_SCRATCH", "")
+    with pytest.raises(ValueError, match="HTR_SCRATCH names no disk"):
+        Material.open(asked(dataset.folder, local_copy=True))
 
 
 @pytest.mark.parametrize(
