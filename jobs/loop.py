@@ -64,7 +64,8 @@ class Training:
     def go(self) -> Decision:
         """Train until the last step, or until the ranks agree that a signal came."""
         args, world, samples = self.args, self.world, self.material.samples
-        epochs = Epochs(samples.source, samples.widths(HEIGHT), self.material.weights, args.batch, args.steps)
+        widths, weights = samples.widths(HEIGHT), self.material.weights
+        epochs = Epochs(samples.source, widths, weights, args.batch, args.steps, args.batch_by)
         decision = Decision()
         with Progress(f"train {args.model}", args.steps, "steps", shown=world.rank == 0) as progress:
             progress.advance(self.step)

@@ -16,8 +16,8 @@ from jobs.experiment import read_json
 from jobs.show import say
 from jobs.work import job_name
 
-FIXED = ("model", "size", "alphabet", "dataset", "writes", "seed", "batch", "split", "where", "blanks", "steps", "lr",
-         "warmup", "optimizer", "ema", "freeze", "guide")  # fmt: skip
+FIXED = ("model", "size", "alphabet", "dataset", "writes", "seed", "batch", "batch_by", "split", "where", "blanks",
+         "steps", "lr", "warmup", "optimizer", "ema", "freeze", "guide")  # fmt: skip
 BATCH = 32  # that --lr is meant for
 
 
@@ -41,8 +41,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     mix = "a further data set; how often an epoch visits each of its texts, at the training's start and end"
     add("--mix", action="append", default=[], metavar="DATASET=WEIGHT[:WEIGHT]", help=mix)
     add("--steps", type=int, default=20_000, help="of the whole training, which the schedule is laid out for")
-    add("--batch", type=int, help=f"lines of mean width a step, of all ranks together (default: {BATCH})")
+    add("--batch", type=int, help=f"lines a step, of all ranks together (default: {BATCH})")
     add("--batch-per-rank", type=int, help="in place of --batch: so many times the ranks that the run begins with")
+    by = "each step has so many lines, or the pixels of so many of mean width: more lines where they are narrow"
+    add("--batch-by", choices=["lines", "pixels"], default="lines", help=f"{by} (default: %(default)s)")
     add("--micro-batch", type=int, metavar="LINES", help="a rank computes at once; more are accumulated")
     add("--lr", type=float, default=2e-3, help=f"peak learning rate of batches of {BATCH} (default: %(default)s)")
     rule = f"how it grows with the batch: none, or with its ratio to {BATCH} or that one's root (default: %(default)s)"

@@ -13,7 +13,7 @@ share of any other, within a percent or two.
 
     epoch   = blocks of all data sets, shuffled
     window  = the texts of the next few hundred blocks, in `lanes` equal parts, each sorted by width
-    batch k = from where (k - 1) steps' pixels of the window are spent to where k are, out of every lane
+    batch k = the k-th share of every lane, by number of texts, or by pixels: narrow texts come in larger batches
 
 There are as many lanes as leave SHARE lines of a batch in each, a power of two: worlds of 1, 2, 4, … ranks with SHARE
 lines or more each read nothing twice. In other worlds a rank's first and last lane are also its neighbour's, and both
@@ -57,15 +57,25 @@ class Epoch:
 class Epochs:
     """The epochs of a training of so many steps: `for epoch in epochs.since(step): epochs.windows(epoch, seed)`."""
 
-    def __init__(self, sources: np.ndarray, widths: np.ndarray, weights: Sequence[Weight], batch: int, steps: int):
+    def __init__(
+        self,
+        sources: np.ndarray,
+        widths: np.ndarray,
+        weights: Sequence[Weight],
+        batch: int,
+        steps: int,
+        by: str = "lines",
+    ):
         """`sources`, `widths` (M,): of each text the number of its data set, and its width in px; texts that lie beside
-        each other in a shard follow each other. `batch`: texts of a global batch, on average.
+        each other in a shard follow each other. `batch`: texts of a global batch; by `pixels` on average, each batch
+        having as many pixels as so many of mean width.
 
         Raises ValueError when the weights leave nothing to read.
         """
         counts = np.bincount(sources, minlength=len(weights))
         self.rows = [np.flatnonzero(sources == number) for number in range(len(weights))]
         self.widths, self.weights, self.batch, self.steps = widths, weights, batch, steps
+        self.by = by
         self.lanes = 1 << max(batch // SHARE, 1).bit_length() - 1
         self.window = max(WINDOW, -(-LEAST // batch))  # steps
         self.epochs: list[Epoch] = []
@@ -156,14 +166,16 @@ class Epochs:
         return batches
 
     def sort(self, lanes: np.ndarray, steps: int) -> list[np.ndarray]:
-        """Lanes of texts (lanes, n) in so many batches, from narrow to wide, of like numbers of pixels."""
+        """Lanes of texts (lanes, n) in so many batches, from narrow to wide, of as many texts or pixels each."""
         widths, each = self.widths[lanes], lanes.shape[1]
-        costs = np.sort(np.maximum(widths, NARROW * widths.mean()), axis=None)
+        costs = np.ones(lanes.size)
+        if self.by == "pixels":
+            costs = np.sort(np.maximum(widths, NARROW * widths.mean()), axis=None)
         spent = np.cumsum(costs) / costs.sum()
         # the share of the texts that k steps' pixels are enough for
         shares = np.interp(np.arange(steps + 1) / steps, [0.0, *spent], np.arange(lanes.size + 1) / lanes.size)
-        # what each lane has given after each batch, in twos, so that twice as many ranks as lanes have equal parts
-        grain = 2 if each >= 4 * steps else 1
+        # what each lane has given after each batch; in twos, so that twice as many ranks as lanes have equal parts
+        grain = 2 if self.by == "pixels" and each >= 4 * steps else 1
         given, count = np.rint(shares * each / grain).astype(int), np.arange(steps + 1)
         given = np.maximum.accumulate(given - count) + count
         given = grain * np.minimum(given, each // grain - steps + count)  # one more each time, at least
