@@ -51,16 +51,14 @@ class Samples:
         return self
 
     def start(self, sources: Sequence[tuple[Path, pa.Table]], column: str | None) -> None:
-        def joined(name: str) -> pa.Array:
-            columns = [table[name].cast(pa.large_string()) for _, table in sources]
-            return pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.large_string())
+        def joined(name: str) -> pa.ChunkedArray:
+            return pa.chunked_array([chunk for _, table in sources for chunk in table[name].chunks], pa.string())
 
         numbers = ("offset", "size", "text_size", "width", "height", "length")
-        self.images = {
-            n: np.concatenate([table[n].to_numpy() for _, table in sources]) for n in numbers
-        }  # a row an image
-        self.keys = joined("key").combine_chunks()
-        shards = joined("shard").combine_chunks().dictionary_encode()
+        # a row an image
+        self.images = {name: np.concatenate([table[name].to_numpy() for _, table in sources]) for name in numbers}
+        self.keys = joined("key").cast(pa.large_string()).combine_chunks()  # of five million more than 2 GiB, it may be
+        shards = joined("shard").dictionary_encode().combine_chunks()
         self.shard, self.shards = shards.indices.to_numpy(), shards.dictionary.to_pylist()
         lengths = pc.binary_length(self.keys).to_numpy()
         self.text_at = text_after(self.images["size"], lengths)  # bytes from an image's first to its text's first
