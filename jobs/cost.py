@@ -207,13 +207,14 @@ def measured(run: Path, texts: int | None = None) -> tuple[dict[str, float], dic
 def padding(dataset: Path, split: str, batch: int, texts: int | None = None) -> tuple[float, dict[int, float]]:
     """-> bytes of a line in its shard; and by number of ranks the padded px of a line, `batch` lines a rank.
 
-    A global batch is padded to its widest line. The more ranks, the more lines it has, and the fewer batches there are
-    among which a data set's lines can be sorted by width. `texts`: as if it had so many, of the same widths.
+    A step takes as long as its rank with the most pixels. The more ranks, the more lines a global batch has, and the
+    fewer batches there are among which a data set's lines can be sorted by width. `texts`: as if it had so many, of the
+    same widths.
     """
     import numpy as np
 
     from htr.models.encoder import HEIGHT
-    from shards.epochs import WINDOW, Epochs, Weight
+    from shards.epochs import WINDOW, Epochs, Weight, share
     from shards.index import read_index
     from shards.stream import Samples, few_widths
 
@@ -224,12 +225,16 @@ def padding(dataset: Path, split: str, batch: int, texts: int | None = None) -> 
     for ranks in (1, *SIZES):
         if ranks > 1 and ranks * batch > (texts or len(known)):
             break  # a data set of fewer lines than a batch says nothing of such sizes
-        # one window of batches stands for all of them
-        drawn = min(texts or 0, WINDOW * batch * ranks)
+        # the batches of a window or two stand for all of them
+        drawn = min(texts or 0, 2 * WINDOW * batch * ranks)
         widths = np.random.default_rng(1).choice(known, drawn) if texts else known
         epochs = Epochs(np.zeros(len(widths), int), widths, [Weight()], batch * ranks, 1)
         plan = epochs.plan(epochs.epochs[0], 1)
-        wider[ranks] = float(sum(len(rows) * few_widths(int(widths[rows].max())) for rows in plan) / len(widths))
+        slowest = 0
+        for rows in plan:
+            parts = [part for part in (share(rows, rank, ranks) for rank in range(ranks)) if len(part)]
+            slowest += max(len(part) * few_widths(int(widths[part].max())) for part in parts)
+        wider[ranks] = float(ranks * slowest / len(widths))
     return sum(shard["bytes"] for shard in shards) / sum(shard["count"] for shard in shards), wider
 
 

@@ -50,9 +50,9 @@ class Experiment:
             if before is None and any(folder.glob("checkpoints/*")):
                 raise ValueError(f"{folder}: checkpoints without a config.json: not a run of this program")
             for name in fixed if before else ():
-                if before.get(name) != config[name]:
+                if name in before and before[name] != config[name]:  # a run of an older version may not know it
                     raise ValueError(
-                        f"{folder} is a run of {name} '{before.get(name)}', asked was '{config[name]}': "
+                        f"{folder} is a run of {name} '{before[name]}', asked was '{config[name]}': "
                         f"give another --run, or the same {name}"
                     )
             files.replace(folder / "config.json", files.to_json(config))

@@ -49,7 +49,7 @@ def augmented(args: argparse.Namespace) -> None:
     table = read_index(args.source).samples("train")
     samples = Samples(args.source, table)
     rows = np.random.default_rng(args.seed).permutation(len(samples))[:LINES]
-    images = ((samples.columns["key"][row], samples.read(int(row))[0][0]) for row in rows)
+    images = ((samples.key(int(row)), samples.read(int(row))[0][0]) for row in rows)
     write_sheet(images, args.out, seed=args.seed, level=args.augment)
     samples.close()
 

@@ -5,6 +5,7 @@ import contextlib
 import math
 import os
 from dataclasses import asdict
+from itertools import islice
 
 import torch
 
@@ -20,7 +21,7 @@ from jobs.step import Step, autocast, averaged, learning_rate, scaled_rate
 from jobs.train import BATCH
 from shards import files
 from shards.epochs import Epochs
-from shards.stream import batches, in_order
+from shards.stream import Look, batches, in_order, stream
 
 
 class Training:
@@ -63,7 +64,8 @@ class Training:
     def go(self) -> Decision:
         """Train until the last step, or until the ranks agree that a signal came."""
         args, world, samples = self.args, self.world, self.material.samples
-        epochs = Epochs(samples.source, samples.widths(HEIGHT), self.material.weights, args.batch, args.steps)
+        widths, weights = samples.widths(HEIGHT), self.material.weights
+        epochs = Epochs(samples.source, widths, weights, args.batch, args.steps, args.batch_by)
         decision = Decision()
         with Progress(f"train {args.model}", args.steps, "steps", shown=world.rank == 0) as progress:
             progress.advance(self.step)
@@ -78,16 +80,21 @@ class Training:
         return decision
 
     def left(self, epochs: Epochs):
-        """The batches that are still to be trained on, each with its epoch."""
-        args, world = self.args, self.world
-        for epoch in epochs.since(self.step):
-            plan = epochs.plan(epoch, args.seed, args.warmup)[self.step - epoch.first_step :][: args.steps - self.step]
-            keyed = None if args.augment == "none" else (args.seed, self.step)
-            options = {"threads": self.threads, "key": keyed, "strength": args.augment}
-            stream = batches(self.material.samples, plan, world.rank, world.size, HEIGHT, **options)
-            with contextlib.closing(stream):
-                for batch in self.meter.waiting(stream):
-                    yield epoch, batch
+        """The batches that are still to be trained on, each with its epoch; read ahead over the ends of epochs."""
+        args, world, left = self.args, self.world, epochs.since(self.step)
+        done = [max(self.step - epoch.first_step, 0) for epoch in left]
+        windows = (
+            window
+            for epoch, skipped in zip(left, done, strict=True)
+            for window in epochs.windows(epoch, args.seed, args.warmup, skipped)
+        )
+        keyed = None if args.augment == "none" else (args.seed, self.step)
+        look = Look(HEIGHT, keyed, args.augment)
+        batches_left = stream(self.material.samples, windows, world.rank, world.size, look, self.threads)
+        with contextlib.closing(batches_left):
+            of_step = (epoch for epoch, skipped in zip(left, done, strict=True) for _ in range(epoch.steps - skipped))
+            steps = islice(of_step, args.steps - self.step)
+            yield from zip(steps, self.meter.waiting(batches_left), strict=False)  # the last epoch may be cut short
 
     def take(self, epoch, batch, progress: Progress) -> Decision:
         """A step, and what is due after it."""

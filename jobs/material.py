@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from htr.alphabet import Alphabet
 from jobs.train import parse_where
 from shards.epochs import Weight
 from shards.index import Index, read_index
-from shards.stream import Samples
+from shards.local import copy_shards
+from shards.reading import COLUMNS, Samples
 
 LEVELS = ("line", "field", "part", "blank")  # what readers learn from
 
@@ -35,19 +37,21 @@ class Material:
         sets = [(main, Weight(), where), *((*parse_mix(mix), {}) for mix in args.mix)]
         sources, weights, characters, names = [], [], set(), []
         for index, weight, chosen in sets:
-            texts, blanks = tables(index, args.split, chosen)
-            sources.append((index.folder, texts))
+            texts, blanks = tables(index, args.split, chosen, args.text)
+            folder = near(index, (texts, blanks)) if args.local_copy else index.folder
+            sources.append((folder, texts))
             weights.append(weight)
             if blanks.num_rows:  # most fields are blank: a reader must know them, and need not see them all each time
                 whole = pc.sum(pc.not_equal(texts["level"], "part")).as_py()
                 share = min(args.blanks * whole / blanks.num_rows, 1.0)
-                sources.append((index.folder, blanks))
+                sources.append((folder, blanks))
                 weights.append(Weight(share * weight.start, share * weight.end))
             characters |= characters_of(texts, args.text) if args.text else set(index.characters)
             names.append(f"{index.fingerprint} {weight.start:g}:{weight.end:g}")
         alphabet = Alphabet(characters)
         has_dev = main.lines.get("dev") and args.split != "dev"
-        dev = Samples(main.folder, main.samples("dev"), args.text) if has_dev else None
+        columns = [*COLUMNS, *([args.text] if args.text else [])]
+        dev = Samples(main.folder, main.samples("dev", columns=columns), args.text) if has_dev else None
         mixed = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
         fingerprint = mixed if args.mix else main.fingerprint
         samples = Samples.of(sources, args.text)
@@ -67,16 +71,22 @@ def parse_mix(mix: str) -> tuple[Index, Weight]:
     return read_index(Path(path)), weight
 
 
-def tables(index: Index, split: str, where: dict[str, list[str]]) -> tuple[pa.Table, pa.Table]:
-    """Rows of the index with a text, and blank ones."""
-    table = index.samples(split, {"level": list(LEVELS), **where})
+def tables(index: Index, split: str, where: dict[str, list[str]], text: str | None = None) -> tuple[pa.Table, pa.Table]:
+    """Rows of the index with a text, and blank ones; of their columns what Samples needs, and `text`."""
+    table = index.samples(split, {"level": list(LEVELS), **where}, [*COLUMNS, *([text] if text else [])])
     blank = pc.equal(table["level"], "blank")
     return table.filter(pc.invert(blank)), table.filter(blank)
 
 
+def near(index: Index, parts: tuple[pa.Table, ...]) -> Path:
+    """A copy of the shards of these rows on the node's own disk, made now where it is not there."""
+    disk = os.environ.get("HTR_SCRATCH")
+    if not disk:
+        raise ValueError("--local-copy: HTR_SCRATCH names no disk of this node: set it in slurm/site.env")
+    return copy_shards(index, {name for part in parts for name in pc.unique(part["shard"]).to_pylist()}, Path(disk))
+
+
 def characters_of(table: pa.Table, column: str) -> set[str]:
-    if column not in table.column_names:
-        raise ValueError(f"no column '{column}' in the data set's index: there are {', '.join(table.column_names)}")
     return set().union(*(text or "" for text in table[column].to_pylist()))
 
 

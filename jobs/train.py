@@ -16,8 +16,8 @@ from jobs.experiment import read_json
 from jobs.show import say
 from jobs.work import job_name
 
-FIXED = ("model", "size", "alphabet", "dataset", "writes", "seed", "batch", "split", "where", "blanks", "steps", "lr",
-         "warmup", "optimizer", "ema", "freeze", "guide")  # fmt: skip
+FIXED = ("model", "size", "alphabet", "dataset", "writes", "seed", "batch", "batch_by", "split", "where", "blanks",
+         "steps", "lr", "warmup", "optimizer", "ema", "freeze", "guide")  # fmt: skip
 BATCH = 32  # that --lr is meant for
 
 
@@ -43,6 +43,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=int, default=20_000, help="of the whole training, which the schedule is laid out for")
     add("--batch", type=int, help=f"lines a step, of all ranks together (default: {BATCH})")
     add("--batch-per-rank", type=int, help="in place of --batch: so many times the ranks that the run begins with")
+    by = "each step has so many lines, or the pixels of so many of mean width: more lines where they are narrow"
+    add("--batch-by", choices=["lines", "pixels"], default="lines", help=f"{by} (default: %(default)s)")
     add("--micro-batch", type=int, metavar="LINES", help="a rank computes at once; more are accumulated")
     add("--lr", type=float, default=2e-3, help=f"peak learning rate of batches of {BATCH} (default: %(default)s)")
     rule = f"how it grows with the batch: none, or with its ratio to {BATCH} or that one's root (default: %(default)s)"
@@ -73,6 +75,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add("--amp", choices=["auto", "off", "bf16", "fp16"], default="auto", help="auto: bf16 where the device has it")
     add("--threads", type=int, help="that decode images, a rank (default: by the CPUs it has)")
+    copied = "read shards from copies on the node's own disk, HTR_SCRATCH, made at the start"
+    add("--local-copy", action="store_true", help=copied)
     add("--checkpoint-every", type=int, default=500, metavar="STEPS")
     add(
         "--evaluate-every",

@@ -68,4 +68,9 @@ class Tar:
 
 def text_offset(image_size: int, key: str) -> int:
     """From an image's first byte to its text's first byte, when the text is the next member."""
-    return padded(image_size) + (BLOCK if len(key.encode()) + 4 <= 100 else 3 * BLOCK)
+    return text_after(image_size, len(key.encode()))
+
+
+def text_after(image_size, key_bytes):
+    """The same from the length of the key, of one sample or of arrays of them."""
+    return padded(image_size) + BLOCK + 2 * BLOCK * (key_bytes + 4 > 100)

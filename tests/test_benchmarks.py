@@ -44,6 +44,18 @@ def test_plan(tmp_path):
     assert figures["rows"] == 3000 and {"plan_s", "plan_gib", "index_s", "index_gib"} <= set(figures)
 
 
+def test_stream(tmp_path, source, build):
+    dataset = build(tmp_path / "lines", source).folder
+    figures = run("stream.py", "--dataset", dataset, "--repeat", 1, "--batch", 4, "--memory", 40)
+    assert all(value > 0 for name, value in figures.items() if name != "padding") and 0 <= figures["padding"] < 1
+    assert {"lines_per_s", "ratio_to_webdataset", "ratio_to_limit", "memory_epoch_5_to_1"} <= set(figures)
+
+
+def test_stream_on_drawn_lines():
+    figures = run("stream.py", "--lines", 400, "--batch", 16, "--repeat", 1, "--memory", 0)
+    assert 0 < figures["padding"] < 0.35 and "memory_gib" not in figures
+
+
 def test_forms():
     figures = run("forms.py", "--scans", 4)
     assert figures["corners_within_3px"] == 1.0 and figures["wrong_edition"] == 0

@@ -4,17 +4,18 @@ import collections
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from shards.epochs import Epochs, Weight
-from shards.stream import share
+from shards.epochs import BLOCKS, Epochs, Weight, share
 
 WORLDS = (1, 2, 3, 4, 7)
 
 
-def epochs(counts, weights=None, batch=8, steps=100, seed=0) -> Epochs:
+def epochs(counts, weights=None, batch=8, steps=100, seed=0, by="lines") -> Epochs:
     sources = np.repeat(np.arange(len(counts)), counts)
     widths = np.random.default_rng(seed).integers(16, 2000, len(sources))
-    return Epochs(sources, widths, weights or [Weight()] * len(counts), batch, steps)
+    return Epochs(sources, widths, weights or [Weight()] * len(counts), batch, steps, by)
 
 
 @pytest.mark.parametrize("count", [1, 3, 7, 32, 33, 500, 1001])
@@ -30,6 +31,64 @@ def test_every_text_once_and_equal_steps_on_all_ranks(count, world):
         assert max(sizes) - min(sizes) <= 1
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    counts=st.lists(st.integers(1, 900), min_size=1, max_size=3),
+    batch=st.integers(1, 130),
+    by=st.sampled_from(["lines", "pixels"]),
+    ordered=st.integers(0, 60),
+    seed=st.integers(0, 99),
+    data=st.data(),
+)
+def test_exactly_once_also_after_a_resume_in_another_world(counts, batch, by, ordered, seed, data):
+    """Three epochs, stopped after any step of each and gone on with by another world."""
+    course = epochs(counts, batch=batch, steps=3 * max(sum(counts) // batch, 1), seed=seed, by=by)
+    assert len(course.epochs) == 3
+    for epoch in course.epochs:
+        stop = data.draw(st.integers(0, epoch.steps), label="steps until the resume")
+        first, then = data.draw(st.sampled_from(WORLDS)), data.draw(st.sampled_from(WORLDS))
+        before = [b for window in course.windows(epoch, seed, ordered) for b in window][:stop]
+        after = [b for window in course.windows(epoch, seed, ordered, stop) for b in window]
+        assert len(before) + len(after) == epoch.steps and all(len(rows) for rows in before + after)
+        seen = [[share(rows, rank, first) for rows in before] for rank in range(first)]
+        seen += [[share(rows, rank, then) for rows in after] for rank in range(then)]
+        assert {len(steps) for steps in seen[:first]} == {stop}
+        assert {len(steps) for steps in seen[first:]} == {epoch.steps - stop}
+        texts = np.concatenate([rows for steps in seen for rows in steps])
+        assert sorted(texts.tolist()) == list(range(sum(counts)))
+
+
+def test_ranks_of_a_power_of_two_read_blocks_of_their_own():
+    """Whole blocks, and none of them on two ranks, but for those that a lane ends in."""
+    count, world = 20 * BLOCKS, 8
+    course = epochs([count], batch=16 * world, steps=100)
+    window = next(course.windows(course.epochs[0], seed=0))
+    of_rank = [set(np.concatenate([share(b, rank, world) for b in window]) // 20) for rank in range(world)]
+    blocks = sum(map(len, of_rank))
+    assert blocks <= sum(map(len, window)) / 20 + 2 * world  # as few as can be, and those cut at the ends
+    assert blocks - len(set.union(*of_rank)) <= 2 * world
+
+
+def test_a_small_data_set_is_shuffled_text_by_text():
+    """As a full shuffle: what was beside a text in its shard is no likelier in its batch than any other."""
+    course = epochs([5000], batch=10, steps=5000)
+    batches = [rows for epoch in course.epochs[:8] for rows in course.plan(epoch, seed=4)]
+    beside = sum((np.diff(np.sort(rows)) == 1).sum() for rows in batches)
+    expected = sum(len(rows) * (len(rows) - 1) for rows in batches) / 5000
+    assert abs(beside - expected) < 4 * expected**0.5
+
+
+def test_large_data_sets_mix_blocks_far_apart():
+    """Windows hold blocks from everywhere: a batch's texts are spread over the data set like random ones."""
+    count = 400_000
+    course = epochs([count], batch=32)
+    window = next(course.windows(course.epochs[0], seed=0))
+    places = np.sort(np.concatenate(window)) / count
+    assert np.abs(places - (np.arange(len(places)) + 0.5) / len(places)).max() < 0.08  # Kolmogorov and Smirnov's
+    spread = np.array([np.std(rows / count, ddof=1) for rows in window if len(rows) >= 16])
+    assert abs(spread.mean() - 12**-0.5) < 0.02
+
+
 def test_an_epoch_hangs_on_seed_and_number_alone():
     course = epochs([500], steps=1000)
 
@@ -40,16 +99,50 @@ def test_an_epoch_hangs_on_seed_and_number_alone():
     assert len({flat(*key) for key in ((1, 2), (1, 3), (2, 2), (2, 3))}) == 4
 
 
+def padded(wide: np.ndarray, plan: list[np.ndarray], world: int) -> float:
+    """Of the pixels that all ranks compute, each its own part as wide as its widest text, the share that is none."""
+    parts = [share(rows, rank, world) for rows in plan for rank in range(world)]
+    return 1 - sum(wide[part].sum() for part in parts) / sum(
+        len(part) * wide[part].max() for part in parts if len(part)
+    )
+
+
 def test_batches_are_of_like_width_and_in_random_order():
     course = epochs([4000], batch=16, steps=500)
     plan, again = (course.plan(epoch, seed=0) for epoch in course.epochs[:2])
     wide = course.widths
     assert {len(rows) for rows in plan} == {16}
-    filled = sum(wide[rows].sum() for rows in plan) / sum(16 * wide[rows].max() for rows in plan)
-    assert filled > 0.9  # at random it is 0.53
+    assert padded(wide, plan, 1) < 0.04  # at random it is 0.47
     means = [wide[rows].mean() for rows in plan]
     assert abs(np.corrcoef(np.arange(len(means)), means)[0, 1]) < 0.2
     assert len({frozenset(rows.tolist()) for rows in plan} & {frozenset(rows.tolist()) for rows in again}) == 0
+
+
+@pytest.mark.parametrize("by", ["lines", "pixels"])
+@pytest.mark.parametrize(("batch", "worlds"), [(16, (1, 2)), (64, (1, 2, 4, 8)), (256, (1, 16, 32))])
+def test_ranks_have_parts_of_like_size_and_width(batch, worlds, by):
+    course = epochs([40_000], batch=batch, by=by)
+    plan, wide = course.plan(course.epochs[0], seed=2), course.widths
+    for world in worlds:
+        parts = [[share(rows, rank, world) for rank in range(world)] for rows in plan]
+        sizes = [{len(part) for part in step} for step in parts]
+        assert sum(len(of_step) > 1 for of_step in sizes) < 0.05 * len(plan)  # where one has what is left
+        widest = np.array([[wide[part].max() for part in step] for step in parts])
+        assert (widest.max(axis=1) - widest.min(axis=1)).mean() < 0.09 * wide.mean()
+        assert padded(wide, plan, world) < 0.08
+
+
+@pytest.mark.parametrize("batch", [16, 64, 256])
+def test_by_pixels_a_batch_is_as_many_pixels_as_others(batch):
+    course = epochs([40_000], batch=batch, by="pixels")
+    plan, wide = course.plan(course.epochs[0], seed=2), course.widths
+    pixels = np.array([wide[rows].sum() for rows in plan]) / (batch * wide.mean())
+    usual = np.array([wide[rows].mean() for rows in plan]) > 0.3 * wide.mean()  # narrower ones are counted as wider
+    assert np.abs(pixels[usual] - 1).mean() < 0.08 and pixels[~usual].max() < 1.2
+    assert 3 * batch < max(map(len, plan)) <= 4.2 * batch
+    fixed = epochs([40_000], batch=batch)
+    pixels = np.array([wide[rows].sum() for rows in fixed.plan(fixed.epochs[0], seed=2)])
+    assert pixels.std() > 0.5 * pixels.mean()
 
 
 def test_short_lines_come_first_in_the_first_epoch_alone():

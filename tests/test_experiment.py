@@ -115,6 +115,15 @@ def test_run_of_another_model(tmp_path: Path):
         assert json.loads((tmp_path / "config.json").read_text())["lr"] == 0.5
 
 
+def test_run_of_a_version_that_did_not_know_an_option(tmp_path: Path):
+    with begin(tmp_path):
+        pass
+    with Experiment(tmp_path, CONFIG | {"batch_by": "lines"}, ("model", "batch_by"), "11"):
+        pass
+    with pytest.raises(ValueError, match="is a run of batch_by 'lines', asked was 'pixels'"):
+        Experiment(tmp_path, CONFIG | {"batch_by": "pixels"}, ("model", "batch_by"), "11")
+
+
 def test_heartbeat_is_felt(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("jobs.experiment.BEAT", 0.01)
     with begin(tmp_path):

@@ -13,6 +13,7 @@ NARROWEST, WIDEST = 16, 8192  # columns of a line that a model sees
 FARTHEST = 2**24  # a coordinate; beyond, OpenCV's polygons and int32 overflow
 MOST_POINTS = 5000  # of a polygon or a baseline; the time that OpenCV takes to fill one grows with their square
 LEAST_PIXELS_A_CHARACTER = 2.0  # of the width of a line scaled to 64 pixels of height
+AROUND = np.ones((5, 5), np.uint8)  # where paper is looked for, in blocks of 8 pixels
 STRAIGHT = 2.0  # pixels between a baseline's highest and lowest point, up to which its line is cut as it is
 MOST_BENT = 0.7  # of the radius of a baseline's curvature: how far from it a pixel may lie; at 1 the normals meet
 LONGEST_REMAP, LARGEST_REMAP = 32766, 64_000_000  # columns or rows that OpenCV remaps; pixels
@@ -225,11 +226,17 @@ def to_ink(gray: np.ndarray, height: int) -> np.ndarray:
     """
     width = int(np.clip(round(gray.shape[1] * height / gray.shape[0]), NARROWEST, WIDEST))
     shrink = gray.shape[0] > height
-    line = cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
-    small = cv2.resize(line, (max(width // 8, 1), height // 8), interpolation=cv2.INTER_AREA)
-    paper = cv2.blur(cv2.dilate(small, np.ones((5, 5), np.uint8)), (9, 5))
-    paper = cv2.resize(paper, (width, height), interpolation=cv2.INTER_LINEAR)
-    ink = 255 - cv2.divide(line, np.maximum(paper, 1), scale=255)
-    darkest = np.percentile(ink[:, :: max(width // 512, 1)], 99)
+    cv2.ipp.setUseIPP_NotExact(True)  # of this thread: twice as fast where OpenCV has IPP, a level different at most
+    try:
+        line = cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
+        small = cv2.resize(line, (max(width // 8, 1), height // 8), interpolation=cv2.INTER_AREA)
+        paper = cv2.blur(cv2.dilate(cv2.max(small, 1), AROUND), (9, 5))
+        paper = cv2.resize(paper, (width, height), interpolation=cv2.INTER_LINEAR)
+    finally:
+        cv2.ipp.setUseIPP_NotExact(False)
+    darker = cv2.subtract(paper, line)
+    some = cv2.divide(darker[2::4], paper[2::4], scale=255)
+    counts = np.cumsum(cv2.calcHist([some], [0], None, [256], [0, 256]))
+    darkest = np.searchsorted(counts, 0.99 * counts[-1])
     # faint copies are raised, an empty line's noise is not raised to ink
-    return cv2.convertScaleAbs(ink, alpha=255 / max(float(darkest), 48.0))
+    return cv2.divide(darker, paper, scale=255 * 255 / max(float(darkest), 48.0))
