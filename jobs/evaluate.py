@@ -152,6 +152,7 @@ def read_shard(samples, rows, reader, references, batch: int, folder: Path, shar
     import os
     import time
 
+    import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -173,6 +174,10 @@ def read_shard(samples, rows, reader, references, batch: int, folder: Path, shar
         for row, reference, text in zip(piece.rows, piece.texts, map(reader.text, readings), strict=True):
             results[row] = {"reference": reference, "hypothesis": text.text, "confidence": text.confidence}
             results[row] |= {f"signal_{name}": value for name, value in text.signals.items()}
+            if text.word_confidences is not None:
+                results[row] |= {"word_confidence": np.asarray(text.word_confidences, np.float32)}
+                words = text.word_signals.items()
+                results[row] |= {f"word_signal_{name}": np.asarray(values, np.float32) for name, values in words}
             results[row] |= judge(reference, text.text, references)
     samples.close()
     table = rows.drop_columns(["offset", "size", "text_size"])
