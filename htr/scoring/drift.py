@@ -36,8 +36,8 @@ def drift(
     permutations: int = PERMUTATIONS,
     seed: int = 0,
 ) -> Drift:
-    """Signals by name, (N,) and (M,), and the group of each line. Raises ValueError with fewer than two groups in either
-    part, and where the two have no signal in common.
+    """Signals by name, (N,) and (M,), and the group of each line. Raises ValueError with fewer than two groups in
+    either part, and where the two have no signal in common.
     """
     names = [name for name in reference if name in new]
     if not names:

@@ -15,8 +15,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from htr.scoring.guarantee import bisect
-
 STAKES = np.geomspace(0.5, 16.0, 12)  # how much higher than alpha the rate may have become, less one
 FALSE = 0.05
 APART = 200

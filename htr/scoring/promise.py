@@ -39,7 +39,7 @@ class Promise:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Promise":
-        """Raises ValueError for a folder without a promise, one that is damaged, of a newer format, or another score's."""
+        """Raises ValueError for a folder without a promise, a damaged one, one of a newer format or another score."""
         folder = Path(folder)
         try:
             content = (folder / "score.json").read_bytes()

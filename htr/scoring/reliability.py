@@ -16,7 +16,7 @@ from htr.scoring.calibration import cross_entropy
 from htr.scoring.guarantee import lower, upper
 
 BINS = 15
-POINTS = 50  # of a risk–coverage curve
+POINTS = 50  # of a curve of risk and coverage
 RESAMPLES = 400
 MOST_GROUPS = 5000  # more are put together: a bootstrap gains nothing from them
 LEAST = 1e-6  # a probability of exactly 0 or 1 would have an infinite log loss

@@ -1,7 +1,7 @@
 """From lines to what a promise is about: lines, words, fields, certificates, with their signals and their scores.
 
-A table has a row a line: signal_NAME, and for fields and certificates the columns certificate and field; word_confidence
-and word_signal_NAME hold a list a line. A pa.Table will do, or a mapping of columns.
+A table has a row a line: signal_NAME, and for fields and certificates the columns certificate and field;
+word_confidence and word_signal_NAME hold a list a line. A pa.Table will do, or a mapping of columns.
 
 A field is right when all its lines are, a certificate when all its fields are. Their signals are made of the lines'
 probabilities: their product (what it would be, were they independent), the least of them, and how many there are.
@@ -76,8 +76,14 @@ def first_rows(groups: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------------------------------------------- scores
 
 
-def fit_scores(table, right: np.ndarray, edits: np.ndarray, characters: np.ndarray, clusters: np.ndarray,
-               word_right: Sequence[Sequence[bool]] | None = None) -> tuple[dict[str, Score], dict[str, np.ndarray]]:  # fmt: skip
+def fit_scores(
+    table,
+    right: np.ndarray,
+    edits: np.ndarray,
+    characters: np.ndarray,
+    clusters: np.ndarray,
+    word_right: Sequence[Sequence[bool]] | None = None,
+) -> tuple[dict[str, Score], dict[str, np.ndarray]]:
     """A table of N lines, (N,) whether each is right, its edits and reference characters, its cluster (writer or
     certificate), and of each line whether its words are right -> the scores by unit, and of each unit the
     probabilities that scores fitted without its cluster give: what a promise is planned with.
