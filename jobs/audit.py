@@ -9,9 +9,10 @@ how many such a reading is expected to. Without --promise (any one of RUN/reliab
 threshold) expectation is by the uncalibrated confidence. What a run was trained on it has learnt to read as it was
 labelled: audit lines that it was not trained on.
 
-With --source the rows are the source's own, all columns of it, and --apply puts them back in their places. Without, the
-images are those of the data set's shards. Either table is a source for `preprocess`. It holds transcriptions: it is
-written into the run's folder, which is nobody else's to read, and no log has any of it.
+With --source the rows are the source's own, with all its columns, and --apply puts them back in their places, into a
+new source beside the old one. Without, the images are the stored lines of the data set, and --out lies in its folder or
+above. A table whose images lie below it is a source for `preprocess` as it is. It holds transcriptions: only its owner
+and group may read it, and no log has any of it.
 """
 
 import argparse
@@ -73,20 +74,24 @@ def main(args: argparse.Namespace) -> int:
             "audit_surprise": round(float(surprise[i]), 2), "reject": "",
         }
         for i, row, reading, reference in zip(
-            chosen.tolist(), *(table[n].take(chosen).to_pylist() for n in ("row", "hypothesis", "reference")), strict=True
+            chosen.tolist(),
+            *(table[name].take(chosen).to_pylist() for name in ("row", "hypothesis", "reference")),
+            strict=True,
         )
     ]  # fmt: skip
     out = args.out or args.run / "audit" / f"{evaluation.name}.csv"
     if out.exists():
         raise ValueError(f"{out} is there, and somebody may have gone through it: remove it, or give another --out")
+    if not args.source and not args.out:
+        raise ValueError(
+            "--source is wanted, the table that the data set was made from, or --out in the data set's folder"
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     rows, images = (of_source if args.source else of_shards)(args, evaluation, chosen, own)
-    for row in rows:
-        row["image"] = relative(images / row["image"], out.parent)
+    if not args.source or images.resolve().is_relative_to(out.parent.resolve()):
+        below(rows, images, out)
     write(out, rows)
-    print(
-        f"{len(chosen)} of {len(wrong)} lines whose reading is another than the transcription ({len(table)} lines): {out}"
-    )
+    print(f"{len(chosen)} of {len(wrong)} lines that are read otherwise, of {len(table)}: {out}")
     return 0
 
 
@@ -146,10 +151,14 @@ def of_shards(args, evaluation, chosen, own) -> tuple[list[dict], Path]:
     return [{name: row[name] for name in ordered} | row for row in rows], index.folder
 
 
-def relative(image: Path, folder: Path) -> str:
-    import os
-
-    return os.path.relpath(image.resolve(), folder.resolve()).replace(os.sep, "/")
+def below(rows: list[dict], images: Path, out: Path) -> None:
+    """Name the images by their place below the table's folder, so that preprocess finds them. ValueError: elsewhere."""
+    root, folder = images.resolve(), out.parent.resolve()
+    if not root.is_relative_to(folder):
+        raise ValueError(f"--out {out}: put it into {images} or a folder above it, so that preprocess finds the images")
+    prefix = root.relative_to(folder).as_posix()
+    for row in rows:
+        row["image"] = row["image"] if prefix == "." else f"{prefix}/{row['image']}"
 
 
 def write(path: Path, rows: list[dict]) -> None:
@@ -171,8 +180,6 @@ def write(path: Path, rows: list[dict]) -> None:
 
 def put_back(args: argparse.Namespace) -> int:
     """The source with the rows that were mended, or rejected, in their places."""
-    import pyarrow as pa
-
     from htr.images.sources import read_csv, read_source
 
     if not (args.source and args.out):
@@ -195,8 +202,8 @@ def put_back(args: argparse.Namespace) -> int:
         rejected += bool(row["reject"])
         rows[place] |= {"text": row["text"], "reject": row["reject"] or rows[place].get("reject", "")}
     for row in rows:
-        row["image"] = relative(images / row["image"], args.out.parent)
         row.setdefault("reject", "")
+    below(rows, images, args.out)
     write(args.out, rows)
-    say(f"audit: {changed} texts mended, {rejected} rows rejected of {pa.table(source).num_rows}: {args.out}")
+    say(f"audit: {changed} texts mended, {rejected} rows rejected of {len(rows)}: {args.out}")
     return 0

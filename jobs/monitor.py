@@ -8,7 +8,7 @@
 READINGS is a batch as transcribe wrote it, KEYED the random sample of what was accepted, typed by persons who did not
 see the readings. Of this very batch it says how many accepted ones are wrong at most (hypergeometric, with probability
 1 - delta), over all batches whether more than alpha are, and by the signals of all readings whether the batch is like
-the part that chose the threshold. A line a batch is added to RUN/reliability/NAME/monitor.jsonl. Exit status 3: an alarm.
+the part that chose the threshold. A line a batch is added to RUN/reliability/NAME/monitor.jsonl. Exit status 3: alarm.
 """
 
 import argparse
@@ -68,8 +68,8 @@ def main(args: argparse.Namespace) -> int:
     sampled, wrong = compare(accepted, keyed, promise.unit, args.keyed)
     bound = most_wrong(wrong, sampled, len(accepted), promise.delta)
     saved = hours(len(accepted), sampled, lines / max(len(accepted), 1), args.seconds)
-    print(f"{len(accepted)} {many} accepted, {sampled} of them keyed: {wrong} wrong. With {100 * (1 - promise.delta):g} % "
-          f"at most {bound} of this batch are ({100 * bound / max(len(accepted), 1):.2f} %); "
+    print(f"{len(accepted)} {many} accepted, {sampled} of them keyed: {wrong} wrong. "
+          f"With {100 * (1 - promise.delta):g} % at most {bound} of this batch are ({100 * bound / max(len(accepted), 1):.2f} %); "
           f"against what was keyed. {saved:.1f} hours of typing saved at {args.seconds:g} s a line")  # fmt: skip
 
     # ---------------------------------------------------------------- all batches
@@ -78,8 +78,8 @@ def main(args: argparse.Namespace) -> int:
     if promise.loss == "wrong":
         watch.add(wrong, sampled)
         alarms = watch.alarms
-        print(f"{watch.batches} batches, {watch.wrong} of {watch.sampled} wrong: evidence {watch.bet:.3g} that more than "
-              f"{100 * promise.alpha:g} % are (alarm from {1 / FALSE:g} on)")  # fmt: skip
+        print(f"{watch.batches} batches, {watch.wrong} of {watch.sampled} wrong: evidence {watch.bet:.3g} that more "
+              f"than {100 * promise.alpha:g} % are (alarm from {1 / FALSE:g} on)")  # fmt: skip
     found = drifted(args.promise, readings, promise.unit)
     if found:
         moved = ", ".join(f"{name} {found.shifts[name]:+.1f}" for name, p in found.signals.items() if p <= 0.05)
