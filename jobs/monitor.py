@@ -67,10 +67,10 @@ def main(args: argparse.Namespace) -> int:
     accepted, lines = accepted_units(readings, promise.unit)
     sampled, wrong = compare(accepted, keyed, promise.unit, args.keyed)
     bound = most_wrong(wrong, sampled, len(accepted), promise.delta)
-    saved = hours(len(accepted), sampled, lines / max(len(accepted), 1), args.seconds)
-    print(f"{len(accepted)} {many} accepted, {sampled} of them keyed: {wrong} wrong. "
-          f"With {100 * (1 - promise.delta):g} % at most {bound} of this batch are ({100 * bound / max(len(accepted), 1):.2f} %); "
-          f"against what was keyed. {saved:.1f} hours of typing saved at {args.seconds:g} s a line")  # fmt: skip
+    saved = hours(len(accepted), sampled, lines / len(accepted), args.seconds)
+    sure, most = f"{100 * (1 - promise.delta):g} %", f"{bound} of this batch ({100 * bound / len(accepted):.2f} %)"
+    print(f"{len(accepted)} {many} accepted, {sampled} of them keyed: {wrong} read otherwise than keyed, so with "
+          f"{sure} at most {most}. {saved:.1f} hours of typing saved at {args.seconds:g} s a line")  # fmt: skip
 
     # ---------------------------------------------------------------- all batches
     watch = Watch(**before[-1]["watch"]) if before else Watch(promise.alpha)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-STEPS = 50  # thresholds of a sequence, at most
+STEPS = 100  # thresholds of a sequence, at most
 SURE = 0.98  # the power that the first threshold of a sequence is wanted to have
 FRACTIONS = np.geomspace(2e-3, 0.95, 24)  # of the bound's inverse: stakes of the betting test
 OWN = 0.5  # share of the stake that the fitting part found best
