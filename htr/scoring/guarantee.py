@@ -100,7 +100,7 @@ def needed(alpha: float, delta: float) -> int:
 
 def allowed(n: int, alpha: float, delta: float) -> int:
     """The most errors among n with which the binomial test passes; -1: not even without one."""
-    low, high = -1, n
+    low, high = -1, min(math.floor(n * alpha) + 1, n) if delta < 0.5 else n  # over the median half of them lie
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if binomial(middle, n, alpha) <= delta else (low, middle)
