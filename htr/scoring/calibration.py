@@ -17,7 +17,7 @@ SCALES = {"width": "log", "length": "log", "lines": "log"}  # of signals that ar
 BENDS = (1 / 3, 2 / 3)  # quantiles at which a slope may change
 RIDGES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 FOLDS = 5
-MOST = 200_000  # rows that a fit looks at: more change nothing of some thirty weights
+MOST = 50_000  # rows that a fit looks at: more change nothing of some thirty weights
 
 
 @dataclass(frozen=True)
