@@ -64,8 +64,8 @@ def main(args: argparse.Namespace) -> int:
         right, share = (probabilities(promise.scores, table, unit) for unit in ("line", CHARACTER))
     length = np.maximum([len(text) for text in table["hypothesis"].to_pylist()], evaluation.numbers("characters"))
     expected = (1 - share) * np.maximum(length, 1)
-    surprise = surprises(edits, expected)
-    wrong = np.flatnonzero(evaluation.numbers("exact") == 0)
+    wrong, surprise = np.flatnonzero(evaluation.numbers("exact") == 0), np.zeros(len(table))
+    surprise[wrong] = surprises(edits[wrong], expected[wrong])
     chosen = wrong[np.argsort(-surprise[wrong], kind="stable")][: args.most]
     own = [
         {

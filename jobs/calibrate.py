@@ -79,7 +79,7 @@ def main(args: argparse.Namespace) -> int:
     threshold, steps = choose(plan(before, units.count, args.alpha, args.delta), units)
 
     # ---------------------------------------------------------------- judge, and say
-    note = {"model": choosing.model} | described(args, by, threshold, steps, before, units, choosing)
+    note = {"model": choosing.model} | described(args, by, threshold, steps, units, choosing)
     note["judged"] = judged(units_of(judging, args, by, scores), threshold, judging)
     note["drift"] = drifted(choosing, judging, by)
     fitted = {"evaluation": fitting.name, "dataset": fitting.asked["dataset"], "split": fitting.asked["split"]}
@@ -145,7 +145,7 @@ def units_of(evaluation, args, by: str, scores=None, held_out=None):
     return Units(found, errors, sizes, np.unique(groups, return_inverse=True)[1])
 
 
-def described(args, by: str, threshold, steps, before, units, choosing) -> dict:
+def described(args, by: str, threshold, steps, units, choosing) -> dict:
     """promise.json but for how it was judged."""
     from dataclasses import asdict
 
@@ -179,9 +179,12 @@ def described(args, by: str, threshold, steps, before, units, choosing) -> dict:
     }.get(independent, f"other {many} of this kind, if no two of them have anything in common")
     assumes = f"{groups[0].upper()}{groups[1:]} are independent draws: the promise speaks of {kind}. "
     assumes += "It is against the transcription, whose own errors count as the reading's."
-    clipped = max(step.clipped for step in steps)
-    if clipped:
-        assumes += f" {clipped} of {count} {groups} erred beyond the bound of the test and count as much as the bound."
+    if last.bound is not None:
+        clipped, what = max(step.clipped for step in steps), "edits" if args.loss == "cer" else many
+        assumes += (
+            f" What a {independent} errs beyond alpha counts up to {max(step.bound for step in steps):.0f} {what}: "
+            f"{clipped or 'none'} of these {count} did more."
+        )
     return {
         "unit": args.unit, "loss": args.loss, "alpha": args.alpha, "delta": args.delta, "threshold": threshold,
         "promise": text, "assumes": assumes, "test": "binomial" if units.groups is None else "betting",

@@ -122,13 +122,13 @@ def names_of(table: dict[str, list], unit: str) -> list[tuple]:
 
 
 def rows_of(table: dict[str, list], unit: str) -> dict[tuple, dict[tuple, str]]:
-    """By unit, its rows: by their names, the text in NFC and without outer spaces."""
+    """By unit, its rows: by their names, the text in NFC, however its words are spaced."""
     import unicodedata
 
     found: dict[tuple, dict[tuple, str]] = {}
     finest = names_of(table, "line" if "line" in table and unit == "line" else "field")
     for name, row, text in zip(names_of(table, unit), finest, table["text"], strict=True):
-        found.setdefault(name, {})[row] = unicodedata.normalize("NFC", text or "").strip()
+        found.setdefault(name, {})[row] = " ".join(unicodedata.normalize("NFC", text or "").split())
     return found
 
 

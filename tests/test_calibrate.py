@@ -69,6 +69,9 @@ def test_what_is_independent_decides_the_test(run: Path, options, test, clusters
     found = note(run, "-".join(options[1::2]))
     assert found["test"] == test and found["clusters"] == clusters and found["threshold"] is not None
     assert found["judged"]["rate"] <= found["alpha"]
+    bounds = [step["bound"] for step in found["sequence"]]
+    assert all(bound is None for bound in bounds) if test == "binomial" else min(bounds) >= 1
+    assert ("counts up to" in found["assumes"]) == (test == "betting")
 
 
 def test_writers_are_the_unit_where_they_are_known(tmp_path: Path):

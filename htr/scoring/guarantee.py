@@ -14,7 +14,6 @@ last one that passed is promised. Two tests of "the accepted err more than alpha
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +33,8 @@ class Step:
     errors: float
     total: float
     groups: int  # that have an accepted unit
-    clipped: int  # groups whose loss was over the bound
+    bound: float | None  # of a group's loss; None: binomial
+    clipped: int  # groups whose loss was over it, and counted as much as it
     p: float
     passed: bool
 
@@ -201,13 +201,13 @@ def choose(plan: Plan, units: Units) -> tuple[float | None, list[Step]]:
         errors, total = float(units.errors[accepted].sum()), float(units.sizes[accepted].sum())
         count = int(accepted.sum())
         if plan.bounds is None:
-            p, groups, clipped = binomial(round(errors), count, plan.alpha) if count else 1.0, count, 0
+            p, groups, bound, clipped = binomial(round(errors), count, plan.alpha) if count else 1.0, count, None, 0
         else:
-            losses = units.losses(threshold, plan.alpha)
-            p = betting(losses, plan.bounds[i], plan.stakes[i])
-            groups, clipped = len(np.unique(units.groups[accepted])), int((losses > plan.bounds[i]).sum())
+            losses, bound = units.losses(threshold, plan.alpha), plan.bounds[i]
+            p = betting(losses, bound, plan.stakes[i])
+            groups, clipped = len(np.unique(units.groups[accepted])), int((losses > bound).sum())
         passed = p <= plan.delta
-        steps.append(Step(threshold, count, errors, total, groups, clipped, p, passed))
+        steps.append(Step(threshold, count, errors, total, groups, bound, clipped, p, passed))
         if not passed:
             break
         chosen = threshold
@@ -225,9 +225,3 @@ def error_rate(units: Units, threshold: float | None) -> tuple[float, float]:
     """-> errors and total of what is accepted."""
     accepted = units.probability >= (np.inf if threshold is None else threshold)
     return float(units.errors[accepted].sum()), float(units.sizes[accepted].sum())
-
-
-def interval(errors: Sequence[float], n: int) -> tuple[float, float]:
-    """Exact 95 % interval of a share: Clopper & Pearson."""
-    k = int(sum(errors))
-    return lower(k, n, 0.025), upper(k, n, 0.025)
