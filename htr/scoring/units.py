@@ -13,7 +13,6 @@ import numpy as np
 
 from htr.scoring.calibration import Score, cross_fitted, fit
 
-UNITS = ("line", "word", "field", "certificate")
 CHARACTER = "character"  # the share of a line's characters that are right: what orders lines where CER is promised
 PREFIX, WORD_PREFIX = "signal_", "word_signal_"
 OF_LINE = ("likelihood", "frames", "margin", "language", "agreement")  # signals of its line that a word has, too
