@@ -40,6 +40,8 @@ class Text:
         default_factory=list
     )  # with boxes=True; none where a text needs more frames than there are
     characters: list[Box] = field(default_factory=list)  # the same
+    word_confidences: list[float] | None = None  # one for each of text.split(), not calibrated; None: not given
+    word_signals: dict[str, list[float]] = field(default_factory=dict)  # the same lengths, see signals.py
 
 
 class Reader:
@@ -129,7 +131,8 @@ class Reader:
             return self.decoder.decode(self.model, frames, fields)
 
     def text(self, reading: Reading) -> Text:
-        return Text(self.alphabet.decode(reading.symbols), reading.confidence, reading.signals)
+        known = {"word_confidences": reading.words, "word_signals": reading.word_signals}
+        return Text(self.alphabet.decode(reading.symbols), reading.confidence, reading.signals, **known)
 
     def with_boxes(
         self, text: Text, reading: Reading, alignment: Alignment | None, shape: tuple[int, int], ink: np.ndarray

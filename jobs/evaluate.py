@@ -165,6 +165,7 @@ def read_shard(samples, rows, reader, mixed, references, batch: int, folder: Pat
     import time
     from concurrent.futures import ThreadPoolExecutor
 
+    import numpy as np
     import pyarrow as pa
 
     from htr.models.encoder import HEIGHT
@@ -186,7 +187,10 @@ def read_shard(samples, rows, reader, mixed, references, batch: int, folder: Pat
         for row, reference, text in zip(piece.rows, piece.texts, map(reader.text, readings), strict=True):
             results[row] = {"reference": reference, "hypothesis": text.text, "confidence": text.confidence}
             results[row] |= {f"signal_{name}": value for name, value in text.signals.items()}
-            results[row]["word_confidence"] = getattr(text, "word_confidences", None)
+            if text.word_confidences is not None:
+                words = {"word_confidence": text.word_confidences}
+                words |= {f"word_signal_{name}": values for name, values in text.word_signals.items()}
+                results[row] |= {name: np.asarray(values, np.float32) for name, values in words.items()}
         decoding += time.monotonic() - waited
 
     with ThreadPoolExecutor(1, "decode") as pool:
@@ -199,14 +203,9 @@ def read_shard(samples, rows, reader, mixed, references, batch: int, folder: Pat
             last.result()
     samples.close()
     found = {name: [results[row][name] for row in range(len(samples))] for name in results[0]}
-    confidences = found.pop("word_confidence")
-    if any(words is not None for words in confidences):
-        found["word_confidence"] = pa.array(confidences, pa.list_(pa.float32()))
-    table = rows.drop_columns(
-        [*("offset", "size", "text_size"), *(name for name in found if name in rows.column_names)]
-    )
+    table = rows.drop_columns(["offset", "size", "text_size", *(name for name in found if name in rows.column_names)])
     for name, values in found.items():
-        table = table.append_column(name, pa.array(values) if isinstance(values, list) else values)
+        table = table.append_column(name, pa.array(values))
     table = counted(table, references)
     note = {"lines": len(samples), "seconds": time.monotonic() - began, "decoding": decoding, "cores": cores}
     (folder / "timing").mkdir(exist_ok=True)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import cv2
+import evaluated
 import pytest
 import torch
 
@@ -161,3 +162,26 @@ def test_scoring(tmp_path):
 def test_evaluate(dataset):
     figures = run("evaluate.py", dataset.folder, "--split", "train", "--lines", 8, "--cores", 1)
     assert figures["lines"] >= 8 and 0 < figures["ratio_to_forward"] < 1.5 and figures["cores"] == 1
+
+
+def test_guarantee():
+    figures = run("guarantee.py", "--calibrations", 2, "--population", 20_000)
+    assert len(figures["promises"]) == 8 and all(0 <= found["held"] <= 1 for found in figures["promises"].values())
+    assert set(figures["monitor"]) == {"0.5", "1.0", "1.5", "2.0", "3.0"} and figures["drift"]["1.0"]["200"] == 1.0
+
+
+def test_reliability(tmp_path):
+    """Two evaluations of one reader; other readings of the same lines agree where they are right."""
+    parts = [evaluated.lines(seed, 60, writers=12, name=name) for seed, name in enumerate(("dev", "val"))]
+    folders = [evaluated.write(tmp_path / str(i), table, "val") for i, table in enumerate(parts)]
+    others = [evaluated.write(tmp_path / f"other{i}", table, "val") for i, table in enumerate(parts)]
+    later = evaluated.write(tmp_path / "later", evaluated.lines(5, 60, easy=-2.0, writers=20, name="l"), "test")
+    options = ("--other", ",".join(map(str, others)), "--drift", later, "--runs", 10)
+    figures = run("reliability.py", *folders, *options)
+    assert figures["lines"] == 480 and figures["writers"] == 24
+    assert {"frames", "likelihood", "other_1", "likelihood + margin", "all"} <= set(figures["signals"])
+    areas = {name: found["area"] for name, found in figures["signals"].items()}
+    assert areas["an oracle"] < areas["all"] < areas["width"]
+    assert figures["drift"]["later"] < 0.05 and figures["drift"]["halves"] < 0.5
+    assert figures["calibration"]["words, calibrated"]["items"] == 3 * 480
+    assert figures["audit"]["edits against those expected"] > 0.5

@@ -156,12 +156,20 @@ def test_greedy_and_beam_are_different_evaluations_with_signals_of_their_own(run
     for decode in ("greedy", "beam"):
         assert main(["evaluate", "--run", str(run), "--split", "dev", "--device", "cpu", "--decode", decode]) == 0
     greedy, beam = run / "evaluation" / "dev-000003", run / "evaluation" / "dev-000003-beam"
-    names = {folder: {name for name in lines_of(folder).column_names if "signal_" in name} for folder in (greedy, beam)}
-    assert names[greedy] == {"signal_likelihood", "signal_greedy", "signal_least_word"}
-    assert names[beam] == names[greedy] | {"signal_margin", "signal_agreement"}
+    names = {
+        folder: {name for name in lines_of(folder).column_names if name.startswith("signal_")}
+        for folder in (greedy, beam)
+    }
+    plain = ("likelihood", "greedy", "least_word", "least_character", "frames", "blank", "width", "length")
+    assert names[greedy] == {f"signal_{name}" for name in plain}
+    assert names[greedy] | {"signal_margin", "signal_agreement"} <= names[beam]
+    for row in lines_of(beam).to_pylist():
+        of_words = [value for name, value in row.items() if name.startswith("word_signal_")]
+        sizes = {len(values) for values in (row["word_confidence"], *of_words)}
+        assert len(of_words) >= 3 and sizes == {len(row["hypothesis"].split())}
     for folder in (greedy, beam):
         table = lines_of(folder)
-        for name in ("confidence", *names[folder]):
+        for name in {"confidence", *names[folder]} - {"signal_width", "signal_length"}:
             assert 0 <= pc.min(table[name]).as_py() <= pc.max(table[name]).as_py() <= 1
     asked = metrics_of(beam)
     assert asked["decode"] == "beam" and len(asked["decoding"]) == 16 and metrics_of(greedy)["decode"] == "greedy"

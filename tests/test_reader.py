@@ -15,7 +15,17 @@ from htr.decoding.beam import Hypothesis, Limits, Weights
 from htr.decoding.decoder import Beam, Greedy, files_of, rescore, with_general
 from htr.decoding.greedy import greedy
 from htr.decoding.language import train_by_field, train_language_model
-from htr.decoding.signals import agreement, confidence, likelihoods, shares, word_shares, words_of
+from htr.decoding.signals import (
+    agreement,
+    confidence,
+    known,
+    likelihoods,
+    of_frames,
+    of_words,
+    shares,
+    word_shares,
+    words_of,
+)
 from htr.models import MODELS, create
 from htr.models.encoder import HEIGHT
 from htr.reader import Reader, Text, weights_of
@@ -80,14 +90,24 @@ def beam(weights: Weights = CTC_ALONE, texts: tuple[str, ...] = (), **options) -
 
 def test_greedy_and_beam_read_the_same_where_all_is_plain():
     lines = written(path("abc é"), path("b"), [0, 0, 0])
-    for decoder, names in ((Greedy(ALPHABET), {"likelihood", "greedy", "least_word"}),
-                           (beam(), {"likelihood", "greedy", "least_word", "margin", "agreement"})):  # fmt: skip
+    plain = {"likelihood", "greedy", "least_word", "least_character", "frames", "blank", "width", "length"}
+    for decoder, names in ((Greedy(ALPHABET), plain), (beam(), plain | {"margin", "agreement"})):
         texts = Reader(Written(0.99), ALPHABET, {}, decoder).read_batch(*lines)
         assert [text.text for text in texts] == ["abc é", "b", ""]
         for text in texts:
-            assert set(text.signals) == names and all(0 <= value <= 1 for value in text.signals.values())
+            assert set(text.signals) == names and shares_of(text)
+            assert text.signals["length"] == len(text.text)
             assert text.confidence == pytest.approx(confidence(text.signals)) and text.confidence > 0.8
             assert text.words == text.characters == []
+            assert len(text.word_confidences) == len(text.text.split())
+            assert {len(values) for values in text.word_signals.values()} == {len(text.text.split())}
+        assert [text.signals["width"] for text in texts] == [FRAME * 11 / 5, FRAME * 3, FRAME * 3]
+        assert texts[2].signals["blank"] == pytest.approx(texts[2].signals["frames"]) == pytest.approx(0.99, abs=0.001)
+
+
+def shares_of(text: Text) -> bool:
+    """All signals but width and length are 0 to 1."""
+    return all(0 <= value <= 1 for name, value in text.signals.items() if name not in ("width", "length"))
 
 
 def test_an_uncertain_line_is_less_sure_by_every_signal():
@@ -95,8 +115,8 @@ def test_an_uncertain_line_is_less_sure_by_every_signal():
     for decoder in (None, beam()):
         sure, unsure = (Reader(Written(p), ALPHABET, {}, decoder).read_batch(*line)[0] for p in (0.99, 0.6))
         assert sure.text == unsure.text == "ab ca"
-        lower = [name for name, value in unsure.signals.items() if name != "agreement" and value < sure.signals[name]]
-        assert set(lower) == set(sure.signals) - {"agreement"} and unsure.confidence < sure.confidence
+        lower = {name for name, value in unsure.signals.items() if value < sure.signals[name]}
+        assert lower == set(sure.signals) - {"agreement", "width", "length"} and unsure.confidence < sure.confidence
 
 
 def test_a_field_is_read_with_its_own_language():
@@ -125,7 +145,8 @@ def test_a_second_decoder_rescores_the_n_best():
         plain.signals["agreement"] == rescored.signals["agreement"] == agreement(path("ab a")[1::2], model.text) == 0.75
     )
     (alone,) = Reader(model, ALPHABET, {}).read_batch(*line)
-    assert alone.text == "ac a" and set(alone.signals) == {"likelihood", "greedy", "agreement"}
+    assert alone.text == "ac a" and not {"least_word", "least_character"} & set(alone.signals)
+    assert "agreement" in alone.signals and alone.word_confidences is None and alone.word_signals == {}
     n_best = [Hypothesis([1], "a", -1.0, -1.0, 0.0, 0), Hypothesis([2], "b", -2.0, -2.0, 0.0, 0)]
     assert [h.score for h in rescore(n_best, [-3.0, -1.0], 1.0)] == [-3.0, -4.0]
 
@@ -146,7 +167,32 @@ def test_signals_of_known_cases():
     assert word_shares([""], np.ones(1)) == []
     with pytest.raises(ValueError):
         word_shares([], np.ones(0))
-    assert confidence({"one": 0.25, "two": 1.0}) == 0.5 and confidence({"one": 0.0, "two": 1.0}) == 0.0
+    assert confidence({"greedy": 0.25, "margin": 1.0}) == 0.5 and confidence({"greedy": 0.0, "margin": 1.0}) == 0.0
+    assert confidence({"greedy": 0.25, "width": 9.0, "frames": 0.1}) == 0.25  # the first five alone
+
+
+def test_signals_of_frames_and_words():
+    probs = torch.tensor([[[0.2, 0.8], [0.6, 0.4], [0.3, 0.7]], [[0.9, 0.1], [0.5, 0.5], [0.5, 0.5]]])
+    first, second = of_frames(probs.log(), torch.tensor([3, 1]), [[1, 1], []])
+    assert first == pytest.approx({"frames": 0.7, "blank": 1.1 / 3, "width": 6.0, "length": 2.0})
+    assert second == pytest.approx({"frames": 0.9, "blank": 0.9, "width": 4.0, "length": 0.0})  # not its padding
+    words = of_words("ab cé", [0.8, 0.4, 0.1, 0.5, 0.7], {"ab", "x"})
+    assert words["least_character"] == [0.4, 0.5] and words["mean_character"] == pytest.approx([0.6, 0.6])
+    assert words["length"] == [2, 2] and words["known"] == [1, 0] and "known" not in of_words("ab", [1, 1])
+    assert known("L'ab, 12", {"ab"}) == pytest.approx(2 / 3) and known("12", {"ab"}) == 1.0
+
+
+def test_language_and_lexicon_are_signals_where_they_weigh():
+    line = written(path("ab ca"))
+    models = {"": train_language_model(["ab ca"] * 9, 3, ALPHABET.characters)}
+    decoder = Beam(ALPHABET, models, ("AB",), Weights(0.5, 0.5, 0.2))
+    (text,) = Reader(Written(), ALPHABET, {}, decoder).read_batch(*line)
+    score = models[""].score(text.text)
+    assert text.text == "ab ca" and text.signals["language"] == pytest.approx(math.exp(score / 6))
+    assert text.signals["known"] == 0.5 and text.word_signals["known"] == [1.0, 0.0]
+    # nine tenths, and of what is left no symbol has more than a part
+    assert text.signals["least_character"] == pytest.approx(0.9, abs=0.01)
+    assert text.word_signals["least_character"] == pytest.approx([0.9, 0.9], abs=0.01)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -159,7 +205,7 @@ def test_every_model_is_read_by_every_decoder(name: str):
         texts = reader.read(images, batch=2, boxes=True)
         assert [text.text for text in texts] == [text.text for text in reader.read(images)]
         for text, image in zip(texts, images, strict=True):
-            assert 0 <= text.confidence <= 1 and all(0 <= value <= 1 for value in text.signals.values())
+            assert 0 <= text.confidence <= 1 and shares_of(text)
             assert all(0 <= box.left <= box.right <= image.shape[1] for box in text.words + text.characters)
             if text.characters:
                 assert "".join(box.text for box in text.characters) == text.text

@@ -10,14 +10,17 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
 from htr.alphabet import Alphabet
 from htr.decoding import Frames, Reading, signals
+from htr.decoding.align import align_many
 from htr.decoding.beam import Hypothesis, Limits, Searches, Weights
 from htr.decoding.greedy import greedy
 from htr.decoding.language import LanguageModel, Mixture, load_language_models, pack_language_models
@@ -40,16 +43,22 @@ class Greedy:
         readings, log_probs, lengths = model.read(frames), frames.log_probs.cpu(), frames.lengths.cpu()
         # an attention decoder's reading is compared with CTC's; CTC's own would agree with itself
         others = greedy(log_probs, lengths) if hasattr(model, "score") else [None] * len(readings)
-        likely = signals.likelihoods(log_probs, lengths, [reading.symbols for reading in readings])
+        texts = [reading.symbols for reading in readings]
+        likely = signals.likelihoods(log_probs, lengths, texts)
+        seen = signals.of_frames(log_probs, lengths, texts)
         results = []
-        for reading, other, likelihood in zip(readings, others, likely, strict=True):
-            found, words = {"likelihood": likelihood, "greedy": reading.confidence}, None
+        for reading, other, likelihood, plain in zip(readings, others, likely, seen, strict=True):
+            found, words, of_words = {"likelihood": likelihood, "greedy": reading.confidence}, None, {}
             if reading.probs is not None:
-                words = signals.words_of(self.alphabet.decode(reading.symbols), reading.probs)
+                of_words = signals.of_words(self.alphabet.decode(reading.symbols), reading.probs)
+                words = of_words["least_character"]
                 found["least_word"] = min(words, default=1.0)
+                found["least_character"] = min(reading.probs, default=1.0)
             if other is not None:
                 found["agreement"] = signals.agreement(other.symbols, reading.symbols)
-            results.append(replace(reading, confidence=signals.confidence(found), signals=found, words=words))
+            sure = signals.confidence(found)
+            found |= plain
+            results.append(replace(reading, confidence=sure, signals=found, words=words, word_signals=of_words))
         return results
 
 
@@ -118,20 +127,34 @@ class Beam:
                 scores = model.score(frames, [[h.symbols for h in hypotheses] for hypotheses in found])
                 delta = self.searches.weights.delta
                 found = [rescore(hypotheses, own, delta) for hypotheses, own in zip(found, scores, strict=True)]
-        likely = signals.likelihoods(log_probs, lengths, [hypotheses[0].symbols for hypotheses in found])
-        results = []
-        for hypotheses, likelihood, by_ctc, by_decoder in zip(found, likely, first, second, strict=True):
+        texts = [hypotheses[0].symbols for hypotheses in found]
+        likely = signals.likelihoods(log_probs, lengths, texts)
+        seen = signals.of_frames(log_probs, lengths, texts)
+        paths = align_many(log_probs.numpy(), texts, lengths.tolist())
+        lexicon, results = self.searches.of(None).lexicon, []
+        for i, hypotheses in enumerate(found):
+            best = hypotheses[0]
+            by_ctc, by_decoder = first[i], second[i]
             shares = signals.shares([h.score for h in hypotheses])
             words = signals.word_shares([h.text for h in hypotheses], shares)
-            other = by_decoder.symbols if second is not first else hypotheses[0].symbols
+            other = by_decoder.symbols if second is not first else best.symbols
+            # a text that the search found without its path: it needs more frames than there are
+            probs = np.exp(paths[i].log_probs).tolist() if paths[i] else [0.0] * len(best.symbols)
             values = {
-                "likelihood": likelihood,
+                "likelihood": likely[i],
                 "greedy": by_ctc.confidence,
                 "least_word": min(words, default=1.0),
                 "margin": float(shares[0]),
                 "agreement": signals.agreement(by_ctc.symbols, other),
+                "least_character": min(probs, default=1.0),
+                **seen[i],
             }
-            results.append(Reading(hypotheses[0].symbols, signals.confidence(values), None, values, words))
+            if self.searches.languages:
+                values["language"] = math.exp(best.language / (len(best.symbols) + 1))
+            if lexicon:
+                values["known"] = signals.known(best.text, lexicon)
+            of_words = signals.of_words(best.text, probs, lexicon)
+            results.append(Reading(best.symbols, signals.confidence(values), None, values, words, of_words))
         return results
 
     def n_best(

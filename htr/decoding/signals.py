@@ -1,18 +1,29 @@
-"""How sure a reading is: signals, each 0 to 1, and one confidence made of them. Nothing here is calibrated.
+"""How sure a reading is: signals, and one confidence made of some of them. Nothing here is calibrated.
 
-    likelihood    CTC's probability of the text, of all its paths: the geometric mean over its characters
-    greedy        the mean probability of the symbols that greedy decoding reads
-    least_word    the confidence of the text's least certain word, 1 without words (greedily: if the model says it)
-    margin        the share of the text in the n best; beam search only
-    agreement     1 - edits / length: of CTC's greedy reading and the text; of a model with a decoder, of CTC's and the
-                  decoder's greedy readings; not where CTC reads alone and greedily, and would agree with itself
+Of a line, each 0 to 1 but for the last two:
 
-A word's confidence is the share of the n best that have it in its place or, without a beam search, the probability of
-its least certain character.
+    likelihood       CTC's probability of the text, of all its paths: the geometric mean over its characters
+    greedy           the mean probability of the symbols that greedy decoding reads
+    least_word       the confidence of the text's least certain word, 1 without words (greedily: if the model says it)
+    margin           the share of the text in the n best; beam search only
+    agreement        1 - edits / length: of CTC's greedy reading and the text; of a model with a decoder, of CTC's and
+                     the decoder's greedy readings; not where CTC reads alone and greedily, and would agree with itself
+    least_character  the probability of the text's least certain character (greedily: if the model says it)
+    frames           the mean over the frames of their largest probability: the plain confidence of a CTC model
+    blank            the mean over the frames of the blank's probability
+    language         the language model's probability of the text: the geometric mean over its characters and its end
+    known            the share of letters that stand in words of the lexicon, 1 without letters; with a lexicon alone
+    width            px a character, of a line as high as models see it
+    length           characters
+
+Of a word: least_character, mean_character, length, known; and its confidence, the share of the n best that have it in
+its place or, without a beam search, the probability of its least certain character.
+
+A reading's confidence is made of the first five. A calibrated probability is made of all: htr/scoring/calibration.py.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 
 import numpy as np
 import torch
@@ -20,10 +31,48 @@ from rapidfuzz.distance import Levenshtein
 from torch import Tensor
 from torch.nn import functional as F
 
+from htr.decoding.align import FRAME
+
+CONFIDENT = ("likelihood", "greedy", "least_word", "margin", "agreement")
+
 
 def confidence(signals: Mapping[str, float]) -> float:
-    """The geometric mean of the signals: any of them that is near 0 is reason enough to look at the line."""
-    return math.prod(signals.values()) ** (1 / len(signals))
+    """The geometric mean of CONFIDENT: any of them that is near 0 is reason enough to look at the line."""
+    values = [signals[name] for name in CONFIDENT if name in signals]
+    return math.prod(values) ** (1 / len(values))
+
+
+def of_frames(log_probs: Tensor, lengths: Tensor, texts: Sequence[Sequence[int]]) -> list[dict[str, float]]:
+    """(N, T, symbols + 1) on the CPU, (N,), N texts -> frames, blank, width and length of each."""
+    used = torch.arange(log_probs.shape[1]) < lengths[:, None]
+    count = lengths.clamp(min=1)
+    best, blank = (
+        ((values.float().exp() * used).sum(dim=1) / count).clamp(max=1).tolist()
+        for values in (log_probs.max(dim=2).values, log_probs[:, :, 0])
+    )
+    rows = zip(best, blank, lengths.tolist(), map(len, texts), strict=True)
+    return [
+        {"frames": most, "blank": none, "width": FRAME * frames / max(length, 1), "length": float(length)}
+        for most, none, frames, length in rows
+    ]
+
+
+def of_words(text: str, probs: Sequence[float], lexicon: Set[str] = frozenset()) -> dict[str, list[float]]:
+    """A text, a probability a character, and a lexicon in lower case if there is one -> signals of its words."""
+    words = text.split()
+    found = {
+        "least_character": words_of(text, probs, min),
+        "mean_character": words_of(text, probs, lambda inside: sum(inside) / len(inside)),
+        "length": [float(len(word)) for word in words],
+    }
+    return found | ({"known": [known(word, lexicon) for word in words]} if lexicon else {})
+
+
+def known(text: str, lexicon: Set[str]) -> float:
+    """The share of letters that stand in words (runs of letters) of the lexicon, 1 without letters."""
+    runs = "".join(c if c.isalpha() else " " for c in text).split()
+    letters = sum(map(len, runs))
+    return sum(len(run) for run in runs if run.lower() in lexicon) / letters if letters else 1.0
 
 
 def likelihoods(log_probs: Tensor, lengths: Tensor, texts: Sequence[Sequence[int]]) -> list[float]:
@@ -46,18 +95,16 @@ def shares(scores: Sequence[float]) -> np.ndarray:
     return weights / weights.sum()
 
 
-def words_of(text: str, probs: Sequence[float]) -> list[float]:
-    """A probability a character -> that of the least certain character of each word."""
-    words, inside = [], False
+def words_of(text: str, probs: Sequence[float], of: Callable[[Sequence[float]], float] = min) -> list[float]:
+    """A probability a character -> that of the least certain character of each word, or what `of` makes of them."""
+    words, before = [], " "
     for character, prob in zip(text, probs, strict=True):
-        if character.isspace():
-            inside = False
-        elif inside:
-            words[-1] = min(words[-1], prob)
-        else:
-            words.append(prob)
-            inside = True
-    return words
+        if not character.isspace():
+            if before.isspace():
+                words.append([])
+            words[-1].append(prob)
+        before = character
+    return [of(word) for word in words]
 
 
 def word_shares(texts: Sequence[str], shares: np.ndarray) -> list[float]:

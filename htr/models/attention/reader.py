@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from htr.decoding import Frames, Reading, align  # the module: it imports the encoder itself
+from htr.decoding import Frames, Reading, align  # align imports this package: its names may not be there yet
 from htr.models.attention.decoder import STOP, Decoder, Memory
 from htr.models.ctc.loss import ctc_losses
 from htr.models.ctc.reader import CTCReader

@@ -1,0 +1,209 @@
+"""python -m jobs audit --run RUN --evaluation NAME --promise NAME: transcriptions that a sure reading contradicts.
+
+    python -m jobs audit --run runs/ctc --evaluation val-014000-beam --promise fields --source certificates.csv
+    … in RUN/audit/val-014000-beam.csv a person mends `text`, or writes into `reject` why a row can't be used …
+    python -m jobs audit --apply runs/ctc/audit/val-014000-beam.csv --source certificates.csv --out mended.csv
+
+The lines whose reading differs from the transcription, the most surprising first: how many edits a line takes, against
+how many such a reading is expected to. Without --promise (any one of RUN/reliability: its scores are used, not its
+threshold) expectation is by the uncalibrated confidence. What a run was trained on it has learnt to read as it was
+labelled: audit lines that it was not trained on.
+
+With --source the rows are the source's own, with all its columns, and --apply puts them back in their places, into a
+new source beside the old one. Without, the images are the stored lines of the data set, and --out lies in its folder or
+above. A table whose images lie below it is a source for `preprocess` as it is. It holds transcriptions: only its owner
+and group may read it, and no log has any of it.
+"""
+
+import argparse
+import csv
+import io
+from pathlib import Path
+
+from jobs.show import say
+
+OWN = (
+    "audit_row",
+    "audit_text",
+    "audit_reading",
+    "audit_edits",
+    "audit_expected",
+    "audit_probability",
+    "audit_surprise",
+)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--run", type=Path, help="the run whose evaluation it is")
+    add("--evaluation", help="a name under RUN/evaluation, or a folder")
+    add("--promise", help="a name under RUN/reliability, whose scores are used")
+    add("--source", type=Path, help="the table that the data set was made from")
+    add("--most", type=int, default=500, help="rows, at most (default: %(default)s)")
+    add("--out", type=Path, help="the table (default: RUN/audit/NAME.csv); with --apply the mended source")
+    add("--apply", type=Path, metavar="TABLE", help="put the rows of a table that was gone through into --source")
+
+
+def main(args: argparse.Namespace) -> int:
+    if args.apply:
+        return put_back(args)
+    if not (args.run and args.evaluation):
+        raise ValueError("--run and --evaluation are wanted: whose readings, and which")
+    import numpy as np
+
+    from htr.scoring.promise import Promise
+    from htr.scoring.units import CHARACTER, probabilities
+    from jobs.evaluations import Evaluation, find
+
+    evaluation = Evaluation.read(find(args.run, args.evaluation))
+    table, confidence = evaluation.table, evaluation.numbers("confidence")
+    edits, right, share = evaluation.numbers("edits"), confidence, confidence
+    if args.promise:
+        promise = Promise.load(args.run / "reliability" / args.promise)
+        promise.check(**evaluation.model)
+        right, share = (probabilities(promise.scores, table, unit) for unit in ("line", CHARACTER))
+    length = np.maximum([len(text) for text in table["hypothesis"].to_pylist()], evaluation.numbers("characters"))
+    expected = (1 - share) * np.maximum(length, 1)
+    wrong, surprise = np.flatnonzero(evaluation.numbers("exact") == 0), np.zeros(len(table))
+    surprise[wrong] = surprises(edits[wrong], expected[wrong])
+    chosen = wrong[np.argsort(-surprise[wrong], kind="stable")][: args.most]
+    own = [
+        {
+            "audit_row": row, "audit_reading": reading, "audit_text": reference, "audit_edits": int(edits[i]),
+            "audit_expected": round(float(expected[i]), 2), "audit_probability": round(float(right[i]), 4),
+            "audit_surprise": round(float(surprise[i]), 2), "reject": "",
+        }
+        for i, row, reading, reference in zip(
+            chosen.tolist(),
+            *(table[name].take(chosen).to_pylist() for name in ("row", "hypothesis", "reference")),
+            strict=True,
+        )
+    ]  # fmt: skip
+    out = args.out or args.run / "audit" / f"{evaluation.name}.csv"
+    if out.exists():
+        raise ValueError(f"{out} is there, and somebody may have gone through it: remove it, or give another --out")
+    if not args.source and not args.out:
+        raise ValueError(
+            "--source is wanted, the table that the data set was made from, or --out in the data set's folder"
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    rows, images = (of_source if args.source else of_shards)(args, evaluation, chosen, own)
+    if not args.source or images.resolve().is_relative_to(out.parent.resolve()):
+        below(rows, images, out)
+    write(out, rows)
+    print(f"{len(chosen)} of {len(wrong)} lines that are read otherwise, of {len(table)}: {out}")
+    return 0
+
+
+def surprises(edits, expected):
+    """(N,) edits, (N,) edits expected -> (N,) -log10 of the probability of so many or more, were they Poisson's."""
+    import math
+
+    import numpy as np
+
+    found = np.zeros(len(edits))
+    for i, (k, mean) in enumerate(zip(edits.tolist(), np.maximum(expected, 1e-6).tolist(), strict=True)):
+        j = np.arange(k, k + 60 + 4 * mean)
+        terms = j * math.log(mean) - mean - np.array([math.lgamma(x + 1) for x in j])
+        found[i] = max(-(terms.max() + math.log(np.exp(terms - terms.max()).sum())) / math.log(10), 0.0)
+    return found
+
+
+def of_source(args, evaluation, chosen, own) -> tuple[list[dict], Path]:
+    """The source's rows, as they are, with ours beside them."""
+    import pyarrow as pa
+
+    from htr.images.sources import read_source
+
+    source, images = read_source(args.source)
+    taken = [row["audit_row"] for row in own]
+    if any(row is None for row in taken):
+        raise ValueError(f"{args.source}: {evaluation.name} has lines that no row of a source stands for: leave it out")
+    certificates = evaluation.table["certificate"].take(chosen).to_pylist()
+    fits = [row < len(source) for row in taken]
+    rows = source.take(pa.array(taken)).to_pylist() if all(fits) else []
+    differ = sum(row["certificate"] != one for row, one in zip(rows, certificates, strict=True)) if rows else len(taken)
+    if differ:
+        raise ValueError(f"{args.source}: {differ} rows are of other certificates: not what the data set was made from")
+    return [{**row, **about} for row, about in zip(rows, own, strict=True)], images
+
+
+def of_shards(args, evaluation, chosen, own) -> tuple[list[dict], Path]:
+    """Rows whose images are the data set's stored lines."""
+    from htr.images.sources import OURS, RESERVED
+    from jobs.texts import config_of
+    from shards.index import read_index
+
+    index = read_index(Path(config_of(args.run)["folder"]))
+    if index.fingerprint != evaluation.asked["dataset"]:
+        raise ValueError(f"{evaluation.folder} is not of {index.folder}: give --source")
+    counted = ("reference", "hypothesis", "confidence", "exact", "edits", "characters", "words", "word_edits")
+    names = [
+        name for name in evaluation.table.column_names
+        if name not in (*RESERVED, *counted) and not name.startswith(("signal_", "word_"))
+    ]  # fmt: skip
+    table = evaluation.table.select([*names, "key", "shard"]).take(chosen).to_pylist()
+    rows = []
+    for row, about in zip(table, own, strict=True):
+        image = f"{row.pop('shard')}.tar/{row.pop('key')}.{index.encoding}"
+        rows.append({"image": image, "text": about["audit_text"], **row, **about})
+    ordered = [name for name in OURS if name in rows[0]] if rows else []
+    return [{name: row[name] for name in ordered} | row for row in rows], index.folder
+
+
+def below(rows: list[dict], images: Path, out: Path) -> None:
+    """Name the images by their place below the table's folder, so that preprocess finds them. ValueError: elsewhere."""
+    root, folder = images.resolve(), out.parent.resolve()
+    if not root.is_relative_to(folder):
+        raise ValueError(f"--out {out}: put it into {images} or a folder above it, so that preprocess finds the images")
+    prefix = root.relative_to(folder).as_posix()
+    for row in rows:
+        row["image"] = row["image"] if prefix == "." else f"{prefix}/{row['image']}"
+
+
+def write(path: Path, rows: list[dict]) -> None:
+    """A CSV of its own mode 0640, whatever the umask, whole or not there."""
+    import os
+
+    from shards import files
+
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]) if rows else ["image", "text", "certificate", *OWN, "reject"])
+    writer.writeheader()
+    writer.writerows(rows)
+    before = os.umask(0o027)
+    try:
+        files.replace(path, text.getvalue())
+    finally:
+        os.umask(before)
+
+
+def put_back(args: argparse.Namespace) -> int:
+    """The source with the rows that were mended, or rejected, in their places."""
+    from htr.images.sources import read_csv, read_source
+
+    if not (args.source and args.out):
+        raise ValueError("--apply wants --source, the table that is to be mended, and --out, a new one")
+    if args.out.exists() or args.out.suffix != ".csv":
+        raise ValueError(f"{args.out}: give the name of a new .csv")
+    source, images = read_source(args.source)
+    mended = read_csv(args.apply).to_pylist()
+    if mended and not {"audit_row", "text", "reject", "certificate"} <= mended[0].keys():
+        raise ValueError(f"{args.apply}: not a table that audit wrote with --source")
+    rows = source.to_pylist()
+    changed = rejected = 0
+    for row in mended:
+        place = int(row["audit_row"])
+        if place >= len(rows) or rows[place]["certificate"] != row["certificate"]:
+            raise ValueError(
+                f"{args.apply}: a row is not the source's: were its rows sorted anew, or is it another one?"
+            )
+        changed += rows[place]["text"] != row["text"]
+        rejected += bool(row["reject"])
+        rows[place] |= {"text": row["text"], "reject": row["reject"] or rows[place].get("reject", "")}
+    for row in rows:
+        row.setdefault("reject", "")
+    below(rows, images, args.out)
+    write(args.out, rows)
+    say(f"audit: {changed} texts mended, {rejected} rows rejected of {len(rows)}: {args.out}")
+    return 0

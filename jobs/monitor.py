@@ -1,0 +1,192 @@
+"""python -m jobs monitor READINGS KEYED --promise RUN/reliability/NAME: does a promise hold in production?
+
+    python -m jobs transcribe scans/2026-11/ --unit field --model runs/ctc --decode beam --out batch.parquet \\
+        --promise runs/ctc/reliability/fields --review scans/review.csv --sample 150
+    python -m jobs monitor batch.parquet scans/review-sample.csv --promise runs/ctc/reliability/fields
+    python -m jobs monitor --plan --accepted 5000 --promise runs/ctc/reliability/fields      # how many to key
+
+READINGS is a batch as transcribe wrote it, KEYED the random sample of what was accepted, typed by persons who did not
+see the readings. Of this very batch it says how many accepted ones are wrong at most (hypergeometric, with probability
+1 - delta), over all batches whether more than alpha are, and by the signals of all readings whether the batch is like
+the part that chose the threshold. A line a batch is added to RUN/reliability/NAME/monitor.jsonl. Exit status 3: alarm.
+"""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from jobs.show import say
+
+ALARM = 3
+ACCEPT = "accept"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("readings", type=Path, nargs="?", help="what transcribe wrote for this batch: .parquet or .csv")
+    add("keyed", type=Path, nargs="?", help="the sample that transcribe drew, keyed")
+    add("--promise", type=Path, required=True, metavar="RUN/reliability/NAME")
+    add("--log", type=Path, help="of the batches (default: monitor.jsonl beside the promise)")
+    add(
+        "--seconds",
+        type=float,
+        default=20.0,
+        help="that typing a line takes, for the hours saved (default: %(default)s)",
+    )
+    add("--plan", action="store_true", help="only say how large a sample a batch of --accepted takes")
+    add("--accepted", type=int, help="with --plan: units that a batch accepts")
+    add("--expected", type=float, default=0.005, help="with --plan: the share of wrong ones expected (%(default)s)")
+
+
+def main(args: argparse.Namespace) -> int:
+    from htr.scoring.monitor import FALSE, Watch, hours, most_wrong, sample_size
+    from htr.scoring.promise import Promise
+    from shards import files
+
+    promise = Promise.load(args.promise)
+    many = f"{promise.unit}s"
+    if args.plan:
+        if not args.accepted:
+            raise ValueError("--plan wants --accepted, how many units a batch accepts")
+        size = sample_size(args.accepted, promise.alpha, promise.delta, args.expected)
+        print(f"key {size} of {args.accepted} accepted {many}: with {100 * args.expected:g} % of them wrong that shows "
+              f"at most {100 * promise.alpha:g} % with {100 * (1 - promise.delta):g} %")  # fmt: skip
+        return 0
+    if not (args.readings and args.keyed):
+        raise ValueError("two tables are wanted: the readings of a batch, and its sample, keyed")
+    log = args.log or args.promise / "monitor.jsonl"
+    before = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    batch = files.sha256(args.readings)[:16]
+    if any(entry["batch"] == batch for entry in before):
+        raise ValueError(f"{log}: this batch is in it already, and counts once")
+
+    # ---------------------------------------------------------------- this batch
+    readings = read(args.readings, ("certificate", "field", "text", "decision"))
+    keyed = read(args.keyed, ("certificate", "field", "text"))
+    accepted, lines = accepted_units(readings, promise.unit)
+    sampled, wrong = compare(accepted, keyed, promise.unit, args.keyed)
+    bound = most_wrong(wrong, sampled, len(accepted), promise.delta)
+    saved = hours(len(accepted), sampled, lines / len(accepted), args.seconds)
+    sure, most = f"{100 * (1 - promise.delta):g} %", f"{bound} of this batch ({100 * bound / len(accepted):.2f} %)"
+    print(f"{len(accepted)} {many} accepted, {sampled} of them keyed: {wrong} read otherwise than keyed, so with "
+          f"{sure} at most {most}. {saved:.1f} hours of typing saved at {args.seconds:g} s a line")  # fmt: skip
+
+    # ---------------------------------------------------------------- all batches
+    watch = Watch(**before[-1]["watch"]) if before else Watch(promise.alpha)
+    alarms = []
+    if promise.loss == "wrong":
+        watch.add(wrong, sampled)
+        alarms = watch.alarms
+        print(f"{watch.batches} batches, {watch.wrong} of {watch.sampled} wrong: evidence {watch.bet:.3g} that more "
+              f"than {100 * promise.alpha:g} % are (alarm from {1 / FALSE:g} on)")  # fmt: skip
+    found = drifted(args.promise, readings, promise.unit)
+    if found:
+        moved = ", ".join(f"{name} {found.shifts[name]:+.1f}" for name, p in found.signals.items() if p <= 0.05)
+        print(f"signals: p {found.p:.3f}" + (f", not like the part that chose the threshold: {moved}" if moved else ""))
+        alarms += ["drift"] if found.warns else []
+    entry = {"batch": batch, "accepted": len(accepted), "sampled": sampled, "wrong": wrong, "bound": bound,
+             "hours": saved, "watch": watch.to_json(), "alarms": alarms,
+             "drift": asdict(found) if found else None}  # fmt: skip
+    files.replace(log, "".join(json.dumps(line) + "\n" for line in [*before, entry]))
+    if alarms:
+        say(f"monitor: ALARM ({', '.join(alarms)}): key all of what is accepted until it is understood")
+        return ALARM
+    return 0
+
+
+def read(path: Path, needed: tuple[str, ...]) -> dict[str, list]:
+    """Columns of a CSV (all text) or Parquet table."""
+    from htr.images.sources import is_parquet, read_csv, read_parquet
+
+    if not path.is_file():
+        raise ValueError(f"{path}: no such table")
+    table = read_parquet(path) if is_parquet(path) else read_csv(path)
+    missing = [name for name in needed if name not in table.column_names]
+    if missing:
+        raise ValueError(f"{path}: no column {', '.join(missing)} (it has {', '.join(table.column_names)})")
+    return {name: table[name].to_pylist() for name in table.column_names}
+
+
+def names_of(table: dict[str, list], unit: str) -> list[tuple]:
+    """Of each row the unit that it is of, or a part of."""
+    certificates = table["certificate"]
+    if unit == "certificate":
+        return [(name,) for name in certificates]
+    if unit == "field" or "line" not in table:
+        return list(zip(certificates, table["field"], strict=True))
+    # what has no number of its own has its place in the input instead
+    items = table.get("item", table["line"])
+    lines = [line or str(item) for line, item in zip(table["line"], items, strict=True)]
+    return list(zip(certificates, table["field"], lines, strict=True))
+
+
+def rows_of(table: dict[str, list], unit: str) -> dict[tuple, dict[tuple, str]]:
+    """By unit, its rows: by their names, the text in NFC, however its words are spaced."""
+    import unicodedata
+
+    found: dict[tuple, dict[tuple, str]] = {}
+    finest = names_of(table, "line" if "line" in table and unit == "line" else "field")
+    for name, row, text in zip(names_of(table, unit), finest, table["text"], strict=True):
+        found.setdefault(name, {})[row] = " ".join(unicodedata.normalize("NFC", text or "").split())
+    return found
+
+
+def accepted_units(readings: dict[str, list], unit: str) -> tuple[dict, int]:
+    """The units accepted, and how many lines of text they have in all."""
+    kept = [i for i, decision in enumerate(readings["decision"]) if decision == ACCEPT]
+    table = {name: [values[i] for i in kept] for name, values in readings.items()}
+    lines = sum((text or "").count("\n") + 1 for text in table["text"])
+    return rows_of(table, unit), lines
+
+
+def compare(accepted: dict, keyed: dict[str, list], unit: str, path: Path) -> tuple[int, int]:
+    """-> how many units were keyed, and of how many the reading is another. Names none of them.
+
+    Raises ValueError while some are still to be keyed: those left out might be the hard ones.
+    """
+    left = sum(bool(reject) for reject in keyed.get("reject", []))
+    if left:
+        raise ValueError(f"{path}: {left} rows are still to be keyed (their `reject` is not empty): all are needed")
+    typed = rows_of(keyed, unit)
+    if not typed:
+        raise ValueError(f"{path}: a sample without rows")
+    foreign = len(typed.keys() - accepted.keys())
+    if foreign:
+        raise ValueError(
+            f"{path}: {foreign} of its {unit}s are not among those that the batch accepted: another batch?"
+        )
+    return len(typed), sum(texts != accepted[name] for name, texts in typed.items())
+
+
+def drifted(folder: Path, readings: dict[str, list], unit: str):
+    """The batch's readings beside the evaluation that chose the threshold, by certificate; None where it has gone."""
+    import numpy as np
+
+    from htr.scoring.drift import drift
+    from htr.scoring.units import PREFIX, codes, first_rows, groups_of_unit, line_signals
+    from jobs.evaluations import Evaluation
+
+    chosen = json.loads((folder / "promise.json").read_text())["chosen"]["evaluation"]
+    signals = {name.removeprefix(PREFIX): name for name in readings if name.startswith(PREFIX)}
+    try:
+        reference = Evaluation.read(folder.resolve().parents[1] / "evaluation" / chosen)
+    except ValueError as error:
+        say(f"monitor: no drift check ({error})")
+        return None
+    if not signals:
+        say("monitor: no drift check (the readings have no columns signal_NAME)")
+        return None
+    new = {
+        name: np.array([np.nan if v in (None, "") else float(v) for v in readings[c]]) for name, c in signals.items()
+    }
+    read = np.flatnonzero(np.all([np.isfinite(column) for column in new.values()], axis=0))
+    # transcribe's row of a field has the signals of one of its lines
+    rows = np.arange(len(reference.table)) if unit == "line" else first_rows(groups_of_unit(reference.table, "field"))
+    known = {name: column[rows] for name, column in line_signals(reference.table).items()}
+    groups = codes(reference.table, "certificate")[rows]
+    try:
+        return drift(known, groups, {n: c[read] for n, c in new.items()}, codes(readings, "certificate")[read])
+    except ValueError as error:
+        say(f"monitor: no drift check ({error})")
+        return None

@@ -1,0 +1,88 @@
+"""Lines to words, fields and certificates."""
+
+import evaluated
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from htr.scoring.units import (
+    all_right,
+    codes,
+    combined,
+    fit_scores,
+    groups_of_unit,
+    line_signals,
+    probabilities,
+    word_signals,
+)
+
+TABLE = evaluated.lines(0, 300)
+EXACT = TABLE["exact"].to_numpy().astype(float)
+WORDS = [[bool(e)] * 3 for e in EXACT]
+
+
+def fitted(table: pa.Table = TABLE, **options):
+    columns = [table[name].to_numpy().astype(float) for name in ("exact", "edits", "characters")]
+    return fit_scores(table, *columns, codes(table, "certificate"), **options)
+
+
+def test_a_field_is_right_when_all_its_lines_are():
+    groups = np.array([0, 0, 1, 2, 2, 2])
+    assert all_right([1, 0, 1, 1, 1, 1], groups).tolist() == [0, 1, 1]
+    found = combined(np.array([0.9, 0.5, 0.8, 0.9, 0.9, 0.7]), groups)
+    assert found["product"] == pytest.approx([0.45, 0.8, 0.567]) and found["least"].tolist() == [0.5, 0.8, 0.7]
+    assert found["lines"].tolist() == [2, 1, 3]
+
+
+def test_fields_and_certificates_are_told_apart_by_their_names():
+    table = {"certificate": ["a", "a", "b", "a"], "field": ["Ia", "II", "Ia", "Ia"]}
+    for columns in (table, pa.table(table)):
+        field, certificate = groups_of_unit(columns, "field"), groups_of_unit(columns, "certificate")
+        assert field[0] == field[3] and len(set(field)) == 3
+        assert certificate[0] == certificate[1] == certificate[3] != certificate[2]
+    assert codes(pa.table({"x": ["", None, "y"]}), "x").tolist() == [0, 0, 1]
+
+
+def test_every_unit_gets_a_score_that_is_right_on_average():
+    scores, held_out = fitted(word_right=WORDS)
+    assert set(scores) == set(held_out) == {"line", "character", "word", "field", "certificate"}
+    other = evaluated.lines(1, 300, name="o")
+    exact = other["exact"].to_numpy().astype(float)
+    for unit in ("line", "field", "certificate"):
+        found = probabilities(scores, other, unit)
+        groups = np.arange(len(other)) if unit == "line" else groups_of_unit(other, unit)
+        right = all_right(exact, groups)
+        assert len(found) == len(other) and all(len(set(found[groups == g])) == 1 for g in range(5))
+        assert found[np.unique(groups, return_index=True)[1]].mean() == pytest.approx(right.mean(), abs=0.06)
+    assert len(probabilities(scores, other, "word")) == 3 * len(other)
+    # a field of two lines is less sure than its lines
+    lines = probabilities(scores, other, "line")
+    assert probabilities(scores, other, "certificate").mean() < lines.mean() - 0.1
+
+
+def test_what_a_table_lacks_is_left_out_or_named():
+    bare = TABLE.select(["signal_likelihood", "signal_frames"])
+    columns = [TABLE[name].to_numpy().astype(float) for name in ("exact", "edits", "characters")]
+    scores, _ = fit_scores(bare, *columns, codes(TABLE, "certificate"), word_right=WORDS)
+    assert set(scores) == {"line", "character"}
+    with pytest.raises(ValueError, match="no score of a field here, only of line, character"):
+        probabilities(scores, bare, "field")
+    with pytest.raises(ValueError, match="no signal 'frames' here"):
+        probabilities(scores, bare.select(["signal_likelihood"]), "line")
+    with pytest.raises(ValueError, match="without a column signal_NAME"):
+        line_signals(TABLE.select(["exact"]))
+    with pytest.raises(ValueError, match="without word_confidence"):
+        word_signals(bare)
+    with pytest.raises(ValueError, match="without the column field"):
+        groups_of_unit({"certificate": ["a"]}, "field")
+
+
+def test_words_have_their_lines_signals_too():
+    signals, rows = word_signals(TABLE)
+    assert rows[:6].tolist() == [0, 0, 0, 1, 1, 1] and {"confidence", "length", "line_likelihood"} <= set(signals)
+    assert signals["line_likelihood"][4] == TABLE["signal_likelihood"][1].as_py()
+    uneven = TABLE.set_column(
+        TABLE.column_names.index("word_signal_length"), "word_signal_length", pa.array([[1.0]] * len(TABLE))
+    )
+    with pytest.raises(ValueError, match="other numbers of words"):
+        word_signals(uneven)
