@@ -79,12 +79,12 @@ def images_of(index, keys: list[str]) -> dict[str, str]:
     table = pq.read_table(index.folder / "index.parquet", filters=[("key", "in", keys), ("level", "!=", "part")])
     samples, found = Samples(index.folder, table), {}
     try:
-        for row, key in enumerate(samples.columns["key"]):
+        for row in range(len(samples)):
             image = samples.read(row)[0][0]
             factor = min(WIDEST / image.shape[1], HIGHEST / image.shape[0], 1.0)
             image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
             content = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 82])[1].tobytes()
-            found[key] = "data:image/jpeg;base64," + base64.b64encode(content).decode()
+            found[samples.key(row)] = "data:image/jpeg;base64," + base64.b64encode(content).decode()
     finally:
         samples.close()
     return found
