@@ -139,13 +139,14 @@ def be_rank(asked: SimpleNamespace) -> None:
     else:
         world = ring.start(Path(asked.folder), "cpu")
         world.broadcast_parameters(model)
-        optimizer = world.wrap(optimizer, model.named_parameters())
+        wait = world.sum_gradients(model.parameters())
         network, barrier, scale = as_forward(model), world.barrier, 1
     first_norm, waited, spans = None, 0.0, []
     for number in range(asked.warm_up + asked.steps):
         if number == asked.warm_up:
             barrier()
             began, waited, spans = time.monotonic(), 0.0, []
+            busy = time.thread_time(), time.process_time()
         images, widths, targets, characters = batches[number % len(batches)]
         torch.manual_seed(number)  # of dropout: the same in every kind
         optimizer.zero_grad()
@@ -156,20 +157,19 @@ def be_rank(asked: SimpleNamespace) -> None:
         spans.append((backward, time.time()))
         if world:
             now = time.monotonic()
-            world.synchronize(optimizer)
+            wait()
             waited += time.monotonic() - now
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         first_norm = norm.item() if first_norm is None else first_norm
-        if world:
-            world.apply(optimizer)
-        else:
-            optimizer.step()
+        optimizer.step()
     passed = time.monotonic() - began
+    own, all_threads = time.thread_time() - busy[0], time.process_time() - busy[1]
     if world:
         world.close()
     else:
         torch.distributed.destroy_process_group()
     said = {"step": passed / asked.steps, "waited": waited / asked.steps, "norm": first_norm, "backward": spans}
+    said |= {"own": own / asked.steps, "beside": (all_threads - own) / asked.steps}
     print(json.dumps(said), flush=True)
 
 
