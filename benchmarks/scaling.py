@@ -68,16 +68,21 @@ def report(rounds: list[dict], overlap: float | None) -> None:
     def ratio(over: str, under: str) -> float:
         return median(found[over]["lines_per_s"] / found[under]["lines_per_s"] for found in rounds)
 
-    print(f"{'':5} {'ranks':>5} {'lines/s':>9} {'ms a step':>10} {'of them waiting for gradients':>30}")
+    print(f"{'':5} {'ranks':>5} {'lines/s':>9} {'ms a step':>10} {'of them waiting':>16} {'CPU ms':>9} {'beside':>8}")
     for kind, ranks in KINDS.items():
         # DDP waits within backward, where it can't be told from it
         waited = "-" if kind == "ddp" else f"{1e3 * middle(kind, 'waited'):.1f}"
-        print(f"{kind:5} {ranks:5} {middle(kind, 'lines_per_s'):9.1f} {1e3 * middle(kind, 'step'):10.1f} {waited:>30}")
+        print(
+            f"{kind:5} {ranks:5} {middle(kind, 'lines_per_s'):9.1f} {1e3 * middle(kind, 'step'):10.1f} {waited:>16} "
+            f"{1e3 * middle(kind, 'own'):9.1f} {1e3 * middle(kind, 'beside'):8.1f}"
+        )
     figures = {
         "efficiency_2": ratio("two", "one") / 2,
         "ratio_to_ddp": ratio("two", "ddp"),
         "ddp_efficiency_2": ratio("ddp", "one") / 2,
         **{f"{kind}_lines_per_s": middle(kind, "lines_per_s") for kind in KINDS},
+        "cpu_share_beside": middle("two", "beside") / (middle("two", "own") + middle("two", "beside")),
+        "ddp_cpu_share_beside": middle("ddp", "beside") / (middle("ddp", "own") + middle("ddp", "beside")),
         "waited_share": middle("two", "waited") / middle("two", "step"),
         "overlap": overlap,
     }
@@ -88,7 +93,8 @@ def report(rounds: list[dict], overlap: float | None) -> None:
 
 
 def measure(kind: str, asked: dict, cores: list[int], timeline: Path | None = None) -> dict:
-    """Start the ranks and wait for them. -> lines/s of all, s a step and waited, of the slowest; the rest of rank 0."""
+    """Start the ranks and wait for them. -> lines/s of all, s a step and waited, of the slowest; the rest of rank 0,
+    CPU s of a step among it: `own`, in the thread that takes it, and `beside`."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SUBMITIT"))}
     inherited |= {"OMP_NUM_THREADS": "1", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "2048", "HOROVOD_LOG_LEVEL": "fatal"}
     inherited["PYTHONPATH"] = str(Path(__file__).resolve().parent.parent)
@@ -220,7 +226,7 @@ def overlapped(events: list[dict], backward: list[list[float]]) -> float | None:
     tensors = {e["pid"]: e["args"].get("name", "") for e in events if e["ph"] == "M" and e["name"] == "process_name"}
     spans, open_events = [], {}
     for event in events:
-        if event["ph"] not in "BE" or not tensors.get(event["pid"], "").startswith("allreduce."):
+        if event["ph"] not in "BE" or not tensors.get(event["pid"], "").startswith("allreduce.gradients."):
             continue
         stack = open_events.setdefault(event["pid"], [])
         if event["ph"] == "B":

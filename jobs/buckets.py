@@ -21,22 +21,23 @@ PAUSE = 1e-4  # seconds between two looks at whether a sum is there
 
 
 def parted(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
-    """Those that need gradients, in order, in groups of about SIZE bytes, the first of about LAST at most.
+    """Those that need gradients, in order, in groups of SIZE bytes or a parameter more, the first of LAST at most.
 
-    Backward comes to the first group last. A larger parameter is a group by itself.
+    Backward comes to the first group last.
     """
-    groups: list[list[nn.Parameter]] = [[]]
-    bytes_left = LAST
+    groups: list[list[nn.Parameter]] = []
+    full, held = True, 0
     for parameter in parameters:
         if not parameter.requires_grad:
             continue
         size = parameter.numel() * parameter.element_size()
-        if groups[-1] and size > bytes_left:
+        if full or (len(groups) == 1 and held + size > LAST):
             groups.append([])
-            bytes_left = SIZE
+            held = 0
         groups[-1].append(parameter)
-        bytes_left -= size
-    return [group for group in groups if group]
+        held += size
+        full = held >= (LAST if len(groups) == 1 else SIZE)
+    return groups
 
 
 class Bucket:

@@ -46,7 +46,7 @@ def start(folder: Path, device: str = "auto", deterministic: bool = False) -> "R
     meeting = meet(place, Path(folder), settings, about, _serve)
     place = replace(place, hosts=meeting.hosts)
     try:
-        _tell_horovod(place, meeting, settings)
+        _tell_horovod(place, meeting, settings, chosen)
         if deterministic:  # what would be fused with what hangs on who comes first
             os.environ |= {"HOROVOD_FUSION_THRESHOLD": "0", "HOROVOD_AUTOTUNE": "0"}
         hvd = _horovod()
@@ -109,7 +109,7 @@ def _horovod() -> ModuleType:
     return hvd
 
 
-def _tell_horovod(place: Place, meeting: Meeting, settings: Settings) -> None:
+def _tell_horovod(place: Place, meeting: Meeting, settings: Settings, device: torch.device) -> None:
     """Set the variables that hvd.init() reads; without them it starts as a world of one and says nothing."""
     for name in ("rank", "size", "local_rank", "local_size", "cross_rank", "cross_size"):
         os.environ[f"HOROVOD_{name.upper()}"] = str(getattr(place, name))
@@ -120,6 +120,8 @@ def _tell_horovod(place: Place, meeting: Meeting, settings: Settings) -> None:
     os.environ["HOROVOD_GLOO_RENDEZVOUS_PORT"] = str(meeting.port)
     os.environ.setdefault("HOROVOD_GLOO_TIMEOUT_SECONDS", "60")  # also how a rank that hangs is noticed
     os.environ.setdefault("HOROVOD_FUSION_THRESHOLD", "0")  # buckets are as large as they should be (jobs/buckets.py)
+    if device.type == "cpu":  # each cycle costs a message to every rank, on the core that computes
+        os.environ.setdefault("HOROVOD_CYCLE_TIME", "5")
     os.environ.setdefault("HOROVOD_LOG_LEVEL", "fatal")  # the RingError says it in one line
     if settings.interface:
         os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={settings.interface}")

@@ -124,8 +124,8 @@ def test_the_share_of_sums_that_backward_hides():
 
     start = {"ph": "M", "name": "start", "pid": 0, "args": {"start_time_since_epoch_in_micros": 1_000_000}}
     # a second after 1970 the clock starts; backward runs from 1.0 to 1.3 s, sums from 1.1 to 1.5, two of them at once
-    sums = tensor(1, "allreduce.a", 100_000, 300_000) + tensor(2, "allreduce.b", 200_000, 500_000)
-    assert overlapped([start, *sums, *tensor(3, "sum", 0, 900_000)], [[1.0, 1.3]]) == pytest.approx(0.5)
+    sums = tensor(1, "allreduce.gradients.0", 100_000, 300_000) + tensor(2, "allreduce.gradients.1", 200_000, 500_000)
+    assert overlapped([start, *sums, *tensor(3, "allreduce.sum stop", 0, 900_000)], [[1.0, 1.3]]) == pytest.approx(0.5)
     assert overlapped([start], [[1.0, 1.3]]) is None
 
 
