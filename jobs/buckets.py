@@ -125,8 +125,8 @@ def fp16(hvd: ModuleType, flat: Tensor, name: str) -> Exchange:
 
 
 def bf16(hvd: ModuleType, flat: Tensor, name: str) -> Exchange:
-    """Horovod can't sum bfloat16 for torch, but carry it: each rank gets a part of all buffers, sums it in float32, and
-    hands it to all. As many bytes as a ring's, and rounded twice however many ranks there are.
+    """Horovod can't sum torch's bfloat16, but carry it: each rank gets a part of all buffers, sums it in float32, and
+    hands it to all. As many bytes as in a ring, and two roundings however many ranks there are.
     """
     size = hvd.size()
     each = -(-len(flat) // size)

@@ -153,7 +153,7 @@ def test_a_chain_of_jobs_goes_on_where_the_one_before_ended(cluster, dataset, wh
     for job in jobs:
         wait_for(lambda job=job: not {"PENDING", "RUNNING", "COMPLETING"} & set(cluster.states(job)), 250)
     assert cluster.states(jobs[1]) == cluster.states(jobs[2]) == ["COMPLETED"]
-    assert "0 of 0 --requeues" in "".join(path.read_text() for path in (run / "logs").glob(f"{first}_*"))
+    assert "0 of 0 --requeues" in "".join(path.read_text() for path in (run / "logs").glob(f"{first}_*_log.err"))
     assert [start["job"] for start in starts(run)][:2] == jobs[:2]
     assert_same(run, whole, restarts=len(starts(run)) - 1, lost=0)
 
