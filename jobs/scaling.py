@@ -147,7 +147,7 @@ def picture(rows: list[Row], strong: bool) -> bytes:
     top = max(1.05, 1.05 * max(row.efficiency for row in rows))
     share.set(xlabel="ranks", xscale="log", ylim=(0, top), yticks=[0, 0.25, 0.5, 0.75, 0.9, 1.0])
     share.yaxis.set_major_formatter("{x:.0%}")
-    share.legend(frameon=False, loc="center left")
+    share.legend(frameon=False, loc="best")
     for axes in (speed, share):
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_xticks(ranks, [str(count) for count in ranks])
