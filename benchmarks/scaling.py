@@ -1,6 +1,7 @@
 """Two ranks beside one, and Horovod beside torch's DDP, on the same model and batches.
 
     python benchmarks/scaling.py [--size small] [--batch 16] [--steps 40] [--rounds 5] [--cores 0,1] [--timeline FILE]
+    eval "$(tests/slurm/cluster.sh env)"; python benchmarks/scaling.py --nodes        each rank on a node of its own
 
 Training steps of the CTC reader as `train` takes them (Muon, bf16 where the CPU has it, clipping), on batches made
 beforehand: random pixels and texts, widths as real lines have them, the same for every rank. A round is, one after the
@@ -40,12 +41,13 @@ def main() -> None:
     add("--warm-up", type=int, default=8, help="steps before, over all the widths (default: %(default)s)")
     add("--rounds", type=int, default=5, help="(default: %(default)s)")
     add("--cores", help="one a rank: 0,1 (default: the first two that this process may use)")
+    add("--nodes", action="store_true", help="one rank a node of the Slurm cluster, in place of ranks side by side")
     add("--timeline", type=Path, metavar="FILE", help="Horovod's timeline of two ranks, and what overlapped in it")
     args = parser.parse_args()
     cores = [int(core) for core in args.cores.split(",")] if args.cores else sorted(os.sched_getaffinity(0))[:2]
     if len(set(cores)) < 2:
         print(f"core {cores[0]} alone: both ranks run on it, the figures mean nothing", file=sys.stderr)
-    asked = {"size": args.size, "batch": args.batch, "steps": args.steps, "warm_up": args.warm_up}
+    asked = {"size": args.size, "batch": args.batch, "steps": args.steps, "warm_up": args.warm_up, "nodes": args.nodes}
     rounds = []
     for number in range(args.rounds):
         rounds.append({kind: measure(kind, asked, cores) for kind in KINDS})
@@ -68,16 +70,21 @@ def report(rounds: list[dict], overlap: float | None) -> None:
     def ratio(over: str, under: str) -> float:
         return median(found[over]["lines_per_s"] / found[under]["lines_per_s"] for found in rounds)
 
-    print(f"{'':5} {'ranks':>5} {'lines/s':>9} {'ms a step':>10} {'of them waiting for gradients':>30}")
+    print(f"{'':5} {'ranks':>5} {'lines/s':>9} {'ms a step':>10} {'of them waiting':>16} {'CPU ms':>9} {'beside':>8}")
     for kind, ranks in KINDS.items():
         # DDP waits within backward, where it can't be told from it
         waited = "-" if kind == "ddp" else f"{1e3 * middle(kind, 'waited'):.1f}"
-        print(f"{kind:5} {ranks:5} {middle(kind, 'lines_per_s'):9.1f} {1e3 * middle(kind, 'step'):10.1f} {waited:>30}")
+        print(
+            f"{kind:5} {ranks:5} {middle(kind, 'lines_per_s'):9.1f} {1e3 * middle(kind, 'step'):10.1f} {waited:>16} "
+            f"{1e3 * middle(kind, 'own'):9.1f} {1e3 * middle(kind, 'beside'):8.1f}"
+        )
     figures = {
         "efficiency_2": ratio("two", "one") / 2,
         "ratio_to_ddp": ratio("two", "ddp"),
         "ddp_efficiency_2": ratio("ddp", "one") / 2,
         **{f"{kind}_lines_per_s": middle(kind, "lines_per_s") for kind in KINDS},
+        "cpu_share_beside": middle("two", "beside") / (middle("two", "own") + middle("two", "beside")),
+        "ddp_cpu_share_beside": middle("ddp", "beside") / (middle("ddp", "own") + middle("ddp", "beside")),
         "waited_share": middle("two", "waited") / middle("two", "step"),
         "overlap": overlap,
     }
@@ -88,33 +95,40 @@ def report(rounds: list[dict], overlap: float | None) -> None:
 
 
 def measure(kind: str, asked: dict, cores: list[int], timeline: Path | None = None) -> dict:
-    """Start the ranks and wait for them. -> lines/s of all, s a step and waited, of the slowest; the rest of rank 0."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SUBMITIT"))}
+    """Start the ranks and wait for them. -> lines/s of all, s a step and waited, of the slowest; the rest of rank 0,
+    CPU s of a step among it: `own`, in the thread that takes it, and `beside`.
+    """
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SUBMITIT"))}
+    inherited |= {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
     inherited |= {"OMP_NUM_THREADS": "1", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "2048", "HOROVOD_LOG_LEVEL": "fatal"}
     inherited["PYTHONPATH"] = str(Path(__file__).resolve().parent.parent)
-    size, ranks = KINDS[kind], []
+    size = KINDS[kind]
+    if timeline:
+        inherited["HOROVOD_TIMELINE"] = str(timeline)
     with tempfile.TemporaryDirectory() as folder:
-        for rank in range(size):
-            # ranks as submitit starts them on one machine
-            local = {"NTASKS": size, "GLOBALID": rank, "LOCALID": rank}
-            environ = inherited | {f"SUBMITIT_LOCAL_{name}": str(value) for name, value in local.items()}
-            environ |= {"SUBMITIT_EXECUTOR": "local"} if size > 1 and kind != "ddp" else {}
-            if timeline:
-                environ["HOROVOD_TIMELINE"] = str(timeline) if rank == 0 else os.devnull
-            told = asked | {"kind": kind, "rank": rank, "ranks": size, "core": cores[rank % len(cores)]}
-            command = [sys.executable, __file__, "--rank", json.dumps(told | {"folder": folder})]
-            ranks.append(subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True))
-        said = [rank.communicate()[0] for rank in ranks]
-    if any(rank.returncode for rank in ranks):
-        raise SystemExit(f"{kind}: a rank failed")
-    found = [json.loads(text.splitlines()[-1]) for text in said]
+        told = json.dumps(asked | {"kind": kind, "ranks": size, "cores": cores, "folder": folder})
+        command, started = [sys.executable, __file__, "--rank", told], []
+        if asked["nodes"]:
+            step = ["srun", "--kill-on-bad-exit=1", f"--nodes={size}", f"--ntasks={size}", "--ntasks-per-node=1"]
+            started.append(subprocess.Popen([*step, *command], env=inherited))
+        else:
+            for rank in range(size):
+                # as submitit starts them on one machine
+                local = {"EXECUTOR": "local", "LOCAL_NTASKS": size, "LOCAL_GLOBALID": rank, "LOCAL_LOCALID": rank}
+                environ = inherited | {f"SUBMITIT_{name}": str(value) for name, value in local.items()}
+                started.append(subprocess.Popen(command, env=environ))
+        codes = [process.wait() for process in started]
+        if any(codes):
+            raise SystemExit(f"{kind}: a rank failed")
+        found = [json.loads((Path(folder) / f"{rank}.json").read_text()) for rank in range(size)]
     step = max(one["step"] for one in found)
     waited = max(one["waited"] for one in found)
     return found[0] | {"step": step, "waited": waited, "lines_per_s": size * asked["batch"] / step}
 
 
 def be_rank(asked: SimpleNamespace) -> None:
-    os.sched_setaffinity(0, {asked.core})  # before torch, so that its threads are there too
+    rank = int(os.environ["SLURM_PROCID" if asked.nodes else "SUBMITIT_LOCAL_GLOBALID"])
+    os.sched_setaffinity(0, {asked.cores[rank]})  # before torch, so that its threads are there too
     import torch
 
     from htr.models import create
@@ -132,20 +146,21 @@ def be_rank(asked: SimpleNamespace) -> None:
     if asked.kind == "ddp":
         warnings.filterwarnings("ignore", "Grad strides")  # it says it for 1 x 1 filters, where strides say nothing
         torch.distributed.init_process_group(
-            "gloo", f"file://{asked.folder}/meeting", rank=asked.rank, world_size=asked.ranks
+            "gloo", f"file://{asked.folder}/meeting", rank=rank, world_size=asked.ranks
         )
         network = torch.nn.parallel.DistributedDataParallel(as_forward(model))
         barrier, scale = torch.distributed.barrier, asked.ranks  # it averages, Horovod sums here
     else:
         world = ring.start(Path(asked.folder), "cpu")
         world.broadcast_parameters(model)
-        optimizer = world.wrap(optimizer, model.named_parameters())
+        wait = world.sum_gradients(model.parameters())
         network, barrier, scale = as_forward(model), world.barrier, 1
     first_norm, waited, spans = None, 0.0, []
     for number in range(asked.warm_up + asked.steps):
         if number == asked.warm_up:
             barrier()
             began, waited, spans = time.monotonic(), 0.0, []
+            busy = time.thread_time(), time.process_time()
         images, widths, targets, characters = batches[number % len(batches)]
         torch.manual_seed(number)  # of dropout: the same in every kind
         optimizer.zero_grad()
@@ -156,21 +171,20 @@ def be_rank(asked: SimpleNamespace) -> None:
         spans.append((backward, time.time()))
         if world:
             now = time.monotonic()
-            world.synchronize(optimizer)
+            wait()
             waited += time.monotonic() - now
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         first_norm = norm.item() if first_norm is None else first_norm
-        if world:
-            world.apply(optimizer)
-        else:
-            optimizer.step()
+        optimizer.step()
     passed = time.monotonic() - began
+    own, all_threads = time.thread_time() - busy[0], time.process_time() - busy[1]
     if world:
         world.close()
     else:
         torch.distributed.destroy_process_group()
     said = {"step": passed / asked.steps, "waited": waited / asked.steps, "norm": first_norm, "backward": spans}
-    print(json.dumps(said), flush=True)
+    said |= {"own": own / asked.steps, "beside": (all_threads - own) / asked.steps}
+    (Path(asked.folder) / f"{rank}.json").write_text(json.dumps(said))
 
 
 def as_forward(model):
@@ -220,7 +234,7 @@ def overlapped(events: list[dict], backward: list[list[float]]) -> float | None:
     tensors = {e["pid"]: e["args"].get("name", "") for e in events if e["ph"] == "M" and e["name"] == "process_name"}
     spans, open_events = [], {}
     for event in events:
-        if event["ph"] not in "BE" or not tensors.get(event["pid"], "").startswith("allreduce."):
+        if event["ph"] not in "BE" or not tensors.get(event["pid"], "").startswith("allreduce.gradients."):
             continue
         stack = open_events.setdefault(event["pid"], [])
         if event["ph"] == "B":

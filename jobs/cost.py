@@ -7,14 +7,14 @@ A step of N ranks takes, with the same batch a rank,
     + what backward does not hide of the sum of gradients and of Horovod's talk about it
     and never less than reading its lines from the shared file system takes.
 
-Sum of gradients: a ring over all ranks, 2 (N - 1) / N bytes over the slowest link and 2 (N - 1) latencies, which is the
-least bytes that any allreduce can move (Patarasuk and Yuan 2009, "Bandwidth optimal all-reduce algorithms for clusters
-of workstations"); or hierarchical: a reduce-scatter within each node, rings across the nodes that share its link, and
-an allgather within (costs after Thakur, Rabenseifner and Gropp 2005, "Optimization of collective communication
-operations in MPICH"). NCCL chooses by itself, trees for small messages among them; Horovod's own hierarchical mode
-(HOROVOD_HIERARCHICAL_ALLREDUCE) needs MPI.
+Sum of gradients, of each bucket: a ring over all ranks, 2 (N - 1) / N of its bytes over the slowest link, which is the
+least that any allreduce can move, and 2 (N - 1) latencies (Patarasuk and Yuan 2009, "Bandwidth optimal all-reduce
+algorithms for clusters of workstations"); or hierarchical: a reduce-scatter within each node, rings across the nodes
+that share its link, and an allgather within (costs after Thakur, Rabenseifner and Gropp 2005, "Optimization of
+collective communication operations in MPICH"). NCCL chooses by itself, trees for small messages among them; Horovod's
+own hierarchical mode (HOROVOD_HIERARCHICAL_ALLREDUCE) needs MPI.
 
-Horovod's talk: in each cycle all ranks agree which tensors are ready, by a small Gloo allreduce over TCP, a ring too:
+Horovod's talk: in each cycle all ranks agree which buckets are ready, by a small Gloo allreduce over TCP, a ring too:
 2 (N - 1) hops however few the bytes. So does the sum of one flag a step by which the ranks agree to stop.
 """
 
@@ -40,12 +40,13 @@ class Figures:
     """All that the model assumes. Metadata of each field: its unit, and where its default comes from."""
 
     compute: float = figure("s", "forward, backward and update of a rank's step: to be measured, has no default")
-    gradients: float = figure("bytes", "4 a parameter, 2 with --compression fp16: of a run, has no default")
-    tensors: float = figure("tensors", "parameters of the model, each a tensor", default=100)
+    gradients: float = figure("bytes", "4 a parameter, 2 with --compression: of a run, has no default")
+    buckets: float = figure("buckets", "that gradients are summed in (jobs/buckets.py); a run's", default=3)
+    tensors: float = figure("tensors", "parameters of the model, each with a gradient; a run's", default=100)
     lines: float = figure("lines", "of a rank a step", default=32)
     other: float = figure("s", "of a step beside computing and exchange, waiting for data too; a run's", default=0.0)
     backward: float = figure("of compute", "two matrix products for each one of forward", default=2 / 3)
-    tail: float = figure("of gradients", "summed only after backward; assumed, a timeline shows it", default=0.1)
+    tail: float = figure("of gradients", "in the bucket that backward fills last; a run's", default=0.1)
     ranks_per_node: int = figure("ranks", "GPUs of a usual node", default=4)
     inside: float = figure("bytes/s", "a ring within a node; assumed: NVLink, half of 200 GB/s", default=100e9)
     inside_latency: float = figure("s", "a hop within a node; assumed", default=5e-6)
@@ -53,7 +54,7 @@ class Figures:
     across_latency: float = figure("s", "a hop between nodes, NCCL; assumed", default=15e-6)
     cycle: float = figure("s", "HOROVOD_CYCLE_TIME, Horovod's default", default=1e-3)
     hop: float = figure("s", "a small message of Gloo over TCP; assumed: half a ping", default=30e-6)
-    per_tensor: float = figure("s", "hook and queue of a gradient; assumed", default=10e-6)
+    per_tensor: float = figure("s", "hook of a gradient and its copy into a bucket; on one CPU core", default=11e-6)
     jitter: float = figure("of compute", "standard deviation of equal steps on equal ranks; assumed", default=0.02)
     line_bytes: float = figure("bytes", "of a line in a shard; assumed: gray JPEG of 200 dpi", default=20e3)
     storage: float = figure("bytes/s", "all nodes reading shards at once; assumed", default=5e9)
@@ -85,21 +86,21 @@ class Step:
         return max(self.lost, key=self.lost.__getitem__) if any(self.lost.values()) else "nothing"
 
 
-def ring(f: Figures, ranks: int) -> float:
-    """Seconds of an allreduce in one ring, as slow as its slowest link."""
+def ring(f: Figures, ranks: int, size: float) -> float:
+    """Seconds of an allreduce of so many bytes in one ring, as slow as its slowest link."""
     one_node = ranks <= f.ranks_per_node
     bandwidth = f.inside if one_node else min(f.inside, f.across)
     latency = f.inside_latency if one_node else max(f.inside_latency, f.across_latency)
-    return 2 * (ranks - 1) / ranks * f.gradients / bandwidth + 2 * (ranks - 1) * latency
+    return 2 * (ranks - 1) / ranks * size / bandwidth + 2 * (ranks - 1) * latency
 
 
-def hierarchical(f: Figures, ranks: int) -> float:
-    """Seconds of an allreduce within the nodes, across them, and within again."""
+def hierarchical(f: Figures, ranks: int, size: float) -> float:
+    """Seconds of an allreduce of so many bytes within the nodes, across them, and within again."""
     local = min(ranks, f.ranks_per_node)
     nodes = -(-ranks // f.ranks_per_node)
-    within = 2 * (local - 1) / local * f.gradients / f.inside + 2 * (local - 1) * f.inside_latency
+    within = 2 * (local - 1) / local * size / f.inside + 2 * (local - 1) * f.inside_latency
     # each of the `local` rings has that part of the gradients and of the node's link
-    return within + 2 * (nodes - 1) / nodes * f.gradients / f.across + 2 * (nodes - 1) * f.across_latency
+    return within + 2 * (nodes - 1) / nodes * size / f.across + 2 * (nodes - 1) * f.across_latency
 
 
 ALLREDUCE = {"ring": ring, "hierarchical": hierarchical}
@@ -117,20 +118,23 @@ def predict(f: Figures, ranks: int, algorithm: str = "ring", wider: dict[int, fl
         return Step(1, alone, f.lines / alone, 1.0, 0.0, {})
     padded = f.compute * (between(wider, ranks) / between(wider, 1) - 1) if wider else 0.0
     waited = (f.compute + padded) * f.jitter * slowest(ranks)
-    allreduce, talk = ALLREDUCE[algorithm](f, ranks), 2 * (ranks - 1) * f.hop
-    # during backward: most of the gradients, one cycle's agreement, the flag; after it: the rest and its agreement
-    early, covered = (1 - f.tail) * allreduce + 2 * talk, f.backward * (f.compute + padded)
-    over = max(0.0, early - covered) / early if early else 0.0
+    allreduce, talk = ALLREDUCE[algorithm], 2 * (ranks - 1) * f.hop
+    late = allreduce(f, ranks, f.tail * f.gradients)  # the bucket that backward ends with
+    early = allreduce(f, ranks, (1 - f.tail) * f.gradients) + (f.buckets - 2) * allreduce(f, ranks, 0)  # the others
+    # an agreement for each bucket, one for the flag
+    to_hide, covered = early + f.buckets * talk, f.backward * (f.compute + padded)
+    over = max(0.0, to_hide - covered) / to_hide if to_hide else 0.0
     lost = {
         "padding to wider lines": padded,
         "the slowest rank": waited,
-        "the sum of gradients": (f.tail + over * (1 - f.tail)) * allreduce,
-        "Horovod's agreement": (1 + 2 * over) * talk + f.cycle / 2 + f.tensors * f.per_tensor,
+        "the sum of gradients": late + over * early,
+        "Horovod's agreement": (1 + over * f.buckets) * talk + f.cycle / 2,
+        "hooks of gradients": f.tensors * f.per_tensor,
     }
     seconds = alone + sum(lost.values())
     lost["reading"] = max(0.0, ranks * f.lines * f.line_bytes / f.storage - seconds)
     seconds += lost["reading"]
-    return Step(ranks, seconds, ranks * f.lines / seconds, alone / seconds, allreduce, lost)
+    return Step(ranks, seconds, ranks * f.lines / seconds, alone / seconds, late + early, lost)
 
 
 def end_of(
@@ -179,7 +183,10 @@ def measured(run: Path, texts: int | None = None) -> tuple[dict[str, float], dic
 
     `texts`: of a data set with such lines, but so many of them. Raises ValueError where there is no run with log lines.
     """
+    import torch
+
     from htr.models import create
+    from jobs.buckets import parted
 
     config, found = read_json(run / "config.json"), figures_of_run(run)
     status = read_json(run / "status.json")
@@ -190,11 +197,14 @@ def measured(run: Path, texts: int | None = None) -> tuple[dict[str, float], dic
     beside = 1 - found["compute_share"] - found["exchange_share"]
     model = create(config["model"], config["size"], len(config["alphabet"]))
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    buckets = parted(weights)
     values = {
         "compute": found["compute_share"] * seconds,
         "other": max(beside, 0.0) * seconds,
         "lines": config["batch"] / world,
-        "gradients": (2 if config.get("compression") == "fp16" else 4) * sum(weight.numel() for weight in weights),
+        "gradients": (4 if config.get("compression", "none") == "none" else 2) * sum(map(torch.numel, weights)),
+        "buckets": len(buckets),
+        "tail": sum(map(torch.numel, buckets[0])) / sum(map(torch.numel, weights)),
         "tensors": len(weights),
     }
     try:

@@ -152,7 +152,8 @@ class Experiment:
     def log(self, metrics: dict) -> None:
         """One JSON object a line, appended to metrics.jsonl; the same for TensorBoard."""
         line = {**metrics, "time": round(time.time(), 3)}
-        with open(self.folder / "metrics.jsonl", "a") as file:
+        path = self.folder / "metrics.jsonl"
+        with files.named(path), open(path, "a") as file:
             file.write(json.dumps(line) + "\n")
         self.spare("tensorboard/", lambda: self.events.add(line))
 

@@ -36,14 +36,14 @@ class Training:
         self.rate = scaled_rate(args.lr, args.batch / BATCH, args.lr_rule)
         self.mixed, scaled = autocast(args, world.device)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=scaled)
-        plain = optimizers.create(args.optimizer, model, self.rate)
+        self.optimizer = optimizers.create(args.optimizer, model, self.rate)
         # steps taken, the last one after which dev was read, the least CER there
         self.step, self.evaluated, self.best = 0, 0, math.inf
         world.on_root(checkpoint.assert_room, args.run, sum(weights.numel() for weights in model.parameters()))
         saved = world.on_root(checkpoint.load_newest, args.run / "checkpoints")
         if saved:
             model.load_state_dict(saved["model"])
-            plain.load_state_dict(saved["optimizer"])
+            self.optimizer.load_state_dict(saved["optimizer"])
             self.step, self.evaluated, self.best = saved["step"], saved["evaluated"], saved["best"]
             if world.rank == 0:
                 say(f"train: resumed at step {self.step} of {args.steps}")
@@ -55,11 +55,11 @@ class Training:
         if saved and scaled:
             self.scaler.load_state_dict(saved["scaler"])
         passes = math.ceil(math.ceil((args.batch + 1) / world.size) / args.micro_batch) if args.micro_batch else 1
-        self.optimizer = world.wrap(plain, model.named_parameters(), args.compression, passes)
         self.meter = Meter()
         self.taker = Step(
-            model, self.optimizer, self.scaler, self.mixed, material.encode, world, args.clip, self.meter, passes
-        )
+            model, self.optimizer, self.scaler, self.mixed, material.encode, world, args.clip, self.meter, passes,
+            args.compression,
+        )  # fmt: skip
 
     def go(self) -> Decision:
         """Train until the last step, or until the ranks agree that a signal came."""

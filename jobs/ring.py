@@ -1,12 +1,12 @@
 """All that the jobs know of Horovod: start the ring of ranks, sum, broadcast, agree. The only file that imports it.
 
     with ring.start(run_folder) as world:
-        optimizer = world.wrap(optimizer, model.named_parameters())
         world.broadcast_parameters(model)
+        wait = world.sum_gradients(model.parameters())
         ...
         loss.backward()
-        world.synchronize(optimizer)      # gradients of all ranks are summed now: unscale, clip
-        world.apply(optimizer)
+        wait()      # gradients of all ranks are summed now: unscale, clip
+        optimizer.step()
 
 In a world of one everything works without Horovod. What goes wrong is a RingError with one line for the user.
 """
@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 
+from jobs.buckets import Buckets
 from jobs.place import Place, RingError, Settings, bind, take_device, visible_gpus
 from jobs.rendezvous import About, Meeting, meet
 
@@ -45,8 +46,8 @@ def start(folder: Path, device: str = "auto", deterministic: bool = False) -> "R
     meeting = meet(place, Path(folder), settings, about, _serve)
     place = replace(place, hosts=meeting.hosts)
     try:
-        _tell_horovod(place, meeting, settings)
-        if deterministic:  # what is fused with what hangs on who comes first
+        _tell_horovod(place, meeting, settings, chosen)
+        if deterministic:  # what would be fused with what hangs on who comes first
             os.environ |= {"HOROVOD_FUSION_THRESHOLD": "0", "HOROVOD_AUTOTUNE": "0"}
         hvd = _horovod()
         hvd.init()  # what can fail has been checked: in here a failure would be an abort
@@ -108,7 +109,7 @@ def _horovod() -> ModuleType:
     return hvd
 
 
-def _tell_horovod(place: Place, meeting: Meeting, settings: Settings) -> None:
+def _tell_horovod(place: Place, meeting: Meeting, settings: Settings, device: torch.device) -> None:
     """Set the variables that hvd.init() reads; without them it starts as a world of one and says nothing."""
     for name in ("rank", "size", "local_rank", "local_size", "cross_rank", "cross_size"):
         os.environ[f"HOROVOD_{name.upper()}"] = str(getattr(place, name))
@@ -118,6 +119,9 @@ def _tell_horovod(place: Place, meeting: Meeting, settings: Settings) -> None:
     os.environ["HOROVOD_GLOO_RENDEZVOUS_ADDR"] = meeting.address
     os.environ["HOROVOD_GLOO_RENDEZVOUS_PORT"] = str(meeting.port)
     os.environ.setdefault("HOROVOD_GLOO_TIMEOUT_SECONDS", "60")  # also how a rank that hangs is noticed
+    os.environ.setdefault("HOROVOD_FUSION_THRESHOLD", "0")  # buckets are as large as they should be (jobs/buckets.py)
+    if device.type == "cpu":  # each cycle costs a message to every rank, on the core that computes
+        os.environ.setdefault("HOROVOD_CYCLE_TIME", "5")
     os.environ.setdefault("HOROVOD_LOG_LEVEL", "fatal")  # the RingError says it in one line
     if settings.interface:
         os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={settings.interface}")
@@ -216,38 +220,23 @@ class Ring:
         """Whether the flag is up on any rank: how the ranks agree to skip a step or to stop."""
         return self.sum({"flag": float(flag)})["flag"] > 0
 
-    def wrap(
-        self,
-        optimizer: torch.optim.Optimizer,
-        named_parameters: Iterable[tuple[str, torch.nn.Parameter]],
-        compression: str = "none",
-        passes: int = 1,
-    ) -> torch.optim.Optimizer:
-        """An optimizer that sums (never averages) the gradients of all ranks while backward still runs.
+    def sum_gradients(
+        self, parameters: Iterable[torch.nn.Parameter], compression: str = "none", passes: int = 1
+    ) -> Callable[[], None]:
+        """Sum (never average) these parameters' gradients over all ranks, while backward still runs.
 
-        `compression`: none, or fp16 on the way; `passes`: backward passes whose gradients are accumulated before.
+        Call what it returns after backward, and they are summed. `compression`: none, or fp16 or bf16 on the way;
+        `passes`: backward passes whose gradients are accumulated before.
         """
         if self._hvd is None:
-            return optimizer
-        how = {"compression": getattr(self._hvd.Compression, compression), "backward_passes_per_step": passes}
-        wrapped = self._hvd.DistributedOptimizer(optimizer, named_parameters, op=self._hvd.Sum, **how)
-        wrapped.state.update(optimizer.state)  # it makes a new optimizer and forgets the moments of a resumed one
-        return wrapped
+            return lambda: None
+        buckets = Buckets(self._hvd, parameters, compression, passes)
 
-    def synchronize(self, optimizer: torch.optim.Optimizer) -> None:
-        """Wait until the gradients are those of all ranks: after backward, before clipping."""
-        if self._hvd is not None:
+        def wait() -> None:
             with self.guard("sum of gradients"):
-                optimizer.synchronize()
+                buckets.wait()
 
-    def apply(self, optimizer: torch.optim.Optimizer, step: Callable[[], Any] | None = None) -> None:
-        """Take the optimizer's step after `synchronize`; `step` if another takes it (`lambda: scaler.step(…)`)."""
-        step = step or optimizer.step
-        if self._hvd is None:
-            step()
-        else:
-            with optimizer.skip_synchronize():
-                step()
+        return wait
 
     def on_root(self, fn: Callable[..., Any], *args: Any) -> Any:
         """Let rank 0 alone do something: its result is everyone's, and if it raises, every rank raises the same."""

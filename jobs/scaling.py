@@ -128,23 +128,28 @@ def picture(rows: list[Row], strong: bool) -> bytes:
     from matplotlib.figure import Figure
 
     ranks = [row.ranks for row in rows]
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    stays = "strong scaling, the global batch stays" if strong else "weak scaling, the batch of a rank stays"
+    figure.suptitle(stays.capitalize(), fontsize="medium")
     speed, share = figure.subplots(1, 2)
     speeds = [row.lines_per_s for row in rows]
     errors = [[row.lines_per_s - row.lowest for row in rows], [row.highest - row.lines_per_s for row in rows]]
-    speed.errorbar(ranks, speeds, errors, marker="o", capsize=3, label="measured")
     ideal = [rows[0].lines_per_s_a_rank * count for count in ranks]
     speed.plot(ranks, ideal, "--", color="gray", label="efficiency 1")
+    speed.errorbar(ranks, speeds, errors, marker="o", capsize=3, label="measured, lowest to highest")
     speed.set(xlabel="ranks", ylabel="lines/s", xscale="log", yscale="log")
-    speed.set_yticks(ideal, [f"{value:.3g}" for value in ideal])
-    speed.legend()
+    speed.set_yticks(ideal, [f"{value:.3g}" if value < 1000 else f"{value:,.0f}" for value in ideal])
+    speed.legend(frameon=False)
     share.plot(ranks, [row.efficiency for row in rows], marker="o", label="efficiency")
-    for name in ("data_share", "exchange_share"):
-        share.plot(ranks, [getattr(row, name) for row in rows], marker=".", label=name.replace("_", " "))
+    for name, label in (("data_share", "waiting for data"), ("exchange_share", "waiting for gradients")):
+        share.plot(ranks, [getattr(row, name) for row in rows], marker=".", label=label)
     share.axhline(0.9, color="gray", linestyle=":")
-    share.set(xlabel="ranks", xscale="log", ylim=(0, None), title=f"{'strong' if strong else 'weak'} scaling")
-    share.legend()
+    top = max(1.05, 1.05 * max(row.efficiency for row in rows))
+    share.set(xlabel="ranks", xscale="log", ylim=(0, top), yticks=[0, 0.25, 0.5, 0.75, 0.9, 1.0])
+    share.yaxis.set_major_formatter("{x:.0%}")
+    share.legend(frameon=False, loc="best")
     for axes in (speed, share):
+        axes.spines[["top", "right"]].set_visible(False)
         axes.set_xticks(ranks, [str(count) for count in ranks])
         axes.minorticks_off()
     image = io.BytesIO()

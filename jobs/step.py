@@ -62,13 +62,16 @@ def averaged(model: torch.nn.Module, decay: float) -> AveragedModel:
 class Step:
     """Takes the steps of a training; every rank its own, with the same result."""
 
-    def __init__(self, model, optimizer, scaler, mixed, encode, world, clip: float, meter, passes: int = 1):
+    def __init__(
+        self, model, optimizer, scaler, mixed, encode, world, clip: float, meter, passes: int = 1, compression="none"
+    ):
         """`encode`: a text to its accepted texts, as symbols; `mixed`: see `autocast`.
 
         `passes`: a batch is computed in so many parts, whose gradients are accumulated.
         """
         self.model, self.optimizer, self.scaler, self.mixed = model, optimizer, scaler, mixed
         self.encode, self.world, self.clip, self.meter, self.passes = encode, world, clip, meter, passes
+        self.wait = world.sum_gradients(model.parameters(), compression, passes)
         self.named: set[str] = set()
         self.in_a_row = 0
 
@@ -87,7 +90,7 @@ class Step:
                 scaler.scale(loss).backward()
             self.meter.seconds["compute"] += time.monotonic() - backward
         waited = time.monotonic()
-        world.synchronize(optimizer)
+        self.wait()
         self.meter.seconds["exchange"] += time.monotonic() - waited
         update = time.monotonic()
         if scaler.is_enabled():
@@ -96,10 +99,10 @@ class Step:
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         finite = bool(norm.isfinite())
         if scaler.is_enabled():
-            world.apply(optimizer, lambda: scaler.step(optimizer))
+            scaler.step(optimizer)
             scaler.update()
         elif finite:
-            world.apply(optimizer)
+            optimizer.step()
         self.meter.seconds["compute"] += time.monotonic() - update
         self.meter.skipped += not finite
         self.meter.norms.append(norm.item())

@@ -86,7 +86,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="CER on dev, by which best.pt is chosen; 0: never",
     )
     add("--log-every", type=int, default=50, metavar="STEPS")
-    add("--compression", choices=["none", "fp16"], default="none", help="of gradients between the ranks")
+    add("--compression", choices=["none", "fp16", "bf16"], default="none", help="of gradients between the ranks")
     add("--deterministic", action="store_true", help="the same bits again with the same ranks; slower")
     more = "how often this run's job goes back into the queue before its time limit (default: %(default)s)"
     add("--requeues", type=int, default=20, metavar="N", help=more)

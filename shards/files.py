@@ -1,10 +1,12 @@
 """Files that are whole or not there: a temporary name, fsync, then a rename or a link."""
 
+import contextlib
 import hashlib
 import json
 import os
 import secrets
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -17,11 +19,22 @@ def replace(path: Path, content: bytes | str) -> None:
     """Write a whole file, over an older one if there is one. OSError (a full disk) leaves nothing behind."""
     attempt = temporary(path)
     try:
-        write_synced(attempt, content)
+        with named(path):
+            write_synced(attempt, content)
         os.replace(attempt, path)
     finally:
         attempt.unlink(missing_ok=True)
     sync(path.parent)
+
+
+@contextlib.contextmanager
+def named(path: Path) -> Iterator[None]:
+    """An OSError inside that names no file, as that of a full disk, is given this one's name."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def commit(attempt: Path, path: Path) -> bool:

@@ -39,6 +39,11 @@ class Cluster:
         wait_for(lambda: not {"PENDING", "RUNNING", "COMPLETING"} & set(self.states(job)), seconds)
         assert (set(self.states(job)) == {"COMPLETED"}) == good, self.states(job)
 
+    @property
+    def small(self) -> Path:
+        """A folder on a small file system of its own, which all nodes share."""
+        return Path(self.environ["SLURM_CONF"]).parent / "small"
+
     def node(self, what: str, number: int) -> None:
         """`what`: off, as if its plug were pulled, or on."""
         subprocess.run([CLUSTER, what, f"node{number}"], check=True, capture_output=True, timeout=120)

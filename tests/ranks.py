@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from jobs import place, rendezvous, ring
+from jobs import buckets, place, rendezvous, ring
 from jobs.place import RingError
 
 KEY = "slurm-17-0-0-38559"
@@ -32,19 +32,17 @@ def work(world: ring.Ring) -> None:
     model[1].num_batches_tracked += world.rank
     world.broadcast_parameters(model)
     before = [value.tolist() for value in model.state_dict().values()]
-    optimizer = world.wrap(torch.optim.AdamW(model.parameters(), lr=0.1), model.named_parameters(), passes=2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    wait = world.sum_gradients(model.parameters(), passes=2)
     for _ in range(2):
         optimizer.zero_grad()
         for sample in samples(world.rank):
             (model[2](model[0](sample[None])) ** 2).sum().backward()
-        world.synchronize(optimizer)
+        wait()
         gradient = model[0].weight.grad.tolist()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        world.apply(optimizer)
-    half = torch.nn.Linear(4, 1, bias=False)
-    compressed = world.wrap(torch.optim.SGD(half.parameters(), lr=0.1), [("half", half.weight)], "fp16")
-    half(samples(world.rank)).sum().backward()
-    world.synchronize(compressed)
+        optimizer.step()
+    halves = {name: rounded(world, name) for name in ("none", "fp16", "bf16")}
     answer = world.ask({"stop": float(world.rank == 1), "limit": 0})
     try:
         world.on_root(lambda: (_ for _ in ()).throw(ValueError("the disk is full")))
@@ -58,7 +56,7 @@ def work(world: ring.Ring) -> None:
         "before": before,
         "gradient": gradient,
         "weights": model[0].weight.tolist(),
-        "half": half.weight.grad.tolist(),
+        "halves": halves,
         "ask": answer(),
         "sum": world.sum({"b": 2.0**53, "a": world.rank}),
         "any": [world.any(world.rank == 1), world.any(False)],
@@ -69,6 +67,20 @@ def work(world: ring.Ring) -> None:
         "hosts": world.place.hosts,
     }
     print(json.dumps(said))
+
+
+def rounded(world: ring.Ring, compression: str) -> list:
+    """Gradients of a layer in several buckets, one of them that no backward comes to, one that only rank 0 does."""
+    layers = [torch.nn.Linear(4, outputs, bias=False) for outputs in (1, 3, 1, 5)]
+    before, buckets.LAST, buckets.SIZE = (buckets.LAST, buckets.SIZE), 16, 48
+    try:
+        wait = world.sum_gradients((layer.weight for layer in layers), compression)
+    finally:
+        buckets.LAST, buckets.SIZE = before
+    used = [layers[0], layers[1]] + [layers[3]] * (world.rank == 0)
+    sum((layer(samples(world.rank)) * 3).sum() for layer in used).backward()
+    wait()
+    return [layer.weight.grad.tolist() for layer in layers]
 
 
 def samples(rank: int) -> torch.Tensor:

@@ -124,9 +124,19 @@ def test_the_share_of_sums_that_backward_hides():
 
     start = {"ph": "M", "name": "start", "pid": 0, "args": {"start_time_since_epoch_in_micros": 1_000_000}}
     # a second after 1970 the clock starts; backward runs from 1.0 to 1.3 s, sums from 1.1 to 1.5, two of them at once
-    sums = tensor(1, "allreduce.a", 100_000, 300_000) + tensor(2, "allreduce.b", 200_000, 500_000)
-    assert overlapped([start, *sums, *tensor(3, "sum", 0, 900_000)], [[1.0, 1.3]]) == pytest.approx(0.5)
+    sums = tensor(1, "allreduce.gradients.0", 100_000, 300_000) + tensor(2, "allreduce.gradients.1", 200_000, 500_000)
+    assert overlapped([start, *sums, *tensor(3, "allreduce.sum stop", 0, 900_000)], [[1.0, 1.3]]) == pytest.approx(0.5)
     assert overlapped([start], [[1.0, 1.3]]) is None
+
+
+@pytest.mark.slurm
+def test_startup(cluster):
+    options = ("--nodes", 2, "--rounds", 1, "--lines", 60, "--shards", "2,20")
+    [said] = [line for line in cluster.run("python", "benchmarks/startup.py", *options).splitlines() if line[:1] == "{"]
+    figures = json.loads(said)
+    assert figures["seconds"] > 0 and figures["ratio_to_imports"] > 0
+    few, many = figures["shards"]
+    assert 1 <= few < 10 < many
 
 
 def test_readers(tmp_path, draw, write_table):

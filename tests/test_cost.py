@@ -13,21 +13,21 @@ from shards.files import to_json
 # nothing costs anything but computing: 0.1 s a step
 FREE = Figures(
     compute=0.1, gradients=1e-9, inside=1e12, inside_latency=0, across=1e12, across_latency=0,
-    cycle=0, hop=0, per_tensor=0, jitter=0, storage=1e15,
+    cycle=0, hop=0, per_tensor=0, jitter=0, storage=1e15, buckets=2,
 )  # fmt: skip
 
 
 def test_ring_by_hand():
     f = replace(FREE, gradients=1e9, inside=10e9, across=1e9, inside_latency=1e-3, across_latency=1e-2)
-    assert ring(f, 4) == pytest.approx(2 * 3 / 4 * 0.1 + 6 * 1e-3)  # one node
-    assert ring(f, 8) == pytest.approx(2 * 7 / 8 * 1.0 + 14 * 1e-2)  # two: the slow link for all
+    assert ring(f, 4, 1e9) == pytest.approx(2 * 3 / 4 * 0.1 + 6 * 1e-3)  # one node
+    assert ring(f, 8, 1e9) == pytest.approx(2 * 7 / 8 * 1.0 + 14 * 1e-2)  # two: the slow link for all
 
 
 def test_hierarchical_by_hand():
     f = replace(FREE, gradients=1e9, inside=10e9, across=1e9, inside_latency=1e-3, across_latency=1e-2)
-    assert hierarchical(f, 4) == pytest.approx(ring(f, 4))
-    assert hierarchical(f, 8) == pytest.approx(0.15 + 6e-3 + 2 * 1 / 2 * 1.0 + 2 * 1e-2)
-    assert hierarchical(replace(f, ranks_per_node=1), 8) == pytest.approx(ring(replace(f, ranks_per_node=1), 8))
+    assert hierarchical(f, 4, 1e9) == pytest.approx(ring(f, 4, 1e9))
+    assert hierarchical(f, 8, 1e9) == pytest.approx(0.15 + 6e-3 + 2 * 1 / 2 * 1.0 + 2 * 1e-2)
+    assert hierarchical(replace(f, ranks_per_node=1), 8, 5) == pytest.approx(ring(replace(f, ranks_per_node=1), 8, 5))
 
 
 @pytest.mark.parametrize("algorithm", ALLREDUCE)
@@ -56,10 +56,17 @@ def test_what_backward_hides():
 
 
 def test_horovods_agreement_by_hand():
-    f = replace(FREE, hop=1e-4, cycle=1e-3, per_tensor=1e-5, tensors=50, tail=0)
-    step = predict(f, 8)  # one ring of 14 hops after backward, two hidden in it
+    f = replace(FREE, hop=1e-4, cycle=1e-3, per_tensor=1e-5, tensors=50, buckets=3)
+    step = predict(f, 8)  # one ring of 14 hops after backward, those of the flag and of two buckets hidden in it
     assert step.seconds == pytest.approx(0.1 + 14e-4 + 0.5e-3 + 50e-5)
     assert step.limit == "Horovod's agreement"
+
+
+def test_each_bucket_takes_a_ring_of_latencies():
+    f = replace(FREE, across_latency=1e-3, inside_latency=1e-3, backward=0)
+    for buckets, tail in ((1, 1.0), (2, 0.1), (5, 0.1)):
+        step = predict(replace(f, buckets=buckets, tail=tail), 8)
+        assert step.allreduce == step.lost["the sum of gradients"] == pytest.approx(buckets * 14e-3)
 
 
 def test_slowest_rank_and_padding():
@@ -128,6 +135,7 @@ def test_predicted_from_a_run(run: Path, capsys):
     assert figures["lines"] == 4 and figures["across"] == 2e9
     parameters = sum(parameter.numel() for parameter in create("ctc", "tiny", 3).parameters())
     assert figures["gradients"] == pytest.approx(2 * parameters, rel=1e-5)
+    assert figures["buckets"] == 2 and 0 < figures["tail"] < 0.5
     assert "90% efficiency ends after" in text and [line.split()[0] for line in text.splitlines()[2:9]] == [
         "8", "16", "32", "64", "128", "256", "512",
     ]  # fmt: skip

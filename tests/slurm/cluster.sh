@@ -3,6 +3,7 @@
 # Each node is a network+pid+uts+ipc+mount namespace with its own hostname, address, process tree and /dev/shm, and
 # runs its own slurmd; all of them share this machine's files. munged, mariadbd, slurmdbd and slurmctld run on the
 # machine itself, which is also the login node: eval "$(cluster.sh env)", then sbatch, srun, sacct. Needs root.
+# $S/small is a file system of 128 MiB that all of them share, for tests of a full disk.
 # The nodes hang on a bridge without a way out: no traffic leaves the machine.
 set -euo pipefail
 umask 022   # a stricter one of the caller's hides munged's socket from its clients, and munged refuses to start
@@ -130,6 +131,8 @@ up() {
     if ip -4 -o addr | grep -qF " $NET."; then die "$NET.0/24 is in use here: set SLURM_BED_NET"; fi
     ip link add $BR type bridge; ip addr add "$NET.1/24" dev $BR; ip link set $BR up; fi
   mkdir -p "$S"; mountpoint -q "$S" || { find "$L" -type f ! -name apt.log -delete; mount -t tmpfs -o mode=755,size=1g tmpfs "$S"; }
+  # before the nodes, which see no later mount
+  mkdir -p "$S/small"; mountpoint -q "$S/small" || mount -t tmpfs -o size=128m tmpfs "$S/small"
   conf
   start munged munged -F --key-file="$S/munge.key" --socket="$S/run/munge.sock" --pid-file="$S/run/munged-self.pid" \
     --log-file="$L/munged.log" --seed-file="$S/run/munge.seed"
@@ -146,7 +149,7 @@ up() {
 down() {
   local i d; for i in $(ip netns list | sed -n 's/^slurm-node\([0-9]*\).*/\1/p'); do node_off "$i"; done
   for d in slurmctld slurmdbd mariadbd munged; do stop $d TERM; done
-  ip link del $BR 2>/dev/null || :; if mountpoint -q "$S"; then umount "$S"; fi; }
+  ip link del $BR 2>/dev/null || :; for d in "$S/small" "$S"; do if mountpoint -q "$d"; then umount "$d"; fi; done; }
 status() {
   local d rc=0; for d in munged mariadbd slurmdbd slurmctld $(seq -f node%g "$N"); do
     if alive "$d"; then echo "$d up, pid $(pid "$d")"; else echo "$d down"; rc=1; fi; done
