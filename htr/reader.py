@@ -40,6 +40,9 @@ class Text:
         default_factory=list
     )  # with boxes=True; none where a text needs more frames than there are
     characters: list[Box] = field(default_factory=list)  # the same
+    alternatives: list[tuple[str, float]] = field(
+        default_factory=list
+    )  # of a beam search: what else it may say, likeliest first, with the share of the n best that says so
 
 
 class Reader:
@@ -129,7 +132,8 @@ class Reader:
             return self.decoder.decode(self.model, frames, fields)
 
     def text(self, reading: Reading) -> Text:
-        return Text(self.alphabet.decode(reading.symbols), reading.confidence, reading.signals)
+        text = self.alphabet.decode(reading.symbols)
+        return Text(text, reading.confidence, reading.signals, alternatives=reading.alternatives)
 
     def with_boxes(
         self, text: Text, reading: Reading, alignment: Alignment | None, shape: tuple[int, int], ink: np.ndarray

@@ -26,3 +26,4 @@ class Reading:
     probs: list[float] | None = None  # the model's own probability of each symbol, where it gives them
     signals: dict[str, float] = field(default_factory=dict)  # what the confidence is made of, see signals.py
     words: list[float] | None = None  # the confidence of each word
+    alternatives: list[tuple[str, float]] = field(default_factory=list)  # other texts of the n best, with their shares

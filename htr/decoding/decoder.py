@@ -131,7 +131,8 @@ class Beam:
                 "margin": float(shares[0]),
                 "agreement": signals.agreement(by_ctc.symbols, other),
             }
-            results.append(Reading(hypotheses[0].symbols, signals.confidence(values), None, values, words))
+            others = [(h.text, float(share)) for h, share in zip(hypotheses[1:], shares[1:], strict=True)]
+            results.append(Reading(hypotheses[0].symbols, signals.confidence(values), None, values, words, others))
         return results
 
     def n_best(
