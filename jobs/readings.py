@@ -51,6 +51,8 @@ def write_part(path: Path, chunk: Chunk, first: int, reader: Reader, forms, ruli
     schema = part_schema(chunk.kind, [name.removeprefix("signal_") for name in names])
     for row in rows:
         row["item"] += first
+        if chunk.kind == "lines" and not row["line"]:
+            row["line"] = str(row["item"])  # else the lines of an image would be one and the same to who keys them
     attempt = files.temporary(path)
     try:
         pq.write_table(pa.Table.from_pylist(rows, schema), attempt, compression="zstd")

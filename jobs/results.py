@@ -36,7 +36,7 @@ class Asked:
 
     out: Path
     promise: object | None = None  # htr.scoring.promise.Promise
-    sure: float = 0.9  # of a blank field or a tick box: less is looked at by a person
+    sure: float = 0.8  # of a blank field or a tick box: less is looked at by a person
     review: Path | None = None
     sample: int = 0  # how many of the accepted are keyed once more
     seed: int = 0
@@ -75,7 +75,7 @@ def decide(part: pa.Table, promise, sure: float) -> pa.Table:
         named = {name: part[name].take(pa.array(rows)).combine_chunks() for name in ("certificate", "field")}
         known = {name: columns[name] for name in signals} | named
         probabilities = np.asarray(promise.probability(pa.table(known)), np.float64)
-    order = np.lexsort((probabilities, rows))
+    order = np.lexsort((columns["confidences"], probabilities, rows))  # lines of a field have its probability
     read, first = np.unique(rows[order], return_index=True)
     least = order[first]  # the least sure line of each row that has any
     probability = np.full(len(part), np.nan)
@@ -200,8 +200,6 @@ def to_key(rows: pa.Table, kind: str, prefix: str) -> pa.Table:
     columns["image"] = pc.binary_join_element_wise(pa.scalar(prefix), rows["image"], "")
     if kind == "fields":
         columns["place"] = rows["box"]  # a box would be cut as it is; the field is to be found on its form again
-    else:  # lines without a number would be one and the same to preprocess
-        columns["line"] = pc.if_else(pc.equal(rows["line"], ""), rows["item"].cast(pa.string()), rows["line"])
     columns["text"] = pa.array([""] * len(rows), pa.string())
     columns["reject"] = pc.if_else(pc.equal(rows["reason"], ""), NOT_YET, rows["reason"])
     columns["reading"] = rows["text"]

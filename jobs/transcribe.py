@@ -53,7 +53,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--where", action="append", default=[], metavar="COLUMN=VALUE", help="these samples of a data set only")
     add("--promise", type=Path, metavar="RUN/reliability/NAME", help="what calibrate promised: accepts under it")
     less = "blank fields and tick boxes less sure are for review (default: %(default)s)"
-    add("--sure", type=float, default=0.9, metavar="CONFIDENCE", help=less)
+    add("--sure", type=float, default=0.8, metavar="CONFIDENCE", help=less)
     add("--review", type=Path, metavar="TABLE", help=".csv or .parquet, what is to be reviewed, in the scans' folder "
         "or above it")  # fmt: skip
     add("--sample", type=int, default=0, metavar="N", help="accepted ones to be keyed too, in a table beside --review")
