@@ -128,7 +128,7 @@ def merge(folder: Path, parts: list[Path], kind: str, images: Path, asked: Asked
             check = NotChanged(asked.review, before)
             review = stack.enter_context(Table(asked.review, keyed_schema(kind, shown=True), check))
         for path in parts:
-            part = decide(pq.read_table(path), asked.promise, asked.sure)
+            part = decide(read_part(path), asked.promise, asked.sure)
             for name in signals:
                 if name not in part.column_names:  # no line was read
                     part = part.append_column(name, pa.nulls(len(part), pa.float64()))
@@ -151,6 +151,12 @@ def merge(folder: Path, parts: list[Path], kind: str, images: Path, asked: Asked
         summary |= {"accepted": draw.seen, "sampled": draw.drawn}
     digests = {str(path.absolute()): files.sha256(path) for path in asked.written[1:]}
     files.replace(folder / SUMMARY, files.to_json(summary | {"asked": note, "sha256": digests}))
+
+
+def read_part(path: Path) -> pa.Table:
+    """Small as it is, to wake up threads would take longer than to read it."""
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        return file.read(use_threads=False)
 
 
 def read_summary(folder: Path) -> dict:

@@ -271,13 +271,12 @@ loaded: dict = {}  # of this process: the reader, and the promise
 def do_chunk(chores: Chores, number: int, first: int, chunk) -> None:
     """Read the chunk unless its part is there, write its pages if they are asked for."""
     import cv2
-    import pyarrow.parquet as pq
     import torch
 
     from htr.reader import Reader
     from jobs.preprocess import prepare_forms
     from jobs.readings import write_part
-    from jobs.results import decide
+    from jobs.results import decide, read_part
     from jobs.xml_pages import done, write_pages
 
     args, part = chores.args, chores.part(number)
@@ -298,7 +297,7 @@ def do_chunk(chores: Chores, number: int, first: int, chunk) -> None:
                 from htr.scoring.promise import Promise
 
                 promise = Promise.load(args.promise)
-            write_pages(decide(pq.read_table(part), promise, args.sure), chunk.kind, args.xml)
+            write_pages(decide(read_part(part), promise, args.sure), chunk.kind, args.xml)
             done(args.xml, chores.mark(number))
     finally:
         cv2.setNumThreads(threads[0])
