@@ -31,7 +31,7 @@ from pathlib import Path
 
 import htr
 from jobs.show import Progress, say
-from jobs.work import cpus_of_task, share_of_work
+from jobs.work import share_of_work
 
 PRETRAINED = Path(htr.__file__).parent / "pretrained"  # the reader that comes with the project
 FORMAT = 1
@@ -67,6 +67,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from htr.reader import Reader
+    from jobs.chunks import Chores
     from jobs.inputs import open_input
     from jobs.place import Place, take_device
     from jobs.results import merge, read_summary, report
@@ -211,94 +212,3 @@ def begin(folder: Path, settings: dict, unit: str) -> None:
         now = f"{before['count']} {unit} then, {settings['count']} now"
         raise ValueError(f"{folder} is of another input ({now}): what arrived since is a batch of its own, {again}")
     raise ValueError(f"{folder} was begun with another {', '.join(sorted(differ))}: {again}")
-
-
-class Chores:
-    """The chunks of this task: which are done, and worker processes that do the others, one thread each."""
-
-    def __init__(self, args, folder: Path, model: Path, decoding: Path | None, device: str, asked: str):
-        self.args, self.folder, self.model, self.decoding, self.device = args, folder, model, decoding, device
-        self.asked = asked  # by which a page's XML is another one
-
-    def part(self, number: int) -> Path:
-        return self.folder / f"{number:06d}.parquet"
-
-    def is_done(self, number: int) -> bool:
-        from jobs.xml_pages import is_done
-
-        return self.part(number).exists() and (not self.args.xml or is_done(self.args.xml, self.mark(number)))
-
-    def mark(self, number: int) -> str:
-        return f"{number:06d}-{self.asked}.done"
-
-    def each(self, todo: list[int], source, chunks: list[tuple[int, int]]):
-        """-> the number of each chunk that is done, as soon as it is."""
-        import concurrent.futures
-        import multiprocessing
-
-        workers = max(min(self.args.workers or cpus_of_task(), len(todo)), 1)
-        if workers == 1:
-            for number in todo:
-                first, last = chunks[number]
-                do_chunk(self, number, first, source.chunk(first, last))
-                yield number
-            return
-        # forkserver: a worker that is killed is noticed, and none inherits threads
-        context = multiprocessing.get_context("forkserver")
-        with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
-            waiting, rest = {}, iter(todo)
-            try:
-                while True:
-                    # a few ahead: half a million chunks of a table need not wait in memory
-                    for number in rest:
-                        first, last = chunks[number]
-                        waiting[pool.submit(do_chunk, self, number, first, source.chunk(first, last))] = number
-                        if len(waiting) >= 2 * workers:
-                            break
-                    if not waiting:
-                        return
-                    for job in concurrent.futures.wait(waiting, return_when="FIRST_COMPLETED").done:
-                        job.result()
-                        yield waiting.pop(job)
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
-
-
-loaded: dict = {}  # of this process: the reader, and the promise
-
-
-def do_chunk(chores: Chores, number: int, first: int, chunk) -> None:
-    """Read the chunk unless its part is there, write its pages if they are asked for."""
-    import cv2
-    import torch
-
-    from htr.reader import Reader
-    from jobs.preprocess import prepare_forms
-    from jobs.readings import write_part
-    from jobs.results import decide, read_part
-    from jobs.xml_pages import done, write_pages
-
-    args, part = chores.args, chores.part(number)
-    threads = cv2.getNumThreads(), torch.get_num_threads()
-    # one each: sums of floats in another order are other bits, and as many processes as CPUs are at work anyway
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
-    try:
-        if not part.exists():
-            key = chores.model, chores.decoding, chores.device
-            if loaded.get("reader", (None,))[0] != key:
-                loaded["reader"] = key, Reader.load(chores.model, chores.device, chores.decoding)
-            forms = prepare_forms(args.forms) if chunk.kind == "fields" else None
-            write_part(part, chunk, first, loaded["reader"][1], forms, args.rulings, args.batch)
-        if args.xml and not chores.is_done(number):
-            promise = None
-            if args.promise:
-                from htr.scoring.promise import Promise
-
-                promise = Promise.load(args.promise)
-            write_pages(decide(read_part(part), promise, args.sure), chunk.kind, args.xml)
-            done(args.xml, chores.mark(number))
-    finally:
-        cv2.setNumThreads(threads[0])
-        torch.set_num_threads(threads[1])
