@@ -278,6 +278,6 @@ def report(summary: dict, count: int, unit: str, asked: Asked) -> list[str]:
     found.append(f"{decisions.get(ACCEPT, 0)} accepted, {decisions.get(REVIEW, 0)} to review, "
                  f"{decisions.get(NOT_JUDGED, 0)} blank or ticked for sure")  # fmt: skip
     if asked.sample:
-        kind = unit_of(asked.promise)
-        found.append(f"{summary['sampled']} of {summary['accepted']} accepted {kind}s to be keyed: {asked.sampled}")
+        kinds = {"line": "rows"}.get(unit_of(asked.promise), f"{unit_of(asked.promise)}s")
+        found.append(f"{summary['sampled']} of {summary['accepted']} accepted {kinds} to be keyed: {asked.sampled}")
     return found

@@ -15,7 +15,8 @@ What can't be read has no text and a reason in the column `reason`.
 The input is cut into chunks, by itself and the settings alone; tasks own chunks by number, and each chunk becomes one
 part under FILE.parts, written once. The task that ends last merges the parts. A second run does only what is missing:
 another --promise, --review or --xml needs no second reading. Scans that arrived since are refused: a new batch is a new
---out. FILE.parts may be removed once nothing more is asked of it; it holds transcriptions, as FILE does.
+--out. Images of a folder are known by their names alone: where one was replaced, remove FILE.parts, which may be done
+whenever nothing more is asked of it; it holds transcriptions, as FILE does.
 
 --promise accepts what `python -m jobs calibrate` promised for this model; without one, all that was read is to be
 reviewed. Blank fields and tick boxes, which no reader reads, are decided by --sure. --review is a table for who keys:
