@@ -5,7 +5,7 @@
 The whole way is what a worker of `python -m jobs transcribe --unit field` does with its chunks, greedily and with beam
 search, and the merge. The bare steps are registering and cutting the same decoded scans and the model's forward pass of
 the same lines, batches and padding, nothing else. One by one: read_scan on each decoded scan, as without chunks; it
-writes nothing. Files are read before, so that no disk is measured. Runs are interleaved and the best of each is taken.
+writes nothing. CPU time of one thread, files read before: no disk is measured. Runs take turns, the best of each counts.
 Then where the time goes; what it costs to plan so many scans (empty files of that number, listed, hashed and cut into
 chunks, in a process of its own) and to merge their parts (timed on as many copies of one part as 32 000 scans have).
 A table, then one line of JSON.
@@ -106,10 +106,10 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, float]:
     best = dict.fromkeys(runs, float("inf"))
     for repeat in range(args.repeat + 1):
         for name, run in runs.items():
-            began = time.perf_counter()
+            began = time.process_time()
             run()
             if repeat:  # the first warms up
-                best[name] = min(best[name], time.perf_counter() - began)
+                best[name] = min(best[name], time.process_time() - began)
     bare = best["register and cut"] + best["forward pass"]
     count = len(scans)
     print(f"{count} certificates, {lines} lines, one core; a certificate's ms, certificates/s")
@@ -119,9 +119,9 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, float]:
     for way in WAYS:
         shares = ", ".join(f"{name} {100 * share:.1f}" for name, share in spent(lambda way=way: whole(way)).items())
         print(f"  {way:8}{shares}")
-    began = time.perf_counter()
+    began = time.process_time()
     result(folder, parts["greedy"][:1] * MERGED, source)
-    merging = (time.perf_counter() - began) / (MERGED * min(SIZE, count)) * 100_000
+    merging = (time.process_time() - began) / (MERGED * min(SIZE, count)) * 100_000
     print(f"merge: {merging:.1f} s for 100 000 scans")
     return {
         "certificates_per_s": count / best["whole, greedy"],
@@ -169,11 +169,11 @@ def spent(run: Callable[[], None]) -> dict[str, float]:
 
     def timed(name: str, inner: Callable) -> Callable:
         def call(*args, **named):
-            began = time.perf_counter()
+            began = time.process_time()
             try:
                 return inner(*args, **named)
             finally:
-                seconds[name] += time.perf_counter() - began
+                seconds[name] += time.process_time() - began
 
         return call
 
@@ -181,9 +181,9 @@ def spent(run: Callable[[], None]) -> dict[str, float]:
     try:
         for name, (owner, attribute) in steps.items():
             setattr(owner, attribute, timed(name, before[name]))
-        began = time.perf_counter()
+        began = time.process_time()
         run()
-        total = time.perf_counter() - began
+        total = time.process_time() - began
     finally:
         for name, (owner, attribute) in steps.items():
             setattr(owner, attribute, before[name])
