@@ -5,7 +5,7 @@
 The whole way is what a worker of `python -m jobs transcribe --unit field` does with its chunks, greedily and with beam
 search, and the merge. The bare steps are registering and cutting the same decoded scans and the model's forward pass of
 the same lines, batches and padding, nothing else. One by one: read_scan on each decoded scan, as without chunks; it
-writes nothing. CPU time of one thread, files read before: no disk is measured. Runs take turns, the best of each counts.
+writes nothing. CPU time of one thread, files read before: no disk is measured. Runs take turns, the best counts.
 Then where the time goes; what it costs to plan so many scans (empty files of that number, listed, hashed and cut into
 chunks, in a process of its own) and to merge their parts (timed on as many copies of one part as 32 000 scans have).
 A table, then one line of JSON.
