@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from htr.decoding import Frames, Reading
-from htr.decoding.align import align_many
+from htr.decoding import Frames, Reading, align  # align imports this package: its names may not be there yet
 from htr.models.attention.decoder import STOP, Decoder, Memory
 from htr.models.ctc.loss import ctc_losses
 from htr.models.ctc.reader import CTCReader
@@ -60,7 +59,7 @@ class AttentionReader(CTCReader):
         for a text that needs more frames than there are.
         """
         log_probs = logits.detach().float().log_softmax(2).cpu().numpy()
-        found = align_many(log_probs, texts, lengths.tolist())
+        found = align.align_many(log_probs, texts, lengths.tolist())
         centres = torch.full(attended.shape[:2], -1.0)
         for row, alignment in zip(centres, found, strict=True):
             if alignment is not None:
