@@ -14,7 +14,6 @@ A table, then one line of JSON.
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import cv2
+import psutil
 import torch
 
 import htr.scan
@@ -210,11 +210,12 @@ def planning(folder: Path, count: int) -> dict[str, float]:
 
 
 def plan(folder: Path) -> None:
-    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    process = psutil.Process()
+    before, began = process.memory_info().rss, time.perf_counter()
     source = open_input(Namespace(input=folder, unit="field", split=None, where=[]))
     chunks = source.chunks(SIZE)
-    seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"plan_s": seconds, "plan_mib": (after - before) / 1024, "chunks": len(chunks)}))
+    seconds, after = time.perf_counter() - began, process.memory_info().rss
+    print(json.dumps({"plan_s": seconds, "plan_mib": (after - before) / 2**20, "chunks": len(chunks)}))
 
 
 if __name__ == "__main__":
