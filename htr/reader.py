@@ -42,6 +42,9 @@ class Text:
     characters: list[Box] = field(default_factory=list)  # the same
     word_confidences: list[float] | None = None  # one for each of text.split(), not calibrated; None: not given
     word_signals: dict[str, list[float]] = field(default_factory=dict)  # the same lengths, see signals.py
+    alternatives: list[tuple[str, float]] = field(
+        default_factory=list
+    )  # of a beam search: what else it may say, likeliest first, with the share of the n best that says so
 
 
 class Reader:
@@ -132,6 +135,7 @@ class Reader:
 
     def text(self, reading: Reading) -> Text:
         known = {"word_confidences": reading.words, "word_signals": reading.word_signals}
+        known |= {"alternatives": reading.alternatives}
         return Text(self.alphabet.decode(reading.symbols), reading.confidence, reading.signals, **known)
 
     def with_boxes(

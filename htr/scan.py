@@ -5,8 +5,11 @@ for field in read_scan(gray, forms, reader):
     print(field.field, field.text, field.confidence, [line.box for line in field.lines])
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
+from itertools import product
 
 import numpy as np
 
@@ -19,6 +22,9 @@ from htr.images.written import line_image, tick_score, with_rulings, written_lin
 from htr.reader import Reader, Text
 
 Box = list[int]  # x, y, w, h in pixels of the scan
+Alternatives = list[tuple[str, float]]  # texts with their shares of the n best, the likeliest first
+KEPT, LEAST_SHARE = 5, 0.001  # alternatives of a text, and the share that each of them has at least
+OF_A_LINE = 4  # readings of a line that alternatives of its field are made of
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,7 @@ class LineText:
     text: str
     confidence: float
     box: Box
+    alternatives: Alternatives
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,7 @@ class FieldText:
     box: Box | None  # of its lines, or the field's own without any; None outside the scan
     template: str  # the form's name
     reason: str = ""  # why it could not be read, "" if it could
+    alternatives: Alternatives = dataclass_field(default_factory=list)  # other texts, of a beam search
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,14 +68,15 @@ class CutField:
         """`readings`: of its images. A line read with less confidence than `least` counts as blank."""
         texts = [r.text.strip() if r.confidence >= least else "" for r in readings]
         lines = tuple(
-            LineText(text, reading.confidence, box)
+            LineText(text, reading.confidence, box, alternatives([reading]))
             for text, reading, box in zip(texts, readings, self.boxes, strict=True)
             if text
         )
         text = " ".join(line.text for line in lines) if readings else self.text
         confidence = min((r.confidence for r in readings), default=self.confidence)
         box = around([line.box for line in lines]) if lines else self.box
-        return FieldText(self.field.name, text, float(confidence), lines, box, self.template.name, self.reason)
+        others = alternatives([r for r, kept in zip(readings, texts, strict=True) if kept])
+        return FieldText(self.field.name, text, float(confidence), lines, box, self.template.name, self.reason, others)
 
 
 def cut_scan(gray: np.ndarray, forms: Forms, rulings: str = "keep") -> list[CutField]:
@@ -121,6 +130,24 @@ def read_scan(
     images = [(image, field.field.name) for field in fields for image in field.images]
     readings = iter(reader.read([image for image, _ in images], fields=[name for _, name in images]))
     return [field.as_text([next(readings) for _ in field.images], least) for field in fields]
+
+
+def alternatives(readings: Sequence[Text]) -> Alternatives:
+    """What else lines that follow each other may say together; nothing of a greedy reading.
+
+    A text's share is the product of the shares that its lines have of their n best.
+    """
+    choices = [
+        [(r.text, r.signals.get("margin", 1.0)), *r.alternatives][: OF_A_LINE if len(readings) > 1 else None]
+        for r in readings
+    ]
+    shares: dict[str, float] = {}
+    for texts in product(*choices):
+        text = " ".join(" ".join(text for text, _ in texts).split())
+        shares[text] = shares.get(text, 0.0) + math.prod(share for _, share in texts)
+    shares.pop(" ".join(" ".join(r.text for r in readings).split()), None)
+    likely = sorted(shares.items(), key=lambda item: -item[1])[:KEPT]
+    return [(text, round(share, 4)) for text, share in likely if share >= LEAST_SHARE]
 
 
 def around(boxes: Sequence[Box]) -> Box:

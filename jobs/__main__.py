@@ -26,7 +26,7 @@ VERBS = {
     "monitor": "does a promise hold in production, batch by batch",
     "align": "where each text stands: words, lines of fields, labels that fit badly",
     "export": "a CTC reader as ONNX",
-    "submit": "submit train, preprocess, evaluate or align through submitit, to Slurm or to this machine",
+    "submit": "submit train, preprocess, evaluate, transcribe or align through submitit, to Slurm or to this machine",
     "scale": "lines/s and efficiency over the number of GPUs, measured or predicted",
     "runs": "list the experiments of a folder",
     "doctor": "check environment, interface, shared storage, GPUs and versions",
@@ -75,15 +75,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def limit_threads() -> None:
     """The CPUs of this process, shared among the ranks of its node: without it each rank takes all of them."""
-    from jobs.place import Place, RingError
+    from jobs.place import RingError
+    from jobs.work import cpus_of_task
 
     try:
-        place = Place.find()
+        given = cpus_of_task()
     except RingError:
         return  # the ring says it, on every rank
     cpus = len(os.sched_getaffinity(0))
-    # under Slurm a rank has CPUs of its own where the cluster binds them; without binding all ranks see all CPUs
-    given = int(os.environ.get("SLURM_CPUS_PER_TASK", 0)) or max(cpus // place.local_size, 1)
     # some sixty primitives for each of the widths that the stream pads to; the default of 1024 forgets them too soon
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "2048")
     # what the user set stands; what the process that started this one chose was for itself

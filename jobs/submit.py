@@ -1,4 +1,4 @@
-"""python -m jobs submit VERB …: start train, preprocess, evaluate or align through submitit.
+"""python -m jobs submit VERB …: start train, preprocess, evaluate, transcribe or align through submitit.
 
     python -m jobs submit train --nodes 2 --gpus-per-node 4 --time 8:00:00 DATASET --run runs/ctc-8
     python -m jobs submit evaluate --array 8 DATASET --run runs/ctc-8 --split val
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from jobs.show import Progress, say
 
-SUBMITTED = ("train", "preprocess", "evaluate", "align")
+SUBMITTED = ("train", "preprocess", "evaluate", "transcribe", "align")
 PLACES = ("partition", "account", "qos", "constraint", "exclude", "dependency")
 
 
@@ -26,7 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--nodes", default="1", help="or a range, 2-8: as many as Slurm has (default: %(default)s)")
     add("--gpus-per-node", type=int, help="one rank each (default: none on Slurm, those of this machine locally)")
     add("--tasks-per-node", type=int, help="ranks a node, where there are no GPUs (default: 1)")
-    add("--array", type=int, metavar="N", help="a job array of N tasks (preprocess, evaluate, align)")
+    add("--array", type=int, metavar="N", help="a job array of N tasks (preprocess, evaluate, transcribe, align)")
     more = "of a training: N jobs one after the other, where nodes can't put a job back into the queue"
     add("--chain", type=int, metavar="N", help=more)
     cluster_arguments(add)
@@ -58,7 +58,6 @@ def main(args: argparse.Namespace) -> int:
     from jobs import snapshot
     from jobs.__main__ import parse
     from jobs.cluster import Request, dry_run, submit, wait
-    from jobs.train import run_folder
 
     argv = [args.of, *args.rest]
     asked = parse(argv)  # what is wrong with it is said now, not by every rank
@@ -71,7 +70,7 @@ def main(args: argparse.Namespace) -> int:
         raise ValueError(f"--nodes {args.nodes}: give a number or a range, 2-8")
     if args.chain and (args.of != "train" or cluster == "local"):
         raise ValueError("--chain is for trainings on Slurm")
-    folder = asked.out if args.of == "preprocess" else run_folder(asked)
+    folder = folder_of(args.of, asked)
     request = Request(
         cluster=cluster,
         # Slurm's dependency singleton is of jobs of one name
@@ -107,6 +106,16 @@ def main(args: argparse.Namespace) -> int:
     if args.of == "train":
         return watch(started, folder)
     return wait(started)
+
+
+def folder_of(verb: str, asked: argparse.Namespace) -> Path:
+    """Where the job works, and its logs lie."""
+    from jobs.train import run_folder
+    from jobs.transcribe import parts_folder
+
+    if verb == "transcribe":
+        return parts_folder(asked.out)
+    return asked.out if verb == "preprocess" else run_folder(asked)
 
 
 def watch(started: list, run: Path) -> int:

@@ -5,18 +5,29 @@
     python -m jobs transcribe table.csv --out texts.parquet                        a table: image, box or polygon …
     python -m jobs transcribe data/certificates --split val --out val.parquet      a data set
     python -m jobs transcribe scans/ --unit field --out certificates.csv           certificates, found on their forms
+    sbatch --array=0-15 slurm/transcribe.sh scans/ --unit field --model runs/ctc-16 --decode beam --out texts.parquet \\
+        --promise runs/ctc-16/reliability/fields-2 --review scans/review.csv --sample 300
 
-A row for every line, or with --unit field for every field of every certificate, in the order of the input. What can't
-be read has no text and a reason in the column `reason`. The file is whole or not there. As a task of several, each
-writes an equal share of the input, in order, to a file of its own: FILE-00000-of-00004.csv.
+A row for every line, or with --unit field for every field of every certificate, in the order of the input: the text,
+how sure it is, other texts that it may be (beam search alone), and whether it is accepted or for a person to review.
+What can't be read has no text and a reason in the column `reason`.
+
+The input is cut into chunks, by itself and the settings alone; tasks own chunks by number, and each chunk becomes one
+part under FILE.parts, written once. The task that ends last merges the parts. A second run does only what is missing:
+another --promise, --review or --xml needs no second reading. Scans that arrived since are refused: a new batch is a new
+--out. Images of a folder are known by their names alone: where one was replaced, remove FILE.parts, which may be done
+whenever nothing more is asked of it; it holds transcriptions, as FILE does.
+
+--promise accepts what `python -m jobs calibrate` promised for this model; without one, all that was read is to be
+reviewed. Blank fields and tick boxes, which no reader reads, are decided by --sure. --review is a table for who keys:
+`text` filled in, or `reject` emptied where a field is blank, and it is a source for `preprocess` with the same --unit,
+which rejects what is still to be done. --sample draws accepted ones for a second keying, into a table beside it.
 """
 
 import argparse
+import hashlib
+import json
 import os
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing
-from itertools import islice
 from pathlib import Path
 
 import htr
@@ -24,13 +35,8 @@ from jobs.show import Progress, say
 from jobs.work import share_of_work
 
 PRETRAINED = Path(htr.__file__).parent / "pretrained"  # the reader that comes with the project
-CHUNK = 512  # lines that are held at once; they are sorted by width into batches
-PLACE = ("image", "page", "certificate")
-COLUMNS = {
-    "lines": (*PLACE, "field", "line", "box", "text", "confidence", "reason"),
-    "samples": ("key", "split", "certificate", "field", "line", "text", "confidence", "reason"),
-    "fields": (*PLACE, "form", "field", "box", "text", "confidence", "lines", "reason"),
-}
+FORMAT = 1
+CHUNK = {"fields": 64, "lines": 1024, "samples": 1024}  # items of a part: what is lost when a task dies
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,35 +52,74 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--rulings", choices=["keep", "remove"], default="keep", help="with --unit field: as the reader was trained")
     add("--split", help="of a data set (default: all)")
     add("--where", action="append", default=[], metavar="COLUMN=VALUE", help="these samples of a data set only")
+    add("--promise", type=Path, metavar="RUN/reliability/NAME", help="what calibrate promised: accepts under it")
+    less = "blank fields and tick boxes less sure are for review (default: %(default)s)"
+    add("--sure", type=float, default=0.8, metavar="CONFIDENCE", help=less)
+    add("--review", type=Path, metavar="TABLE", help=".csv or .parquet, what is to be reviewed, in the scans' folder "
+        "or above it")  # fmt: skip
+    add("--sample", type=int, default=0, metavar="N", help="accepted ones to be keyed too, in a table beside --review")
+    add("--seed", type=int, default=0, help="of the sample (default: %(default)s)")
+    add("--xml", type=Path, metavar="FOLDER", help="write PAGE XML too, a file an image")
+    add("--chunk", type=int, metavar="N", help="scans or lines of a part (default: 64 scans, 1024 lines)")
     add("--batch", type=int, default=16, help="lines read at once (default: %(default)s)")
+    add("--workers", type=int, help="processes of this task (default: one a CPU that it may use)")
     add("--device", choices=["auto", "cpu", "cuda"], default="auto")
 
 
 def main(args: argparse.Namespace) -> int:
     from htr.reader import Reader
+    from jobs.chunks import Chores
     from jobs.inputs import open_input
     from jobs.place import Place, take_device
-    from jobs.tables import Table
+    from jobs.results import merge, read_summary, report
+    from shards.claim import take_turns
 
-    task, tasks = share_of_work()
-    path = args.out if tasks == 1 else args.out.with_stem(f"{args.out.stem}-{task:05d}-of-{tasks:05d}")
+    model, decoding = model_folder(args.model), None
+    if args.decode == "beam":
+        decoding = model.parent / "decoding"
+    device = take_device(Place.find(), args.device)
+    Reader.load(model, decoding=decoding)  # what is wrong with it is said now
     source = open_input(args)
-    with closing(source):
-        model = model_folder(args.model)
-        decoding = model.parent / "decoding" if args.decode == "beam" else None
-        reader = Reader.load(model, take_device(Place.find(), args.device), decoding)
-        first, last = (source.count * number // tasks for number in (task, task + 1))
-        reasons, count = Counter(), 0
-        with Table(path, COLUMNS[source.kind]) as table, Progress("transcribe", last - first, source.unit) as progress:
-            for done, rows in read(source, first, last, reader, args):
-                table.write(rows)
-                count += len(rows)
-                reasons.update(row["reason"].partition(" (")[0] for row in rows if row["reason"])
-                progress.advance(done)
-    say(f"transcribe: {count} rows of {last - first} {source.unit}, {sum(reasons.values())} not read, {path}")
-    for reason, times in sorted(reasons.items()):
-        say(f"    {times:6d} x {reason}")
+    asked = what_is_asked(args, source, model, decoding)
+
+    # ---------------------------------------------------------------- the parts' folder, the same for all tasks
+    folder = parts_folder(args.out)
+    settings = settings_of(args, source, model, decoding)
+    begin(folder, settings, source.unit)
+    chunks = source.chunks(settings["chunk"])
+    note = asked.note(args.promise)
+    chores = Chores(args, folder, model, decoding, str(device), fingerprint(settings, note["promise"]))
+
+    # ---------------------------------------------------------------- this task's chunks
+    task, tasks = share_of_work()
+    mine = range(task, len(chunks), tasks)
+    todo = [number for number in mine if not chores.is_done(number)]
+    say(f"transcribe: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} chunks to read")
+    with Progress("transcribe", sum(chunks[n][1] - chunks[n][0] for n in todo), source.unit) as progress:
+        for number in chores.each(todo, source, chunks):
+            progress.advance(chunks[number][1] - chunks[number][0])
+
+    # ---------------------------------------------------------------- the last one merges
+    left = [number for number in range(len(chunks)) if not chores.is_done(number)]
+    if left:
+        say(f"transcribe: this task is done; {len(left)} of {len(chunks)} chunks are others'")
+        return 0
+    parts = [chores.part(number) for number in range(len(chunks))]
+
+    def is_merged() -> bool:
+        return read_summary(folder).get("asked") == note and all(path.exists() for path in asked.written)
+
+    def work() -> None:
+        merge(folder, parts, source.kind, source.images, asked, note)
+
+    take_turns(folder / ".merge.claim", is_merged, work)
+    for line in report(read_summary(folder), source.count, source.unit, asked):
+        say(f"transcribe: {line}" if not line.startswith(" ") else line)
     return 0
+
+
+def parts_folder(out: Path) -> Path:
+    return out.with_name(f"{out.name}.parts")
 
 
 def model_folder(asked: Path | None) -> Path:
@@ -87,50 +132,84 @@ def model_folder(asked: Path | None) -> Path:
     return folder
 
 
-def read(source, first: int, last: int, reader, args: argparse.Namespace) -> Iterator[tuple[int, list[dict]]]:
-    """-> again and again: how many more items of the source are done, and their rows."""
-    items = source.items(first, last)
+def what_is_asked(args: argparse.Namespace, source, model: Path, decoding: Path | None):
+    """Everything that can be wrong with the results is said before the first image is read. Raises ValueError."""
+    from htr.reader import weights_of
+    from jobs.results import Asked, prefix_of
+    from jobs.tables import check_name
+
+    check_name(args.out)
+    promise = None
+    if args.promise:
+        from htr.scoring.promise import Promise
+
+        promise = Promise.load(args.promise)
+        promise.check(weights_of(model), args.decode, digest_of(decoding))
+        if promise.unit != "line" and source.scattered:
+            raise ValueError(f"{args.input}: the promise is of a {promise.unit}, but rows of one certificate are far "
+                             "from each other: sort the table by certificate")  # fmt: skip
+    asked = Asked(args.out, promise, args.sure, args.review, args.sample, args.seed)
+    if (args.review or args.sample) and source.kind == "samples":
+        raise ValueError("--review and --sample are for what has no text yet; a data set's samples have")
+    if args.sample and not (args.review and args.promise):
+        raise ValueError("--sample draws from what a --promise accepts, and its table lies beside that of --review")
+    if args.sample < 0 or not 0 <= args.sure <= 1:
+        raise ValueError("--sample is a number of accepted ones, and --sure lies between 0 and 1")
+    if args.review:
+        check_name(args.review, (".csv", ".parquet"))  # as preprocess takes them
+        prefix_of(source.images, args.review)
+    if args.xml:
+        if source.kind == "samples":
+            raise ValueError("--xml is for pages; a data set holds lines")
+        if args.input.is_dir() and args.xml.resolve().is_relative_to(args.input.resolve()):
+            raise ValueError(f"--xml {args.xml}: XML in {args.input} would be read as part of the input: name a folder "
+                             "elsewhere")  # fmt: skip
+        args.xml.mkdir(parents=True, exist_ok=True)
+    if len({path.absolute() for path in asked.written}) < len(asked.written):
+        raise ValueError("--out and --review are the same file")
+    return asked
+
+
+def settings_of(args: argparse.Namespace, source, model: Path, decoding: Path | None) -> dict:
+    """What a part is a function of."""
+    from htr.images.template import FORMS, digest_of_forms
+    from htr.reader import weights_of
+
+    if (args.chunk is not None and args.chunk < 1) or args.batch < 1:
+        raise ValueError("--chunk and --batch are 1 or more")
+    settings = {"format": FORMAT, "unit": args.unit, "input": source.digest, "count": source.count}
+    settings |= {"model": weights_of(model), "decode": args.decode, "decoding": digest_of(decoding)}
+    settings |= {"chunk": args.chunk or CHUNK[source.kind], "batch": args.batch}
     if source.kind == "fields":
-        for known, images, reason in items:
-            yield 1, read_certificate(known, images, reason, reader, args)
+        settings |= {"forms": digest_of_forms(args.forms or FORMS), "rulings": args.rulings}
+    return settings
+
+
+def digest_of(decoding: Path | None) -> str | None:
+    """Its weights.json holds the hashes of its other files."""
+    return hashlib.sha256((decoding / "weights.json").read_bytes()).hexdigest()[:16] if decoding else None
+
+
+def fingerprint(*notes: object) -> str:
+    return hashlib.sha256(json.dumps(notes, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def begin(folder: Path, settings: dict, unit: str) -> None:
+    """Say what the parts in this folder are; the first task's word counts. Raises ValueError where they are others."""
+    from shards import files
+
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    note = folder / "transcription.json"
+    if not note.exists():
+        attempt = files.temporary(note)
+        files.write_synced(attempt, files.to_json(settings))
+        files.commit(attempt, note)
+    before = json.loads(note.read_text())
+    differ = [name for name in {**before, **settings} if before.get(name) != settings.get(name)]
+    if not differ:
         return
-    while chunk := list(islice(items, CHUNK)):
-        good = [(gray, known["field"] or None) for known, images, _ in chunk for gray in images]
-        texts = iter(reader.read([gray for gray, _ in good], args.batch, [field for _, field in good]))
-        yield len(chunk), [row_of(known, list(islice(texts, len(images))), reason) for known, images, reason in chunk]
-
-
-def row_of(known: dict, readings: list, reason: str) -> dict:
-    """Of a line, or of a field of several lines."""
-    text = " ".join(reading.text for reading in readings if reading.text)
-    confidence = min((reading.confidence for reading in readings), default=0.0)
-    return known | {"text": text, "confidence": round(confidence, 4), "reason": reason}
-
-
-def read_certificate(known: dict, images: list, reason: str, reader, args: argparse.Namespace) -> list[dict]:
-    """The rows of its fields in the form's order, or one with a reason."""
-    from htr.images.line import BadLine
-    from htr.scan import read_scan
-    from jobs.preprocess import prepare_forms
-
-    if images:
-        try:
-            fields = read_scan(images[0], prepare_forms(args.forms), reader, rulings=args.rulings)
-            return [known | field_row(field) for field in fields]
-        except BadLine as error:
-            reason = str(error)
-    nothing = dict.fromkeys(COLUMNS["fields"], "") | {"confidence": 0.0, "lines": []}
-    return [nothing | known | {"reason": reason}]
-
-
-def field_row(field) -> dict:
-    lines = [{"text": line.text, "confidence": round(line.confidence, 4), "box": line.box} for line in field.lines]
-    return {
-        "form": field.template,
-        "field": field.field,
-        "box": " ".join(map(str, field.box or ())),
-        "text": field.text,
-        "confidence": round(field.confidence, 4),
-        "lines": lines,
-        "reason": field.reason,
-    }
+    again = "give another --out, or remove that folder to read all of it again"
+    if set(differ) <= {"input", "count"}:
+        now = f"{before['count']} {unit} then, {settings['count']} now"
+        raise ValueError(f"{folder} is of another input ({now}): what arrived since is a batch of its own, {again}")
+    raise ValueError(f"{folder} was begun with another {', '.join(sorted(differ))}: {again}")

@@ -13,7 +13,7 @@ from htr.images.line import BadLine, Region
 from htr.images.lines import FoundLine, even
 from htr.images.template import Field
 from htr.images.written import line_image, tick_score, with_rulings, written_lines
-from shards.samples import Sample, check, pack, typed
+from shards.samples import Sample, check, given_reason, pack, typed
 from shards.scans import Scans
 
 TICKED, NOT_TICKED = {"1", "x", "oui", "yes", "true"}, {"", "0", "non", "no", "false"}
@@ -164,7 +164,7 @@ class Page:
         """The upright page; its text is that of its fields in the form's order, a line each."""
         if not isinstance(self.registration, Registration):
             return []
-        good = [row for row in group if not (row["fault"] or row.get("reject"))]
+        good = [row for row in group if not (row["fault"] or given_reason(row))]
         known = {row["field"]: clean_text(typed(row, self.settings)) for row in good}
         fields = [field for field in self.registration.template.fields if field.kind == "text"]
         texts = [known[field.name] for field in fields if known.get(field.name)]

@@ -17,6 +17,7 @@ from shards.scans import Scans
 
 # columns of the plan that a sample's JSON does not copy as they are
 NOT_META = ("row", "image", "page", "text", "polygon", "baseline", "box", "fault", "reject")
+NOT_YET = "not yet transcribed"  # the reject of a row whose text a person is still to fill in: it holds without a text
 LONGEST_REASON = 80  # characters; a longer cell is no reason that could be counted
 LEVELS = {
     "line": "a line with its own text",
@@ -76,8 +77,8 @@ def check(row: dict, settings) -> str:
     """-> the row's text. Raises BadLine for what is wrong before an image is opened."""
     if row["fault"]:
         raise BadLine(row["fault"])
-    if row.get("reject"):
-        raise BadLine(given_reason(row["reject"]))
+    if reason := given_reason(row):
+        raise BadLine(reason)
     if len(sample_key(row["certificate"], row["field"], row["line"])) > LONGEST_KEY:
         raise BadLine("certificate, field and line make too long a name")
     text = clean_text(typed(row, settings))
@@ -86,9 +87,11 @@ def check(row: dict, settings) -> str:
     return text
 
 
-def given_reason(cell: str) -> str:
-    """Why the source itself says that a row is no good: its column `reject`, where there is one."""
-    reason = clean_text(cell)
+def given_reason(row: dict) -> str:
+    """Why the source itself says that a row is no good: its column `reject`, where there is one; else ""."""
+    reason = clean_text(row.get("reject"))
+    if not reason or (reason == NOT_YET and clean_text(row["text"])):
+        return ""
     return reason if reason.isprintable() and 0 < len(reason) <= LONGEST_REASON else "rejected by the source"
 
 

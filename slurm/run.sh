@@ -51,13 +51,14 @@ if [ -n "${dry:-}" ]; then
   exit 0
 fi
 
-# --- the run keeps its log beside the one that Slurm writes; what preprocess makes is a folder, too
-kept=--run
-[ "$verb" != preprocess ] || kept=--out
+# --- the run keeps its log beside the one that Slurm writes; what preprocess makes is a folder, too, and what transcribe
+# makes a file with one beside it
+kept=--run beside=
+case $verb in preprocess) kept=--out ;; transcribe) kept=--out beside=.parts ;; esac
 for ((i = 0; i < ${#arguments[@]}; i++)); do
   case ${arguments[i]} in
-    "$kept") logs=${arguments[i + 1]}/logs ;;
-    "$kept"=*) logs=${arguments[i]#*=}/logs ;;
+    "$kept") logs=${arguments[i + 1]}$beside/logs ;;
+    "$kept"=*) logs=${arguments[i]#*=}$beside/logs ;;
   esac
 done
 if [ -n "${logs:-}" ] && [ "$verb" = train ]; then

@@ -9,10 +9,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from bed import Cluster, bring_up, take_down
 from browser import Browser, find
 
+from htr.alphabet import Alphabet
 from htr.images.sources import read_source
+from htr.models import create
+from htr.reader import files_of
 from shards.index import Index, merge
 from shards.plan import Settings, make_plan
 from shards.write import write_shard
@@ -104,3 +108,15 @@ def chromium(tmp_path_factory) -> Iterator[Browser]:
         assert done.returncode == 0, done.stderr
     with Browser(tmp_path_factory.mktemp("profile")) as browser:
         yield browser
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory) -> Path:
+    """A run's folder with a model that was never trained: what it reads depends on the image."""
+    folder = tmp_path_factory.mktemp("run")
+    torch.manual_seed(4)
+    made, alphabet = create("ctc", "tiny", 12), Alphabet("abcdefghijkl")
+    (folder / "model").mkdir()
+    for name, content in files_of(made, alphabet, "ctc", "tiny", 7).items():
+        (folder / "model" / name).write_bytes(content)
+    return folder

@@ -102,6 +102,13 @@ def test_noise(tmp_path):
     assert 0 <= figures["swaps_found"] <= 1 and 0 <= figures["word_edges"] <= 1
 
 
+def test_transcribe():
+    figures = run("transcribe.py", "--certificates", 3, "--repeat", 1, "--plan", 2000)
+    names = {"certificates_per_s", "certificates_per_s_beam", "lines_per_s", "ratio_to_bare", "ratio_to_bare_beam"}
+    names |= {"ratio_to_one_by_one", "merge_s_per_100000", "planned", "plan_s", "plan_mib"}
+    assert set(figures) == names and all(value > 0 for name, value in figures.items() if name != "plan_mib")
+
+
 def test_scaling():
     options = ("--size", "tiny", "--steps", 1, "--warm-up", 1, "--batch", 2, "--rounds", 1)
     figures = run("scaling.py", *options)

@@ -71,7 +71,7 @@ def test_shell_scripts_parse(script: Path):
     assert subprocess.run(["bash", "-n", script]).returncode == 0
 
 
-@pytest.mark.parametrize("verb", ["preprocess", "train", "evaluate"])
+@pytest.mark.parametrize("verb", ["preprocess", "train", "evaluate", "transcribe"])
 def test_help_and_dry_run_need_no_cluster(verb: str, tmp_path: Path):
     environ = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
     script = f"slurm/{verb}.sh"
@@ -84,7 +84,8 @@ def test_help_and_dry_run_need_no_cluster(verb: str, tmp_path: Path):
 
     assert f"python -m jobs {verb}" in run("--help")
     words = {"preprocess": ["lines.csv", "--out", str(tmp_path)], "train": ["--run", str(tmp_path)],
-             "evaluate": ["--run", str(tmp_path)]}[verb]  # fmt: skip
+             "evaluate": ["--run", str(tmp_path)],
+             "transcribe": ["scans", "--out", f"{tmp_path}/o.csv"]}[verb]  # fmt: skip
     text = run("--dry-run", "--nodes=4", "--gpus-per-node=2", "--time", "3:00:00", *words)
     assert "#SBATCH --nodes=4" in text
     assert "#SBATCH --ntasks-per-node=2" in text

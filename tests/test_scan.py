@@ -12,7 +12,7 @@ from htr.images.picture import decode
 from htr.images.simulate import Certificate, certificate, chosen_hands
 from htr.images.template import load_templates
 from htr.reader import Text
-from htr.scan import read_scan
+from htr.scan import alternatives, read_scan
 from shards.plan import Settings
 from shards.samples import make_samples
 
@@ -142,3 +142,23 @@ def test_a_field_outside_the_scan_has_a_reason(forms, made):
 def test_rulings_are_kept_or_removed(forms, made):
     with pytest.raises(ValueError, match="rulings 'none': choose one of keep, remove"):
         read_scan(made[0].scan.image, forms, Named(), rulings="none")
+
+
+def test_alternatives_of_lines_that_follow_each_other():
+    def line(text: str, margin: float, *others: tuple[str, float]) -> Text:
+        return Text(text, 0.9, {"margin": margin}, alternatives=list(others))
+
+    assert alternatives([]) == alternatives([Text("grippe", 0.9)]) == []  # greedily there are none
+    one = line("grippe", 0.7, ("gripe", 0.2), ("grippe ", 0.06), ("grappe", 0.0005))
+    assert alternatives([one]) == [("gripe", 0.2)]  # not the text itself, and nothing that hardly is
+    two = line("choc", 0.5, ("chou", 0.3), ("", 0.2))
+    found = alternatives([one, two])
+    assert found == [
+        ("grippe chou", 0.228),  # of both ways to read grippe
+        ("grippe", 0.152),
+        ("gripe choc", 0.1),
+        ("gripe chou", 0.06),
+        ("gripe", 0.04),
+    ]
+    found = alternatives([line("a", 0.6, ("b", 0.3), ("c", 0.05), ("d", 0.03), ("e", 0.02))] * 4)
+    assert len(found) == 5 and found[0] == ("a a a b", 0.0648)  # not all of the 624 that there are

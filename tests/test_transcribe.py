@@ -9,17 +9,15 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 import jobs.__main__
 import jobs.transcribe
-from htr.alphabet import Alphabet
 from htr.images.form import Forms
 from htr.images.simulate import simulate
 from htr.images.template import load_templates
-from htr.models import create
-from htr.reader import Reader, files_of
+from htr.reader import Reader
 from htr.scan import read_scan
+from shards.scans import Scans
 
 
 @pytest.fixture(autouse=True)
@@ -29,15 +27,8 @@ def verb(monkeypatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    """A run's folder with a model that was never trained: what it reads depends on the image."""
-    folder = tmp_path_factory.mktemp("run")
-    torch.manual_seed(4)
-    made, alphabet = create("ctc", "tiny", 12), Alphabet("abcdefghijkl")
-    (folder / "model").mkdir()
-    for name, content in files_of(made, alphabet, "ctc", "tiny", 7).items():
-        (folder / "model" / name).write_bytes(content)
-    return folder
+def model(untrained) -> Path:
+    return untrained
 
 
 @pytest.fixture(scope="module")
@@ -148,8 +139,9 @@ def test_a_data_set(dataset, model, tmp_path):
     rows = rows_of(out)
     keys = [dataset.samples(split)["key"].to_pylist() for split in ("train", "dev", "val", "calibration", "test")]
     assert [row["key"] for row in rows] == list(chain(*keys))
-    assert run(dataset.folder, "--model", model, "--out", out, "--split", "train", "--where", "field=II") == 0
-    some = rows_of(out)
+    other = tmp_path / "other.parquet"
+    assert run(dataset.folder, "--model", model, "--out", other, "--split", "train", "--where", "field=II") == 0
+    some = rows_of(other)
     assert [row["key"] for row in some] == [k for k in keys[0] if "_II_" in k]
     by_key = {row["key"]: row for row in rows}
     for row in some:
@@ -187,21 +179,58 @@ def test_scans_of_certificates(scans, model, reader, tmp_path):
     assert all(json.loads(row["lines"]) == other["lines"] for row, other in zip(table, rows[1:], strict=True))
 
 
-def test_tasks_share_the_work(folder, model, tmp_path, monkeypatch):
-    assert run(folder, "--model", model, "--out", tmp_path / "o.csv") == 0
-    for task in (1, 0, 2, 3):
-        for name, value in (("ID", task), ("COUNT", 4), ("MIN", 0), ("MAX", 3), ("STEP", 1)):
-            monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
-        assert run(folder, "--model", model, "--out", tmp_path / "o.csv") == 0
-    parts = [rows_of(tmp_path / f"o-{task:05d}-of-00004.csv") for task in range(4)]
-    assert sorted(map(len, parts)) == [1, 1, 2, 2] and list(chain(*parts)) == rows_of(tmp_path / "o.csv")
+def as_task(monkeypatch, task: int, tasks: int) -> None:
+    for name, value in (("ID", task), ("COUNT", tasks), ("MIN", 0), ("MAX", tasks - 1), ("STEP", 1)):
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
 
 
-def test_a_file_appears_whole_or_not_at_all(folder, model, tmp_path, monkeypatch, capsys):
+def bytes_of(folder: Path, *suffixes: str) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.suffix in suffixes}
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_the_result_does_not_depend_on_the_tasks(folder, model, tmp_path, monkeypatch, ending):
+    """Not a bit of it: of the table, of the parts, of the pages."""
+    made = []
+    for tasks in (1, 2, 7):
+        place = tmp_path / str(tasks)
+        place.mkdir()
+        options = ["--model", model, "--out", place / f"o.{ending}", "--chunk", 2, "--xml", place / "xml"]
+        for task in sorted(range(tasks), key=lambda task: (task != 1, task)):
+            as_task(monkeypatch, task, tasks)
+            assert run(folder, *options) == 0
+        assert len(list((place / f"o.{ending}.parts").glob("*.parquet"))) == 3
+        made.append(bytes_of(place, f".{ending}", ".parquet", ".xml"))
+    assert made[0] == made[1] == made[2] and len(made[0]) == 4 + 5
+
+
+def test_workers_write_what_one_writes(folder, model, tmp_path):
+    for workers in (1, 2):
+        out = tmp_path / f"{workers}" / "o.csv"
+        out.parent.mkdir()
+        assert run(folder, "--model", model, "--out", out, "--chunk", 1, "--workers", workers) == 0
+    assert bytes_of(tmp_path / "1", ".csv", ".parquet") == bytes_of(tmp_path / "2", ".csv", ".parquet")
+
+
+def test_lines_in_other_batches_are_read_the_same(folder, model, tmp_path):
+    """Of chunks and batches texts are independent, confidences but for the rounding of floats."""
+    found = []
+    for chunk, batch in ((1, 1), (2, 16), (6, 16), (6, 3)):
+        out = tmp_path / f"{chunk}-{batch}.jsonl"
+        assert run(folder, "--model", model, "--out", out, "--chunk", chunk, "--batch", batch) == 0
+        found.append(rows_of(out))
+    for rows in found[1:]:
+        assert [row["text"] for row in rows] == [row["text"] for row in found[0]]
+        sure = [row["confidence"] for row in found[0]]
+        assert [row["confidence"] for row in rows] == pytest.approx(sure, abs=2e-4)
+
+
+def test_what_is_missing_is_done_and_nothing_else(folder, model, tmp_path, monkeypatch, capsys):
+    """A table appears whole or not at all, and what was read before a fault is not read again."""
     out = tmp_path / "o.csv"
     out.write_text("an older one")
-    monkeypatch.setattr(jobs.transcribe, "CHUNK", 2)
-    whole, calls = Reader.read, []
+    options = ["--model", model, "--out", out, "--chunk", 2, "--workers", 1]
+    whole, calls = Reader.read_batch, []
 
     def breaks(self, *args):
         calls.append(1)
@@ -209,10 +238,103 @@ def test_a_file_appears_whole_or_not_at_all(folder, model, tmp_path, monkeypatch
             raise OSError("no space left on device")
         return whole(self, *args)
 
-    monkeypatch.setattr(Reader, "read", breaks)
-    assert "no space left" in fails(capsys, folder, "--model", model, "--out", out)
+    monkeypatch.setattr(Reader, "read_batch", breaks)
+    assert "no space left" in fails(capsys, folder, *options)
     assert len(calls) == 3 and out.read_text() == "an older one"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["lines", "o.csv"]
+    parts = tmp_path / "o.csv.parts"
+    before = {path: path.stat().st_mtime_ns for path in parts.glob("*.parquet")}
+    assert len(before) == 2 and not list(parts.glob(".*.tmp"))
+    monkeypatch.setattr(Reader, "read_batch", whole)
+    assert run(folder, *options) == 0
+    assert "1 of its 3 chunks to read" in capsys.readouterr().err
+    assert len(rows_of(out)) == 6 and {path: path.stat().st_mtime_ns for path in before} == before
+    # and once more: nothing at all
+    monkeypatch.setattr(Reader, "read_batch", breaks)
+    written = out.stat().st_mtime_ns
+    assert run(folder, *options) == 0
+    assert out.stat().st_mtime_ns == written and "6 rows of 6 lines" in capsys.readouterr().err
+    # other results of the same parts take no second reading
+    assert run(folder, *options, "--xml", tmp_path / "xml", "--review", folder / "review.csv") == 0
+    assert len(list((tmp_path / "xml").rglob("*.xml"))) == 5 and len(rows_of(folder / "review.csv")) == 6
+
+
+def test_parts_of_something_else_are_not_mixed(folder, model, tmp_path, capsys):
+    out = tmp_path / "o.csv"
+    options = ["--model", model, "--out", out]
+    assert run(folder, *options) == 0
+    content = out.read_bytes()
+    assert "was begun with another batch" in fails(capsys, folder, *options, "--batch", 3)
+    assert "was begun with another chunk" in fails(capsys, folder, *options, "--chunk", 3)
+    assert "was begun with another decode, decoding, model" in fails(capsys, folder, "--out", out, "--decode", "beam")
+    (folder / "new.png").write_bytes((folder / "a.png").read_bytes())
+    said = fails(capsys, folder, *options)
+    assert "is of another input (6 lines then, 7 now): what arrived since is a batch of its own" in said
+    (folder / "new.png").unlink()
+    (folder / "a.png").rename(folder / "other.png")
+    assert "is of another input (6 lines then, 6 now)" in fails(capsys, folder, *options)
+    assert out.read_bytes() == content
+
+
+def test_a_certificate_is_never_parted(folder, model, tmp_path, write_table):
+    names = ["a.png", "b.png", "c/a.png", "c/d.jpg", "z.tif"]
+    rows = [{"image": names[n % 5], "certificate": f"c{n // 3}", "line": str(n)} for n in range(12)]
+    table = write_table(folder / "table.csv", rows)
+    assert run(table, "--model", model, "--out", tmp_path / "o.csv", "--chunk", 4) == 0
+    parts = [pq.read_table(path) for path in sorted((tmp_path / "o.csv.parts").glob("*.parquet"))]
+    assert [part["certificate"].to_pylist() for part in parts] == [[f"c{n}"] * 3 for n in range(4)]
+    assert [row["line"] for row in rows_of(tmp_path / "o.csv")] == [str(n) for n in range(12)]
+
+
+def test_a_name_that_is_not_utf_8_is_one_clear_error(folder, model, tmp_path, capsys):
+    (folder / "d\udce9c\udce8s.png").write_bytes(b"")
+    said = fails(capsys, folder, "--model", model, "--out", tmp_path / "o.csv")
+    assert "name below it is not UTF-8" in said and "\udce9" not in said
+
+
+def test_nothing_that_tells_who_is_in_a_log(folder, model, tmp_path, write_table, capsys, monkeypatch):
+    """Names of files, certificates, texts: whatever happens to an image."""
+    canary = "dupont-jean-1943"
+    for place in ("good", "damaged", "gone", "locked"):
+        (folder / f"{canary}-{place}.png").write_bytes(
+            (folder / "a.png").read_bytes()[: 80 if place == "damaged" else None]
+        )
+    (folder / f"{canary}-gone.png").unlink()
+    rows = [{"image": f"{canary}-{place}.png", "certificate": f"{canary}-{place}", "text": f"mort de {canary}"}
+            for place in ("good", "damaged", "gone")]  # fmt: skip
+    rows += [{"image": f"{canary}-good.png", "certificate": canary, "box": canary, "line": canary}]
+    table = write_table(folder / "table.csv", rows)
+    out, said = tmp_path / "o.csv", []
+    options = ["--model", model, "--out", out, "--chunk", 1, "--workers", 1]
+
+    def told() -> str:
+        found = capsys.readouterr()
+        said.append(found.out + found.err)
+        return said[-1]
+
+    opened = Scans.opened
+
+    def fails_to_open(self, name: str):
+        if "good" in name:
+            raise OSError(5, "Input/output error", str(self.images / name))
+        return opened(self, name)
+
+    monkeypatch.setattr(Scans, "opened", fails_to_open)
+    assert run(table, *options) == 1
+    assert "Input/output error at sample-" in told()
+    monkeypatch.setattr(Scans, "opened", opened)
+    assert run(table, *options, "--xml", tmp_path / "xml", "--review", folder / "review.csv") == 0
+    assert "3 not read" in told() and canary in out.read_text() + (folder / "review.csv").read_text()
+    assert run(folder, *options[:2], "--out", tmp_path / "p.csv", "--unit", "field") == 0
+    assert "not read" in told()
+    with open(folder / "review.csv", "a") as file:
+        file.write("\n")
+    assert run(table, *options, "--sure", 0.5, "--review", folder / "review.csv") == 1
+    assert "was changed" in told()
+    assert run(table, *options[:2], "--out", out, "--chunk", 2) == 1
+    assert "begun with another" in told()
+    assert canary not in "".join(said) and "mort" not in "".join(said)
+    logs = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix in (".json", ".log", ".claim")]
+    assert logs and not [path for path in logs if canary in path.read_text()]
 
 
 def test_which_reader(folder, model, tmp_path, monkeypatch, capsys):
@@ -248,4 +370,12 @@ def test_what_is_refused(folder, dataset, model, tmp_path, write_table, capsys):
     twice = tmp_path / "twice.csv"
     twice.write_text("image,box,box\na.png,1,2\n")
     assert "more than one column box" in said(twice, "--out", out)
-    assert not out.exists()
+    (tmp_path / "away").mkdir()
+    assert "so that preprocess finds them" in said(folder, "--out", out, "--review", tmp_path / "away" / "review.csv")
+    assert "that ends in .csv, .parquet" in said(folder, "--out", out, "--review", folder / "review.jsonl")
+    assert "the same file" in said(folder, "--out", folder / "o.csv", "--review", folder / "o.csv")
+    assert "--sample draws from what a --promise" in said(folder, "--out", out, "--sample", 3)
+    assert "no text yet" in said(dataset.folder, "--out", out, "--review", dataset.folder / "review.csv")
+    assert "would be read as part of the input" in said(folder, "--out", out, "--xml", folder / "xml")
+    assert "1 or more" in said(folder, "--out", out, "--chunk", 0)
+    assert not out.exists() and not (tmp_path / "o.csv.parts").exists()

@@ -27,3 +27,4 @@ class Reading:
     signals: dict[str, float] = field(default_factory=dict)  # what the confidence is made of, see signals.py
     words: list[float] | None = None  # the confidence of each word
     word_signals: dict[str, list[float]] = field(default_factory=dict)  # of each word, see signals.py
+    alternatives: list[tuple[str, float]] = field(default_factory=list)  # other texts of the n best, with their shares

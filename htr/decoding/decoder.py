@@ -154,7 +154,8 @@ class Beam:
             if lexicon:
                 values["known"] = signals.known(best.text, lexicon)
             of_words = signals.of_words(best.text, probs, lexicon)
-            results.append(Reading(best.symbols, signals.confidence(values), None, values, words, of_words))
+            others = [(h.text, float(share)) for h, share in zip(hypotheses[1:], shares[1:], strict=True)]
+            results.append(Reading(best.symbols, signals.confidence(values), None, values, words, of_words, others))
         return results
 
     def n_best(
