@@ -30,7 +30,6 @@ from htr.scoring.guarantee import Units, choose, coverage, plan
 from htr.scoring.reliability import figures, resamples
 from htr.scoring.units import CHARACTER, fit_scores, line_signals, probabilities, word_signals
 from jobs.audit import surprises
-from jobs.calibrate import words_right
 from jobs.evaluations import Evaluation
 
 FOLDS = 10
@@ -47,7 +46,7 @@ class Lines:
         self.right, self.edits, self.characters = (
             self.table[name].to_numpy().astype(float) for name in ("exact", "edits", "characters")
         )
-        self.words = words_right(self.table)
+        self.words = self.table["word_right"].to_pylist()
         keys, texts = self.table["key"].to_pylist(), self.table["hypothesis"].to_pylist()
         for number, parts in enumerate(others):
             read = {}

@@ -66,7 +66,7 @@ def main(args: argparse.Namespace) -> int:
     # ---------------------------------------------------------------- fit
     known = "writer" if fitting.has_writers else "certificate"
     lines = [fitting.numbers(column) for column in ("exact", "edits", "characters")]
-    scores, held_out = fit_scores(fitting.table, *lines, fitting.groups(known), words_right(fitting.table))
+    scores, held_out = fit_scores(fitting.table, *lines, fitting.groups(known), fitting.table["word_right"].to_pylist())
     if score_of(args.unit, args.loss) not in scores:
         raise ValueError(
             f"{fitting.name}: no {args.unit} can be told from another there: all right, all wrong, or none"
@@ -98,23 +98,6 @@ def main(args: argparse.Namespace) -> int:
         print(f"drift: {judging.name} is not like {choosing.name}: {', '.join(moved)}; the promise may not hold there")
     say(f"calibrate: {folder / 'promise.json'}")
     return 0
-
-
-def words_right(table):
-    """Of each line whether each word of the reading is one of the reference, in its place."""
-    from rapidfuzz.distance import Levenshtein
-
-    if "word_right" in table.column_names:
-        return table["word_right"].to_pylist()
-    found = []
-    for reference, hypothesis in zip(table["reference"].to_pylist(), table["hypothesis"].to_pylist(), strict=True):
-        words = hypothesis.split()
-        right = [False] * len(words)
-        for block in Levenshtein.opcodes(reference.split(), words):
-            if block.tag == "equal":
-                right[block.dest_start : block.dest_end] = [True] * (block.dest_end - block.dest_start)
-        found.append(right)
-    return found
 
 
 def units_of(evaluation, args, by: str, scores=None, held_out=None):
@@ -258,7 +241,7 @@ def figures_of(judging, scores) -> dict:
             right = exact if unit == "line" else 1 - np.minimum(edits, characters) / np.maximum(characters, 1)
         elif unit == "word":
             signals, rows = word_signals(table)
-            right = np.array([float(one) for words in words_right(table) for one in words])
+            right = np.array([float(one) for words in table["word_right"].to_pylist() for one in words])
             plain, of_unit = {"confidence": signals["confidence"]}, groups[rows]
         else:
             of_lines = groups_of_unit(table, unit)

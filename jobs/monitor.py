@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from jobs.show import say
+from shards.samples import given_reason
 
 ALARM = 3
 ACCEPT = "accept"
@@ -145,9 +146,11 @@ def compare(accepted: dict, keyed: dict[str, list], unit: str, path: Path) -> tu
 
     Raises ValueError while some are still to be keyed: those left out might be the hard ones.
     """
-    left = sum(bool(reject) for reject in keyed.get("reject", []))
+    reasons = keyed.get("reject") or [""] * len(keyed["text"])
+    rows = [{"reject": reason, "text": text} for reason, text in zip(reasons, keyed["text"], strict=True)]
+    left = sum(bool(given_reason(row)) for row in rows)
     if left:
-        raise ValueError(f"{path}: {left} rows are still to be keyed (their `reject` is not empty): all are needed")
+        raise ValueError(f"{path}: {left} rows are still to be keyed (their `reject` says why not): all are needed")
     typed = rows_of(keyed, unit)
     if not typed:
         raise ValueError(f"{path}: a sample without rows")

@@ -23,12 +23,14 @@ def lines(seed: int, certificates: int, easy: float = 0.0, writers: int = 0, nam
                 right = rng.random() < sure
                 noisy = float(np.clip(sure + rng.normal(0, 0.02), 1e-4, 1 - 1e-4))
                 text = f"{CANARY} {certificate:04d}"
+                read = text if right else text.replace("r", "n", 1)
+                matched = [one == other for one, other in zip(read.split(), text.split(), strict=True)]
                 words = [float(np.clip(noisy + rng.normal(0, 0.05), 0, 1)) for _ in text.split()]
                 rows.append({
                     "row": len(rows), "key": f"{name}{certificate}_{field}_{line}", "shard": "test-00000",
                     "certificate": f"{name}{certificate}", "field": field, "line": str(line),
                     "writer": f"{name}w{certificate % writers}" if writers else "", "reference": text,
-                    "hypothesis": text if right else text.replace("r", "n", 1), "confidence": noisy**2,
+                    "hypothesis": read, "word_right": matched, "confidence": noisy**2,
                     "exact": int(right), "edits": int(not right), "characters": len(text),
                     "signal_likelihood": noisy, "signal_frames": float(np.clip(noisy + rng.normal(0, 0.1), 0, 1)),
                     "signal_margin": float(np.clip(rng.beta(1 + 3 * noisy, 1), 0, 1)),

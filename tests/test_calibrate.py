@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import evaluated
-import numpy as np
 import pytest
 
 from htr.scoring.promise import Promise
@@ -153,14 +152,3 @@ def test_parts_that_share_certificates_and_other_questions_are_refused(small: Pa
     (copy / "evaluation.json").write_text(json.dumps(asked | {"decode": "greedy"}))
     fails("differ in decode", "--name", "x", judge=str(copy))
     assert not (run / "reliability" / "x").exists()
-
-
-def test_words_are_right_in_their_places():
-    import pyarrow as pa
-
-    from jobs.calibrate import words_right
-
-    table = pa.table({"reference": ["a b c", ""], "hypothesis": ["a x c d", "z"]})
-    assert words_right(table) == [[True, False, True, False], [False]]
-    assert words_right(table.append_column("word_right", [[[True], [False]]])) == [[True], [False]]
-    assert np.array(words_right(table)[0]).sum() == 2

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.__main__ import main
+from shards.samples import NOT_YET
 from jobs.monitor import ALARM
 
 
@@ -38,7 +39,9 @@ def batch(folder: Path, seed: int, wrong: float, easy: float = 1.0, sample: int 
         rows.append({"item": len(rows), **known, "text": row["reference"], "decision": decision, **signals})
     accepted = [row for row in rows if row["decision"] == "accept"]
     chosen = [accepted[i] for i in sorted(rng.permutation(len(accepted))[:sample].tolist())]
-    keyed = [{"certificate": row["certificate"], "field": row["field"], "reject": "",
+    # who fills in a text need not empty what said that there was none
+    reject = NOT_YET if endings == "parquet" else ""
+    keyed = [{"certificate": row["certificate"], "field": row["field"], "reject": reject,
               "text": "autre" if rng.random() < wrong else row["text"]} for row in chosen]  # fmt: skip
     paths = folder / f"batch{seed}.{endings}", folder / f"keyed{seed}.csv"
     for path, content in zip(paths, (rows, keyed), strict=True):

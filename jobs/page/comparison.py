@@ -141,10 +141,8 @@ def speed(rows: list[dict], name: str, title: str, meaning: str, digits: int, fa
 
 def paired(rows: list[dict]) -> dict | None:
     """CER of each run less that of the first, on the lines that both read."""
-    try:
-        from jobs.against import paired as paired_lines
-    except ImportError:
-        from jobs.metrics import paired as paired_lines
+    from jobs.against import paired as paired_lines
+
     base, found = rows[0], []
     if not base["folder"]:
         return None
