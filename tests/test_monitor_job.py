@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.__main__ import main
-from shards.samples import NOT_YET
 from jobs.monitor import ALARM
+from shards.samples import NOT_YET
 
 
 @pytest.fixture(scope="module")
