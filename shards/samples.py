@@ -89,8 +89,10 @@ def check(row: dict, settings) -> str:
 
 def given_reason(row: dict) -> str:
     """Why the source itself says that a row is no good: its column `reject`, where there is one; else ""."""
-    reason = clean_text(row.get("reject"))
-    if not reason or (reason == NOT_YET and clean_text(row["text"])):
+    if not row.get("reject"):
+        return ""
+    reason = clean_text(row["reject"])
+    if reason == NOT_YET and clean_text(row["text"]):
         return ""
     return reason if reason.isprintable() and 0 < len(reason) <= LONGEST_REASON else "rejected by the source"
 
