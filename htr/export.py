@@ -33,7 +33,7 @@ MOST_DIFFERENT = 1e-3  # of a log-probability, nats
 
 def to_onnx(reader: Reader) -> bytes:
     """The reader's model, batch and width left open. Raises ValueError for another than a CTC reader."""
-    if not isinstance(reader.model, CTCReader):
+    if type(reader.model) is not CTCReader:  # an attention reader is one, too, but reads by its decoder
         raise ValueError(
             f"model '{reader.config.get('model')}' writes one character after the other, which ONNX has no word for: "
             "only CTC readers (ctc, conv) can be exported; --model of training chooses"

@@ -175,7 +175,7 @@ def test_a_blank_line_stays_blank(level, noise):
     strength = replace(LEVELS[level], rulings=OFF, neighbours=OFF)
     for seed in range(60):
         out = augment(blank, random_for(seed), strength)
-        assert (out > 128).mean() < 0.01 and out.mean() < blank.mean() + 40
+        assert (out > 128).mean() < 0.015 and out.mean() < blank.mean() + 40
 
 
 def test_neighbours_of_a_blank_line_stay_at_its_edges():
