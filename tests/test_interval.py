@@ -84,3 +84,11 @@ def test_students_t_is_that_of_the_tables():
 
 def test_a_certificate_stands_for_a_writer_who_is_not_known():
     assert by_whom(["w", "", None], ["w", "w", "c"]) == ["writer w", "certificate w", "certificate c"]
+
+
+def test_nothing_right_has_an_upper_end():
+    """The exact one of so many clusters without any, as nothing wrong has it."""
+    none = share_interval(np.zeros(20), np.full(20, 3))
+    all_of_them = share_interval(np.full(20, 3), np.full(20, 3))
+    assert none.low == 0 and 0.1 < none.high < 0.2
+    assert (all_of_them.low, all_of_them.high) == pytest.approx((1 - none.high, 1.0))

@@ -80,6 +80,8 @@ def ratio_interval(
 def share_interval(right: np.ndarray, of: np.ndarray, seed: int = 0) -> Interval | None:
     """The same of an accuracy, sum(right) / sum(of), within 0 and 1: by way of what is wrong, which is rare."""
     right, of = (np.asarray(counts, np.float64) for counts in (right, of))
+    if not right.any():  # then what is right is the rare thing, and nothing tells of its spread
+        return ratio_interval(right, of, seed, signed=False)
     found = ratio_interval(of - right, of, seed, signed=False)
     return found and Interval(max(1 - found.high, 0.0), 1 - found.low, found.method)
 
