@@ -121,9 +121,7 @@ def cross_fitted(
     seed: int = 0,
 ) -> np.ndarray:
     """(N,) probabilities, each by a score that was fitted without the row's group."""
-    right, groups = np.asarray(right, np.float64), np.asarray(groups)
-    weights = np.ones(len(right)) if weights is None else np.asarray(weights, np.float64)
-    columns = columns_of(signals, list(signals), unit)
+    columns, right, groups, weights = arrays_of(unit, signals, right, groups, weights)
     fold, result = folds_of(groups, seed, folds), np.zeros(len(right))
     for number in range(fold.max() + 1):
         train, test = fold != number, fold == number
@@ -134,9 +132,7 @@ def cross_fitted(
 
 def prepared(unit, signals, right, groups, weights, seed):
     """Arrays, checked, of MOST rows at most; weights of mean 1."""
-    columns = columns_of(signals, list(signals), unit)
-    right, groups = np.asarray(right, np.float64), np.asarray(groups)
-    weights = np.ones(len(right)) if weights is None else np.asarray(weights, np.float64)
+    columns, right, groups, weights = arrays_of(unit, signals, right, groups, weights)
     if len(right) > MOST:
         some = np.sort(np.random.default_rng(seed).choice(len(right), MOST, replace=False))
         columns = {name: column[some] for name, column in columns.items()}
@@ -145,6 +141,12 @@ def prepared(unit, signals, right, groups, weights, seed):
     if not 0 < share < 1:
         raise ValueError(f"{unit}: {len(right)} of them, and no right ones beside wrong ones: nothing can be fitted")
     return columns, right, groups, weights / weights.mean()
+
+
+def arrays_of(unit, signals, right, groups, weights):
+    right = np.asarray(right, np.float64)
+    weights = np.ones(len(right)) if weights is None else np.asarray(weights, np.float64)
+    return columns_of(signals, list(signals), unit), right, np.asarray(groups), weights
 
 
 def columns_of(signals: Mapping, names: Sequence[str], unit: str) -> dict[str, np.ndarray]:
