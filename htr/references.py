@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from itertools import combinations, islice, product
 from pathlib import Path
 
-from rapidfuzz.distance import Levenshtein
-
 from htr.alphabet import Alphabet
 from htr.certificate import clean_text
 
@@ -103,12 +101,3 @@ def replaced(text: str, found: list[tuple[int, int, list[str]]]) -> Iterator[str
                     parts += [text[at:start], word]
                     at = end
                 yield "".join([*parts, text[at:]])
-
-
-def best_reference(references: References, text: str, hypothesis: str) -> str:
-    """The variant of the reference text with the fewest edits to what was read; the text itself where others equal it.
-
-    CER and WER are then counted against it: an abbreviation read as it was written is no error, and neither is its
-    expansion.
-    """
-    return min(references.variants(text), key=lambda variant: Levenshtein.distance(variant, clean_text(hypothesis)))

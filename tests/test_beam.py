@@ -113,13 +113,11 @@ def test_long_lines_neither_underflow_nor_overflow():
         assert math.isfinite(best.score) and len(best.symbols) > 300
 
 
-def test_no_frames_and_blanks_read_as_empty_and_lengths_are_kept():
+def test_no_frames_and_blanks_read_as_empty():
     search = BeamSearch(ALPHABET)
     assert search.search(np.zeros((0, 4)))[0].text == ""
     blank = np.log(np.tile([0.997, 0.001, 0.001, 0.001], (9, 1)))
     assert search.search(blank)[0].text == ""
-    padded = np.stack((random_lines(8, 4, 1), random_lines(8, 4, 2)))
-    assert search.search_many(padded, [5, 8]) == [search.search(padded[0, :5]), search.search(padded[1])]
 
 
 def test_what_cannot_be_searched_is_an_error():

@@ -4,7 +4,7 @@ import pytest
 
 from htr.alphabet import Alphabet
 from htr.certificate import clean_text
-from htr.references import MOST, TABLE, References, best_reference
+from htr.references import MOST, TABLE, References
 
 PAIRS = [
     ("IDM", "infarctus du myocarde"),
@@ -80,15 +80,6 @@ def test_targets_of_an_alphabet(references):
     assert references.targets("un mts", Alphabet("un mts")) == [Alphabet("un mts").encode("un mts")]
     with pytest.raises(ValueError, match="the alphabet lacks: 'z'"):
         references.targets("un IDMz", alphabet)
-
-
-def test_the_reference_of_the_fewest_edits(references):
-    text = "infarctus du myocarde, cancer du sein"
-    assert best_reference(references, text, "IDM, K du sein") == "IDM, K du sein"
-    assert best_reference(references, text, "infarctu du myocarde, K du sein") == "infarctus du myocarde, K du sein"
-    assert best_reference(references, text, "") in references.variants(text)
-    assert best_reference(references, "chute", "K") == "chute"
-    assert best_reference(references, "de\u0301ce\u0300s", "décès") == "décès"
 
 
 def test_a_table_of_one_s_own(tmp_path):

@@ -97,12 +97,6 @@ class BeamSearch:
         scored = [(math.log(a + b) + scale + self._at_end(prefix), prefix) for prefix, a, b in beam]
         return [self._hypothesis(prefix, score) for score, prefix in heapq.nlargest(best, scored, key=lambda s: s[0])]
 
-    def search_many(
-        self, log_probs: Sequence[np.ndarray], lengths: Sequence[int], best: int = 1
-    ) -> list[list[Hypothesis]]:
-        """(N, T, symbols + 1) and (N,) frames in use -> N lists of hypotheses."""
-        return [self.search(line[: int(n)], best) for line, n in zip(log_probs, lengths, strict=True)]
-
     def _walk(self, probs: np.ndarray) -> tuple[list[tuple[Prefix, float, float]], float]:
         """The prefixes after the last frame, each with the probability of its paths that end in a blank and in its
         last symbol, the language's share in both; and the logarithm of what all are divided by.

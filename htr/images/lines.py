@@ -65,10 +65,6 @@ def ink_measure(field: np.ndarray, printed: np.ndarray | None, box: tuple[int, i
     return own_ink(without_print(field, form, factor), factor, box, pitch)[3]
 
 
-def is_blank(field: np.ndarray, printed: np.ndarray | None, box: tuple[int, int, int, int], pitch: float) -> bool:
-    return ink_measure(field, printed, box, pitch) < LEAST
-
-
 def find_lines(
     field: np.ndarray, printed: np.ndarray | None, *, box: tuple[int, int, int, int], pitch: float, most: int
 ) -> list[FoundLine]:
