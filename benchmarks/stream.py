@@ -9,6 +9,8 @@ which take turns; the shards are in the page cache.
     limit        the index's lines of the split in the order of the shards: read, cv2.imdecode, thrown away
     webdataset   shards shuffled, shuffle(1000), decode("torchl8"), padded to the widest of a batch: no height to be
                  made equal, no paper evened, no like widths in a batch
+    alike        the stream with webdataset's work alone: lines as they are stored, cut off at 48 rows, neither evened
+                 nor scaled (no training reads so)
     stream       what a training reads (epochs, windows, evened ink 48 high, padded), without augmentation and with it
 
 `padding` is that of a rank's pixels. Memory is the peak of processes of their own that stream: of 10 000 lines after
@@ -27,6 +29,7 @@ import time
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from unittest import mock
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -123,6 +126,11 @@ def ours(index: Index, table: pa.Table, batch: int, strength: str | None = None,
     return count
 
 
+def alike(index: Index, table: pa.Table, batch: int) -> int:
+    with mock.patch("shards.stream.lines.to_ink", lambda gray, height: gray[:height]):
+        return ours(index, table, batch)
+
+
 def best(works: dict[str, Callable[[], int]], repeat: int) -> dict[str, float]:
     """Lines a CPU second of each, the best of its turns."""
     found = dict.fromkeys(works, 0.0)
@@ -182,6 +190,7 @@ def measure(options: argparse.Namespace, dataset: Path) -> None:
     works = {
         "limit": lambda: limit(*given),
         "webdataset": lambda: plain(*given),
+        "alike": lambda: alike(*given),
         "stream": lambda: ours(*given),
         "augmented": lambda: ours(*given, "medium"),
     }
@@ -199,6 +208,8 @@ def measure(options: argparse.Namespace, dataset: Path) -> None:
         "augmented_lines_per_s": round(found["augmented"]),
         "ratio_to_webdataset": round(found["stream"] / found["webdataset"], 3),
         "ratio_to_limit": round(found["stream"] / found["limit"], 3),
+        "alike_to_webdataset": round(found["alike"] / found["webdataset"], 3),
+        "alike_to_limit": round(found["alike"] / found["limit"], 3),
         "padding": round(float(1 - ink / pixels), 4),
         "cores_a_gpu": round(GPU / found["augmented"], 2),
     }
