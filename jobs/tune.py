@@ -43,6 +43,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--text", type=Path, action="append", default=[], metavar="FILE", help="more texts, one a line; repeatable")
     add("--lexicon", type=Path, action="append", default=[], metavar="FILE", help="more words, one a line; repeatable")
     add("--order", type=int, default=6, help="characters of the language model, 1 to 7 (default: %(default)s)")
+    add("--least", type=int, default=1, metavar="TIMES", help="drop rarer sequences of characters: smaller models")
     add("--split", default="dev", help="to tune on (default: %(default)s)")
     add("--where", action="append", default=[], metavar="COLUMN=VALUE", help="tune on these samples only; repeatable")
     add("--most", type=int, default=2000, metavar="LINES", help="to tune on, drawn by --seed (default: %(default)s)")
@@ -76,7 +77,7 @@ def main(args: argparse.Namespace) -> int:
 
     # ---------------------------------------------------------------- language models and lexicon
     rows, left_out = language_texts(config, index, args)
-    models = train_by_field(with_blanks(rows), args.order, enough=ENOUGH)
+    models = train_by_field(with_blanks(rows), args.order, args.least, ENOUGH)
     languages, known = with_general(models), words_in(text for _, text in rows)
     lexicon = frequent_words(text for _, text in rows) | {w for text in read_lines(args.lexicon) for w in letters(text)}
     say(
@@ -108,7 +109,12 @@ def main(args: argparse.Namespace) -> int:
     # ---------------------------------------------------------------- RUN/decoding
     greedy, tuned = judge(references, [line.greedy for line in lines], known), judge(references, texts, known)
     about = {"dataset": index.fingerprint, "split": args.split, "where": sorted(args.where), "lines": len(lines)}
-    about |= {"order": args.order, "texts": len(rows), "fields": sorted(field for field in models if field)}
+    about |= {
+        "order": args.order,
+        "least": args.least,
+        "texts": len(rows),
+        "fields": sorted(field for field in models if field),
+    }
     about |= {"greedy": greedy, "beam_without_language": plain, "beam": tuned}
     tuned_for = {"weights": sha, "step": reader.config["step"]}
     folder = args.run / "decoding"
