@@ -17,6 +17,7 @@ from htr.alphabet import Alphabet
 from htr.images.sources import read_source
 from htr.models import create
 from htr.reader import files_of
+from jobs.__main__ import main
 from shards.index import Index, merge
 from shards.plan import Settings, make_plan
 from shards.write import write_shard
@@ -86,6 +87,15 @@ def build() -> Callable[..., Index]:
 def dataset(tmp_path_factory, source, build) -> Index:
     """The source, preprocessed. Shared by all tests: one that changes files works on a copy."""
     return build(tmp_path_factory.mktemp("dataset") / "lines", source)
+
+
+@pytest.fixture(scope="session")
+def trained(dataset, tmp_path_factory) -> Path:
+    """A run of three steps on it. Shared: one that writes into a run works on a copy."""
+    folder = tmp_path_factory.mktemp("runs") / "ctc"
+    options = ["--size", "tiny", "--steps", "3", "--batch", "8", "--device", "cpu"]
+    assert main(["train", str(dataset.folder), "--run", str(folder), *options]) == 0
+    return folder
 
 
 @pytest.fixture(scope="session")

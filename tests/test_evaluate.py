@@ -19,11 +19,10 @@ from jobs.figures import rates
 
 
 @pytest.fixture(scope="module")
-def run(dataset, tmp_path_factory) -> Path:
-    """A CTC run of a few steps."""
+def run(trained, tmp_path_factory) -> Path:
+    """A CTC run of a few steps, tuned."""
     folder = tmp_path_factory.mktemp("runs") / "ctc"
-    options = ["--size", "tiny", "--steps", "3", "--batch", "8", "--device", "cpu"]
-    assert main(["train", str(dataset.folder), "--run", str(folder), *options]) == 0
+    shutil.copytree(trained, folder)
     parser = argparse.ArgumentParser()
     tune.arguments(parser)
     assert tune.main(parser.parse_args(["--run", str(folder), "--most", "4", "--device", "cpu"])) == 0

@@ -18,14 +18,6 @@ from jobs.texts import config_of, texts_of, trained_on
 from shards.stream import Samples
 
 
-@pytest.fixture(scope="module")
-def trained(dataset, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "ctc"
-    options = ["--size", "tiny", "--steps", "3", "--batch", "8", "--device", "cpu"]
-    assert main(["train", str(dataset.folder), "--run", str(folder), *options]) == 0
-    return folder
-
-
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
     shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
@@ -57,6 +49,8 @@ def test_a_run_is_tuned_and_read_with(run: Path, dataset, capsys):
     before = {path.name: path.read_bytes() for path in (run / "decoding").iterdir()}
     tune(run, "--split", "train", "--most", 8)
     assert {path.name: path.read_bytes() for path in (run / "decoding").iterdir()} == before
+    tune(run, "--split", "train", "--most", 8, "--least", 3)
+    assert (run / "decoding" / "language.safetensors").stat().st_size < len(before["language.safetensors"])
 
 
 def test_more_texts_and_words(run: Path, tmp_path: Path, monkeypatch):
