@@ -108,15 +108,15 @@ def units_of(evaluation, args, by: str, scores=None, held_out=None):
 
     from htr.scoring.guarantee import Units
     from htr.scoring.promise import score_of
-    from htr.scoring.units import all_right, first_rows, groups_of_unit, probabilities
+    from htr.scoring.units import all_right, first_rows, groups_of_unit, lines_in, probabilities
 
     score = score_of(args.unit, args.loss)
     found = held_out[score] if held_out else probabilities(scores, evaluation.table, score)
     if args.unit == "line":
-        rows = np.arange(len(evaluation.table))
-        errors, sizes = 1 - evaluation.numbers("exact"), np.ones(len(rows))
+        rows = np.flatnonzero(lines_in(evaluation.table) == 1)
+        errors, sizes, found = 1 - evaluation.numbers("exact")[rows], np.ones(len(rows)), found[rows]
         if args.loss == "cer":
-            errors, sizes = evaluation.numbers("edits"), evaluation.numbers("characters")
+            errors, sizes = (evaluation.numbers(name)[rows] for name in ("edits", "characters"))
     else:
         of_unit = groups_of_unit(evaluation.table, args.unit)
         rows = first_rows(of_unit)
@@ -227,7 +227,15 @@ def figures_of(judging, scores) -> dict:
     import numpy as np
 
     from htr.scoring.reliability import figures
-    from htr.scoring.units import CHARACTER, all_right, first_rows, groups_of_unit, probabilities, word_signals
+    from htr.scoring.units import (
+        CHARACTER,
+        all_right,
+        first_rows,
+        groups_of_unit,
+        lines_in,
+        probabilities,
+        word_signals,
+    )
 
     by = "writer" if judging.has_writers else "certificate"
     groups, table = judging.groups(by), judging.table
@@ -239,6 +247,9 @@ def figures_of(judging, scores) -> dict:
         if unit in ("line", CHARACTER):
             plain["frames"], extra = judging.numbers("signal_frames"), {"edits": edits, "characters": characters}
             right = exact if unit == "line" else 1 - np.minimum(edits, characters) / np.maximum(characters, 1)
+            alone = lines_in(table) == 1
+            right, of_unit, calibrated = right[alone], groups[alone], calibrated[alone]
+            plain, extra = ({name: values[alone] for name, values in part.items()} for part in (plain, extra))
         elif unit == "word":
             signals, rows = word_signals(table)
             right = np.array([float(one) for words in table["word_right"].to_pylist() for one in words])

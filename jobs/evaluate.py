@@ -2,9 +2,10 @@
 
     sbatch --array=0-7 slurm/evaluate.sh DATASET --run runs/ctc --split val
 
-Tasks own shards by number; each shard becomes one part, a Parquet file with a row a line, written once. The task that
-ends last merges the parts into metrics.json. A second run does only what is missing. Padding and batches are a
-function of the shard alone, so the result does not depend on the number of tasks.
+Lines are read, and fields of several lines with one text: their lines one by one, joined by spaces, as transcribe does.
+`--where level=line` (`field`, `blank`) chooses. Tasks own shards by number; each shard becomes one part, a Parquet file
+with a row a text, written once. The task that ends last merges the parts into metrics.json. A second run does only what
+is missing. Padding and batches are a function of the shard alone, so the result does not depend on the number of tasks.
 
 `--decode beam` reads with what `python -m jobs tune` left in RUN/decoding. jobs/metrics.py says what metrics.json and
 the parts hold; timing.json says how fast it was. `--against` compares two evaluations of the same lines.
@@ -19,6 +20,8 @@ from jobs.show import Progress, say
 from jobs.work import share_of_work
 
 AHEAD = 2  # batches that wait to be decoded
+LEVELS = ("line", "field")  # that are read, unless --where says others
+MAY = ("line", "field", "blank")  # be read
 AT_ONCE = 100  # shards whose rows of the index are held together
 
 
@@ -64,14 +67,16 @@ def main(args: argparse.Namespace) -> int:
 
         say(f"evaluate: {args.run} can't write {name(missing)}: each one in a text is an error")
     where = parse_where(args.where)
-    if set(where.get("level", ())) - {"line", "blank"}:
-        raise ValueError("--where level: evaluate reads lines: level=line, level=blank or both")
-    shards = sorted(set(index.samples(args.split, where, ["shard"])["shard"].to_pylist()))
+    levels = sorted(where.get("level", LEVELS))
+    if set(levels) - set(MAY):
+        raise ValueError(f"--where level: evaluate reads {', '.join(MAY)}")
+    where["level"] = [*levels, "part"] if "field" in levels else levels
+    shards = shards_of(index, args.split, where)
 
     # ---------------------------------------------------------------- the evaluation's folder, the same for all tasks
     asked = {"dataset": index.fingerprint, "split": args.split, "where": sorted(args.where), "batch": args.batch}
     asked |= {"weights": weights_of(args.run / "model"), "step": reader.config["step"], "amp": args.amp}
-    asked |= {"decode": args.decode, "format": FORMAT}
+    asked |= {"decode": args.decode, "levels": levels, "format": FORMAT}
     if args.abbreviations:
         asked |= {"abbreviations": files.sha256(args.abbreviations)[:16]}
     references = References.load(args.abbreviations) if args.abbreviations else None
@@ -102,6 +107,7 @@ def main(args: argparse.Namespace) -> int:
             for shard in some:
                 rows = table.filter(pc.equal(table["shard"], shard))
                 samples = Samples(index.folder, rows, config.get("text"))
+                rows = rows.take(samples.text_row)
                 read_shard(samples, rows, reader, mixed, references, args.batch, folder, shard)
                 progress.advance()
 
@@ -137,6 +143,17 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
+def shards_of(index, split: str, where: dict[str, list[str]]) -> list[str]:
+    """The shards with texts to read. A field whose lines have texts of their own has no parts, and is read by these."""
+    import pyarrow.compute as pc
+
+    table = index.samples(split, where, ["shard", "level"])
+    shards = pc.unique(table.filter(pc.not_equal(table["level"], "field"))["shard"]).to_pylist()
+    if not shards:
+        raise ValueError(f"{index.folder}: the fields of split '{split}' have a text for each line: --where level=line")
+    return sorted(shards)
+
+
 def default_name(args: argparse.Namespace, step: int) -> str:
     where = "".join(f"-{pair}" for pair in sorted(args.where))
     beam = "-beam" if args.decode == "beam" else ""
@@ -157,13 +174,14 @@ def known_words(config: dict) -> set[str] | None:
 
 
 def read_shard(samples, rows, reader, mixed, references, batch: int, folder: Path, shard: str) -> None:
-    """Read the shard's lines and commit its part: a row a line, in the order of the shard.
+    """Read the shard's texts and commit its part: a row a text, in the order of the shard; `rows`: of the texts.
 
     A thread of its own decodes what the model has made of a batch while the model reads the next one.
     """
     import os
     import time
     from concurrent.futures import ThreadPoolExecutor
+    from itertools import islice
 
     import numpy as np
     import pyarrow as pa
@@ -182,15 +200,12 @@ def read_shard(samples, rows, reader, mixed, references, batch: int, folder: Pat
     def decode(piece, frames) -> None:
         nonlocal decoding
         waited = time.monotonic()
+        counts = piece.parts or [1] * len(piece.rows)
+        of_lines = [fields[row] for row in np.repeat(piece.rows, counts)] if fields else None
         with mixed():  # each thread has its own
-            readings = reader.decode(frames, [fields[row] for row in piece.rows] if fields else None)
-        for row, reference, text in zip(piece.rows, piece.texts, map(reader.text, readings), strict=True):
-            results[row] = {"reference": reference, "hypothesis": text.text, "confidence": text.confidence}
-            results[row] |= {f"signal_{name}": value for name, value in text.signals.items()}
-            if text.word_confidences is not None:
-                words = {"word_confidence": text.word_confidences}
-                words |= {f"word_signal_{name}": values for name, values in text.word_signals.items()}
-                results[row] |= {name: np.asarray(values, np.float32) for name, values in words.items()}
+            texts = map(reader.text, reader.decode(frames, of_lines))
+        for row, reference, count in zip(piece.rows, piece.texts, counts, strict=True):
+            results[row] = {"reference": reference} | result(list(islice(texts, count)))
         decoding += time.monotonic() - waited
 
     with ThreadPoolExecutor(1, "decode") as pool:
@@ -202,7 +217,8 @@ def read_shard(samples, rows, reader, mixed, references, batch: int, folder: Pat
         for last in waiting:
             last.result()
     samples.close()
-    found = {name: [results[row][name] for row in range(len(samples))] for name in results[0]}
+    names = dict.fromkeys(name for row in range(len(samples)) for name in results[row])
+    found = {name: [results[row].get(name) for row in range(len(samples))] for name in names}
     table = rows.drop_columns(["offset", "size", "text_size", *(name for name in found if name in rows.column_names)])
     for name, values in found.items():
         table = table.append_column(name, pa.array(values))
@@ -211,3 +227,24 @@ def read_shard(samples, rows, reader, mixed, references, batch: int, folder: Pat
     (folder / "timing").mkdir(exist_ok=True)
     files.replace(folder / "timing" / f"{shard}.json", files.to_json(note))
     write_part(table, part(folder, shard))
+
+
+def result(lines: list) -> dict:
+    """htr.reader.Text of each line of a text -> what its part says of the reading (see htr/scoring/units.py)."""
+    import numpy as np
+
+    from htr.scoring.units import LINE_PREFIX, LINE_WORDS, PREFIX, WORD_PREFIX
+
+    least = min(lines, key=lambda line: line.confidence)
+    texts = [line.text.strip() for line in lines] if len(lines) > 1 else [least.text]
+    found = {"hypothesis": " ".join(text for text in texts if text), "confidence": least.confidence}
+    found |= {PREFIX + name: value for name, value in least.signals.items()}
+    lists = {}
+    if least.word_confidences is not None:
+        lists["word_confidence"] = [value for line in lines for value in line.word_confidences]
+        lists |= {WORD_PREFIX + n: [v for line in lines for v in line.word_signals[n]] for n in least.word_signals}
+    lists = {name: np.asarray(values, np.float32) for name, values in lists.items()}
+    if len(lines) > 1:
+        lists |= {LINE_PREFIX + name: np.array([line.signals[name] for line in lines]) for name in least.signals}
+        lists[LINE_WORDS] = np.array([len(line.text.split()) for line in lines])
+    return found | lists

@@ -1,12 +1,13 @@
 """What an evaluation adds up to: its parts, a file a shard with a row a line, and metrics.json, made of all of them.
 
-A part has the columns of the index, then `reference hypothesis confidence signal_NAME`, `word_right` (of the words of
-the hypothesis by spaces, in their order), `word_confidence` where the reader gives it, and what htr/scoring/count.py
-counts. metrics.json is the same, bit for bit, whoever merges and however the shards were dealt. All rates are
-fractions, null where there is nothing to divide by; all intervals are [low, high] of 95 %, null with fewer than two
-clusters. Keys are in alphabetical order.
+A part has a row a text, of a line or of a field of several lines: the columns of the index, `reference`, `hypothesis`,
+`confidence`, `signal_NAME`, `word_right` (of the words of the hypothesis by spaces, in their order), `word_confidence`
+where the reader gives it, `line_signal_NAME` and `line_words` of several lines (htr/scoring/units.py), and what
+htr/scoring/count.py counts. metrics.json is all of them added up, "lines" there are these texts; it is the same, bit
+for bit, whoever merges and however the shards were dealt. All rates are fractions, null where there is nothing to
+divide by; all intervals are [low, high] of 95 %, null with fewer than two clusters. Keys are in alphabetical order.
 
-    dataset split where batch weights step …    what was asked, as in evaluation.json
+    dataset split where levels batch weights …  what was asked, as in evaluation.json
     lines characters edits words word_edits exact substitutions insertions deletions words_unicode word_edits_unicode
     cer wer wer_unicode line_accuracy           of all lines, as is: the headline
     fields fields_exact field_accuracy certificates certificates_exact certificate_accuracy

@@ -40,6 +40,26 @@ def lines(seed: int, certificates: int, easy: float = 0.0, writers: int = 0, nam
     return pa.Table.from_pylist(rows)
 
 
+def merged(table: pa.Table) -> pa.Table:
+    """The same lines, but those of a field with several are one text: nobody knows what each of them says."""
+    fields: dict[tuple[str, str], list[dict]] = {}
+    for row in table.to_pylist():
+        fields.setdefault((row["certificate"], row["field"]), []).append(row)
+    rows = []
+    for several in fields.values():
+        row = dict(min(several, key=lambda line: line["confidence"]))
+        if len(several) > 1:
+            row |= {name: " ".join(line[name] for line in several) for name in ("reference", "hypothesis")}
+            row |= {name: sum(line[name] for line in several) for name in ("edits", "characters")}
+            row["exact"] = int(all(line["exact"] for line in several))
+            row |= {n: [v for line in several for v in line[n]] for n in row if n.startswith("word_")}
+            row |= {f"line_{n}": [line[n] for line in several] for n in several[0] if n.startswith("signal_")}
+            row["line_words"] = [len(line["word_confidence"]) for line in several]
+        rows.append(row)
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pa.Table.from_pylist([dict.fromkeys(names) | row for row in rows])
+
+
 def write(folder: Path, table: pa.Table, split: str, **asked: object) -> Path:
     (folder / "parts").mkdir(parents=True)
     half = len(table) // 2

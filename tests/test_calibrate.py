@@ -55,6 +55,23 @@ def test_a_promise_of_fields_that_the_third_part_bears_out(run: Path, capsys):
         assert evaluated.CANARY not in file.read_text() and '"test-1"' not in file.read_text()
 
 
+def test_fields_whose_lines_have_no_texts_of_their_own(run: Path, tmp_path: Path):
+    """The promise of fields is as good; that of lines is of texts of one line."""
+    for split in SIZES:
+        table = evaluated.merged(Evaluation.read(run / "evaluation" / split).table)
+        evaluated.write(tmp_path / "evaluation" / split, table, split)
+    assert calibrate(tmp_path, "--alpha", 0.1, "--name", "fields", "--by", "unit") == 0
+    assert calibrate(run, "--alpha", 0.1, "--name", "apart", "--by", "unit") == 0
+    together, apart = note(tmp_path, "fields"), note(run, "apart")
+    assert together["judged"]["items"] == apart["judged"]["items"] and together["judged"]["rate"] <= 0.1
+    assert together["coverage"] > apart["coverage"] - 0.1
+    assert calibrate(tmp_path, "--unit", "line", "--alpha", 0.1, "--name", "lines", "--by", "unit") == 0
+    assert note(tmp_path, "lines")["judged"]["items"] == 2 * SIZES["test"]
+    figures = note(tmp_path, "lines", "reliability.json")["units"]
+    assert figures["line"]["items"] == 2 * SIZES["test"] and figures["field"]["items"] == 3 * SIZES["test"]
+    assert figures["word"]["items"] == 3 * 4 * SIZES["test"]
+
+
 @pytest.mark.parametrize(
     ("options", "test", "clusters"),
     [

@@ -10,12 +10,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from htr.images.simulate import simulate
 from htr.scoring.errors import Errors, compare
 from htr.scoring.words import unseen, words_in
 from jobs import tune
 from jobs.__main__ import main
 from jobs.against import paired
 from jobs.figures import rates
+from jobs.transcribe import PRETRAINED
 
 
 @pytest.fixture(scope="module")
@@ -263,5 +265,62 @@ def test_what_cannot_be_compared(run: Path, tmp_path: Path, capsys):
         paired(one, tmp_path / "changed")
     asked = ["evaluate", "--run", run, "--split", "train", "--device", "cpu", "--name", "one", "--against"]
     assert "no evaluation that is whole" in fails(capsys, *asked, tmp_path / "none")
-    said = fails(capsys, "evaluate", "--run", run, "--where", "level=field", "--device", "cpu")
-    assert "level=line, level=blank or both" in said
+    said = fails(capsys, "evaluate", "--run", run, "--where", "level=part", "--device", "cpu")
+    assert "evaluate reads line, field, blank" in said
+
+
+# --- fields of several lines
+
+
+@pytest.fixture(scope="module")
+def of_fields(trained, tmp_path_factory) -> tuple[Path, Path]:
+    """A run whose model reads, and fields of certificates, some of several lines with one text."""
+    folder = tmp_path_factory.mktemp("fields")
+    shutil.copytree(trained, folder / "run")
+    shutil.rmtree(folder / "run" / "model")
+    shutil.copytree(PRETRAINED / "model", folder / "run" / "model")
+    source = simulate(folder / "source", 4, 5, severity="light")
+    asked = ["preprocess", str(source), "--unit", "field", "--out", str(folder / "data"), "--shares", "train=1"]
+    assert main(asked) == 0
+    return folder / "run", folder / "data"
+
+
+def parts_of(run: Path, name: str) -> list[dict]:
+    """Their rows, keys in order."""
+    tables = [pq.read_table(path) for path in sorted((run / "evaluation" / name / "parts").iterdir())]
+    return pa.concat_tables(tables, promote_options="default").sort_by("key").to_pylist()
+
+
+def test_a_field_of_several_lines_is_read_as_transcribe_reads_it(of_fields, tmp_path: Path, capsys):
+    run, data = of_fields
+    assert evaluate(run, "fields", data, "--amp", "off") == 0
+    rows = parts_of(run, "fields")
+    several = [row for row in rows if row["level"] == "field"]
+    assert several and {row["level"] for row in rows} == {"field", "line"}
+    out = tmp_path / "read.parquet"
+    asked = ["transcribe", str(data), "--model", str(run), "--out", str(out), "--device", "cpu", "--workers", "1"]
+    assert main(asked) == 0
+    read = {row["certificate"] + row["field"]: row["text"] for row in pq.read_table(out).to_pylist()}
+    assert {row["certificate"] + row["field"]: row["hypothesis"] for row in rows}.items() <= read.items()
+    assert all(" " in row["hypothesis"] for row in several)
+    for row in several:
+        assert len(row["line_words"]) == len(row["line_signal_frames"]) > 1
+        assert sum(row["line_words"]) == len(row["hypothesis"].split()) == len(row["word_right"])
+        assert row["signal_frames"] in row["line_signal_frames"]
+    assert all(row["line_words"] is None for row in rows if row["level"] == "line")
+    metrics = json.loads((run / "evaluation" / "fields" / "metrics.json").read_text())
+    assert metrics["fields"] == metrics["lines"] == len(rows) and metrics["levels"] == ["field", "line"]
+    assert metrics["by"]["level"]["field"]["lines"] == len(several)
+    assert not [row for row in rows if row["reference"] in capsys.readouterr().err]
+
+
+@pytest.mark.parametrize("levels", [["line"], ["field"], ["blank", "field"]])
+def test_the_levels_that_are_asked_for(of_fields, levels: list[str]):
+    run, data = of_fields
+    options = [option for level in levels for option in ("--where", f"level={level}")]
+    assert evaluate(run, "-".join(levels), data, *options) == 0
+    rows = parts_of(run, "-".join(levels))
+    assert {row["level"] for row in rows} == set(levels)
+    if "blank" in levels:
+        metrics = json.loads((run / "evaluation" / "blank-field" / "metrics.json").read_text())
+        assert metrics["blank"]["lines"] == sum(row["level"] == "blank" for row in rows)

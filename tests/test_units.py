@@ -12,6 +12,8 @@ from htr.scoring.units import (
     fit_scores,
     groups_of_unit,
     line_signals,
+    lines_in,
+    lines_of,
     probabilities,
     word_signals,
 )
@@ -86,3 +88,56 @@ def test_words_have_their_lines_signals_too():
     )
     with pytest.raises(ValueError, match="other numbers of words"):
         word_signals(uneven)
+
+
+# --- fields of several lines with one text
+
+
+MERGED = evaluated.merged(TABLE)
+
+
+def test_lines_of_a_text_are_told_apart_by_their_signals():
+    signals, rows = lines_of(MERGED)
+    sizes = lines_in(MERGED)
+    assert sizes.tolist() == [1, 1, 2] * 300 and rows.tolist() == np.repeat(np.arange(900), sizes).tolist()
+    alone = line_signals(TABLE)
+    assert set(signals) == set(alone)
+    for name, values in alone.items():
+        assert np.array_equal(signals[name], values)
+    confidence = [MERGED["confidence"].to_numpy()[2], *TABLE["confidence"].to_numpy()[2:4]]
+    assert confidence[0] == min(confidence[1:])
+    words, of_row = word_signals(MERGED)
+    alone, of_line = word_signals(TABLE)
+    assert all(np.array_equal(words[name], values) for name, values in alone.items())
+    assert np.array_equal(of_row, rows[of_line])
+    bare = MERGED.drop_columns(["line_signal_margin"])
+    with pytest.raises(ValueError, match="line_words and without line_signal_margin"):
+        lines_of(bare)
+
+
+def test_a_field_s_probability_is_made_of_its_lines_whether_their_texts_are_known_or_not():
+    scores, _ = fitted()
+    for unit in ("field", "certificate"):
+        apart, together = (probabilities(scores, table, unit) for table in (TABLE, MERGED))
+        first = np.unique(lines_of(MERGED)[1], return_index=True)[1]
+        assert np.allclose(together, apart[first])
+    lines, of_row = probabilities(scores, TABLE, "line"), lines_of(MERGED)[1]
+    least = [lines[of_row == row].min() for row in range(6)]
+    assert np.allclose(probabilities(scores, MERGED, "line")[:6], least)
+
+
+def test_the_score_of_lines_is_of_texts_of_one_line():
+    """Whatever is said of whether the others are right; that of fields is of all."""
+    exact = MERGED["exact"].to_numpy().astype(float)
+    several = lines_in(MERGED) > 1
+    edits, characters = (MERGED[name].to_numpy().astype(float) for name in ("edits", "characters"))
+    clusters = codes(MERGED, "certificate")
+    scores, held_out = fit_scores(MERGED, exact, edits, characters, clusters)
+    turned, _ = fit_scores(MERGED, np.where(several, 1 - exact, exact), edits, characters, clusters)
+    for unit in ("line", "character"):
+        assert np.array_equal(scores[unit].weights, turned[unit].weights)
+    assert not np.array_equal(scores["field"].weights, turned["field"].weights)
+    assert {len(held_out[unit]) for unit in ("line", "character", "field")} == {900}
+    other = evaluated.merged(evaluated.lines(1, 300, name="o"))
+    found = probabilities(scores, other, "field")
+    assert found.mean() == pytest.approx(other["exact"].to_numpy().mean(), abs=0.06)
