@@ -127,7 +127,10 @@ def ours(index: Index, table: pa.Table, batch: int, strength: str | None = None,
 
 
 def alike(index: Index, table: pa.Table, batch: int) -> int:
-    with mock.patch("shards.stream.lines.to_ink", lambda gray, height: gray[:height]):
+    def cut(gray: np.ndarray, height: int) -> np.ndarray:
+        return gray[:height] if len(gray) >= height else np.pad(gray, ((0, height - len(gray)), (0, 0)))
+
+    with mock.patch("shards.stream.lines.to_ink", cut):
         return ours(index, table, batch)
 
 
