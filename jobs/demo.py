@@ -44,6 +44,9 @@ def main(args: argparse.Namespace) -> int:
         run_folder = ["--run", str(runs / model), "--model", model, "--device", "cpu"]
         return ["submit", "train", *ranks, str(dataset), *run_folder, *TRAIN, *options]
 
+    def tune(model: str) -> list[str]:
+        return ["tune", "--run", str(runs / model), "--device", "cpu"]
+
     def evaluate(model: str, decode: str) -> list[str]:
         run_folder = ["--run", str(runs / model), "--decode", decode, "--name", decode, "--device", "cpu"]
         return ["submit", "evaluate", *ranks, str(dataset), *run_folder]
@@ -59,10 +62,12 @@ def main(args: argparse.Namespace) -> int:
         ("the CTC reader, by two Horovod ranks", train("ctc", *CTC)),
         ("the attention reader, from the CTC reader's encoder", train("attention", *ATTENTION, "--init-from",
                                                                       str(runs / "ctc"))),
-        ("a language model, its weights found on dev", ["tune", "--run", str(runs / "ctc"), "--device", "cpu"]),
+        ("a language model, its weights found on dev", tune("ctc")),
         ("evaluation, CTC, greedy", evaluate("ctc", "greedy")),
         ("evaluation, CTC, beam search with the language model", evaluate("ctc", "beam")),
-        ("evaluation, attention", evaluate("attention", "greedy")),
+        ("the attention decoder's second opinion, its weight found on dev", tune("attention")),
+        ("evaluation, attention, greedy", evaluate("attention", "greedy")),
+        ("evaluation, attention, beam search with the language model and the decoder", evaluate("attention", "beam")),
         ("a report that compares them", ["report", str(runs / "ctc"), str(runs / "attention"),
                                          "--out", str(args.out / "report.html")]),
         ("other certificates", more if not (others / "certificates.csv").exists() else None),
@@ -90,7 +95,7 @@ def show(runs: Path, dataset: Path) -> None:
     table = Table(title="simulated certificates never seen, split val")
     for column in ("reader", "decoding", "ranks", "lines", "CER %", "WER %", "lines right %"):
         table.add_column(column, justify="left" if column in ("reader", "decoding") else "right")
-    for model, decode in (("ctc", "greedy"), ("ctc", "beam"), ("attention", "greedy")):
+    for model, decode in (("ctc", "greedy"), ("ctc", "beam"), ("attention", "greedy"), ("attention", "beam")):
         path = runs / model / "evaluation" / decode / "metrics.json"
         metrics, status = json.loads(path.read_text()), json.loads((runs / model / "status.json").read_text())
         rates = [f"{100 * metrics[name]:.1f}" for name in ("cer", "wer", "line_accuracy")]
