@@ -132,14 +132,16 @@ def main(args: argparse.Namespace) -> int:
 
 
 def language_texts(config: dict, index, args: argparse.Namespace) -> tuple[list[tuple[str, str]], int]:
-    """-> (field, text) rows for the language models, how many were left out."""
+    """-> (field, text) rows for the language models, how many were left out. Field "": none that is known."""
     from htr.certificate import clean_text
     from htr.decoding.tuning import allowed
+    from htr.images.sources import OPTIONAL
     from jobs.texts import texts_of, trained_on
 
     column, rows, folders = config.get("text"), [], {index.folder: index}
     for own, table in trained_on(config):
         names = table["field"].to_pylist() if "field" in table.column_names else [""] * len(table)
+        names = ["" if name == OPTIONAL["field"] else name for name in names]
         rows += zip(names, map(clean_text, texts_of(own, table, column)), strict=True)
         folders[own.folder] = own
     rows += (("", clean_text(text)) for text in read_lines(args.text))

@@ -11,10 +11,12 @@ from htr.decoding import beam
 from htr.decoding.beam import Hypothesis, Weights
 from htr.decoding.language import load_language_models
 from htr.decoding.tuning import allowed, frequent_words, judge, letters, tune_delta, with_blanks
+from htr.images.sources import read_source
 from htr.reader import Reader, weights_of
 from jobs import tune as job
 from jobs.__main__ import main
 from jobs.texts import config_of, texts_of, trained_on
+from shards.index import Index
 from shards.stream import Samples
 
 
@@ -64,6 +66,21 @@ def test_more_texts_and_words(run: Path, tmp_path: Path, monkeypatch):
     assert note["tuned"]["fields"] == ["II", "Ia", "Ib"] == sorted(set(models) - {""})
     assert models[""].score("zona étendu") > models[""].score("étendu zona")
     assert models[""].score("") > models[""].score("z")  # a line may be blank
+
+
+@pytest.fixture
+def without_fields(source: Path, tmp_path: Path, build, write_table) -> Index:
+    """The same lines, of no known field."""
+    folder = shutil.copytree(source.parent, tmp_path / "lines")
+    rows = read_source(source)[0].select(["image", "text", "certificate"]).to_pylist()
+    return build(tmp_path / "without", write_table(folder / "without.csv", rows))
+
+
+def test_lines_of_no_known_field_have_the_general_model_alone(run: Path, without_fields: Index, monkeypatch):
+    config = json.loads((run / "config.json").read_text()) | {"folder": str(without_fields.folder)}
+    (run / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(job, "ENOUGH", 5)
+    assert tune(run, "--most", 4)["tuned"]["fields"] == []
 
 
 def test_a_language_model_that_does_harm_is_given_no_weight(run: Path, monkeypatch, capsys):
