@@ -66,7 +66,8 @@ def main(args: argparse.Namespace) -> int:
     readings = read(args.readings, ("certificate", "field", "text", "decision"))
     keyed = read(args.keyed, ("certificate", "field", "text"))
     accepted, lines = accepted_units(readings, promise.unit)
-    sampled, wrong = compare(accepted, keyed, promise.unit, args.keyed)
+    typed = sample_of(accepted, keyed, promise.unit, args.keyed)
+    sampled, wrong = len(typed), sum(texts != accepted[name] for name, texts in typed.items())
     bound = most_wrong(wrong, sampled, len(accepted), promise.delta)
     saved = hours(len(accepted), sampled, lines / len(accepted), args.seconds)
     sure, most = f"{100 * (1 - promise.delta):g} %", f"{bound} of this batch ({100 * bound / len(accepted):.2f} %)"
@@ -75,12 +76,15 @@ def main(args: argparse.Namespace) -> int:
 
     # ---------------------------------------------------------------- all batches
     watch = Watch(**before[-1]["watch"]) if before else Watch(promise.alpha)
-    alarms = []
     if promise.loss == "wrong":
         watch.add(wrong, sampled)
-        alarms = watch.alarms
-        print(f"{watch.batches} batches, {watch.wrong} of {watch.sampled} wrong: evidence {watch.bet:.3g} that more "
-              f"than {100 * promise.alpha:g} % are (alarm from {1 / FALSE:g} on)")  # fmt: skip
+        counted = f"{watch.wrong} of {watch.sampled} wrong"
+    else:
+        watch.add_edits(*edits_of(accepted, typed))
+        counted = f"{watch.wrong} edits of {watch.sampled} characters"
+    alarms = watch.alarms
+    print(f"{watch.batches} batches, {counted}: evidence {watch.bet:.3g} that it is more than "
+          f"{100 * promise.alpha:g} % (alarm from {1 / FALSE:g} on)")  # fmt: skip
     found = drifted(args.promise, readings, promise.unit)
     if found:
         moved = ", ".join(f"{name} {found.shifts[name]:+.1f}" for name, p in found.signals.items() if p <= 0.05)
@@ -141,8 +145,8 @@ def accepted_units(readings: dict[str, list], unit: str) -> tuple[dict, int]:
     return rows_of(table, unit), lines
 
 
-def compare(accepted: dict, keyed: dict[str, list], unit: str, path: Path) -> tuple[int, int]:
-    """-> how many units were keyed, and of how many the reading is another. Names none of them.
+def sample_of(accepted: dict, keyed: dict[str, list], unit: str, path: Path) -> dict:
+    """-> what was keyed, by unit as what was accepted. Names none of them.
 
     Raises ValueError while some are still to be keyed: those left out might be the hard ones.
     """
@@ -159,7 +163,19 @@ def compare(accepted: dict, keyed: dict[str, list], unit: str, path: Path) -> tu
         raise ValueError(
             f"{path}: {foreign} of its {unit}s are not among those that the batch accepted: another batch?"
         )
-    return len(typed), sum(texts != accepted[name] for name, texts in typed.items())
+    return typed
+
+
+def edits_of(accepted: dict, typed: dict) -> tuple[list[int], list[int]]:
+    """Of each unit that was keyed, the edits of its reading, and the characters that were keyed."""
+    from rapidfuzz.distance import Levenshtein
+
+    edits, characters = [], []
+    for name, texts in typed.items():
+        read = accepted[name]
+        edits.append(sum(Levenshtein.distance(texts.get(row, ""), read.get(row, "")) for row in texts.keys() | read))
+        characters.append(sum(map(len, texts.values())))
+    return edits, characters
 
 
 def drifted(folder: Path, readings: dict[str, list], unit: str):

@@ -2,9 +2,20 @@
 
 import math
 
+import numpy as np
 import pytest
 
-from htr.scoring.monitor import APART, FALSE, Watch, false_alarms, hours, hypergeometric, most_wrong, sample_size
+from htr.scoring.monitor import (
+    APART,
+    FALSE,
+    LONGEST,
+    Watch,
+    false_alarms,
+    hours,
+    hypergeometric,
+    most_wrong,
+    sample_size,
+)
 
 
 def exact(k: int, wrong: int, batch: int, sample: int) -> float:
@@ -51,6 +62,38 @@ def test_the_detector_sees_a_late_change_sooner_than_the_bet():
         for name in watch.alarms:
             first.setdefault(name, batch)
     assert 100 <= first["detector"] <= 106 and first.get("bet", 140) > first["detector"] + 5
+
+
+def edited(rng: np.random.Generator, count: int, rate: float) -> tuple[np.ndarray, np.ndarray]:
+    """Lines whose edits come together, a tenth of the lines has them: edits and characters."""
+    characters = rng.integers(3, 60, count)
+    return rng.binomial(characters, 10 * rate) * (rng.random(count) < 0.1), characters
+
+
+def test_edits_over_what_was_promised_are_an_alarm_and_fewer_are_none():
+    seen = {0.05: [], 0.09: []}
+    for rate, found in seen.items():
+        for run in range(60):
+            rng, watch, alarms = np.random.default_rng(run), Watch(0.05), set()
+            for _ in range(30):
+                watch.add_edits(*edited(rng, 150, rate))
+                alarms |= set(watch.alarms)
+            found.append(alarms)
+    assert sum("bet" in alarms for alarms in seen[0.05]) <= 60 * FALSE + 1.645 * math.sqrt(60 * FALSE * (1 - FALSE))
+    assert all(alarms == {"bet", "detector"} for alarms in seen[0.09])
+
+
+def test_edits_are_counted_with_the_characters_of_their_units():
+    one, other = Watch(0.05), Watch(0.05)
+    one.add_edits([0, 3, 40], [10, 20, 5])
+    other.add_edits([3, 40, 0], [20, 5, 10])
+    assert one.wealth == pytest.approx(other.wealth) and (one.wrong, one.sampled, one.batches) == (43, 35, 1)
+    assert one.bet > 1 and Watch(**one.to_json()) == one
+    sure = Watch(0.05)
+    sure.add_edits([0] * 200, [LONGEST] * 200)
+    assert 0 < sure.bet < 0.05
+    with pytest.raises(ValueError, match="more than 1000 are not watched"):
+        one.add_edits([0], [LONGEST + 1])
 
 
 def test_a_watch_goes_on_from_what_was_written():

@@ -21,6 +21,8 @@ def run(tmp_path_factory) -> Path:
     for unit in ("field", "certificate"):
         asked = ["--unit", unit, "--alpha", "0.2", "--name", unit]
         assert main(["calibrate", "--run", str(run), *parts, *asked]) == 0
+    asked = ["--unit", "line", "--loss", "cer", "--alpha", "0.05", "--name", "cer"]
+    assert main(["calibrate", "--run", str(run), *parts, *asked]) == 0
     return run
 
 
@@ -83,6 +85,16 @@ def test_more_errors_than_promised_are_an_alarm(run: Path, tmp_path: Path, capsy
         codes.append(monitor(run, log, *batch(tmp_path, seed, 0.5)[0]))
     assert codes[-1] == ALARM and "ALARM (bet" in capsys.readouterr().err
     assert "bet" in json.loads(log.read_text().splitlines()[-1])["alarms"]
+
+
+def test_a_promise_of_cer_is_watched_by_its_edits(run: Path, tmp_path: Path, capsys):
+    log = tmp_path / "monitor.jsonl"
+    assert monitor(run, log, *batch(tmp_path, 6, 0.02)[0], unit="cer") == 0
+    first = json.loads(log.read_text())
+    assert "characters: evidence" in capsys.readouterr().out and first["watch"]["sampled"] > 10 * first["sampled"]
+    assert (first["watch"]["wrong"] > 0) == (first["wrong"] > 0)
+    codes = [monitor(run, log, *batch(tmp_path, seed, 0.5)[0], unit="cer") for seed in range(7, 10)]
+    assert codes[-1] == ALARM and "bet" in json.loads(log.read_text().splitlines()[-1])["alarms"]
 
 
 def test_readings_unlike_those_of_the_promise_are_an_alarm(run: Path, tmp_path: Path, capsys):

@@ -6,7 +6,8 @@ in the sample bounds that of the very batch by the hypergeometric distribution, 
 Over the batches two alarms watch whether the accepted err more than alpha: a bet that they do, whose wealth is over
 1 / false with probability `false` at most, ever, while they do not (Ville 1939; Shafer & Vovk 2019); and a detector
 that begins anew with every batch, so that it is as quick to see what changes late (Shiryaev and Roberts; Shin, Ramdas &
-Rinaldo 2022, E-detectors), whose false alarms are APART batches apart on average, at least.
+Rinaldo 2022, E-detectors), whose false alarms are APART batches apart on average, at least. Where CER is promised, the
+bets are on what each unit's edits are over alpha times its characters (Waudby-Smith & Ramdas 2024).
 """
 
 import math
@@ -16,6 +17,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 STAKES = np.geomspace(0.5, 16.0, 12)  # how much higher than alpha the rate may have become, less one
+OF_EDITS = np.geomspace(0.01, 0.9, 12)  # of the largest stake with which no unit of LONGEST characters can ruin
+LONGEST = 1000
 FALSE = 0.05
 APART = 200
 
@@ -80,8 +83,8 @@ class Watch:
     alpha: float
     false: float = FALSE
     batches: int = 0
-    sampled: int = 0
-    wrong: int = 0
+    sampled: int = 0  # units, or their characters
+    wrong: int = 0  # units, or edits
     wealth: list[float] | None = None  # logarithms, one a stake
     detector: list[float] | None = None
 
@@ -96,11 +99,27 @@ class Watch:
         rates = np.minimum(self.alpha * (1 + STAKES), (1 + self.alpha) / 2)
         # the likelihood ratio of a higher rate and alpha: a bet at fair odds
         gain = k * np.log(rates / self.alpha) + (sample - k) * (np.log1p(-rates) - math.log1p(-self.alpha))
-        wealth = np.zeros(len(STAKES)) if self.wealth is None else np.array(self.wealth)
+        self._bet(gain, k, sample)
+
+    def add_edits(self, edits: Sequence[int], characters: Sequence[int]) -> None:
+        """A batch of whose sample each unit had so many edits, of so many characters as were keyed.
+
+        No edit is too many to be counted: a unit can only lose what alpha times its characters stake. Raises ValueError
+        for one of more than LONGEST. Without replacement the product's mean is smaller, too (Maclaurin's inequality).
+        """
+        edits, characters = np.asarray(edits, np.int64), np.asarray(characters, np.int64)
+        if len(characters) and characters.max() > LONGEST:
+            raise ValueError(f"a text of {characters.max()} characters: more than {LONGEST} are not watched")
+        stakes = OF_EDITS / (self.alpha * LONGEST)
+        gain = np.log1p(stakes[:, None] * (edits - self.alpha * characters)).sum(axis=1)
+        self._bet(gain, int(edits.sum()), int(characters.sum()))
+
+    def _bet(self, gain: np.ndarray, wrong: int, sampled: int) -> None:
+        wealth = np.zeros(len(gain)) if self.wealth is None else np.array(self.wealth)
         self.wealth = (wealth + gain).tolist()
-        before = np.full(len(STAKES), -np.inf) if self.detector is None else np.array(self.detector)
+        before = np.full(len(gain), -np.inf) if self.detector is None else np.array(self.detector)
         self.detector = (np.logaddexp(before, 0.0) + gain).tolist()
-        self.batches, self.sampled, self.wrong = self.batches + 1, self.sampled + sample, self.wrong + k
+        self.batches, self.sampled, self.wrong = self.batches + 1, self.sampled + sampled, self.wrong + wrong
 
     @property
     def bet(self) -> float:
