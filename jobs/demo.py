@@ -18,7 +18,7 @@ SHARES = "train=0.9,dev=0.02,val=0.08"
 TRAIN = ["--size", "tiny", "--batch", "16", "--log-every", "25", "--checkpoint-every", "1000"]
 CTC = ["--steps", "1000", "--lr", "3e-3", "--dropout", "0.1", "--evaluate-every", "500", "--augment", "none"]
 ATTENTION = ["--steps", "600", "--lr", "2e-3", "--dropout", "0.1", "--evaluate-every", "600", "--augment", "none"]
-ATTENTION += ["--teacher-noise", "0", "--warmup", "50"]
+ATTENTION += ["--teacher-noise", "0"]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
