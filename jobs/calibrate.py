@@ -232,6 +232,7 @@ def figures_of(judging, scores) -> dict:
         all_right,
         first_rows,
         groups_of_unit,
+        least_of,
         lines_in,
         probabilities,
         word_signals,
@@ -256,8 +257,8 @@ def figures_of(judging, scores) -> dict:
             plain, of_unit = {"confidence": signals["confidence"]}, groups[rows]
         else:
             of_lines = groups_of_unit(table, unit)
-            rows, least = first_rows(of_lines), np.ones(int(of_lines.max()) + 1)
-            np.minimum.at(least, of_lines, confidence)  # as sure as its least sure line
+            rows = first_rows(of_lines)
+            least = least_of(confidence, of_lines, len(rows))  # as sure as its least sure line
             right, of_unit = all_right(exact, of_lines), groups[rows]
             plain, calibrated = {"confidence": least}, calibrated[rows]
         if len(right):

@@ -104,8 +104,6 @@ def test_lines_of_a_text_are_told_apart_by_their_signals():
     assert set(signals) == set(alone)
     for name, values in alone.items():
         assert np.array_equal(signals[name], values)
-    confidence = [MERGED["confidence"].to_numpy()[2], *TABLE["confidence"].to_numpy()[2:4]]
-    assert confidence[0] == min(confidence[1:])
     words, of_row = word_signals(MERGED)
     alone, of_line = word_signals(TABLE)
     assert all(np.array_equal(words[name], values) for name, values in alone.items())

@@ -36,9 +36,9 @@ def line_signals(table) -> dict[str, np.ndarray]:
 def lines_of(table) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """-> (L,) of each signal of lines, in the order of their rows, and (L,) the row that each is of."""
     own = line_signals(table)
-    if not has_several(table):
+    if LINE_WORDS not in names_of(table):
         return own, np.arange(len(next(iter(own.values()))))
-    sizes = lines_in(table)
+    sizes = np.maximum(listed_in(table, LINE_WORDS)[0], 1)
     rows = np.repeat(np.arange(len(sizes)), sizes)
     listed = sizes[rows] > 1
     found = {name: values[rows] for name, values in own.items()}
@@ -49,13 +49,7 @@ def lines_of(table) -> tuple[dict[str, np.ndarray], np.ndarray]:
 
 def lines_in(table) -> np.ndarray:
     """(N,) how many lines each row has."""
-    if not has_several(table):
-        return np.ones(len(next(iter(line_signals(table).values()))), np.int64)
-    return np.maximum(listed_in(table, LINE_WORDS)[0], 1)
-
-
-def has_several(table) -> bool:
-    return LINE_WORDS in names_of(table)
+    return np.bincount(lines_of(table)[1])
 
 
 def listed_in(table, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -86,8 +80,9 @@ def word_signals(table) -> tuple[dict[str, np.ndarray], np.ndarray]:
         found[name] = np.array([value for words in values for value in words], np.float64)
     of_line, row = lines_of(table)
     words = np.bincount(rows, minlength=len(lists["confidence"]))[row]  # of each line, where its row has no other
-    if has_several(table):
-        words[lines_in(table)[row] > 1] = listed_in(table, LINE_WORDS)[1]
+    several = np.bincount(row)[row] > 1
+    if several.any():
+        words[several] = listed_in(table, LINE_WORDS)[1]
     line = np.repeat(np.arange(len(row)), words)
     return found | {f"line_{name}": of_line[name][line] for name in OF_LINE if name in of_line}, rows
 
@@ -145,7 +140,7 @@ def fit_scores(
     left out; but for lines, of which ValueError is raised then.
     """
     signals, row = lines_of(table)
-    alone = (lines_in(table) == 1).astype(np.float64)  # of a field's lines nobody knows which one is wrong
+    alone = (np.bincount(row) == 1).astype(np.float64)  # of a field's lines nobody knows which one is wrong
     given = ("line", signals, np.asarray(right, np.float64)[row], clusters[row], alone[row])
     scores, of_lines = {"line": fit(*given)}, cross_fitted(*given)
     held_out = {"line": least_of(of_lines, row, len(alone))}
