@@ -149,6 +149,11 @@ class Reader:
         return replace(text, words=words, characters=character_boxes(alignment, text.text, shape, self.delay))
 
 
+def joined(texts: Sequence[str]) -> str:
+    """What the lines of a field say together, from the top; a line alone is left as it was read."""
+    return texts[0] if len(texts) == 1 else " ".join(filter(None, map(str.strip, texts)))
+
+
 def weights_of(folder: Path) -> str:
     """The SHA-256 of a model's weights: what a decoding is tuned for, and an evaluation is of."""
     return hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()[:16]

@@ -19,7 +19,7 @@ from htr.images.line import BadLine
 from htr.images.lines import LEAST, ink_measure
 from htr.images.template import Field, Template
 from htr.images.written import line_image, tick_score, with_rulings, written_lines
-from htr.reader import Reader, Text
+from htr.reader import Reader, Text, joined
 
 Box = list[int]  # x, y, w, h in pixels of the scan
 Alternatives = list[tuple[str, float]]  # texts with their shares of the n best, the likeliest first
@@ -72,7 +72,7 @@ class CutField:
             for text, reading, box in zip(texts, readings, self.boxes, strict=True)
             if text
         )
-        text = " ".join(line.text for line in lines) if readings else self.text
+        text = joined([line.text for line in lines]) if readings else self.text
         confidence = min((r.confidence for r in readings), default=self.confidence)
         box = around([line.box for line in lines]) if lines else self.box
         others = alternatives([r for r, kept in zip(readings, texts, strict=True) if kept])

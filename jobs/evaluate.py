@@ -233,11 +233,11 @@ def result(lines: list) -> dict:
     """htr.reader.Text of each line of a text -> what its part says of the reading (see htr/scoring/units.py)."""
     import numpy as np
 
+    from htr.reader import joined
     from htr.scoring.units import LINE_PREFIX, LINE_WORDS, PREFIX, WORD_PREFIX
 
     least = min(lines, key=lambda line: line.confidence)
-    texts = [line.text.strip() for line in lines] if len(lines) > 1 else [least.text]
-    found = {"hypothesis": " ".join(text for text in texts if text), "confidence": least.confidence}
+    found = {"hypothesis": joined([line.text for line in lines]), "confidence": least.confidence}
     found |= {PREFIX + name: value for name, value in least.signals.items()}
     lists = {}
     if least.word_confidences is not None:

@@ -17,7 +17,7 @@ import torch
 
 from htr.images.line import BadLine, to_ink
 from htr.models.encoder import HEIGHT
-from htr.reader import Reader, Text
+from htr.reader import Reader, Text, joined
 from htr.scan import CutField, alternatives, cut_scan
 from jobs.inputs import Chunk
 from shards import files
@@ -111,7 +111,7 @@ def read_inks(reader: Reader, inks: Sequence[np.ndarray], fields: Sequence[str |
 
 def line_row(known: dict, texts: list[Text]) -> dict:
     """Of a line, or of a field of several lines."""
-    text = " ".join(reading.text for reading in texts if reading.text)
+    text = joined([reading.text for reading in texts])
     confidence = min((reading.confidence for reading in texts), default=0.0)
     read = {"text": text, "alternatives": to_json(alternatives(texts)), "confidence": round(confidence, 4)}
     return known | read | of_lines(texts)
