@@ -20,6 +20,7 @@ from htr.reader import files_of
 from jobs.__main__ import main
 from shards.index import Index, merge
 from shards.plan import Settings, make_plan
+from shards.reading import Samples
 from shards.write import write_shard
 
 SHARES = {"train": 0.6, "dev": 0.1, "val": 0.1, "calibration": 0.1, "test": 0.1}
@@ -87,6 +88,14 @@ def build() -> Callable[..., Index]:
 def dataset(tmp_path_factory, source, build) -> Index:
     """The source, preprocessed. Shared by all tests: one that changes files works on a copy."""
     return build(tmp_path_factory.mktemp("dataset") / "lines", source)
+
+
+@pytest.fixture
+def samples(dataset) -> Iterator[Samples]:
+    """Its split train, to be read."""
+    opened = Samples(dataset.folder, dataset.samples("train"))
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="session")

@@ -15,14 +15,6 @@ from shards.reading import Samples
 from shards.stream import batches, in_order
 from shards.tar import header, padded
 
-
-@pytest.fixture
-def samples(dataset):
-    opened = Samples(dataset.folder, dataset.samples("train"))
-    yield opened
-    opened.close()
-
-
 # --- long names, cut shards
 
 

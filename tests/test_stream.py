@@ -21,13 +21,6 @@ from shards.stream import Look, Window, batches, few_widths, held, in_order, str
 WORLDS = (1, 2, 3, 4, 7)
 
 
-@pytest.fixture
-def samples(dataset):
-    opened = Samples(dataset.folder, dataset.samples("train"))
-    yield opened
-    opened.close()
-
-
 def widths(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(16, 2000, count)
 
