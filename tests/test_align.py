@@ -117,6 +117,21 @@ def test_strokes_belong_to_the_word_that_has_most_of_them():
     assert (first, end) == (0, 48) and right == left
 
 
+def test_a_ruling_through_many_words_widens_none_of_them():
+    """It has most of its pixels in one word or another: whole, it would be that word's from side to side."""
+    path = [symbol for k in range(1, 10) for symbol in (k, 0, 0, 0)]
+    alignment, width = align(peaks(path, symbols=12), list(range(1, 10))), 4 * len(path)
+    ink = np.zeros((HEIGHT, width), np.uint8)
+    ink[HEIGHT - 4] = 255
+    ink[10:20, :10] = ink[10:20, 32:42] = ink[10:20, 64:74] = ink[10:20, 96:106] = ink[10:20, 128:138] = 255
+    words = word_boxes(alignment, "a b c d e", (HEIGHT, width), ink)
+    assert [word.text for word in words] == list("abcde")
+    for word, after in itertools.pairwise(words):
+        assert word.right <= after.left
+    for k, word in enumerate(words):
+        assert word.left <= 32 * k and 32 * k + 10 <= word.right <= word.left + 40
+
+
 def test_a_model_that_is_late_is_found_out():
     rng = np.random.default_rng(0)
     alignments, texts, inks = [], [], []

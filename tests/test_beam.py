@@ -113,6 +113,26 @@ def test_long_lines_neither_underflow_nor_overflow():
         assert math.isfinite(best.score) and len(best.symbols) > 300
 
 
+def test_a_long_line_has_the_probability_of_its_only_path():
+    """Exact where the beam's numbers had to be scaled, some three times here: what was divided out is added again."""
+    path = np.tile([1, 0, 2, 0], 750)
+    frames = np.zeros((3000, 4))
+    frames[range(3000), path], frames[:, 3] = 0.8, 0.2
+    search = BeamSearch(ALPHABET, weights=NOTHING_BUT_CTC, limits=Limits(least=0.3))
+    with np.errstate(divide="ignore"):
+        (best,) = search.search(np.log(frames))
+    assert best.symbols == [1, 2] * 750
+    assert best.score == best.ctc == pytest.approx(3000 * math.log(0.8), rel=1e-9)
+
+
+def test_of_the_symbols_of_a_frame_the_likeliest_prolong_a_text():
+    log_probs = np.log(np.array([[0.02, 0.1, 0.2, 0.68]]))
+    for top, texts in ((1, {"b", ""}), (2, {"b", "a", ""}), (3, {"b", "a", " ", ""})):
+        limits = Limits(top=top, least=0.0)
+        found = BeamSearch(ALPHABET, weights=NOTHING_BUT_CTC, limits=limits).search(log_probs, best=9)
+        assert found[0].text == "b" and {h.text for h in found} == texts
+
+
 def test_no_frames_and_blanks_read_as_empty():
     search = BeamSearch(ALPHABET)
     assert search.search(np.zeros((0, 4)))[0].text == ""

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from htr.scoring.calibration import LEAST, MOST, Score, cross_fitted, fit, newton, on_scale, sigmoid
+from htr.scoring.calibration import LEAST, MOST, Feature, Score, cross_fitted, fit, newton, on_scale, sigmoid
 
 RNG = np.random.default_rng(0)
 GROUPS = np.repeat(np.arange(60), 50)
@@ -83,6 +83,34 @@ def test_many_rows_are_thinned_out():
     right, groups = (rng.random(len(p)) < p).astype(float), rng.integers(0, 500, len(p))
     found = fit("line", {"frames": p}, right, groups).probability({"frames": p})
     assert np.abs(found - p).max() < 0.02
+
+
+def test_what_is_thinned_out_is_of_all_rows():
+    """Rows come in the order of their shards: the later ones may be of another kind than the first."""
+    rng, count = np.random.default_rng(2), MOST + 50_000
+    p, late = rng.random(count), np.arange(count) >= MOST
+    right, groups = (rng.random(count) < np.where(late, p * 0.2, p)).astype(float), rng.integers(0, 500, count)
+    found = fit("line", {"frames": p}, right, groups).probability({"frames": p})
+    assert found.mean() == pytest.approx(right.mean(), abs=0.02)
+    assert not np.array_equal(fit("line", {"frames": p}, right, groups, seed=1).probability({"frames": p}), found)
+    assert np.array_equal(fit("line", {"frames": p}, right, groups).probability({"frames": p}), found)
+
+
+def test_a_score_is_computed_from_its_signals_as_by_hand():
+    """A probability is bent at its third, a length at its middle: x, max(x - knot, 0), brought to mean 0 and spread 1.
+    The signals go in opposite directions, each with a weight of its own.
+    """
+    features = Feature("frames", "logit", -2.0, 2.0, (1.0,)), Feature("length", "log", 0.0, 9.0, ())
+    arrays = np.array([0.5, 0.25, 2.0]), np.array([2.0, 0.5, 1.0]), np.array([1.0, -0.4, -0.3])
+    score = Score("line", features, *arrays, 0.7, 1.0)
+    x, length = np.array([-3.0, 1.5, 9.0]), np.array([0.0, 4.0, 19.0])
+    found = score.probability({"frames": 1 / (1 + np.exp(-x)), "length": length})
+    bent = [(-2.0, 0.0), (1.5, 0.5), (2.0, 1.0)]
+    logits = [
+        0.7 + (a - 0.5) / 2 - 0.4 * (b - 0.25) / 0.5 - 0.3 * (np.log1p(c) - 2)
+        for (a, b), c in zip(bent, length, strict=True)
+    ]
+    assert found == pytest.approx(1 / (1 + np.exp(-np.array(logits))))
 
 
 def test_newton_ends_where_the_gradient_does():

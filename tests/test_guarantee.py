@@ -11,6 +11,7 @@ from htr.scoring.guarantee import (
     Plan,
     Units,
     allowed,
+    best_stake,
     betting,
     binomial,
     choose,
@@ -66,6 +67,37 @@ def test_a_bet_is_fair_where_the_mean_is_zero_whatever_the_losses_are():
     ):
         false = sum(betting(draw(300), 9.0, 0.5, seed) <= 0.05 for seed in range(runs)) / runs
         assert false <= 0.05 + 1.645 * math.sqrt(0.05 * 0.95 / runs)
+
+
+def test_the_wealth_of_a_bet_is_that_computed_by_hand():
+    """The capital is 1 at the start, whoever it is divided among; a stake of its own is half of it."""
+    stakes = np.geomspace(0.002, 0.95, 24)
+    for own in (None, 0.5):
+        assert betting(np.zeros(5), 1.0, own) == pytest.approx(1.0)
+    # each group gains half of the bound, then the third one loses as much as it: the most was before
+    losses, once = np.full(3, -2.0), 1 + stakes / 2
+    assert betting(losses, 4.0) == pytest.approx(1 / np.mean(once**3))
+    assert betting(losses, 4.0, own=0.9) == pytest.approx(1 / (np.mean(once**3) / 2 + 1.45**3 / 2))
+    assert betting(np.array([-4.0]), 4.0, own=0.9) == pytest.approx(1 / (np.mean(1 + stakes) / 2 + 1.9 / 2))
+    seed = next(seed for seed in range(99) if np.random.default_rng(seed).permutation(3)[2] == 0)
+    assert betting(np.array([4.0, -2.0, -2.0]), 4.0, seed=seed) == pytest.approx(1 / np.mean(once**2))
+
+
+def test_a_step_of_the_sequence_and_the_best_stake_are_those_computed_by_hand():
+    """Two groups of a unit of 10 characters: at 0.9 the first one is accepted, its loss -0.5; at 0.5 both, one with an
+    edit and so a loss of 0.5.
+    """
+    units = Units(np.array([0.9, 0.5]), np.array([0.0, 1.0]), np.array([10.0, 10.0]), np.array([0, 1]))
+    threshold, (first, second) = choose(Plan([0.9, 0.5], [10.0, 5.0], [0.9, 0.5], 0.05, 0.98), units)
+    stakes = np.geomspace(0.002, 0.95, 24)
+    assert first.p == pytest.approx(1 / (np.mean(1 + 0.05 * stakes) / 2 + 1.045 / 2)) and threshold == 0.5
+    assert (first.errors, first.total, first.groups, first.clipped, first.passed) == (0.0, 10.0, 1, 0, True)
+    assert second.p == betting(np.array([-0.5, 0.5]), 5.0, 0.5)
+    assert (second.errors, second.total, second.groups, second.accepted) == (1.0, 20.0, 2, 2)
+    best, growth, spread = best_stake(np.array([-1.0, -1.0, 0.5]), 2.0)
+    logs = np.log1p(-stakes[:, None] * np.array([-0.5, -0.5, 0.25]))
+    assert best == stakes[logs.mean(1).argmax()] == stakes[-1] and growth == pytest.approx(logs[-1].mean())
+    assert spread == pytest.approx(logs[-1].std())
 
 
 def test_a_bet_finds_what_is_there_and_needs_as_many_as_the_exact_test():

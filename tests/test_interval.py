@@ -1,9 +1,21 @@
 """Intervals over clusters: against what is known of simple cases, and the same whatever the order."""
 
+import math
+
 import numpy as np
 import pytest
 
-from htr.scoring.interval import MANY, by_whom, interval, ratio_interval, share_interval, standard_error, student
+from htr.scoring.interval import (
+    MANY,
+    RESAMPLES,
+    by_whom,
+    draws,
+    interval,
+    ratio_interval,
+    share_interval,
+    standard_error,
+    student,
+)
 
 
 def simulated(rng: np.random.Generator, clusters: int) -> tuple[np.ndarray, ...]:
@@ -42,6 +54,50 @@ def test_it_is_the_same_whatever_the_order():
     once, order = interval(edits, totals, groups), rng.permutation(50)
     assert interval(edits[order], totals[order], [groups[k] for k in order]) == once
     assert interval(edits, totals, groups, seed=1) != once
+
+
+def test_it_is_the_same_whatever_was_asked_before():
+    """The draws that are kept are those of the last number of clusters."""
+    rng = np.random.default_rng(4)
+    edits, totals = rng.integers(1, 9, 30), rng.integers(20, 90, 30)
+    once = ratio_interval(edits, totals)
+    assert ratio_interval(edits[:29], totals[:29]) != once and ratio_interval(edits, totals, seed=1) != once
+    draws.cache_clear()
+    assert ratio_interval(edits, totals) == once
+
+
+def test_the_ends_are_those_computed_by_hand():
+    """Of three clusters: r = 9/60, u = -0.5, -1 and 1.5, their squares 3.5, an error of sqrt(3/2 * 3.5) / 60."""
+    error = math.sqrt(5.25) / 60
+    assert standard_error(np.array([1, 2, 6]), np.array([10, 20, 30])) == pytest.approx(error)
+    factor = math.exp(4.3027 * error / 0.15)  # Student's t of two degrees of freedom
+    found = ratio_interval([1, 2, 6], [10, 20, 30])
+    assert found.method == "log-t" and found.pair == pytest.approx((0.15 / factor, 0.15 * factor), rel=1e-4)
+    found = ratio_interval([1, -2, 6], [10, 20, 30])
+    u = np.array([1, -2, 6]) - 5 / 60 * np.array([10, 20, 30])
+    half = 4.3027 * math.sqrt(1.5 * (u @ u)) / 60
+    assert found.method == "t" and found.pair == pytest.approx((5 / 60 - half, 5 / 60 + half), abs=1e-5)
+    many = ratio_interval(np.tile([1, 2, 6], MANY), np.tile([10, 20, 30], MANY))
+    half = 1.95996 * math.sqrt(3 * MANY / (3 * MANY - 1) * 3.5 * MANY) / (60 * MANY)
+    assert many.method == "linearised" and many.pair == pytest.approx((0.15 - half, 0.15 + half), rel=1e-6)
+
+
+def test_a_bootstrap_t_leans_to_where_the_errors_have_their_tail():
+    """Few clusters have many errors, so that a low rate has a small error of its own: the upper arm is the longer one.
+    And the ends are those of the same draws, one by one.
+    """
+    errors, totals = np.random.default_rng(0).geometric(0.3, 15) - 1, np.full(15, 50)
+    found, rate = ratio_interval(errors, totals), errors.sum() / totals.sum()
+    assert found.method == "bootstrap-t" and found.high - rate > 1.2 * (rate - found.low) > 0
+    distances = []
+    for drawn in np.random.default_rng(0).integers(0, 15, (RESAMPLES, 15), dtype=np.int32):
+        e, t = errors[drawn], totals[drawn]
+        distances.append((e.sum() / t.sum() - rate) / standard_error(e, t))
+    low, high = np.quantile(distances, [0.025, 0.975])
+    error = standard_error(errors, totals)
+    assert found.pair == pytest.approx((rate - high * error, rate - low * error))
+    mirrored = share_interval(totals - errors, totals)
+    assert mirrored.pair == pytest.approx((1 - found.high, 1 - found.low))
 
 
 def test_the_form_goes_with_the_clusters():

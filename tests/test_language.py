@@ -53,6 +53,18 @@ def test_bigrams_as_computed_by_hand():
     assert model.score("b") == pytest.approx(sum(map(math.log, probs)))
 
 
+def test_discounts_as_computed_by_hand():
+    """Counts of counts 4 (a, b, c and the end), 3, 2 and 1 of 20 characters: Y = 4 / (4 + 2 * 3) = 0.4, so that
+    1 - 2 Y 3/4 = 0.4 is taken from what occurs once, 2 - 3 Y 2/3 = 1.2 from twice, 3 - 4 Y 1/2 = 2.2 from more.
+    """
+    model = train_language_model(["abc" + "def" * 2 + "gh" * 3 + "i" * 4], 1)
+    uniform = (4 * 0.4 + 3 * 1.2 + 3 * 2.2) / 20 / 11  # over unknown, nine characters and the end
+    probs = model.probs("")
+    for character, count, discount in (("a", 1, 0.4), ("d", 2, 1.2), ("g", 3, 2.2), ("i", 4, 2.2)):
+        assert probs[model.symbols[character]] == pytest.approx((count - discount) / 20 + uniform)
+    assert probs[model.end] == pytest.approx(0.6 / 20 + uniform) and probs[0] == pytest.approx(uniform)
+
+
 def test_it_prefers_what_it_has_read():
     model = train_language_model(TEXTS, 5)
     assert model.score("arrêt cardiaque") > model.score("arrêt cardiaqve") > model.score("qqqqqqqqqqqqqqq")

@@ -15,6 +15,7 @@ import torch
 from htr.alphabet import Alphabet
 from htr.images.line import to_ink
 from htr.models import MODELS, create
+from htr.models.attention.decoder import STOP
 from htr.models.ctc.loss import ctc_losses
 from htr.models.encoder import HEIGHT, SIZES, frames, join
 from htr.reader import Reader, files_of
@@ -175,6 +176,28 @@ def test_the_attention_reader_still_learns_from_a_target_too_dense_for_ctc(inks)
     losses.sum().backward()
     assert losses.isfinite().all()
     assert all(p.grad.isfinite().all() for p in reader.parameters() if p.grad is not None)
+
+
+def test_what_is_written_symbol_by_symbol_is_what_the_whole_text_foretells(inks):
+    """Greedy decoding step by step against one pass over its own result: the same symbols, as sure of each."""
+    torch.manual_seed(0)
+    reader = create("attention", "tiny", len(ALPHABET)).eval()
+    with torch.no_grad():
+        for parameter in reader.parameters():
+            parameter.add_(0.08 * torch.randn_like(parameter))
+        images, widths = batch(inks)
+        frames_of = reader.frames(images, widths)
+        memory = reader.decoder.remember(frames_of.features, frames_of.lengths)
+        readings = reader.decoder.greedy(memory)
+        assert max(len(reading.symbols) for reading in readings) > 5
+        for i, reading in enumerate(readings):
+            logits, _ = reader.decoder(memory.of(torch.tensor([i])), torch.tensor([[*reading.symbols, STOP]]))
+            probs, symbols = logits[0].softmax(1).max(1)
+            size = len(reading.symbols)
+            assert symbols[:size].tolist() == reading.symbols
+            assert reading.probs == pytest.approx(probs[:size].tolist(), rel=1e-3)
+            if size < frames(int(widths[i])):  # it ended by itself
+                assert symbols[size] == STOP
 
 
 # --- several accepted texts, several lines

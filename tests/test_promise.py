@@ -47,6 +47,12 @@ def test_a_promise_accepts_what_its_scores_say(tmp_path: Path, scores):
     assert np.array_equal(promise.probability(TABLE, unit="line"), probabilities(scores, TABLE, "line"))
 
 
+def test_a_unit_exactly_at_the_threshold_is_accepted():
+    """As it was when the threshold was chosen: it is one of the probabilities seen then."""
+    promise = Promise("line", "wrong", 0.02, 0.05, 0.9, "", {}, {})
+    assert promise.accept(np.array([0.9, np.nextafter(0.9, 0), 0.95])).tolist() == [True, False, True]
+
+
 def test_where_nothing_can_be_promised_nothing_is_accepted(tmp_path: Path, scores):
     promise = Promise.load(write(tmp_path, scores, threshold=None))
     assert promise.threshold is None and not promise.accept(np.ones(5)).any() and len(promise.accept(np.ones(5))) == 5
