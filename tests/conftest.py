@@ -12,6 +12,7 @@ import pytest
 import torch
 from bed import Cluster, bring_up, take_down
 from browser import Browser, find
+from hypothesis import HealthCheck, settings
 
 from htr.alphabet import Alphabet
 from htr.images.sources import read_source
@@ -26,6 +27,11 @@ from shards.write import write_shard
 SHARES = {"train": 0.6, "dev": 0.1, "val": 0.1, "calibration": 0.1, "test": 0.1}
 SMALL = Settings(rows=7, shares=SHARES, salt="2", encoding="png")  # a salt by which no split is empty
 WORDS = ("grippe", "AVC", "choc septique", "cancer du sein", "chute", "infarctus", "IRC", "embolie pulmonaire")
+
+
+# the same examples in every run, however slow the machine is; --hypothesis-profile=default draws others
+settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ci")
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from htr.scoring.drift import drift, ranks
+from htr.scoring.drift import drift, means_by, ranks, statistic
 
 
 def part(seed: int, groups: int, moved: float = 0.0, lines: int = 8) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -43,6 +43,21 @@ def test_one_outlier_is_not_a_drift_and_scales_make_no_difference():
     assert not drift(one, first, other, second).warns
     stretched = [{name: np.exp(column) for name, column in side.items()} for side in (one, part(1, 60)[0])]
     assert drift(stretched[0], first, stretched[1], second) == plain
+
+
+def test_statistic_shift_and_level_are_those_computed_by_hand():
+    """Means 0.1 and 0.8 of two groups each, variances 0.01 and 0.04 of these: 0.7 over the root of 0.025."""
+    groups = np.array([[0.0], [0.2], [0.6], [1.0]])
+    dealt = np.array([[False, False, True, True], [True, False, False, True], [False, False, False, True]])
+    second, third = abs(0.5 - 0.4) / math.sqrt(0.25 / 2 + 0.04 / 2), (1 - 0.8 / 3) / math.sqrt(0.56 / 9 / 3)
+    assert statistic(groups, dealt)[:, 0] == pytest.approx([0.7 / math.sqrt(0.025), second, third])
+    assert means_by(np.array([[1.0], [2.0], [6.0]]), ["b", "a", "b"]).tolist() == [[2.0], [3.5]]
+    # twelve groups of a line below twelve others: none of 999 deals is as far apart, and the data are one more
+    one, other = np.arange(12.0), np.arange(12.0) + 20
+    found = drift({"s": one}, np.arange(12), {"s": other}, np.arange(12), permutations=999)
+    assert found.p == found.signals["s"] == 1 / 1000
+    assert found.shifts["s"] == pytest.approx(12 / math.sqrt((12**2 - 1) / 12))  # in ranks; to the right is more
+    assert drift({"s": other}, np.arange(12), {"s": one}, np.arange(12)).shifts["s"] == -found.shifts["s"]
 
 
 def test_the_same_question_has_the_same_answer_and_too_few_have_none():

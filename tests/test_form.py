@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from htr.images.anchors import apply, centred, halves, reduced, turning
+from htr.images.anchors import apply, centred, halves, moving, reduced, turning
 from htr.images.draw import draw
 from htr.images.field import corners
 from htr.images.form import Forms, NoForm
@@ -98,6 +98,45 @@ def test_three_editions_are_told_apart():
     forms = Forms([draw("adult-2024"), own, third])
     for template in (own, third, draw("adult-2024")):
         assert forms.register(template.picture).template is template
+
+
+def moved(picture, right, down):
+    return cv2.warpAffine(picture, moving(right, down)[:2], picture.shape[::-1], borderValue=255)
+
+
+@pytest.mark.parametrize(("right", "down"), [(20, 0), (0, 12), (20, -12)])
+def test_editions_may_lie_apart_on_their_sheets(right, down):
+    """One has a mark of its own, and all of it is printed some millimetres off: a scan is laid on its own edition,
+    whichever of them was looked for first.
+    """
+    own = draw("adult-2018")
+    x, y, w, h = own.marks[0]
+    picture = own.picture.copy()
+    picture[y : y + h, x : x + w] = picture[y : y + h, x : x + w][::-1, ::-1]
+
+    def shifted(box):
+        return (box[0] + right, box[1] + down, *box[2:])
+
+    fields = tuple(Field(f.name, f.kind, shifted(f.box), f.lines, f.pitch) for f in own.fields)
+    other = Template("other", moved(picture, right, down), own.dpi, fields, tuple(map(shifted, own.marks)))
+    for forms in (Forms([own, other]), Forms([other, own])):
+        assert len(forms.layouts) == 1  # the second one is found by way of the first
+        for template in (own, other):
+            registration = forms.register(moved(template.picture, 30, 25))
+            assert registration.template is template
+            assert farthest(registration, moving(30, 25), 200) < 0.5
+
+
+def test_a_stamp_may_hide_one_of_the_marks_but_not_two():
+    own = draw("adult-2018")
+    forms, scan = Forms([own]), own.picture.copy()
+    assert len(own.marks) > 2
+    for hidden, (x, y, w, h) in enumerate(own.marks[:2], start=1):
+        scan[y : y + h, x : x + w] = 90
+        if hidden == 1:
+            assert forms.register(scan).template is own
+    with pytest.raises(NoForm, match=r"fits no edition of its form \(marks 0\.\d\d"):
+        forms.register(scan)
 
 
 def page_of(kind):

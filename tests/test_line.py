@@ -76,6 +76,24 @@ def test_a_polygon_far_from_its_box_costs_nothing():
         Region.parse("0 0 60 50", text + " 1,2")
 
 
+def test_a_polygon_is_drawn_a_page_around_the_line_at_most(monkeypatch):
+    """So that it costs nothing, wherever its points are; and what lies within the line is the same."""
+    drawn, fill = [], cv2.fillPoly
+
+    def watched(mask, polygons, colour):
+        drawn.extend(polygons)
+        near = [np.clip(polygon, -9999, 9999) for polygon in polygons]  # a test that fails takes no minutes
+        return fill(mask, near, colour)
+
+    monkeypatch.setattr(cv2, "fillPoly", watched)
+    page = np.full((60, 100), 200, np.uint8)
+    page[:20] = 10
+    far = 2**24
+    line = cut(page, Region.parse("10 0 80 60", f"{-far},25 {far},25 {far},{far} {-far},{far}"))
+    assert (line[:25] == 200).all() and (line[25:] == page[25:, 10:90]).all()
+    assert len(drawn) == 1 and (np.abs(drawn[0]) <= (190, 120)).all()
+
+
 # ---------------------------------------------------------------- baselines
 
 

@@ -56,7 +56,8 @@ def test_at_most_so_many():
     field, printed, box = a_field(["embolie massive", "ou", "pneumonie aigue"], height=3 * PITCH)
     found = find(field, printed, box, most=2)
     assert [line.number for line in found] == [1, 2]
-    assert found[0].box[1] < found[1].box[1]
+    for row, line in zip((0.5, 2.5), found, strict=True):  # the first and the third: "ou" has the least ink
+        assert line.box[1] < MARGIN + row * PITCH < line.box[1] + line.box[3]
 
 
 def test_a_slope():
@@ -64,6 +65,22 @@ def test_a_slope():
     turn = cv2.getRotationMatrix2D((WIDTH / 2, field.shape[0] / 2), 1.4, 1)
     field = cv2.warpAffine(field, turn, field.shape[::-1], borderValue=250)
     assert len(find(field, printed, box)) == 2
+
+
+def test_a_line_that_slopes_is_cut_with_all_of_its_ink_and_none_of_the_other():
+    texts, rows = ["choc septique sur une mort", "pneumonie aigue et grave du"], [60, 118]
+    turn = cv2.getRotationMatrix2D((WIDTH / 2, (180 + 2 * MARGIN) / 2), 1.7, 1)
+
+    def sloped(field):
+        return cv2.warpAffine(field, turn, field.shape[::-1], borderValue=250)
+
+    field, printed, box = a_field(texts, ruled=False, rows=rows, left=60)
+    found = find(sloped(field), printed, box)
+    assert len(found) == 2
+    for i, line in enumerate(found):
+        alone, _, _ = a_field(texts[i : i + 1], ruled=False, rows=rows[i : i + 1], left=60 + 30 * i)
+        mine = int((sloped(alone) < 150).sum())
+        assert int((cut_line(sloped(field), line, PITCH) < 150).sum()) == pytest.approx(mine, rel=0.01)
 
 
 @pytest.mark.parametrize("text", ["?", "1", "-", "0", "RAS", "/"])
@@ -125,6 +142,17 @@ def test_cut_line_paints_the_others_with_paper():
     mine = (alone < 150).sum()
     assert abs(int((cut < 150).sum()) - int(mine)) < 0.04 * mine  # its own ink, all of it, and no more
     assert set(np.unique(cut)) - {250} and len(np.unique(cut)) > 50  # gray, not binarised
+
+
+def test_cut_line_paints_the_neighbour_of_the_field_with_paper():
+    """It stands beside the box, near enough to come into the cut of a line that ends at the box's edge."""
+    (width, _), _ = cv2.getTextSize("pneumonie", cv2.FONT_HERSHEY_SCRIPT_SIMPLEX, 1.3, 3)
+    field, printed, box = a_field(["pneumonie"], height=PITCH, ruled=False, left=MARGIN + WIDTH - width - 2)
+    mine = int((field < 150).sum())
+    cv2.rectangle(field, (MARGIN + WIDTH + 24, 60), (MARGIN + WIDTH + 30, 110), 60, -1)
+    [line] = find(field, printed, box)
+    assert line.box[0] + line.box[2] + 0.4 * PITCH > MARGIN + WIDTH + 30  # within the cut
+    assert int((cut_line(field, line, PITCH) < 150).sum()) == pytest.approx(mine, rel=0.03)
 
 
 def test_cut_line_at_the_edge_of_the_image():

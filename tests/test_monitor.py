@@ -96,6 +96,24 @@ def test_edits_are_counted_with_the_characters_of_their_units():
         one.add_edits([0], [LONGEST + 1])
 
 
+def test_wealth_and_detector_are_those_computed_by_hand():
+    """Two batches with the likelihood ratios L1 and L2 of each higher rate: the bet has the mean of L1 L2, the detector
+    that of (1 + L1) L2, since who bets from the second batch on has the stake of 1 as well.
+    """
+    watch = Watch(0.02)
+    watch.add(5, 100)
+    watch.add(1, 50)
+    rates = np.minimum(0.02 * (1 + np.geomspace(0.5, 16.0, 12)), 0.51)
+    first, second = ((rates / 0.02) ** k * ((1 - rates) / 0.98) ** (n - k) for k, n in ((5, 100), (1, 50)))
+    assert watch.bet == pytest.approx(np.mean(first * second))
+    assert watch.change == pytest.approx(np.mean((1 + first) * second))
+    edits = Watch(0.05)
+    edits.add_edits([0, 3, 40], [10, 20, 5])
+    stakes = np.geomspace(0.01, 0.9, 12) / (0.05 * 1000)
+    once = (1 - 0.5 * stakes) * (1 + 2 * stakes) * (1 + 39.75 * stakes)
+    assert edits.bet == edits.change == pytest.approx(np.mean(once))
+
+
 def test_a_watch_goes_on_from_what_was_written():
     one, two = Watch(0.02), Watch(0.02)
     for wrong in (1, 9, 4):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from htr.scoring.reliability import bins_of, figures, ideal
+from htr.scoring.reliability import RESAMPLES, bins_of, figures, ideal
 
 
 def drawn(seed: int, count: int, sharper: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -54,6 +54,25 @@ def test_closed_cases():
     assert [point["cer"] for point in curve] == pytest.approx([0, 0.05, 1 / 30, 5 / 40])
     assert [point["threshold"] for point in curve] == [0.9, 0.8, 0.6, 0.2]
     assert ideal(np.full(100, 0.5)) == pytest.approx(math.sqrt(100 * 0.25 * 2 / math.pi) / 100)
+
+
+def test_the_debiased_error_and_its_interval_are_those_computed_by_hand():
+    """Two groups of ten lines at 0.7, of which 9 and 7 are right: the gap is 0.1, the groups' sums of right - predicted
+    are 1 more and 1 less than it says, so that its variance is 2 / 20^2 * 2 / 1 = 0.1^2. Normal noise of 0.1 makes the
+    mean absolute of 0.1 larger: E|x| = 0.1166629.
+    """
+    right = np.repeat([1.0, 0.0, 1.0, 0.0], [9, 1, 7, 3])
+    found = figures(np.full(20, 0.7), right, np.repeat([0, 1], 10))["ece"]
+    assert found["value"] == pytest.approx(0.1) and found["debiased"] == pytest.approx(0.2 - 0.1166629, abs=1e-6)
+    # groups of unequal size, each drawn as often as in the same resamples one by one
+    rng = np.random.default_rng(0)
+    group = np.repeat(np.arange(8), np.arange(2, 10))
+    p, right = rng.random(len(group)), (rng.random(len(group)) < 0.2 + 0.6 * (group % 2)).astype(float)
+    found, means = figures(p, right, group)["brier"], []
+    for drawn in np.random.default_rng(0).multinomial(8, np.full(8, 1 / 8), RESAMPLES):
+        rows = np.concatenate([np.flatnonzero(group == g) for g in np.repeat(np.arange(8), drawn)])
+        means.append(((p - right)[rows] ** 2).mean())
+    assert (found["low"], found["high"]) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))
 
 
 def test_equal_probabilities_are_accepted_together_and_in_one_bin():

@@ -1,9 +1,11 @@
 """Sign flips and false discoveries, against what can be counted by hand and by simulation."""
 
+import math
+
 import numpy as np
 import pytest
 
-from htr.scoring.significance import EXACT, MANY, false_discovery, is_small, sign_flip
+from htr.scoring.significance import EXACT, FLIPS, MANY, false_discovery, is_small, sign_flip
 
 
 def test_all_signs_of_few_clusters():
@@ -28,6 +30,15 @@ def test_drawn_signs_agree_with_all_of_them_and_with_the_normal_limit():
     many = rng.normal(0.02, 1, MANY)
     assert sign_flip(many[:-1]) == pytest.approx(sign_flip(many), abs=0.02)
     assert sign_flip(many) == sign_flip(-many) == sign_flip(many)
+
+
+def test_the_shares_of_drawn_signs_and_of_the_normal_limit_are_those_computed_by_hand():
+    assert sign_flip(np.ones(60)) == 1 / (FLIPS + 1)  # none of the signs drawn is as far: the data are one more
+    # twelve of sixteen, less four: at least 12 or at most 4 heads of 16 coins are as far from 0
+    p = 2 * sum(math.comb(16, heads) for heads in range(12, 17)) / 2**16
+    assert sign_flip(np.r_[np.ones(12), -np.ones(4)]) == pytest.approx(p, abs=4 * math.sqrt(p * (1 - p) / FLIPS))
+    # a sum of 100 whose standard deviation is the root of 5000: sqrt(2) of them
+    assert sign_flip(np.r_[np.ones(2550), -np.ones(2450)]) == pytest.approx(math.erfc(1), rel=1e-9)
 
 
 def test_false_discovery_is_that_of_benjamini_and_hochberg():

@@ -1,8 +1,11 @@
 """Drift over years: found where it is, with writers that come again."""
 
+import math
+
 import numpy as np
 import pytest
 
+from htr.scoring import trend
 from htr.scoring.trend import drift
 
 
@@ -46,6 +49,23 @@ def test_the_slope_is_that_of_least_squares():
     rates, weights = (np.bincount(years - 2015, values) for values in (edits, characters))
     slope = np.polyfit(np.arange(5), rates / weights, 1, w=np.sqrt(weights))[0]
     assert drift(years, names, edits, characters)["trend"]["per_year"] == pytest.approx(slope)
+
+
+def test_ends_and_level_are_those_computed_by_hand():
+    """Four clusters add 1, 1, -3 and 1 hundredths: an error of sqrt(12 * 4/3) of them, and Student's t of 3 degrees."""
+    influence = np.array([0.01, 0.01, -0.03, 0.01])
+    found = trend.tested(0.04 * 3.1824, influence)  # of which 5 % are beyond
+    assert (found["low"], found["high"]) == pytest.approx((0.0, 0.08 * 3.1824), abs=1e-5)
+    assert found["p"] == pytest.approx(0.05, rel=0.03) and trend.tested(-0.04 * 3.1824, influence)["p"] == found["p"]
+    assert trend.tested(0.0, influence)["p"] == trend.tested(0.0, np.zeros(4))["p"] == 1.0
+    assert trend.tested(1.0, np.zeros(4))["p"] == 0.0
+    # two writers in both years, rates of 0.1 and 0.2
+    rows = drift([2015, 2015, 2016, 2016], [0, 1, 0, 1], np.array([5, 15, 10, 30]), np.array([100] * 4))
+    assert rows["years"]["2016"]["difference"] == pytest.approx(0.1) == rows["trend"]["per_year"]
+    # the second writer has 5 and 10 more than the rates of 10 and 20 foretell: ±(0.05 - 0.025), t of one degree
+    half = 12.7062 * math.sqrt(2 * 0.025**2 * 2)
+    assert rows["years"]["2016"]["low"] == pytest.approx(0.1 - half, rel=1e-4)
+    assert rows["trend"]["high"] == pytest.approx(0.1 + half, rel=1e-4)
 
 
 def test_there_is_none_without_two_years_or_two_clusters():

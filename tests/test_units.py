@@ -5,10 +5,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from htr.scoring.calibration import Feature, Score, cross_fitted, fit
 from htr.scoring.units import (
     all_right,
     codes,
     combined,
+    first_rows,
     fit_scores,
     groups_of_unit,
     line_signals,
@@ -19,6 +21,7 @@ from htr.scoring.units import (
 )
 
 TABLE = evaluated.lines(0, 300)
+MERGED = evaluated.merged(TABLE)
 EXACT = TABLE["exact"].to_numpy().astype(float)
 WORDS = [[bool(e)] * 3 for e in EXACT]
 
@@ -62,6 +65,50 @@ def test_every_unit_gets_a_score_that_is_right_on_average():
     assert probabilities(scores, other, "certificate").mean() < lines.mean() - 0.1
 
 
+def test_the_score_of_fields_is_fitted_on_what_is_said_of_lines_not_seen():
+    """By scores of lines that were fitted without them: else a field would look better than it is."""
+    scores, held_out = fitted()
+    clusters = codes(TABLE, "certificate")
+    of_lines = cross_fitted("line", line_signals(TABLE), EXACT, clusters)
+    assert np.array_equal(held_out["line"], of_lines)
+    for unit in ("field", "certificate"):
+        groups = groups_of_unit(TABLE, unit)
+        given = unit, combined(of_lines, groups), all_right(EXACT, groups), clusters[first_rows(groups)]
+        assert np.array_equal(scores[unit].weights, fit(*given).weights)
+        assert np.array_equal(held_out[unit], cross_fitted(*given))
+
+
+def test_the_order_of_rows_makes_no_difference_to_what_is_said_of_each():
+    """Lines of a certificate need not stand together, nor the hard ones be spread evenly."""
+    scores, _ = fitted(word_right=WORDS)
+    for table in (TABLE, MERGED):
+        for order in (np.argsort(table["confidence"].to_numpy()), np.random.default_rng(0).permutation(len(table))):
+            for unit in ("line", "character", "field", "certificate"):
+                found = probabilities(scores, table, unit)
+                assert np.allclose(probabilities(scores, table.take(order), unit), found[order])
+            words, row = probabilities(scores, table, "word"), word_signals(table)[1]
+            moved, to = probabilities(scores, table.take(order), "word"), word_signals(table.take(order))[1]
+            for place in range(0, len(order), 7):
+                assert np.allclose(moved[to == place], words[row == order[place]])
+
+
+def test_the_line_that_is_least_sure_is_so_by_its_probability_not_by_one_signal():
+    """The line of the least likelihood has the best frames: the other one is likelier to be wrong."""
+    features = tuple(Feature(name, "logit", -9.0, 9.0, ()) for name in ("likelihood", "frames"))
+    score = Score("line", features, np.zeros(2), np.ones(2), np.array([0.2, 1.0]), 0.0, 1.0)
+    table = {
+        "signal_likelihood": [0.3, 0.5],
+        "signal_frames": [0.9, 0.5],
+        "line_signal_likelihood": [[0.3, 0.8], None],
+        "line_signal_frames": [[0.9, 0.6], None],
+        "line_words": [[1, 2], None],
+    }
+    odds = (3 / 7) ** 0.2 * 9, 4**0.2 * 1.5
+    assert odds[1] < odds[0]
+    found = probabilities({"line": score}, table, "line")
+    assert found == pytest.approx([odds[1] / (1 + odds[1]), 0.5])
+
+
 def test_what_a_table_lacks_is_left_out_or_named():
     bare = TABLE.select(["signal_likelihood", "signal_frames"])
     columns = [TABLE[name].to_numpy().astype(float) for name in ("exact", "edits", "characters")]
@@ -91,9 +138,6 @@ def test_words_have_their_lines_signals_too():
 
 
 # --- fields of several lines with one text
-
-
-MERGED = evaluated.merged(TABLE)
 
 
 def test_lines_of_a_text_are_told_apart_by_their_signals():
