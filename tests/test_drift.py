@@ -48,9 +48,10 @@ def test_one_outlier_is_not_a_drift_and_scales_make_no_difference():
 def test_statistic_shift_and_level_are_those_computed_by_hand():
     """Means 0.1 and 0.8 of two groups each, variances 0.01 and 0.04 of these: 0.7 over the root of 0.025."""
     groups = np.array([[0.0], [0.2], [0.6], [1.0]])
-    dealt = np.array([[False, False, True, True], [True, False, False, True], [False, False, False, True]])
-    second, third = abs(0.5 - 0.4) / math.sqrt(0.25 / 2 + 0.04 / 2), (1 - 0.8 / 3) / math.sqrt(0.56 / 9 / 3)
-    assert statistic(groups, dealt)[:, 0] == pytest.approx([0.7 / math.sqrt(0.025), second, third])
+    dealt = np.array([[0, 0, 1, 1], [1, 0, 0, 1], [0, 0, 0, 1], [0, 1, 1, 1]], bool)
+    second = abs(0.5 - 0.4) / math.sqrt(0.25 / 2 + 0.04 / 2)
+    one, three = (1 - 0.8 / 3) / math.sqrt(0.56 / 9 / 3), 0.6 / math.sqrt(0.32 / 3 / 3)  # parts of unequal size
+    assert statistic(groups, dealt)[:, 0] == pytest.approx([0.7 / math.sqrt(0.025), second, one, three])
     assert means_by(np.array([[1.0], [2.0], [6.0]]), ["b", "a", "b"]).tolist() == [[2.0], [3.5]]
     # twelve groups of a line below twelve others: none of 999 deals is as far apart, and the data are one more
     one, other = np.arange(12.0), np.arange(12.0) + 20
