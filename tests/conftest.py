@@ -2,6 +2,7 @@
 
 import csv
 import os
+import stat
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -102,6 +103,34 @@ def samples(dataset) -> Iterator[Samples]:
     opened = Samples(dataset.folder, dataset.samples("train"))
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def commits(monkeypatch) -> list[str]:
+    """The names that files are given from now on by a link or a rename. Fails where one was not fsynced before, with
+    all that it holds: after a crash of the node such a name may stand over nothing."""
+    synced: dict[int, tuple[int, int]] = {}  # inode -> size and time of change when it was synced
+    found: list[str] = []
+
+    def fsync(handle: int, real=os.fsync) -> None:
+        real(handle)
+        state = os.fstat(handle)
+        synced[state.st_ino] = state.st_size, state.st_mtime_ns
+
+    def checked(real: Callable) -> Callable:
+        def name(attempt, path, **more) -> None:
+            state = os.lstat(attempt)
+            if stat.S_ISREG(state.st_mode):
+                assert synced.get(state.st_ino) == (state.st_size, state.st_mtime_ns), f"{Path(path).name}: no fsync"
+                found.append(Path(path).name)
+            real(attempt, path, **more)
+
+        return name
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    for call in ("link", "replace"):
+        monkeypatch.setattr(os, call, checked(getattr(os, call)))
+    return found
 
 
 @pytest.fixture(scope="session")

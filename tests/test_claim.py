@@ -31,6 +31,12 @@ def test_one_works_and_all_have_the_result(tmp_path):
     take_turns(tmp_path / "claim", done.exists, lambda: pytest.fail("it was done"))
 
 
+def test_what_was_done_just_before_the_claim_was_ours_is_not_done_again(tmp_path):
+    answers = iter([False, True])
+    take_turns(tmp_path / "claim", lambda: next(answers), lambda: pytest.fail("it was done"))
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_dead_are_succeeded_and_the_living_waited_for(tmp_path):
     claim, done = tmp_path / "claim", tmp_path / "done"
     claim.touch()

@@ -7,8 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from bed import wait_for
 
-from jobs import checkpoint
+from jobs import checkpoint, experiment
 from jobs.experiment import STALE, Experiment
 from shards import files
 
@@ -56,6 +57,31 @@ def test_lock_of_the_dead_is_taken(tmp_path: Path):
     assert begin(tmp_path, "13").owner["job"] == "13"
     held_elsewhere(tmp_path, "14")
     assert begin(tmp_path, "14").owner["job"] == "14"  # Slurm requeued the job, onto another node
+
+
+def test_a_process_that_has_the_pid_of_a_dead_one_does_not_hold_its_lock(tmp_path: Path):
+    begin(tmp_path)
+    lock = tmp_path / "lock.json"
+    lock.write_text(json.dumps(json.loads(lock.read_text()) | {"birth": "1"}))  # this process was born later
+    assert begin(tmp_path, "12").owner["job"] == "12"
+
+
+def test_a_lock_that_another_job_took_meanwhile_is_given_back(tmp_path: Path, monkeypatch):
+    """Two find the lock of a dead job; the quicker one's new lock is what the slower one moves aside."""
+    begin(tmp_path)
+    held_elsewhere(tmp_path, "11", age=STALE + 5)
+    rename, quick = Path.rename, []
+
+    def overtaken(self: Path, target: Path) -> Path:
+        if self.name == "lock.json" and not quick:
+            quick.append(True)
+            held_elsewhere(tmp_path, "13")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", overtaken)
+    with pytest.raises(ValueError, match="job 13 on another works in this run folder"):
+        begin(tmp_path, "12")
+    assert quick and json.loads((tmp_path / "lock.json").read_text())["job"] == "13"
 
 
 def test_a_patient_job_waits_for_the_dead_and_not_for_the_living(tmp_path: Path, monkeypatch):
@@ -111,6 +137,7 @@ def test_run_of_another_model(tmp_path: Path):
         pass
     with pytest.raises(ValueError, match="is a run of model 'ctc', asked was 'attention'"):
         begin(tmp_path, model="attention")
+    assert not (tmp_path / "lock.json").exists()  # who was refused holds nothing
     with begin(tmp_path, lr=0.5):  # what is not fixed may change
         assert json.loads((tmp_path / "config.json").read_text())["lr"] == 0.5
 
@@ -132,6 +159,23 @@ def test_heartbeat_is_felt(tmp_path: Path, monkeypatch):
         while (tmp_path / "lock.json").stat().st_mtime == 0:
             assert time.monotonic() < deadline
             time.sleep(0.01)
+
+
+def test_no_heartbeat_for_another_job(tmp_path: Path, monkeypatch):
+    """One that took the run over while this job did not beat: its lock would never grow old."""
+    beaten, read = [], experiment.read_json
+
+    def counted(path: Path) -> dict | None:
+        beaten.append(path.name)
+        return read(path)
+
+    monkeypatch.setattr("jobs.experiment.BEAT", 0.001)
+    with begin(tmp_path) as run:
+        held_elsewhere(tmp_path, "13", age=30)
+        before, lock = (tmp_path / "lock.json").stat().st_mtime_ns, read(tmp_path / "lock.json")
+        monkeypatch.setattr("jobs.experiment.read_json", counted)
+        wait_for(lambda: beaten.count("lock.json") >= 4, 60)
+        assert lock != run.owner and (tmp_path / "lock.json").stat().st_mtime_ns == before
 
 
 def step_line(step: int) -> dict:
@@ -213,6 +257,13 @@ def test_checkpoints_kept_are_the_newest_and_the_best(tmp_path: Path):
     assert (tmp_path / "best.pt").readlink() == Path("step-000002.pt")
     assert (tmp_path / "last.pt").readlink() == Path("step-000007.pt")
     assert checkpoint.load_newest(tmp_path) == {"step": 7}
+
+
+def test_steps_are_numbers_and_no_names(tmp_path: Path):
+    for step in (999_999, 1_000_000):
+        checkpoint.save(tmp_path, step, {"step": step}, best=False)
+    assert [path.name for path in checkpoint.steps(tmp_path)] == ["step-1000000.pt", "step-999999.pt"]
+    assert checkpoint.load_newest(tmp_path) == {"step": 1_000_000}
 
 
 def test_checkpoint_that_runs_code_is_not_loaded(tmp_path: Path, capsys):

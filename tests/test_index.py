@@ -10,6 +10,7 @@ import pytest
 from htr.alphabet import Alphabet
 from htr.certificate import SPLITS
 from htr.images.sources import OURS, read_source
+from shards import files
 from shards.index import describe, merge, missing_shards, read_index, sweep
 from shards.plan import Plan, Settings, make_plan
 from shards.samples import NOT_META, Sample
@@ -238,6 +239,32 @@ def test_leftovers_are_swept_but_not_those_of_a_retry_that_runs(planned):
         (planned.folder / name).touch()
     merge(planned)
     assert {path.name for path in planned.folder.glob(".*")} == stays
+
+
+def test_a_merge_that_is_killed_leaves_no_leftover_beside_the_index(planned, monkeypatch):
+    """A folder with index.json is never swept again."""
+
+    class Killed(BaseException):
+        pass
+
+    def killed(path, content, real=files.replace) -> None:
+        real(path, content)
+        raise Killed
+
+    commit(planned.folder, "train-00000", [(0, "line"), (1, "line"), (2, "no")])
+    commit(planned.folder, "train-00001", [(3, "line"), (4, "line"), (5, "no")])
+    (planned.folder / ".train-00001.tar.node-1-ab.tmp").touch()
+    monkeypatch.setattr(files, "replace", killed)
+    with pytest.raises(Killed):
+        merge(planned)
+    assert (planned.folder / "index.json").exists() and not list(planned.folder.glob(".*"))
+
+
+def test_what_is_merged_is_on_the_disk_before_it_has_its_name(planned, commits):
+    commit(planned.folder, "train-00000", [(0, "line"), (1, "line"), (2, "no")])
+    commit(planned.folder, "train-00001", [(3, "line"), (4, "line"), (5, "no")])
+    merge(planned)
+    assert commits == ["index.parquet", "rejects.parquet", "index.json"]
 
 
 def test_merges_that_meet(planned, monkeypatch):

@@ -78,6 +78,13 @@ def test_mended_images(source, folder, draw):
     assert note["rows"] == 13 and sum(note["rejects"].values()) == 3
 
 
+def test_a_duplicate_is_not_tried_again(source, folder):
+    """It was rejected for what the plan knows, which no mended image changes."""
+    again = open_retry(read_plan(folder), read_source(source)[0], [])
+    rows = [row["row"] for number in range(len(again.shards)) for row in again.rows(number)]
+    assert sorted(rows) == sorted(BEFORE) and sum(shard["rows"] for shard in again.shards) == len(BEFORE)
+
+
 def test_a_second_retry_takes_what_the_first_left(source, folder, draw):
     for number, name in ((3, "retry-01"), (7, "retry-02")):
         cv2.imwrite(str(source.parent / f"{number}.png"), draw("grippe"))

@@ -100,6 +100,19 @@ def test_the_average_follows_the_weights():
         assert value == expected if expected is not None else 85 < value < 95
 
 
+def test_the_average_of_a_young_run_is_over_its_few_steps():
+    """Else a decay of 0.999 would leave the weights of the first step in it for a thousand more."""
+    model = nn.Linear(1, 1, bias=False)
+    average = averaged(model, 0.999)
+    expected = 0.0
+    for value in range(21):
+        with torch.no_grad():
+            model.weight.fill_(value)
+        average.update_parameters(model)
+        expected += (value - expected) * (1 - min(0.999, (1 + value) / (10 + value))) if value else 0.0
+    assert average.module.weight.item() == pytest.approx(expected) and expected > 10
+
+
 def test_half_precision_on_a_cpu_is_refused():
     with pytest.raises(ValueError, match="fp16 needs a GPU"):
         autocast(argparse.Namespace(amp="fp16"), torch.device("cpu"))

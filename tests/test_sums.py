@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import pytest
 
 from htr.scoring.errors import Errors, compare
 from jobs.against import paired
+from jobs.figures import LEAST, confusions, some_share
 from jobs.metrics import counted, merge, part, write_part
 from jobs.sums import Sums, classes, grouped
 
@@ -199,3 +200,14 @@ def test_groups_and_classes():
     ]
     assert classes((0, 5, 10)) == ["0", "1-5", "6-10", "11-"] and classes((128, 256)) == ["-128", "129-256", "257-"]
     assert Sums().names["cluster"].of(pa.array([], pa.string())).tolist() == []
+
+
+def test_a_cluster_without_any_is_no_witness_of_a_share():
+    right, of = np.array([3, 1, 4, 0, 2] * 4), np.array([4, 3, 4, 1, 5] * 4)
+    none = np.zeros(30, int)
+    assert some_share(np.append(right, none), np.append(of, none)) == some_share(right, of) is not None
+
+
+def test_a_confusion_seen_five_times_is_one():
+    found = confusions(Counter({("a", "b"): LEAST, ("c", "d"): LEAST - 1}))
+    assert found == [{"reference": "a", "hypothesis": "b", "count": LEAST}] and LEAST == 5

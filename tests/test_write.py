@@ -24,7 +24,8 @@ from htr.images.sources import read_source
 from shards import files
 from shards.index import merge, missing_shards
 from shards.plan import Plan, Settings, make_plan
-from shards.write import is_committed, write_shard
+from shards.samples import Sample
+from shards.write import Outcomes, is_committed, write_shard
 
 ONE = Settings(shares={"train": 1.0})
 CANARY = "CANARY septique"
@@ -325,6 +326,11 @@ def test_a_disk_that_is_full_while_the_tar_grows(plan, source, monkeypatch):
     assert not written(plan.folder)
 
 
+def test_a_shard_is_on_the_disk_before_it_has_its_name(plan, source, commits):
+    write_shard(plan, 0, source.parent)
+    assert commits == ["train-00000.tar", "train-00000.parquet", "train-00000.json"]
+
+
 @pytest.mark.parametrize("ending", ["tar", "parquet"])
 def test_an_orphan_with_other_bytes(plan, source, ending):
     """Left by an attempt of other versions that died before its JSON: never joined to this one's files."""
@@ -343,6 +349,14 @@ def test_an_orphan_with_the_same_bytes_is_taken(plan, source):
     (plan.folder / "train-00000.json").unlink()
     write_shard(plan, 0, source.parent)
     assert contents(plan.folder) == before
+
+
+@pytest.mark.parametrize(("level", "characters"), [("line", "10"), ("field", "10"), ("tick", ""), ("part", "")])
+def test_only_what_a_reader_writes_counts_as_characters(level, characters):
+    """Not the 1 of a tick box."""
+    outcomes = Outcomes([])
+    outcomes.add(Sample(0, "key", level, "10", b"", 9, 9, None, {}), 0, 1)
+    assert outcomes.note()["characters"] == dict.fromkeys(characters, 1)
 
 
 def test_the_resolution_of_the_scan_is_kept(tmp_path, bad):
