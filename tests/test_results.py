@@ -135,6 +135,25 @@ def test_what_is_accepted():
     assert decided([row(**BLANK)], Promised()) == [(None, "", None)]
 
 
+def test_the_least_probable_line_decides_not_the_least_confident():
+    assert decided([row(confidences=[0.8, 0.9], signal_likelihood=[0.7, 0.3])], Promised("line"))[0][::2] == (0.3, 0.3)
+    # of lines of one probability, as those of a field are, the signals are those of the least confident
+    lines = row(confidences=[0.9, 0.8], signal_likelihood=[0.3, 0.7])
+    assert decided([lines], Promised("field"))[0] == (0.3, "review", 0.7)
+
+
+def test_reasons_are_counted_without_what_they_say_of_one_image(tmp_path, capsys):
+    """A thousand scans that fit no form, each by its own numbers, are one line of the report."""
+    for number, shape in enumerate(((60, 500), (50, 400))):
+        (tmp_path / "scans").mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / "scans" / f"{number}.png"), np.full(shape, 230, np.uint8))
+    options = ["--unit", "field", "--chunk", 1, "--workers", 1, "--device", "cpu"]
+    run("transcribe", tmp_path / "scans", "--out", tmp_path / "o.jsonl", *options)
+    rows = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert len({row["reason"] for row in rows}) == 2 and "2 x fits no form\n" in capsys.readouterr().err
+    assert json.loads((tmp_path / "o.jsonl.parts" / "summary.json").read_text())["reasons"] == {"fits no form": 2}
+
+
 def test_a_sample_is_the_same_in_whatever_order_and_uniform():
     table = pa.table({"item": list(range(1000)), "field": ["Ia"] * 1000, "certificate": [f"c{n}" for n in range(1000)]})
 

@@ -1,5 +1,6 @@
 """Training: the same losses whatever the world, kill and resume, and what is refused with one clear message."""
 
+import itertools
 import json
 import os
 import signal
@@ -7,13 +8,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from htr.reader import Reader
+from htr.scoring.errors import Errors
 from jobs.__main__ import main
-from jobs.notice import Notice
+from jobs.loop import Training
+from jobs.notice import Decision, Notice
 from shards.index import read_index
 
 CHECKOUT = Path(__file__).parent.parent
@@ -70,6 +75,109 @@ def test_killed_and_resumed_is_the_run_that_never_was_killed(data: Path, tmp_pat
     assert losses(tmp_path / "cut")[-8:] == losses(tmp_path / "whole")[-8:]
     names = [run / "model" / "weights.safetensors" for run in (tmp_path / "whole", tmp_path / "cut")]
     assert names[0].read_bytes() == names[1].read_bytes()
+
+
+DEV = [*FEW, "--device", "cpu", "--checkpoint-every", "4", "--evaluate-every", "5"]  # dev is read four times
+
+
+def cut_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """The training ends with an error once it has taken this step, without a checkpoint of it."""
+    take = Training.take
+
+    def cut(self, *args):
+        if self.step == step:
+            raise ValueError("cut here")
+        return take(self, *args)
+
+    monkeypatch.setattr(Training, "take", cut)
+
+
+def dev_lines(run: Path) -> dict[int, float]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line["dev_cer"] for line in lines if "dev_cer" in line}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data: Path, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    assert main(["train", str(data), "--run", str(folder), *DEV]) == 0
+    assert list(dev_lines(folder)) == [5, 10, 15, 20]
+    return folder
+
+
+@pytest.mark.parametrize("step", [7, 11, 17])
+def test_a_resume_between_readings_of_dev_is_as_if_undisturbed(data, tmp_path, undisturbed, step):
+    """Before and after a checkpoint that dev was read since: the same losses, errors on dev, best and model."""
+    run = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        cut_after(patch, step)
+        assert main(["train", str(data), "--run", str(run), *DEV]) == 1
+    assert main(["train", str(data), "--run", str(run), *DEV]) == 0
+    assert losses(run)[-3:] == losses(undisturbed)[-3:] and dev_lines(run) == dev_lines(undisturbed)
+    states = [torch.load(folder / "checkpoints" / "last.pt", weights_only=True) for folder in (run, undisturbed)]
+    assert states[0]["best"] == states[1]["best"] and states[0]["evaluated"] == states[1]["evaluated"] == 20
+    for name in ("best.pt", "last.pt"):
+        assert len({(folder / "checkpoints" / name).readlink() for folder in (run, undisturbed)}) == 1
+    models = [(folder / "model" / "weights.safetensors").read_bytes() for folder in (run, undisturbed)]
+    assert models[0] == models[1]
+
+
+def errors_on_dev(monkeypatch: pytest.MonkeyPatch, lines: int, *rates: float) -> None:
+    """Each reading of dev finds the next of these rates."""
+    each = iter([rate for rate in rates for _ in range(lines)])
+    monkeypatch.setattr("jobs.loop.compare", lambda *_: Errors(characters=1000, edits=round(1000 * next(each))))
+
+
+def best_step(run: Path) -> int:
+    """Of the checkpoint called best, and of the model beside it: the same one."""
+    step = Reader.load(run / "model").config["step"]
+    assert (run / "checkpoints" / "best.pt").readlink() == Path(f"step-{step:06d}.pt")
+    return step
+
+
+def test_the_best_step_is_that_of_the_fewest_errors_so_far(data: Path, tmp_path: Path, monkeypatch):
+    lines = read_index(data).lines["dev"]
+    errors_on_dev(monkeypatch, lines, 0.5, 0.6, 0.55, 0.52)  # better than the one before, not than the first
+    assert main(["train", str(data), "--run", str(tmp_path / "run"), *DEV]) == 0
+    assert best_step(tmp_path / "run") == 5
+
+
+def test_a_resumed_run_remembers_its_best_step(data: Path, tmp_path: Path):
+    lines, run = read_index(data).lines["dev"], tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        cut_after(patch, 9)
+        errors_on_dev(patch, lines, 0.5)
+        assert main(["train", str(data), "--run", str(run), *DEV]) == 1
+    with pytest.MonkeyPatch.context() as patch:
+        errors_on_dev(patch, lines, 0.6, 0.55, 0.7)
+        assert main(["train", str(data), "--run", str(run), *DEV]) == 0
+    assert best_step(run) == 5 and list(dev_lines(run).values()) == [0.5, 0.6, 0.55, 0.7]
+
+
+def test_each_step_of_each_rank_has_its_own_random_numbers():
+    seeds = []
+    for seed, step, rank in itertools.product((1, 2), (0, 1, 5), (0, 1, 300)):
+        world = SimpleNamespace(rank=rank, ask=lambda told: lambda: {"stop": 0, "limit": 0}, on_root=None)
+        training = SimpleNamespace(
+            args=SimpleNamespace(seed=seed, warmup=5, steps=20, log_every=100, checkpoint_every=100, evaluate_every=0),
+            world=world, notice=SimpleNamespace(told=None), step=step, saved=0, rate=0.1, model=None, due=lambda: False,
+            optimizer=SimpleNamespace(param_groups=[]), average=SimpleNamespace(update_parameters=lambda model: None),
+            taker=SimpleNamespace(take=lambda *_: seeds.append(torch.initial_seed())),
+            material=SimpleNamespace(dev=None),
+        )  # fmt: skip
+        Training.take(training, None, None, SimpleNamespace(advance=lambda *_: None, note=""))
+    assert len(seeds) == len(set(seeds)) == 18
+
+
+def test_a_job_that_took_no_step_is_not_queued_again():
+    """Else it would come back for ever, with a time limit that is too short to load the data."""
+    told = []
+    run = SimpleNamespace(requeues=0, update=told.append)
+    for step, again in ((7, False), (8, True)):
+        training = SimpleNamespace(run=run, args=SimpleNamespace(requeues=3), step=step, began=7)
+        decision, why = Training.again(training, Decision(stop=True, requeue=True))
+        assert decision == Decision(stop=True, requeue=again) and ("no step was taken" in why) != again
+    assert told == [{"requeues": 1}]
 
 
 def test_damaged_newest_checkpoint_is_passed_over(data: Path, tmp_path: Path, capsys):
@@ -319,8 +427,6 @@ def test_a_resume_under_other_code_is_said(data: Path, tmp_path: Path, capsys):
 
 
 def test_no_room_for_checkpoints_is_said_before_the_first_step(data: Path, tmp_path: Path, capsys, monkeypatch):
-    from types import SimpleNamespace
-
     for free, files, message in ((1000, 10**6, "MiB are free"), (10**9, 7, "only 7 more files")):
         room = SimpleNamespace(f_bavail=free, f_frsize=4096, f_files=10**6, f_favail=files)
         monkeypatch.setattr("jobs.checkpoint.os.statvfs", lambda folder, room=room: room)

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import shutil
 from itertools import chain
 from pathlib import Path
 
@@ -9,14 +11,19 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 import jobs.__main__
+import jobs.chunks
+import jobs.readings
 import jobs.transcribe
 from htr.images.form import Forms
 from htr.images.simulate import simulate
 from htr.images.template import load_templates
-from htr.reader import Reader
+from htr.reader import Reader, Text
 from htr.scan import read_scan
+from jobs.readings import line_row
+from shards.index import read_index
 from shards.scans import Scans
 
 
@@ -210,6 +217,67 @@ def test_workers_write_what_one_writes(folder, model, tmp_path):
         out.parent.mkdir()
         assert run(folder, "--model", model, "--out", out, "--chunk", 1, "--workers", workers) == 0
     assert bytes_of(tmp_path / "1", ".csv", ".parquet") == bytes_of(tmp_path / "2", ".csv", ".parquet")
+
+
+@pytest.mark.parametrize("damage", [lambda tar: os.truncate(tar, 700), Path.unlink], ids=["cut short", "gone"])
+def test_what_fails_in_a_worker_process_fails_the_task(dataset, model, tmp_path, capsys, damage):
+    """ValueError and OSError alike; the next run does what is missing."""
+    index = read_index(shutil.copytree(dataset.folder, tmp_path / "lines"))
+    [*_, shard] = sorted(index.folder.glob("train-*.tar"))
+    content = shard.read_bytes()
+    damage(shard)
+    options = [index.folder, "--model", model, "--out", tmp_path / "o.csv", "--chunk", 6, "--workers", 2]
+    assert shard.name in fails(capsys, *options) and not (tmp_path / "o.csv").exists()
+    shard.write_bytes(content)
+    assert run(*options) == 0 and len(rows_of(tmp_path / "o.csv")) == 60
+
+
+def test_a_chunk_is_read_by_one_thread_whatever_the_process_had(folder, model, tmp_path, monkeypatch):
+    """Sums of floats in another order are other bits."""
+    seen, write = [], jobs.chunks.write_part
+
+    def counted(*args) -> None:
+        seen.append((torch.get_num_threads(), cv2.getNumThreads()))
+        write(*args)
+
+    monkeypatch.setattr("jobs.chunks.write_part", counted)
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    try:
+        torch.set_num_threads(3)
+        cv2.setNumThreads(2)
+        assert run(folder, "--model", model, "--out", tmp_path / "o.csv", "--chunk", 3, "--workers", 1) == 0
+        assert seen == [(1, 1)] * 2 and (torch.get_num_threads(), cv2.getNumThreads()) == (3, 2)
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
+
+
+def test_an_image_that_opencv_itself_refuses_is_a_row_with_a_reason(folder, model, tmp_path, monkeypatch):
+    made, whole = jobs.readings.to_ink, []
+
+    def refuses(gray: np.ndarray, height: int) -> np.ndarray:
+        whole.append(gray)
+        if len(whole) == 2:
+            raise cv2.error("CANARY: bad argument")
+        return made(gray, height)
+
+    monkeypatch.setattr("jobs.readings.to_ink", refuses)
+    assert run(folder, "--model", model, "--out", tmp_path / "o.csv", "--workers", 1) == 0
+    reasons = [row["reason"] for row in rows_of(tmp_path / "o.csv")]
+    assert reasons == ["", "image can't be processed", "", "image is truncated", "", ""]
+    assert [row["text"] != "" for row in rows_of(tmp_path / "o.csv")][1] is False
+
+
+def test_a_row_of_several_lines_is_as_sure_as_its_least_sure_one():
+    row = line_row({"item": 3}, [Text("un", 0.9), Text("deux", 0.41239), Text("trois", 0.7)])
+    assert (row["text"], row["confidence"], row["confidences"]) == ("un deux trois", 0.4124, [0.9, 0.41239, 0.7])
+    assert line_row({}, [])["confidence"] == 0.0
+
+
+def test_a_part_is_on_the_disk_before_it_has_its_name(folder, model, tmp_path, commits):
+    assert run(folder, "--model", model, "--out", tmp_path / "o.csv", "--chunk", 3, "--workers", 1) == 0
+    assert [name for name in commits if name.endswith(".parquet")] == ["000000.parquet", "000001.parquet"]
+    assert "o.csv" in commits and "summary.json" in commits
 
 
 def test_lines_in_other_batches_are_read_the_same(folder, model, tmp_path):
