@@ -168,6 +168,8 @@ class Epochs:
     def sort(self, lanes: np.ndarray, steps: int) -> list[np.ndarray]:
         """Lanes of texts (lanes, n) in so many batches, from narrow to wide, of as many texts or pixels each."""
         widths, each = self.widths[lanes], lanes.shape[1]
+        if not each:  # a set of fewer texts than lanes: `cut` gives them to the last batch
+            return [lanes.ravel()] * steps
         costs = np.ones(lanes.size)
         if self.by == "pixels":
             costs = np.sort(np.maximum(widths, NARROW * widths.mean()), axis=None)

@@ -1,6 +1,8 @@
 """The login node of a real Slurm cluster of four nodes on this machine, for tests marked slurm. Needs root."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -54,6 +56,25 @@ def wait_for(condition: Callable[[], object], seconds: float) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.2)
+
+
+def kill_at(task: subprocess.Popen, count: Callable[[], int], parts: int, seconds: float = 250) -> bool:
+    """Kill a task, the leader of a session, and its workers once `count()` has come to so many finished parts; look
+    while they stand still. -> whether they were at work then: not when the task ended by itself before.
+
+    By progress, not by time: a busy machine gives the same moments.
+    """
+    deadline = time.monotonic() + seconds
+    while task.poll() is None and count() < parts:
+        assert time.monotonic() < deadline, f"{count()} of {parts} parts after {seconds:g} s"
+        time.sleep(0.002)
+    with contextlib.suppress(ProcessLookupError):  # it has just ended
+        os.killpg(task.pid, signal.SIGSTOP)
+    at_work = task.poll() is None
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(task.pid, signal.SIGKILL)
+    task.communicate()
+    return at_work
 
 
 def bring_up() -> tuple[Cluster, bool]:

@@ -3,10 +3,8 @@
 The account is kept by the number of a row in the source: each ends in samples or in the rejects, never both or neither.
 """
 
-import contextlib
 import hashlib
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -19,7 +17,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from bed import wait_for
+from bed import kill_at, wait_for
 
 from htr.images.simulate import simulate
 from shards.index import read_index
@@ -87,24 +85,20 @@ def undisturbed(lines, tmp_path_factory) -> Path:
     return folder
 
 
-def test_workers_killed_at_twenty_random_moments(lines, undisturbed, tmp_path):
-    began = time.monotonic()
-    finish(lines, tmp_path / "timed")
-    whole = time.monotonic() - began  # on this machine, now
-    rng, folder, hits = random.Random(7), tmp_path / "0", 0
-    for number in range(KILLS):
-        task = preprocess(lines, folder)
-        time.sleep(rng.uniform(0.4, 1.0) * whole)
-        if task.poll() is None and (folder / "plan.json").exists():
-            hits += 1
-        with contextlib.suppress(ProcessLookupError):  # it has just ended
-            os.killpg(task.pid, signal.SIGKILL)
-        task.communicate()
+def test_workers_killed_after_this_many_shards_and_that(lines, undisturbed, tmp_path):
+    """Each start is killed when it has committed a shard or two more, the first ones before any is."""
+    folder, shards = tmp_path / "lines", len(read_index(undisturbed).shards)
+    done = lambda: len([path for path in folder.glob("*-*.json") if path.with_suffix(".tar").exists()])  # noqa: E731
+    hits = 0
+    for kill in range(KILLS):
+        before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.tar")}
+        hits += kill_at(preprocess(lines, folder), done, max(kill * shards // KILLS, done()))
+        now = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.tar")}
+        assert {name: now[name] for name in before} == before, "a committed shard written again"
         if (folder / "index.json").exists():
             assert_account(folder, ROWS)
-            assert digests(folder) == digests(undisturbed)
-            folder = tmp_path / str(number + 1)
-    assert hits >= KILLS // 4, "hardly a kill came while shards were being written: the moments do not fit this machine"
+            break
+    assert hits >= KILLS // 2, f"only {hits} kills came before the end"
     finish(lines, folder)
     assert_account(folder, ROWS)
     assert digests(folder) == digests(undisturbed)

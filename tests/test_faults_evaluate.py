@@ -1,19 +1,16 @@
 """Exactly once, whatever happens to an evaluation: as many tasks as there are, killed ones, a node that is off."""
 
-import contextlib
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
 import pyarrow.parquet as pq
 import pytest
-from bed import wait_for
+from bed import kill_at, wait_for
 
 from jobs.__main__ import main
 from shards.index import Index
@@ -78,23 +75,17 @@ def test_any_number_of_tasks_in_any_order(run, lines, undisturbed, monkeypatch, 
     assert contents(run / "evaluation" / f"tasks-{tasks}") == undisturbed
 
 
-def test_tasks_killed_at_random_moments(run, lines, undisturbed):
+def test_tasks_killed_after_this_many_shards_and_that(run, lines, undisturbed):
     """Two at once, each time; what was committed is not read again."""
-    rng, folder, hits = random.Random(3), run / "evaluation" / "killed", 0
+    folder = run / "evaluation" / "killed"
     shards = len({*lines.samples("train")["shard"].to_pylist()})
     parts = lambda: {path.name: path.stat().st_mtime_ns for path in (folder / "parts").glob("*.parquet")}  # noqa: E731
-    for _ in range(KILLS):
-        before = parts()
+    for kill in range(KILLS):
+        before, moment = parts(), len(parts()) + kill
         tasks = [start(run, lines, "killed", task, 2) for task in range(2)]
-        wait_for(lambda: len(parts()) > len(before) or all(task.poll() is not None for task in tasks), 120)  # noqa: B023
-        time.sleep(rng.uniform(0, 0.3))
-        hits += any(task.poll() is None for task in tasks) and len(parts()) < shards
-        for task in tasks:
-            with contextlib.suppress(ProcessLookupError):  # it has just ended
-                os.killpg(task.pid, signal.SIGKILL)
-            task.communicate()
+        at_work = [kill_at(task, lambda: len(parts()), moment) for task in tasks]
+        assert any(at_work) and moment <= len(parts()) <= shards and not (folder / "metrics.json").exists()
         assert {name: parts()[name] for name in before} == before
-    assert hits >= 2, "hardly a kill came while parts were being written: the moments do not fit this machine"
     assert main(command(run, lines, "killed")) == 0
     assert contents(folder) == undisturbed
 

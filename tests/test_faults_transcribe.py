@@ -1,20 +1,16 @@
-"""Transcribe, whatever happens to it: killed at random moments, run twice at once, a node switched off. The same bytes
+"""Transcribe, whatever happens to it: killed at any moment, run twice at once, a node switched off. The same bytes
 each time, and each line once."""
 
-import contextlib
 import os
-import random
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from bed import Cluster, wait_for
+from bed import Cluster, kill_at, wait_for
 
 from htr.images.simulate import simulate
 
@@ -72,25 +68,17 @@ def undisturbed(lines, untrained, tmp_path_factory) -> Path:
     return folder
 
 
-def test_killed_at_random_moments(lines, untrained, undisturbed, tmp_path):
-    began = time.monotonic()
-    finish(start(lines, untrained, tmp_path / "timed"))
-    whole = time.monotonic() - began  # on this machine, now
-    rng, folder, hits = random.Random(7), tmp_path / "0", 0
-    for number in range(KILLS):
-        task = start(lines, untrained, folder)
-        time.sleep(rng.uniform(0.45, 1.0) * whole)
-        before = len(list(folder.glob("o.csv.parts/*.parquet")))
-        hits += task.poll() is None and before > 0
-        with contextlib.suppress(ProcessLookupError):  # it has just ended
-            os.killpg(task.pid, signal.SIGKILL)
-        task.communicate()
-        if (folder / "o.csv").exists():
-            finish(start(lines, untrained, folder))  # perhaps killed before its summary
-            assert_whole(folder, LINES)
-            assert content(folder) == content(undisturbed)
-            folder = tmp_path / str(number + 1)
-    assert hits >= KILLS // 4, "hardly a kill came while chunks were being read: the moments do not fit this machine"
+def test_killed_after_this_many_chunks_and_that(lines, untrained, undisturbed, tmp_path):
+    """Each start is killed when it has done a few chunks more; the last ones before their first part, and at the end."""
+    folder, chunks = tmp_path / "o", LINES // 8
+    done = lambda: len(list(folder.glob("o.csv.parts/*.parquet")))  # noqa: E731
+    moments = [0, 1, 2, 5, 11, 12, 20, chunks - 1]
+    assert len(moments) == KILLS
+    for moment in moments:
+        before = {path: path.stat().st_mtime_ns for path in folder.glob("o.csv.parts/*.parquet")}
+        assert kill_at(start(lines, untrained, folder), done, max(moment, len(before))), f"it ended before {moment}"
+        assert moment <= done() <= chunks and not (folder / "o.csv").exists()
+        assert {path: path.stat().st_mtime_ns for path in before} == before, "a part written again"
     finish(start(lines, untrained, folder))
     assert_whole(folder, LINES)
     assert content(folder) == content(undisturbed)

@@ -219,7 +219,7 @@ def test_what_is_no_field(field, printed, pitch):
         find_lines(field, printed, box=(0, 0, 40, 40), pitch=pitch, most=4)
 
 
-@pytest.mark.skipif("HTR_SHARED" not in os.environ, reason="HTR_SHARED names the folder of real handwriting")
+@pytest.mark.skipif("HTR_SHARED" not in os.environ, reason="HTR_SHARED names no folder of real handwriting")
 def test_real_ink():
     sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
     from drawn import Composer

@@ -282,7 +282,7 @@ def test_no_page_and_no_line(tmp_path):
     assert rows(tmp_path, "<PcGts/>") == [] and rows(tmp_path, "<alto/>") == []
 
 
-@pytest.mark.skipif("HTR_SHARED" not in os.environ, reason="real pages lie where HTR_SHARED says")
+@pytest.mark.skipif("HTR_SHARED" not in os.environ, reason="HTR_SHARED names no folder of real pages")
 def test_all_lines_of_real_pages():
     folder = Path(os.environ["HTR_SHARED"]) / "pages"
     found = list(read_pages(folder))

@@ -116,7 +116,7 @@ def test_what_is_no_table_of_line_images_is_refused(tmp_path, write_table):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.skipif(REAL is None, reason="HTR_SHARED is not set")
+@pytest.mark.skipif(REAL is None, reason="HTR_SHARED names no folder of real handwriting")
 def test_real_handwriting_fills_forms():
     filled = [certificate(n, seed=1, hands=[], ink=REAL) for n in range(8)]
     assert sum(len(made.lines) for made in filled) >= 16
