@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from bed import wait_for
 
 from shards import claim as claims
 from shards.claim import hold, take_turns
@@ -37,17 +38,21 @@ def test_what_was_done_just_before_the_claim_was_ours_is_not_done_again(tmp_path
     assert not list(tmp_path.iterdir())
 
 
-def test_the_dead_are_succeeded_and_the_living_waited_for(tmp_path):
+def test_the_dead_are_succeeded_and_the_living_waited_for(tmp_path, monkeypatch):
     claim, done = tmp_path / "claim", tmp_path / "done"
     claim.touch()
     os.utime(claim, (time.time() - 100,) * 2)
     take_turns(claim, done.exists, done.touch, stale=60, poll=0.01)  # of a holder that died: no waiting
     done.unlink()
+    looks, modified = [], claims.modified
+    monkeypatch.setattr(claims, "modified", lambda path: looks.append(path) or modified(path))
     with hold(claim, 0.02) as held:
         assert held
+        os.utime(claim, (0, 0))
+        wait_for(lambda: modified(claim) > 0, 60)  # its heart beats
         with ThreadPoolExecutor() as pool:
-            waiting = pool.submit(take_turns, claim, done.exists, lambda: pytest.fail("took over"), 0.2, 0.01)
-            time.sleep(0.6)  # longer than a claim without a heartbeat lives
+            waiting = pool.submit(take_turns, claim, done.exists, lambda: pytest.fail("took over"), 60, 0.01)
+            wait_for(lambda: len(looks) >= 5, 60)
             assert not waiting.done()
             done.touch()
             waiting.result()
@@ -73,7 +78,7 @@ def test_a_node_whose_clock_is_wrong(tmp_path, monkeypatch):
     claim, done = tmp_path / "claim", tmp_path / "done"
     monkeypatch.setattr(time, "time", lambda: 0.0)
     with hold(claim, 0.02), ThreadPoolExecutor() as pool:
-        waiting = pool.submit(take_turns, claim, done.exists, lambda: pytest.fail("took over"), 5, 0.01)
+        waiting = pool.submit(take_turns, claim, done.exists, lambda: pytest.fail("took over"), 60, 0.01)
         time.sleep(0.1)
         done.touch()
         waiting.result()
@@ -91,12 +96,15 @@ def test_a_claim_that_was_taken_over_is_not_removed_by_the_first_holder(tmp_path
         assert not fourth
 
 
-def test_a_fault_of_the_input_is_everyones(tmp_path):
-    tried = []
+def test_a_fault_of_the_input_is_everyones(tmp_path, monkeypatch):
+    tried, waiters, clock = [], set(), claims.clock
+    monkeypatch.setattr(claims, "clock", lambda claim: waiters.add(threading.get_ident()) or clock(claim))
 
     def fail() -> None:
         tried.append(1)
-        time.sleep(0.2)
+        if len(tried) == 1:
+            wait_for(lambda: len(waiters) == 7, 60)  # all the others look on
+            time.sleep(0.3)  # the storage's clock has ticks
         raise ValueError("the table has no rows")
 
     def attempt(_) -> str:
