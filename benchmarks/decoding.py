@@ -62,22 +62,21 @@ def simulated(lines: int, seed: int) -> tuple[Alphabet, list[str], list[Line], l
 
 def read_run(run: Path, dataset: Path | None, split: str, lines: int) -> tuple[Alphabet, list[str], list, list]:
     """The same of a run: what its model makes of the data set."""
-    from htr.models.encoder import HEIGHT
     from htr.reader import Reader
     from shards.index import read_index
     from shards.stream import Samples, batches, in_order
 
     reader = Reader.load(run / "model")
     index = read_index(dataset or Path(json.loads((run / "config.json").read_text())["folder"]))
-    rng = np.random.default_rng(0)
+    rng, height = np.random.default_rng(0), reader.geometry.height
 
     def outputs(name: str) -> list[Line]:
         table = index.samples(name)
         table = table.take(np.sort(rng.permutation(len(table))[:lines]))
         samples, found = Samples(index.folder, table), []
-        plan = in_order(samples.columns["width"] * HEIGHT // samples.columns["height"], 16)
+        plan = in_order(samples.columns["width"] * height // samples.columns["height"], 16)
         with torch.inference_mode():
-            for batch in batches(samples, plan, 0, 1, HEIGHT):
+            for batch in batches(samples, plan, 0, 1, height):
                 _, lengths, log_probs = reader.model.frames(batch.images.float() / 255, batch.widths)
                 outputs = zip(batch.texts, log_probs.numpy(), lengths.tolist(), strict=True)
                 found += [(text, line[:length].copy()) for text, line, length in outputs]

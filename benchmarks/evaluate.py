@@ -59,7 +59,8 @@ def measure(args: argparse.Namespace) -> int:
                 read_shard(Samples(index.folder, rows), rows, reader, mixed, None, args.batch, Path(folder), shard)
             return time.monotonic() - began
 
-    ready = [batch for _, rows in pieces for batch in in_memory(Samples(index.folder, rows), args.batch)]
+    height = reader.geometry.height
+    ready = [batch for _, rows in pieces for batch in in_memory(Samples(index.folder, rows), args.batch, height)]
 
     def forward() -> float:
         began = time.monotonic()
@@ -96,13 +97,12 @@ def shards_of(index, split: str, lines: int) -> list:
     return found
 
 
-def in_memory(samples, batch: int) -> list:
+def in_memory(samples, batch: int, height: int) -> list:
     """The images and widths of the batches that an evaluation cuts."""
-    from htr.models.encoder import HEIGHT
     from shards.stream import batches, in_order
 
-    plan = in_order(samples.widths(HEIGHT), batch)
-    return [(piece.images, piece.widths) for piece in batches(samples, plan, 0, 1, HEIGHT)]
+    plan = in_order(samples.widths(height), batch)
+    return [(piece.images, piece.widths) for piece in batches(samples, plan, 0, 1, height)]
 
 
 if __name__ == "__main__":

@@ -31,7 +31,6 @@ from htr.images.causes import other_conditions
 from htr.images.handwriting import X_HEIGHT, Writer, hands
 from htr.images.line import to_ink
 from htr.images.sources import read_source
-from htr.models.encoder import HEIGHT
 from htr.reader import Reader
 from htr.references import References
 from shards.index import merge
@@ -153,18 +152,18 @@ def word_edges(reader: Reader, lines: int, fonts: Path | None, seed: int) -> flo
         if reader.alphabet.missing(" ".join(words)) or writer.hand.lacks("".join(words)):
             continue
         gray, spans, x_height = written_apart(writer, words, rng)
-        ink, text = to_ink(gray, HEIGHT), " ".join(words)
+        ink, text = to_ink(gray, reader.geometry.height), " ".join(words)
         frames = reader.frames(torch.from_numpy(ink)[None, None], torch.tensor([ink.shape[1]]))
         log_probs = frames.log_probs[0, : frames.lengths[0]].float().numpy()
         (alignment,) = align_many([log_probs], [reader.alphabet.encode(text)])
         aligned.append((alignment, text, ink, gray.shape, spans, x_height))
     fitting = [line for line in aligned if line[0] is not None]
-    delay = measure_delay(*([line[i] for line in fitting] for i in range(3)))
+    delay = measure_delay(*([line[i] for line in fitting] for i in range(3)), reader.geometry)
     near = total = 0
     for alignment, text, ink, shape, spans, x_height in aligned:
         total += 2 * len(spans)
         if alignment is not None:
-            boxes = word_boxes(alignment, text, shape, ink, delay)
+            boxes = word_boxes(alignment, text, shape, reader.geometry, ink, delay)
             edges = [(box.left, box.right) for box in boxes]
             near += int((np.abs(np.array(edges) - np.array(spans)) <= x_height / 2).sum())
     print(

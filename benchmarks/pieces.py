@@ -12,7 +12,6 @@ import torch
 from htr.decoding.align import Alignment, align_many, measure_delay, word_boxes
 from htr.images.line import to_ink
 from htr.images.semireal import RealWriter, real_writers
-from htr.models.encoder import HEIGHT
 from htr.reader import Reader
 
 SHORTEST, LONGEST = 5, 30  # characters
@@ -28,23 +27,23 @@ class Line:
     writer: str
     text: str
     gray: np.ndarray  # (H, W) uint8
-    ink: np.ndarray  # (HEIGHT, W') uint8
+    ink: np.ndarray  # (H', W') uint8, as the model sees it
     alignment: Alignment
 
 
 def aligned(writers: tuple[RealWriter, ...], reader: Reader) -> list[Line]:
     """Every line that the reader's alphabet can write and that has frames enough for its text."""
-    rows = []
+    rows, seen = [], reader.geometry.height
     for writer in writers:
         for piece in writer.pieces:
             gray = cv2.imread(str(piece.image), cv2.IMREAD_GRAYSCALE)
             if gray is not None and not reader.alphabet.missing(piece.text):
-                rows.append((writer.name, piece.text, gray, to_ink(gray, HEIGHT)))
+                rows.append((writer.name, piece.text, gray, to_ink(gray, seen)))
     order = sorted(range(len(rows)), key=lambda row: rows[row][3].shape[1])
     found: dict[int, Line] = {}
     for start in range(0, len(order), BATCH):
         part = order[start : start + BATCH]
-        padded = np.zeros((len(part), 1, HEIGHT, max(rows[row][3].shape[1] for row in part)), np.uint8)
+        padded = np.zeros((len(part), 1, seen, max(rows[row][3].shape[1] for row in part)), np.uint8)
         for image, row in zip(padded, part, strict=True):
             image[0, :, : rows[row][3].shape[1]] = rows[row][3]
         frames = reader.frames(torch.from_numpy(padded), torch.tensor([rows[row][3].shape[1] for row in part]))
@@ -54,9 +53,9 @@ def aligned(writers: tuple[RealWriter, ...], reader: Reader) -> list[Line]:
     return [found[row] for row in sorted(found)]
 
 
-def pieces_of(line: Line, delay: float, rng: np.random.Generator) -> list[tuple[str, np.ndarray]]:
+def pieces_of(line: Line, reader: Reader, delay: float, rng: np.random.Generator) -> list[tuple[str, np.ndarray]]:
     """-> texts and their pixels, one after the other, none twice."""
-    boxes = word_boxes(line.alignment, line.text, line.gray.shape, line.ink, delay)
+    boxes = word_boxes(line.alignment, line.text, line.gray.shape, reader.geometry, line.ink, delay)
     height, width = line.gray.shape
     cuts: list[int | None] = [0]  # the column before each word, and the line's end; None where words touch
     for before, after in pairwise(boxes):
@@ -83,13 +82,13 @@ def write_pieces(table: Path, where: str, reader: Reader, folder: Path, seed: in
     if not lines:
         raise ValueError(f"{table}: no line {where} that the reader's alphabet can write")
     alignments, texts, inks = [li.alignment for li in lines], [li.text for li in lines], [li.ink for li in lines]
-    delay = measure_delay(alignments, texts, inks)
+    delay = measure_delay(alignments, texts, inks, reader.geometry)
     least = np.quantile([alignment.margin for alignment in alignments], WORST)
     rng, rows, known = np.random.default_rng(seed), [], set()
     for line in lines:
         if line.alignment.margin < least:
             continue
-        for text, gray in pieces_of(line, delay, rng):
+        for text, gray in pieces_of(line, reader, delay, rng):
             # a text stands for its piece: none twice in a hand
             if (line.writer, text) not in known and gray.shape[1] >= 16:
                 known.add((line.writer, text))

@@ -38,13 +38,14 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from htr.models.encoder import HEIGHT
+from htr.models.encoder import EncoderConfig
 from jobs.meter import memory
 from shards.epochs import Epochs, Weight
 from shards.index import Index, read_index
 from shards.reading import COLUMNS, Samples
 from shards.stream import Look, stream
 
+HEIGHT = EncoderConfig.height
 GPU = 3000  # lines/s that a GPU is assumed to train with
 
 

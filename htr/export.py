@@ -1,8 +1,9 @@
 """A CTC reader as an ONNX model, and the check that it reads like the one in PyTorch. Needs the extra `onnx`.
 
-The model takes `images` (N, 1, HEIGHT, W) uint8, 0 paper to 255 ink, zero right of each line's own width, W a multiple
-of 8, and `widths` (N,) int64; it gives `log_probs` (N, W / 4, symbols + 1) float32, the blank at 0, and `lengths` (N,)
-int64, the frames in use. What lies beyond a line's length means nothing. Its metadata say the rest, see `metadata`.
+The model takes `images` (N, 1, H, W) uint8, 0 paper to 255 ink, zero right of each line's own width, W a multiple of
+the encoder's step, and `widths` (N,) int64; it gives `log_probs` (N, W / frame, symbols + 1) float32, the blank at 0,
+and `lengths` (N,) int64, the frames in use. What lies beyond a line's length means nothing. Its metadata say the rest,
+see `metadata`.
 """
 
 import contextlib
@@ -21,13 +22,10 @@ from torch import Tensor, nn
 from htr.decoding.greedy import greedy
 from htr.images.line import NARROWEST, to_ink
 from htr.models.ctc.reader import CTCReader
-from htr.models.encoder import HEIGHT
 from htr.models.layers import LineLSTM
 from htr.reader import Reader
 
 OPSET = 20
-MULTIPLE = 8  # of the width: the columns that the strides make one
-FRAME = 4  # pixels
 MOST_DIFFERENT = 1e-3  # of a log-probability, nats
 
 
@@ -39,9 +37,11 @@ def to_onnx(reader: Reader) -> bytes:
             "only CTC readers (ctc, conv) can be exported; --model of training chooses"
         )
     network = Network(copy.deepcopy(reader.model).cpu().float()).eval()
-    images, widths = torch.zeros(2, 1, HEIGHT, 20 * MULTIPLE, dtype=torch.uint8), torch.tensor([20 * MULTIPLE, 100])
+    encoder = reader.model.encoder.config
+    images = torch.zeros(2, 1, encoder.height, 20 * encoder.step, dtype=torch.uint8)
+    widths = torch.tensor([20 * encoder.step, 12 * encoder.step + 1])
     lines = torch.export.Dim("lines")
-    width = MULTIPLE * torch.export.Dim("columns", min=NARROWEST // MULTIPLE)
+    width = encoder.step * torch.export.Dim("columns", min=max(NARROWEST // encoder.step, 1))
     with torch.no_grad(), quiet():
         # exported here and not by torch.onnx, which on a fault tries other ways until one works for this width alone
         program = torch.export.export(network, (images, widths), dynamic_shapes=({0: lines, 3: width}, {0: lines}))
@@ -61,13 +61,14 @@ def to_onnx(reader: Reader) -> bytes:
 
 def metadata(reader: Reader) -> dict[str, str]:
     """What a program must know to read with the model."""
+    encoder = reader.model.encoder.config
     known = {name: str(reader.config[name]) for name in ("model", "size", "step", "writes") if name in reader.config}
     return known | {
         "alphabet": json.dumps(reader.alphabet.characters, ensure_ascii=False),  # symbol 1 is its first character
         "blank": "0",
-        "height": str(HEIGHT),
-        "frame": str(FRAME),
-        "width_multiple": str(MULTIPLE),
+        "height": str(encoder.height),
+        "frame": str(encoder.geometry.frame),
+        "width_multiple": str(encoder.step),
         "ink": "255",
         "paper": "0",
     }
@@ -152,12 +153,12 @@ def check(content: bytes, reader: Reader, seed: int = 0) -> Agreement:
 
     Raises ValueError when the ONNX model can't be run, or log-probabilities differ by MOST_DIFFERENT or more.
     """
-    inks = some_lines(np.random.default_rng(seed))
+    inks = some_lines(np.random.default_rng(seed), reader.geometry.height)
     largest, alike, lines = 0.0, 0, 0
     try:
         session = open_session(content)
         for batch in [*([ink] for ink in inks), inks]:
-            images, widths = padded(batch)
+            images, widths = padded(batch, reader.model.encoder.config.step)
             log_probs, lengths = session.run(None, {"images": images, "widths": widths})
             expected = reader.frames(torch.from_numpy(images), torch.from_numpy(widths))
             if lengths.tolist() != expected.lengths.tolist():
@@ -187,24 +188,24 @@ def open_session(content: bytes):
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def padded(inks: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """-> images (N, 1, H, W) uint8, W a multiple of MULTIPLE; widths (N,) int64."""
+def padded(inks: list[np.ndarray], multiple: int) -> tuple[np.ndarray, np.ndarray]:
+    """N lines (H, W) uint8 -> images (N, 1, H, W) uint8, W a multiple of so many; widths (N,) int64."""
     widths = np.array([ink.shape[1] for ink in inks], np.int64)
-    images = np.zeros((len(inks), 1, HEIGHT, -(-int(widths.max()) // MULTIPLE) * MULTIPLE), np.uint8)
+    images = np.zeros((len(inks), 1, len(inks[0]), -(-int(widths.max()) // multiple) * multiple), np.uint8)
     for image, ink in zip(images, inks, strict=True):
         image[0, :, : ink.shape[1]] = ink
     return images, widths
 
 
-def some_lines(rng: np.random.Generator) -> list[np.ndarray]:
+def some_lines(rng: np.random.Generator, height: int) -> list[np.ndarray]:
     """Scribbles of widths from the narrowest to 2 000 pixels, as a model sees them."""
     inks = []
     for width in (NARROWEST, 21, 96, 333, 1001, 2000):
-        gray = np.full((HEIGHT, width), 220, np.uint8)
+        gray = np.full((height, width), 220, np.uint8)
         steps = np.arange(-8, width + 8, 4)
         points = np.stack(
-            [steps + rng.integers(-6, 7, len(steps)), rng.integers(HEIGHT // 5, 4 * HEIGHT // 5, len(steps))], axis=1
+            [steps + rng.integers(-6, 7, len(steps)), rng.integers(height // 5, 4 * height // 5, len(steps))], axis=1
         )
         cv2.polylines(gray, [points.astype(np.int32)], False, 30, 2, cv2.LINE_AA)
-        inks.append(to_ink(gray, HEIGHT))
+        inks.append(to_ink(gray, height))
     return inks

@@ -21,14 +21,15 @@ from safetensors.torch import save
 from torch import nn
 
 from htr.alphabet import Alphabet
-from htr.decoding import Frames, Reading
 from htr.decoding.align import Alignment, Box, align_many, character_boxes, word_boxes
 from htr.decoding.decoder import Beam, Greedy
 from htr.images.line import to_ink
-from htr.models import create
-from htr.models.encoder import HEIGHT
+from htr.models import create, encoder_config
+from htr.models.encoder import EncoderConfig
+from htr.types import EncoderOutput, Hypothesis, LineGeometry
 
-FORMAT = 1
+FORMAT = 2  # 1 named a size alone; its lines are 48 px high, as EncoderConfig has it unless told
+KEYS = ("format", "model", "size", "encoder", "alphabet", "writes", "delay")  # of config.json; the last one may lack
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ class Reader:
         self.decoder = decoder or Greedy(alphabet)
         self.delay = decoder.delay if isinstance(decoder, Beam) else float(config.get("delay", 0.0))
 
+    @property
+    def geometry(self) -> LineGeometry:
+        """How the model sees lines."""
+        return self.model.geometry
+
     @classmethod
     def load(
         cls, folder: str | Path, device: str | torch.device = "cpu", decoding: str | Path | None = None
@@ -69,10 +75,8 @@ class Reader:
         folder = Path(folder)
         try:
             config = json.loads((folder / "config.json").read_text())
-            if config["format"] != FORMAT:
-                raise ValueError(f"format {config['format']}, this code reads {FORMAT}")
             alphabet = Alphabet(config["alphabet"])
-            model = create(config["model"], config["size"], len(alphabet))
+            model = create(config["model"], encoder_of(config), len(alphabet))
             with safe_open(folder / "weights.safetensors", "pt") as weights:
                 model.load_state_dict({key: weights.get_tensor(key) for key in weights.keys()})  # noqa: SIM118
                 config["step"] = int(weights.metadata()["step"])
@@ -97,12 +101,13 @@ class Reader:
         """
         if fields is not None and len(fields) != len(images):
             raise ValueError(f"{len(images)} images and {len(fields)} fields: give one field an image, or None")
-        inks = [to_ink(image, HEIGHT) for image in images]
+        height = self.geometry.height
+        inks = [to_ink(image, height) for image in images]
         order = sorted(range(len(inks)), key=lambda i: inks[i].shape[1])
         texts: dict[int, Text] = {}
         for start in range(0, len(order), batch):
             part = order[start : start + batch]
-            padded = np.zeros((len(part), 1, HEIGHT, max(inks[i].shape[1] for i in part)), np.uint8)
+            padded = np.zeros((len(part), 1, height, max(inks[i].shape[1] for i in part)), np.uint8)
             for row, i in zip(padded, part, strict=True):
                 row[0, :, : inks[i].shape[1]] = inks[i]
             widths = torch.tensor([inks[i].shape[1] for i in part])
@@ -120,33 +125,48 @@ class Reader:
     def read_batch(
         self, images: torch.Tensor, widths: torch.Tensor, fields: Sequence[str | None] | None = None
     ) -> list[Text]:
-        """(N, 1, HEIGHT, W) uint8 ink and (N,) widths, as the stream gives them -> N texts, without boxes."""
+        """(N, 1, H, W) uint8 ink and (N,) widths, as the stream gives them -> N texts, without boxes.
+
+        H is the geometry's height.
+        """
         return [self.text(reading) for reading in self.decode(self.frames(images, widths), fields)]
 
-    def frames(self, images: torch.Tensor, widths: torch.Tensor) -> Frames:
-        """(N, 1, HEIGHT, W) uint8 ink and (N,) widths -> what the model makes of them, on its device."""
+    def frames(self, images: torch.Tensor, widths: torch.Tensor) -> EncoderOutput:
+        """(N, 1, H, W) uint8 ink and (N,) widths -> what the model makes of them, on its device."""
         device = next(self.model.parameters()).device
         with torch.no_grad():
             return self.model.frames(images.to(device).float() / 255, widths.to(device))
 
-    def decode(self, frames: Frames, fields: Sequence[str | None] | None = None) -> list[Reading]:
+    def decode(self, frames: EncoderOutput, fields: Sequence[str | None] | None = None) -> list[Hypothesis]:
         with torch.no_grad():
             return self.decoder.decode(self.model, frames, fields)
 
-    def text(self, reading: Reading) -> Text:
+    def text(self, reading: Hypothesis) -> Text:
         known = {"word_confidences": reading.words, "word_signals": reading.word_signals}
         known |= {"alternatives": reading.alternatives}
         return Text(self.alphabet.decode(reading.symbols), reading.confidence, reading.signals, **known)
 
     def with_boxes(
-        self, text: Text, reading: Reading, alignment: Alignment | None, shape: tuple[int, int], ink: np.ndarray
+        self, text: Text, reading: Hypothesis, alignment: Alignment | None, shape: tuple[int, int], ink: np.ndarray
     ) -> Text:
         if alignment is None:
             return text
-        words = word_boxes(alignment, text.text, shape, ink, self.delay)
+        words = word_boxes(alignment, text.text, shape, self.geometry, ink, self.delay)
         if reading.words is not None:
             words = [replace(box, confidence=value) for box, value in zip(words, reading.words, strict=True)]
-        return replace(text, words=words, characters=character_boxes(alignment, text.text, shape, self.delay))
+        characters = character_boxes(alignment, text.text, shape, self.geometry, self.delay)
+        return replace(text, words=words, characters=characters)
+
+
+def encoder_of(config: dict) -> EncoderConfig:
+    """Of a model's config.json, whatever its format. Raises ValueError saying what is wrong with it."""
+    if config["format"] == 1:
+        return encoder_config(config["model"], config["size"])
+    if config["format"] != FORMAT:
+        raise ValueError(f"format {config['format']}, this code reads 1 to {FORMAT}")
+    if unknown := [name for name in config if name not in KEYS]:
+        raise ValueError(f"config.json: unknown key {', '.join(unknown)}; this code knows {', '.join(KEYS)}")
+    return EncoderConfig.from_json(config["encoder"])
 
 
 def joined(texts: Sequence[str]) -> str:
@@ -164,8 +184,8 @@ def files_of(
 ) -> dict[str, bytes]:
     """The files of a model's folder, by name: what `Reader.load` reads. `writes`: the column of its texts."""
     weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    config = {"format": FORMAT, "model": name, "size": size, "alphabet": alphabet.characters}
-    config["writes"] = writes or "as written"
+    config = {"format": FORMAT, "model": name, "size": size, "encoder": model.encoder.config.to_json()}
+    config |= {"alphabet": alphabet.characters, "writes": writes or "as written"}
     return {
         # the step goes with the weights: the two files are replaced one after the other
         "weights.safetensors": save(weights, {"step": str(step)}),

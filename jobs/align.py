@@ -133,9 +133,8 @@ def measured_delay(index, reader, args: argparse.Namespace) -> float:
                 break
         if len(lines) >= DELAY_TEXTS:
             break
-    return measure_delay(
-        [line.alignment for line in lines], [line.text for line in lines], [line.ink for line in lines]
-    )
+    alignments, texts = [line.alignment for line in lines], [line.text for line in lines]
+    return measure_delay(alignments, texts, [line.ink for line in lines], reader.geometry)
 
 
 def report(summary: dict, out: Path) -> None:

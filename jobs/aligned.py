@@ -16,7 +16,6 @@ from htr.decoding.align import INK, SPECK, Alignment, align_many, word_boxes
 from htr.decoding.pieces import cut_text, least_margin, word_fits
 from htr.images.line import can_carry
 from htr.images.sources import OURS, RESERVED
-from htr.models.encoder import HEIGHT
 from htr.reader import Reader
 from shards import files
 from shards.index import Index
@@ -40,7 +39,7 @@ class Line:
     row: int  # of the shard's table
     text: str
     log_probs: np.ndarray  # (T, S)
-    ink: np.ndarray  # (HEIGHT, W) uint8, as the model sees it
+    ink: np.ndarray  # (H, W) uint8, as the model sees it
     reason: str = ""  # why it is not aligned
     alignment: Alignment | None = None
     wrong: float | None = None  # the margin of another line's text in its place
@@ -68,13 +67,13 @@ def lines_of(
 
     A field whose lines have texts of their own is those lines. What is padded with what hangs on the shard alone.
     """
-    samples = Samples(folder, table, column)
+    samples, height = Samples(folder, table, column), reader.geometry.height
     try:
         for start in range(0, len(samples), TEXTS):
             chunk = np.arange(start, min(start + TEXTS, len(samples)))
-            plan = [chunk[places] for places in in_order(samples.widths(HEIGHT)[chunk], batch)]
+            plan = [chunk[places] for places in in_order(samples.widths(height)[chunk], batch)]
             found: dict[int, list[Line]] = {}
-            for piece in batches(samples, plan, 0, 1, HEIGHT, len(os.sched_getaffinity(0))):
+            for piece in batches(samples, plan, 0, 1, height, len(os.sched_getaffinity(0))):
                 frames = reader.frames(piece.images, piece.widths)
                 log_probs, at = frames.log_probs.float().cpu().numpy(), 0
                 for text_row, text in zip(piece.rows, piece.texts, strict=True):
@@ -172,7 +171,7 @@ def write_part(
 def words_of(line: Line, row: dict, shape: tuple[int, int], reader: Reader) -> Iterator[dict]:
     """A row a word; its box, in px of the stored image of this shape (H, W): its strokes, a margin, the full height."""
     height, width = shape
-    boxes = word_boxes(line.alignment, line.text, shape, line.ink, reader.delay)
+    boxes = word_boxes(line.alignment, line.text, shape, reader.geometry, line.ink, reader.delay)
     fits = word_fits(line.log_probs, line.alignment, line.text, reader.alphabet.encode(line.text))
     seen, stored = line.ink.shape[1] / width, width / line.ink.shape[1]  # px of one for a px of the other
     usual = float(np.median([(box.right - box.left) / len(box.text) for box in boxes]))

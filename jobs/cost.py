@@ -187,6 +187,7 @@ def measured(run: Path, texts: int | None = None) -> tuple[dict[str, float], dic
 
     from htr.models import create
     from jobs.buckets import parted
+    from jobs.train import encoder_of
 
     config, found = read_json(run / "config.json"), figures_of_run(run)
     status = read_json(run / "status.json")
@@ -195,7 +196,7 @@ def measured(run: Path, texts: int | None = None) -> tuple[dict[str, float], dic
     world = status["world"]
     seconds = config["batch"] / found["lines_per_s"]
     beside = 1 - found["compute_share"] - found["exchange_share"]
-    model = create(config["model"], config["size"], len(config["alphabet"]))
+    model = create(config["model"], encoder_of(config), len(config["alphabet"]))
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     buckets = parted(weights)
     values = {
@@ -207,15 +208,19 @@ def measured(run: Path, texts: int | None = None) -> tuple[dict[str, float], dic
         "tail": sum(map(torch.numel, buckets[0])) / sum(map(torch.numel, weights)),
         "tensors": len(weights),
     }
+    batch, height = max(config["batch"] // world, 1), model.geometry.height
     try:
-        line_bytes, wider = padding(Path(config["folder"]), config["split"], max(config["batch"] // world, 1), texts)
+        line_bytes, wider = padding(Path(config["folder"]), config["split"], batch, height, texts)
     except (OSError, ValueError):
         return values, {}, [f"its data set {config['folder']} is not here: bytes of a line and padding are not known"]
     return values | {"line_bytes": line_bytes}, wider, []
 
 
-def padding(dataset: Path, split: str, batch: int, texts: int | None = None) -> tuple[float, dict[int, float]]:
-    """-> bytes of a line in its shard; and by number of ranks the padded px of a line, `batch` lines a rank.
+def padding(
+    dataset: Path, split: str, batch: int, height: int, texts: int | None = None
+) -> tuple[float, dict[int, float]]:
+    """-> bytes of a line in its shard; and by number of ranks the padded px of a line, `batch` lines of that height a
+    rank.
 
     A step takes as long as its rank with the most pixels. The more ranks, the more lines a global batch has, and the
     fewer batches there are among which a data set's lines can be sorted by width. `texts`: as if it had so many, of the
@@ -223,14 +228,13 @@ def padding(dataset: Path, split: str, batch: int, texts: int | None = None) -> 
     """
     import numpy as np
 
-    from htr.models.encoder import HEIGHT
     from shards.epochs import WINDOW, Epochs, Weight, share
     from shards.index import read_index
     from shards.stream import Samples, few_widths
 
     index = read_index(dataset)
     shards = [shard for shard in index.shards if shard["split"] == split]
-    known = Samples(index.folder, index.samples(split)).widths(HEIGHT)
+    known = Samples(index.folder, index.samples(split)).widths(height)
     wider = {}
     for ranks in (1, *SIZES):
         if ranks > 1 and ranks * batch > (texts or len(known)):

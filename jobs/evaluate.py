@@ -186,14 +186,14 @@ def read_shard(samples, rows, reader, mixed, references, batch: int, folder: Pat
     import numpy as np
     import pyarrow as pa
 
-    from htr.models.encoder import HEIGHT
     from jobs.metrics import counted, part, write_part
     from shards import files
     from shards.stream import batches, in_order
 
     began, decoding = time.monotonic(), 0.0
     results: dict[int, dict] = {}
-    plan = in_order(samples.widths(HEIGHT), batch)
+    height = reader.geometry.height
+    plan = in_order(samples.widths(height), batch)
     cores = len(os.sched_getaffinity(0))
     fields = rows["field"].to_pylist() if "field" in rows.column_names else None
 
@@ -210,7 +210,7 @@ def read_shard(samples, rows, reader, mixed, references, batch: int, folder: Pat
 
     with ThreadPoolExecutor(1, "decode") as pool:
         waiting = []
-        for piece in batches(samples, plan, 0, 1, HEIGHT, cores):
+        for piece in batches(samples, plan, 0, 1, height, cores):
             waiting.append(pool.submit(decode, piece, reader.frames(piece.images, piece.widths)))
             if len(waiting) > AHEAD:
                 waiting.pop(0).result()

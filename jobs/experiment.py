@@ -23,6 +23,7 @@ BEAT = 5.0  # seconds between heartbeats
 STALE = 60.0  # seconds after the last one until a run counts as left
 DISK = 0.05  # of the time, at most, for the status of steps
 ENDS = ("finished", "stopped", "failed")
+OLDER = {"height": 48, "recurrent_stride": 8}  # what runs had before one could choose, and their config.json lacks
 
 
 class Experiment:
@@ -50,9 +51,10 @@ class Experiment:
             if before is None and any(folder.glob("checkpoints/*")):
                 raise ValueError(f"{folder}: checkpoints without a config.json: not a run of this program")
             for name in fixed if before else ():
-                if name in before and before[name] != config[name]:  # a run of an older version may not know it
+                had = before.get(name, OLDER.get(name, config.get(name)))  # one of an older version may not know it
+                if had != config.get(name):
                     raise ValueError(
-                        f"{folder} is a run of {name} '{before[name]}', asked was '{config[name]}': "
+                        f"{folder} is a run of {name} '{had}', asked was '{config[name]}': "
                         f"give another --run, or the same {name}"
                     )
             files.replace(folder / "config.json", files.to_json(config))

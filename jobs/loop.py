@@ -9,7 +9,6 @@ from itertools import islice
 
 import torch
 
-from htr.models.encoder import HEIGHT
 from htr.reader import Reader, files_of
 from htr.scoring.errors import Errors, compare
 from jobs import checkpoint
@@ -30,6 +29,7 @@ class Training:
     def __init__(self, args: argparse.Namespace, world, notice: Notice, material, model, run):
         self.args, self.world, self.notice, self.material, self.model, self.run = (
             args, world, notice, material, model, run)  # fmt: skip
+        self.height = model.geometry.height
         if args.deterministic:
             torch.use_deterministic_algorithms(True, warn_only=True)
         self.threads = args.threads or max(len(os.sched_getaffinity(0)) // world.place.local_size - 1, 1)
@@ -64,7 +64,7 @@ class Training:
     def go(self) -> Decision:
         """Train until the last step, or until the ranks agree that a signal came."""
         args, world, samples = self.args, self.world, self.material.samples
-        widths, weights = samples.widths(HEIGHT), self.material.weights
+        widths, weights = samples.widths(self.height), self.material.weights
         epochs = Epochs(samples.source, widths, weights, args.batch, args.steps, args.batch_by)
         decision = Decision()
         with Progress(f"train {args.model}", args.steps, "steps", shown=world.rank == 0) as progress:
@@ -89,7 +89,7 @@ class Training:
             for window in epochs.windows(epoch, args.seed, args.warmup, skipped)
         )
         keyed = None if args.augment == "none" else (args.seed, self.step)
-        look = Look(HEIGHT, keyed, args.augment)
+        look = Look(self.height, keyed, args.augment)
         batches_left = stream(self.material.samples, windows, world.rank, world.size, look, self.threads)
         with contextlib.closing(batches_left):
             of_step = (epoch for epoch, skipped in zip(left, done, strict=True) for _ in range(epoch.steps - skipped))
@@ -136,9 +136,9 @@ class Training:
         """Greedy errors on dev, every line once: each rank reads its share of each batch. A signal ends it."""
         dev, world = self.material.dev, self.world
         reader, errors = Reader(self.average.module.eval(), self.material.alphabet, {}), Errors()
-        plan = in_order(dev.widths(HEIGHT), 16 * world.size)
+        plan = in_order(dev.widths(self.height), 16 * world.size)
         with torch.no_grad(), self.mixed():
-            for batch in batches(dev, plan, world.rank, world.size, HEIGHT, self.threads):
+            for batch in batches(dev, plan, world.rank, world.size, self.height, self.threads):
                 for text, reading in zip(batch.texts, reader.read_batch(batch.images, batch.widths), strict=True):
                     errors += compare(text, reading.text)
                 decision = Decision.of(world.sum(self.notice.told))

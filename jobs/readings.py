@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 import torch
 
 from htr.images.line import BadLine, to_ink
-from htr.models.encoder import HEIGHT
 from htr.reader import Reader, Text, joined
 from htr.scan import CutField, alternatives, cut_scan
 from jobs.inputs import Chunk
@@ -65,7 +64,7 @@ def write_part(path: Path, chunk: Chunk, first: int, reader: Reader, forms, ruli
 def read_chunk(chunk: Chunk, reader: Reader, forms, rulings: str, batch: int) -> list[dict]:
     """The rows of its items, in their order; `forms`: see htr.images.form.Forms, for a chunk of fields."""
     found: list[tuple[dict, list[CutField] | int]] = []  # a scan's fields, or how many images a line has
-    inks, fields = [], []
+    inks, fields, height = [], [], reader.geometry.height
     nothing = dict.fromkeys((*COLUMNS[chunk.kind], *BESIDE[chunk.kind]), "") | {
         "lines": "[]",
         "line_alternatives": "[]",
@@ -75,11 +74,11 @@ def read_chunk(chunk: Chunk, reader: Reader, forms, rulings: str, batch: int) ->
         try:
             if chunk.kind == "fields" and images:
                 cuts = cut_scan(images[0], forms, rulings)
-                inks += [to_ink(image, HEIGHT) for field in cuts for image in field.images]
+                inks += [to_ink(image, height) for field in cuts for image in field.images]
                 fields += [field.field.name for field in cuts for _ in field.images]
                 found.append((known, [replace(field, images=()) for field in cuts]))
                 continue
-            inks += [to_ink(image, HEIGHT) for image in images]
+            inks += [to_ink(image, height) for image in images]
             fields += [known["field"] or None] * len(images)
         except BadLine as error:
             known["reason"], images = str(error), []
@@ -97,11 +96,15 @@ def read_chunk(chunk: Chunk, reader: Reader, forms, rulings: str, batch: int) ->
 
 
 def read_inks(reader: Reader, inks: Sequence[np.ndarray], fields: Sequence[str | None], batch: int) -> list[Text]:
-    """(HEIGHT, W) uint8 each, with the field of each -> their texts; padded as an evaluation pads them."""
+    """(H, W) uint8 each, with the field of each -> their texts; padded as an evaluation pads them.
+
+    H is the height of the reader's geometry.
+    """
     texts: dict[int, Text] = {}
+    height = reader.geometry.height
     widths = np.array([ink.shape[1] for ink in inks])
     for some in in_order(widths, batch) if len(inks) else []:
-        padded = np.zeros((len(some), 1, HEIGHT, few_widths(int(widths[some].max()))), np.uint8)
+        padded = np.zeros((len(some), 1, height, few_widths(int(widths[some].max()))), np.uint8)
         for row, i in zip(padded, some, strict=True):
             row[0, :, : widths[i]] = inks[i]
         read = reader.read_batch(torch.from_numpy(padded), torch.from_numpy(widths[some]), [fields[i] for i in some])

@@ -9,10 +9,11 @@ import numpy as np
 
 from htr.images.augment import LEVELS, augment, random_for
 from htr.images.line import to_ink
-from htr.models.encoder import HEIGHT
+from htr.models.encoder import EncoderConfig
 from jobs.stages import STYLE, figure
 from shards import files
 
+HEIGHT = EncoderConfig.height  # px, as models have it unless told otherwise
 VARIANTS = 6  # of each line
 GRID = """
 section { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(26rem, 100%), 1fr)); gap: 0 1rem }
@@ -21,7 +22,11 @@ section { border-top: 1px solid #ccc; padding: .6rem 0 } body { max-width: none 
 
 
 def sheet(
-    images: Iterable[tuple[str, np.ndarray]], *, seed: int = 0, level: str = "medium", height: int = HEIGHT
+    images: Iterable[tuple[str, np.ndarray]],
+    *,
+    seed: int = 0,
+    level: str = "medium",
+    height: int = HEIGHT,
 ) -> str:
     """(key, stored line (H, W) uint8) in turn -> an HTML page: each line as a model sees it, and its variants.
 
@@ -46,7 +51,12 @@ def sheet(
 
 
 def write_sheet(
-    images: Iterable[tuple[str, np.ndarray]], out: Path, *, seed: int = 0, level: str = "medium", height: int = HEIGHT
+    images: Iterable[tuple[str, np.ndarray]],
+    out: Path,
+    *,
+    seed: int = 0,
+    level: str = "medium",
+    height: int = HEIGHT,
 ) -> None:
     """`sheet` as a file, whole or not at all, for its owner alone."""
     page = sheet(images, seed=seed, level=level, height=height)

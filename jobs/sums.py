@@ -16,13 +16,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from htr.certificate import log_name
-from htr.models.encoder import HEIGHT
 from htr.scoring import count
 
 NO_SLICE = ("key", "certificate", "writer", "line", "image", "shard", "split", "reference", "hypothesis")
 MOST_SLICES = 100  # of one column; more is not a slice but a name
 LENGTHS = (0, 5, 10, 20, 40)  # reference characters: 0, 1-5, …, 41-
-WIDTHS = (128, 256, 512, 1024)  # px at HEIGHT
+HEIGHT = 48  # px that lines are scaled to for their slices by width: the same lines, whatever models see
+WIDTHS = (128, 256, 512, 1024)  # px at that height
 COUNTED = b"counted"  # in the metadata of a part: its columns that add up, and its confusions
 
 

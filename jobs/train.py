@@ -17,7 +17,7 @@ from jobs.show import say
 from jobs.work import job_name
 
 FIXED = ("model", "size", "alphabet", "dataset", "writes", "seed", "batch", "batch_by", "split", "where", "blanks",
-         "steps", "lr", "warmup", "optimizer", "ema", "freeze", "guide")  # fmt: skip
+         "steps", "lr", "warmup", "optimizer", "ema", "freeze", "guide", "height", "recurrent_stride")  # fmt: skip
 BATCH = 32  # that --lr is meant for
 
 
@@ -34,6 +34,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--run", type=Path, help="the run's folder, on shared storage, resumed if it has a checkpoint (runs/MODEL)")
     add("--model", choices=["ctc", "conv", "attention"], default="ctc")
     add("--size", choices=["tiny", "small", "base", "large"], default="small")
+    add(
+        "--height",
+        type=int,
+        default=48,
+        metavar="PX",
+        help="of the lines as the model sees them (default: %(default)s)",
+    )
+    stride = "px of a line that each recurrent step goes on by: 4 reads narrow writing better, slower (%(default)s)"
+    add("--recurrent-stride", type=int, choices=[8, 4], default=8, help=stride)
     init = "start from the weights of another run or model folder, of any model, alphabet and size as far as they fit"
     add("--init-from", type=Path, metavar="RUN", help=init)
     frozen = "train an attention reader's decoder alone, on the encoder and CTC head of --init-from as they are"
@@ -142,7 +151,7 @@ def prepare(args: argparse.Namespace, world):
     if args.batch < world.size:
         raise ValueError(f"--batch {args.batch} is the global batch and less than the {world.size} ranks")
     torch.manual_seed(args.seed)
-    model = create(args.model, args.size, len(alphabet), args.dropout)
+    model = create(args.model, encoder_of(vars(args)), len(alphabet), args.dropout)
     if args.model == "attention":
         model.decoder.noise = args.teacher_noise
     if args.init_from:
@@ -154,6 +163,15 @@ def prepare(args: argparse.Namespace, world):
     asked.pop("run_verb")
     config = asked | {"dataset": material.fingerprint, "folder": str(args.dataset), "alphabet": alphabet.characters}
     return material, model, config | {"writes": args.text or "as written"}
+
+
+def encoder_of(config: dict):
+    """-> the EncoderConfig of a run's config.json. A run made before these could be chosen has their defaults."""
+    from htr.models import encoder_config
+    from htr.models.encoder import RECURRENT_STRIDES
+
+    chosen = {"height": config.get("height", 48), **RECURRENT_STRIDES[config.get("recurrent_stride", 8)]}
+    return encoder_config(config["model"], config["size"], **chosen)
 
 
 def freeze(model, args: argparse.Namespace) -> None:

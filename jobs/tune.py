@@ -31,7 +31,7 @@ class Line:
     field: str
     greedy: str
     log_probs: np.ndarray  # (T, symbols + 1) float16: thousands of lines are held
-    ink: np.ndarray | None  # (HEIGHT, W) uint8, of those that the delay is measured on
+    ink: np.ndarray | None  # (H, W) uint8, of those that the delay is measured on
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,7 +89,7 @@ def main(args: argparse.Namespace) -> int:
     # ---------------------------------------------------------------- the lines, and weights for them
     with mixed():
         lines = read_dev(index, table, config.get("text"), reader, args.batch)
-    delay = find_delay(lines, reader.alphabet)
+    delay = find_delay(lines, reader.alphabet, reader.geometry)
     references, fields = [line.reference for line in lines], [line.field for line in lines]
     limits, log_probs = Limits(), [line.log_probs for line in lines]
     none = Searches(reader.alphabet, {}, (), Weights(0, 0, 0), limits)
@@ -170,14 +170,13 @@ def read_batches(index, table, column: str | None, reader, batch: int) -> Iterat
     """The lines of the table -> the stream's batches, from narrow to wide, each with its frames."""
     import os
 
-    from htr.models.encoder import HEIGHT
     from shards.stream import Samples, batches, in_order
 
-    samples = Samples(index.folder, table, column)
-    plan = in_order(samples.widths(HEIGHT), batch)
+    samples, height = Samples(index.folder, table, column), reader.geometry.height
+    plan = in_order(samples.widths(height), batch)
     try:
         with Progress("tune", len(samples), "lines") as progress:
-            for piece in batches(samples, plan, 0, 1, HEIGHT, len(os.sched_getaffinity(0))):
+            for piece in batches(samples, plan, 0, 1, height, len(os.sched_getaffinity(0))):
                 yield piece, reader.frames(piece.images, piece.widths)
                 progress.advance(len(piece.rows))
     finally:
@@ -197,7 +196,7 @@ def read_dev(index, table, column: str | None, reader, batch: int) -> list[Line]
     return lines
 
 
-def find_delay(lines: list[Line], alphabet) -> float:
+def find_delay(lines: list[Line], alphabet, geometry) -> float:
     from htr.decoding.align import align_many, measure_delay
 
     # a text with a character that the model lacks has no alignment
@@ -207,7 +206,7 @@ def find_delay(lines: list[Line], alphabet) -> float:
     pairs = [(alignment, line) for alignment, line in zip(found, fit, strict=True) if alignment is not None]
     alignments, texts, inks = ([part(pair) for pair in pairs] for part in (
         lambda pair: pair[0], lambda pair: pair[1].reference, lambda pair: pair[1].ink))  # fmt: skip
-    return measure_delay(alignments, texts, inks)
+    return measure_delay(alignments, texts, inks, geometry)
 
 
 def second_opinion(index, table, column: str | None, reader, searches, lines: list[Line], batch: int):

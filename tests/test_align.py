@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 from htr.decoding.align import align, align_many, character_boxes, frames_needed, measure_delay, word_boxes
-from htr.models.encoder import HEIGHT
+from htr.types import LineGeometry
+
+HEIGHT = 48
+SEEN = LineGeometry(HEIGHT, 4)
 
 
 def random_lines(frames: int, symbols: int, seed: int) -> np.ndarray:
@@ -83,11 +86,11 @@ def test_a_wrong_text_has_a_lower_margin():
 def test_boxes_are_in_pixels_of_the_stored_image():
     # at the height of the model a frame is 4 px; the stored image is twice as large
     alignment = align(peaks([0, 1, 0, 0, 2, 2, 0, 0, 3, 0, 4, 0]), [1, 2, 3, 4])
-    boxes = character_boxes(alignment, "ab c", (2 * HEIGHT, 96))
+    boxes = character_boxes(alignment, "ab c", (2 * HEIGHT, 96), SEEN)
     assert [box.text for box in boxes] == ["a", "b", " ", "c"]
     assert [box.right for box in boxes[:-1]] == [box.left for box in boxes[1:]] == [24.0, 56.0, 76.0]
     assert boxes[0].left == 0 and 88 < boxes[-1].right <= 96
-    words = word_boxes(alignment, "ab c", (2 * HEIGHT, 96))
+    words = word_boxes(alignment, "ab c", (2 * HEIGHT, 96), SEEN)
     assert [(word.text, word.left, word.right) for word in words] == [("ab", 0.0, 56.0), ("c", 76.0, boxes[-1].right)]
     assert math.exp(words[0].log_prob) == pytest.approx(0.95)
 
@@ -96,9 +99,11 @@ def test_word_edges_move_to_the_ink():
     alignment = align(peaks([0, 1, 0, 0, 2, 2, 0, 0, 3, 0, 4, 0]), [1, 2, 3, 4])
     ink = np.zeros((HEIGHT, 48), np.uint8)
     ink[30, 3:27] = ink[40, 36:45] = 200
-    words = word_boxes(alignment, "ab c", (2 * HEIGHT, 96), ink)
+    words = word_boxes(alignment, "ab c", (2 * HEIGHT, 96), SEEN, ink)
     assert [(word.left, word.right) for word in words] == [(6, 54), (72, 90)]
-    assert word_boxes(alignment, "ab c", (2 * HEIGHT, 96), ink * 0) == word_boxes(alignment, "ab c", (2 * HEIGHT, 96))
+    assert word_boxes(alignment, "ab c", (2 * HEIGHT, 96), SEEN, ink * 0) == word_boxes(
+        alignment, "ab c", (2 * HEIGHT, 96), SEEN
+    )
 
 
 def test_strokes_belong_to_the_word_that_has_most_of_them():
@@ -106,14 +111,14 @@ def test_strokes_belong_to_the_word_that_has_most_of_them():
     ink = np.zeros((HEIGHT, 48), np.uint8)
     ink[10:20, 4:16] = ink[40:50, 30:44] = 255
     ink[45, 19:30] = 255  # the second word begins with a long tail
-    assert [(w.left, w.right) for w in word_boxes(alignment, "a b", (HEIGHT, 48), ink)] == [(4, 16), (19, 44)]
+    assert [(w.left, w.right) for w in word_boxes(alignment, "a b", (HEIGHT, 48), SEEN, ink)] == [(4, 16), (19, 44)]
     ink[45, 4:30] = 255
     ink[20:46, 4:8] = 255  # and now is joined to the first one
-    (_, right), (left, end) = [(w.left, w.right) for w in word_boxes(alignment, "a b", (HEIGHT, 48), ink)]
+    (_, right), (left, end) = [(w.left, w.right) for w in word_boxes(alignment, "a b", (HEIGHT, 48), SEEN, ink)]
     assert 16 < right <= left < 30 and end == 44
     ruled = np.zeros((HEIGHT, 48), np.uint8)
     ruled[HEIGHT - 4] = 255
-    (first, right), (left, end) = [(w.left, w.right) for w in word_boxes(alignment, "a b", (HEIGHT, 48), ruled)]
+    (first, right), (left, end) = [(w.left, w.right) for w in word_boxes(alignment, "a b", (HEIGHT, 48), SEEN, ruled)]
     assert (first, end) == (0, 48) and right == left
 
 
@@ -144,16 +149,16 @@ def test_a_model_that_is_late_is_found_out():
         alignments.append(align(peaks(path), [1, 2, 3]))
         texts.append("a b")
         inks.append(ink)
-    delay = measure_delay(alignments, texts, inks)
+    delay = measure_delay(alignments, texts, inks, SEEN)
     assert abs(delay - 12) <= 2
-    late, plain = (character_boxes(alignments[0], "a b", (2 * HEIGHT, 480), d) for d in (delay, 0.0))
+    late, plain = (character_boxes(alignments[0], "a b", (2 * HEIGHT, 480), SEEN, d) for d in (delay, 0.0))
     assert late[1].left == plain[1].left - 2 * delay
-    assert measure_delay(alignments, ["abc"] * 20, inks) == measure_delay([], [], []) == 0.0
+    assert measure_delay(alignments, ["abc"] * 20, inks, SEEN) == measure_delay([], [], [], SEEN) == 0.0
 
 
 def test_texts_without_words():
     blank = align(peaks([0, 0, 0]), [])
-    assert character_boxes(blank, "", (HEIGHT, 12)) == word_boxes(blank, "", (HEIGHT, 12)) == []
-    assert word_boxes(align(peaks([0, 1, 0]), [1]), " ", (HEIGHT, 12)) == []
+    assert character_boxes(blank, "", (HEIGHT, 12), SEEN) == word_boxes(blank, "", (HEIGHT, 12), SEEN) == []
+    assert word_boxes(align(peaks([0, 1, 0]), [1]), " ", (HEIGHT, 12), SEEN) == []
     with pytest.raises(ValueError, match="a text of 2"):
-        character_boxes(blank, "ab", (HEIGHT, 12))
+        character_boxes(blank, "ab", (HEIGHT, 12), SEEN)

@@ -13,10 +13,9 @@ import torch
 from torch import nn
 
 from htr.alphabet import Alphabet
-from htr.decoding import Frames
 from htr.images.sources import read_source
-from htr.models.encoder import HEIGHT
 from htr.reader import Reader
+from htr.types import EncoderOutput, LineGeometry
 from jobs import align
 from shards import write
 from shards.index import Index, merge
@@ -26,6 +25,7 @@ from shards.write import write_shard
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 ALPHABET = Alphabet(f" {LETTERS}")
+HEIGHT = 48  # px of a line of the test's script
 BAR = HEIGHT // 5  # px from one bar to the next
 SYMBOL, GAP, SPACE = 8, 8, 12  # px of a letter of the test's script, of the gap after it, added between words
 SETTINGS = Settings(rows=6, shares={"train": 1.0}, encoding="png")
@@ -53,11 +53,13 @@ def written(text: str) -> tuple[np.ndarray, list[tuple[int, int]]]:
 class CodeReader(nn.Module):
     """Reads the script: 0.97 for the letter where its bars are, for the space in the middle of a wide gap."""
 
+    geometry = LineGeometry(HEIGHT, 4)
+
     def __init__(self):
         super().__init__()
         self.nothing = nn.Parameter(torch.zeros(1))
 
-    def frames(self, images: torch.Tensor, widths: torch.Tensor) -> Frames:
+    def frames(self, images: torch.Tensor, widths: torch.Tensor) -> EncoderOutput:
         frames = images.shape[3] // 4
         bars = images[:, 0, :, : 4 * frames].unflatten(2, (frames, 4)).mean(3)
         codes = sum((bars[:, BAR * bit + BAR // 2] > 0.5).long() << bit for bit in range(5))
@@ -71,7 +73,7 @@ class CodeReader(nn.Module):
                     row[(before + t) // 2] = ALPHABET.symbols[" "]
         probs = torch.full((*symbols.shape, len(ALPHABET) + 1), 0.03 / len(ALPHABET))
         probs.scatter_(2, symbols[..., None], 0.97)
-        return Frames(probs, widths // 4, probs.log())
+        return EncoderOutput(probs, widths // 4, probs.log())
 
 
 def texts(count: int, seed: int = 0) -> list[str]:

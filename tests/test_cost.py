@@ -102,10 +102,10 @@ def test_figures_that_make_no_sense(name: str, value: float):
 
 
 def test_larger_batches_of_few_lines_are_padded_more(dataset):
-    line_bytes, wider = padding(dataset.folder, "train", 1)
+    line_bytes, wider = padding(dataset.folder, "train", 1, 48)
     assert 100 < line_bytes < 100_000
     assert 1 in wider and wider[16] > wider[1]
-    plenty = padding(dataset.folder, "train", 1, texts=10_000_000)[1]
+    plenty = padding(dataset.folder, "train", 1, 48, texts=10_000_000)[1]
     assert plenty[16] < wider[16]  # the same widths, but more of them to sort
 
 

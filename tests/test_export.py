@@ -15,7 +15,7 @@ from htr.alphabet import Alphabet
 from htr.decoding.greedy import greedy
 from htr.images.line import to_ink
 from htr.models import create
-from htr.models.encoder import HEIGHT, SIZES
+from htr.models.encoder import SIZES
 from htr.reader import Reader, files_of
 from jobs import export
 
@@ -73,7 +73,7 @@ def test_its_metadata_say_how_to_read_with_it(exported):
         "size": "tiny",
         "step": "7",
         "blank": "0",
-        "height": str(HEIGHT),
+        "height": "48",
         "frame": "4",
         "width_multiple": "8",
         "ink": "255",
@@ -146,8 +146,8 @@ def test_readings_are_the_same(exported, draw):
     reader = Reader.load(exported[0])
     agreed = check(exported[1].read_bytes(), reader)
     assert agreed.difference < 1e-3 and agreed.alike >= agreed.lines - 1
-    inks = [to_ink(draw(text), HEIGHT) for text in ("grippe", "infarctus du myocarde", "AVC")]
-    images, widths = padded(inks)
+    inks = [to_ink(draw(text), reader.geometry.height) for text in ("grippe", "infarctus du myocarde", "AVC")]
+    images, widths = padded(inks, 8)
     log_probs, lengths = open_session(exported[1].read_bytes()).run(None, {"images": images, "widths": widths})
     ours = reader.read_batch(torch.from_numpy(images), torch.from_numpy(widths))
     theirs = greedy(torch.from_numpy(log_probs), torch.from_numpy(lengths))
@@ -157,8 +157,8 @@ def test_readings_are_the_same(exported, draw):
 def test_the_check_sees_every_width_and_a_padded_batch():
     from htr.export import padded, some_lines
 
-    inks = some_lines(np.random.default_rng(0))
-    images, widths = padded(inks)
+    inks = some_lines(np.random.default_rng(0), 48)
+    images, widths = padded(inks, 8)
     assert (
         images.shape[3] % 8 == 0 and len(set(widths.tolist())) == len(inks) and not images[0, :, :, widths[0] :].any()
     )

@@ -17,9 +17,10 @@ from htr.images.line import to_ink
 from htr.models import MODELS, create
 from htr.models.attention.decoder import STOP
 from htr.models.ctc.loss import ctc_losses
-from htr.models.encoder import HEIGHT, SIZES, frames, join
+from htr.models.encoder import SIZES, EncoderConfig, join
 from htr.reader import Reader, files_of
 
+HEIGHT = EncoderConfig.height
 GOLDEN = Path(__file__).with_name("golden.json")
 TEXTS = ("AVC", "choc septique", "grippe", "IRC", "cancer du sein", "chute", "infarctus du myocarde", "embolie")
 ALPHABET = Alphabet("".join(TEXTS))
@@ -77,7 +78,7 @@ def test_every_size_has_losses_and_readings(name, size, inks):
     assert len(readings) == 2
     for reading, width in zip(readings, widths.tolist(), strict=True):
         assert all(1 <= symbol <= len(ALPHABET) for symbol in reading.symbols)
-        assert len(reading.symbols) <= frames(width) and 0 <= reading.confidence <= 1
+        assert len(reading.symbols) <= SIZES[size].frames(width) and 0 <= reading.confidence <= 1
 
 
 @pytest.mark.parametrize("width", [*range(16, 50), 333])
@@ -85,8 +86,9 @@ def test_the_number_of_frames(width):
     torch.manual_seed(0)
     images = torch.rand(1, 1, HEIGHT, width)
     _, lengths, log_probs = create("ctc", "tiny", 5).eval().frames(images, torch.tensor([width]))
-    assert log_probs.shape == (1, frames(width), 6) and lengths.tolist() == [frames(width)]
-    assert torch.allclose(log_probs.exp().sum(2), torch.ones(1, frames(width)), atol=1e-5)
+    frames = SIZES["tiny"].frames(width)
+    assert log_probs.shape == (1, frames, 6) and lengths.tolist() == [frames]
+    assert torch.allclose(log_probs.exp().sum(2), torch.ones(1, frames), atol=1e-5)
 
 
 def test_the_choices_are_named():
@@ -156,7 +158,7 @@ def test_a_target_that_does_not_fit_is_infinite_and_teaches_nothing_wrong(inks, 
     reader = create("ctc", "tiny", len(ALPHABET), dropout=0.0)
     images, widths = batch([inks[0][:, :16], inks[1]])
     losses = reader.losses(images, widths, [[target], targets()[1]])
-    fits = frames(16) >= len(target) + sum(a == b for a, b in itertools.pairwise(target))
+    fits = SIZES["tiny"].frames(16) >= len(target) + sum(a == b for a, b in itertools.pairwise(target))
     assert losses[0].isinf() == (not fits) and losses[1].isfinite()
     losses.sum().backward()
     grads = [parameter.grad for parameter in reader.parameters()]
@@ -299,10 +301,10 @@ def configured(**more) -> callable:
         (rewrite("config.json", lambda content: content[:-10]), "not a model"),
         (rewrite("config.json", lambda _: b"[]"), "not a model"),
         (rewrite("config.json", lambda _: b"\xff\xfe"), "not a model"),
-        (configured(format=2), "format 2, this code reads 1"),
+        (configured(format=3), "format 3, this code reads 1 to 2"),
         (configured(alphabet="abc"), "not a model"),
         (configured(alphabet=""), "not a model"),
-        (configured(size="small"), "not a model"),
+        (configured(encoder=SIZES["small"].to_json()), "not a model"),
         (configured(model="crnn"), "choose one of ctc, conv, attention"),
     ],
 )

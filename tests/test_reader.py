@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from htr.alphabet import Alphabet
-from htr.decoding import Frames, Reading
-from htr.decoding.beam import Hypothesis, Limits, Weights
+from htr.decoding.beam import BeamHypothesis, Limits, Weights
 from htr.decoding.decoder import Beam, Greedy, files_of, rescore, with_general
 from htr.decoding.greedy import greedy
 from htr.decoding.language import train_by_field, train_language_model
@@ -27,30 +26,33 @@ from htr.decoding.signals import (
     words_of,
 )
 from htr.models import MODELS, create
-from htr.models.encoder import HEIGHT
 from htr.reader import Reader, Text, weights_of
 from htr.reader import files_of as files_of_model
+from htr.types import EncoderOutput, Hypothesis, LineGeometry
 
 ALPHABET = Alphabet("abcé ")
 CTC_ALONE = Weights(0, 0, 0)
+HEIGHT = 48  # px of the test's lines
 FRAME, TONE = 4, 40  # a frame's columns; the ink of symbol 1, twice that of symbol 2, and so on
 
 
 class Written(nn.Module):
     """Reads the ink of every fourth column as a symbol, with the probability 0.9; the rest goes to the next symbol."""
 
+    geometry = LineGeometry(HEIGHT, FRAME)
+
     def __init__(self, sure: float = 0.9):
         super().__init__()
         self.sure = nn.Parameter(torch.tensor(sure), requires_grad=False)
 
-    def frames(self, images: torch.Tensor, widths: torch.Tensor) -> Frames:
+    def frames(self, images: torch.Tensor, widths: torch.Tensor) -> EncoderOutput:
         symbols = (images[:, 0, 0, ::FRAME] * 255 / TONE).round().long()
         probs = torch.full((*symbols.shape, len(ALPHABET) + 1), 1e-4)
         probs.scatter_(2, ((symbols + 1) % (len(ALPHABET) + 1))[..., None], 1 - float(self.sure))
         probs.scatter_(2, symbols[..., None], float(self.sure))
-        return Frames(probs, widths // FRAME, (probs / probs.sum(2, keepdim=True)).log())
+        return EncoderOutput(probs, widths // FRAME, (probs / probs.sum(2, keepdim=True)).log())
 
-    def read(self, frames: Frames) -> list[Reading]:
+    def read(self, frames: EncoderOutput) -> list[Hypothesis]:
         return greedy(frames.log_probs, frames.lengths)
 
 
@@ -61,10 +63,10 @@ class WithDecoder(Written):
         super().__init__(0.6)
         self.text = ALPHABET.encode(text)
 
-    def read(self, frames: Frames) -> list[Reading]:
-        return [Reading(self.text, 0.8)] * len(frames.lengths)
+    def read(self, frames: EncoderOutput) -> list[Hypothesis]:
+        return [Hypothesis(self.text, 0.8)] * len(frames.lengths)
 
-    def score(self, frames: Frames, candidates: list[list[list[int]]]) -> list[list[float]]:
+    def score(self, frames: EncoderOutput, candidates: list[list[list[int]]]) -> list[list[float]]:
         return [[-0.1 if text == self.text else -9.0 for text in texts] for texts in candidates]
 
 
@@ -147,7 +149,7 @@ def test_a_second_decoder_rescores_the_n_best():
     (alone,) = Reader(model, ALPHABET, {}).read_batch(*line)
     assert alone.text == "ac a" and not {"least_word", "least_character"} & set(alone.signals)
     assert "agreement" in alone.signals and alone.word_confidences is None and alone.word_signals == {}
-    n_best = [Hypothesis([1], "a", -1.0, -1.0, 0.0, 0), Hypothesis([2], "b", -2.0, -2.0, 0.0, 0)]
+    n_best = [BeamHypothesis([1], "a", -1.0, -1.0, 0.0, 0), BeamHypothesis([2], "b", -2.0, -2.0, 0.0, 0)]
     assert [h.score for h in rescore(n_best, [-3.0, -1.0], 1.0)] == [-3.0, -4.0]
 
 
@@ -173,7 +175,7 @@ def test_signals_of_known_cases():
 
 def test_signals_of_frames_and_words():
     probs = torch.tensor([[[0.2, 0.8], [0.6, 0.4], [0.3, 0.7]], [[0.9, 0.1], [0.5, 0.5], [0.5, 0.5]]])
-    first, second = of_frames(probs.log(), torch.tensor([3, 1]), [[1, 1], []])
+    first, second = of_frames(probs.log(), torch.tensor([3, 1]), [[1, 1], []], 4)
     assert first == pytest.approx({"frames": 0.7, "blank": 1.1 / 3, "width": 6.0, "length": 2.0})
     assert second == pytest.approx({"frames": 0.9, "blank": 0.9, "width": 4.0, "length": 0.0})  # not its padding
     words = of_words("ab cé", [0.8, 0.4, 0.1, 0.5, 0.7], {"ab", "x"})
@@ -222,7 +224,7 @@ class Seen(Written):
         super().__init__(0.99)
         self.paths = {len(path): path for path in paths}
 
-    def frames(self, images: torch.Tensor, widths: torch.Tensor) -> Frames:
+    def frames(self, images: torch.Tensor, widths: torch.Tensor) -> EncoderOutput:
         inks, widths = written(*(self.paths[int(width) // FRAME] for width in widths))
         return super().frames(inks.float() / 255, widths)
 

@@ -14,13 +14,14 @@ from htr.images.augment import LEVELS, augment, random_for
 from htr.images.line import NARROWEST, WIDEST, to_ink
 from htr.images.sources import read_source
 from htr.models import MODELS, create
-from htr.models.encoder import HEIGHT, frames
+from htr.models.encoder import SIZES, EncoderConfig
 from htr.reader import Reader
 from jobs.__main__ import main
 from shards.index import read_index
 from shards.plan import Settings
 from shards.stream import Samples, batches, in_order
 
+HEIGHT, frames = EncoderConfig.height, SIZES["tiny"].frames
 ALPHABET = Alphabet("abcdefghij ")
 # (height, width): the corners of what may come, and beyond
 SHAPES = [(1, 1), (8, 5), (400, 5), (400, 30), (8, 300), (64, 500), (8, 10_000), (400, 10_000)]

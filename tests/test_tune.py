@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from htr.decoding import beam
-from htr.decoding.beam import Hypothesis, Weights
+from htr.decoding.beam import BeamHypothesis, Weights
 from htr.decoding.language import load_language_models
 from htr.decoding.tuning import allowed, frequent_words, judge, letters, tune_delta, with_blanks
 from htr.images.sources import read_source
@@ -96,7 +96,7 @@ def test_the_weight_of_a_models_own_decoder(dataset, tmp_path: Path):
     assert main(["train", str(dataset.folder), "--run", str(folder), *options]) == 0
     note = tune(folder, "--most", 4)
     assert note["weights"]["delta"] >= 0
-    n_best = [[Hypothesis([1], text, score, score, 0.0, 0) for text, score in (("a", -1.0), ("b", -1.5))]] * 2
+    n_best = [[BeamHypothesis([1], text, score, score, 0.0, 0) for text, score in (("a", -1.0), ("b", -1.5))]] * 2
     scores = [[-1.0, -2.0], [-4.0, -1.0]]
     assert tune_delta(n_best, scores, ["a", "b"]) == (0.2, 0.0)  # the least that rights the second line
     assert tune_delta(n_best, scores, ["a", "a"]) == (0.0, 0.0)

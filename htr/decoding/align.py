@@ -14,9 +14,8 @@ import cv2
 import numpy as np
 
 from htr.images.line import NARROWEST, WIDEST
-from htr.models.encoder import HEIGHT
+from htr.types import LineGeometry
 
-FRAME = 4  # px of a frame at the model's height
 NEVER = np.float32(-1e30)  # not -inf: the sum with another -inf stays comparable, without warnings
 INK = 96  # of 255: a stroke
 SPECK = 6  # px that make a stroke, at least
@@ -133,8 +132,12 @@ def _alignment(line: np.ndarray, text: Sequence[int], path: np.ndarray) -> Align
     return Alignment(first, last, probs, len(line), score=total / count, margin=(total - most) / count)
 
 
-def character_boxes(alignment: Alignment, text: str, shape: tuple[int, int], delay: float = 0.0) -> list[Box]:
+def character_boxes(
+    alignment: Alignment, text: str, shape: tuple[int, int], geometry: LineGeometry, delay: float = 0.0
+) -> list[Box]:
     """A box a character of the aligned text, in px of the stored image of this shape (H, W).
+
+    `geometry`: of the model whose frames were aligned.
 
     CTC's peaks are narrower than the characters: two neighbours meet in the middle of the blanks between them, and the
     outermost ones reach as far beyond their peak as the half of a usual step. `delay`: see `measure_delay`.
@@ -148,7 +151,7 @@ def character_boxes(alignment: Alignment, text: str, shape: tuple[int, int], del
     step = np.median(np.diff(centres)) / 2 if len(text) > 1 else 2.0
     middle = (last[:-1] + first[1:]) / 2
     cuts = np.concatenate(([min(first[0], centres[0] - step)], middle, [max(last[-1], centres[-1] + step)]))
-    cuts = np.clip((cuts * FRAME - delay) * _scale(shape), 0, shape[1])
+    cuts = np.clip((cuts * geometry.frame - delay) * _scale(shape, geometry.height), 0, shape[1])
     return [
         Box(character, float(left), float(right), float(log_prob), math.exp(log_prob))
         for character, left, right, log_prob in zip(text, cuts[:-1], cuts[1:], alignment.log_probs, strict=True)
@@ -156,21 +159,26 @@ def character_boxes(alignment: Alignment, text: str, shape: tuple[int, int], del
 
 
 def word_boxes(
-    alignment: Alignment, text: str, shape: tuple[int, int], ink: np.ndarray | None = None, delay: float = 0.0
+    alignment: Alignment,
+    text: str,
+    shape: tuple[int, int],
+    geometry: LineGeometry,
+    ink: np.ndarray | None = None,
+    delay: float = 0.0,
 ) -> list[Box]:
     """A box a word (what stands between spaces), in px of the stored image of this shape (H, W).
 
     With `ink` (what `to_ink` makes of the image) a word's box is that of its strokes: a stroke belongs to the word that
     has most of it, one that two words have much of is cut between them.
     """
-    characters = character_boxes(alignment, text, shape, delay)
+    characters = character_boxes(alignment, text, shape, geometry, delay)
     spans = [list(group) for space, group in groupby(range(len(text)), lambda i: text[i].isspace()) if not space]
     edges = [(characters[span[0]].left, characters[span[-1]].right) for span in spans]
     if ink is not None and edges:
-        scale = _scale(shape)
+        scale = _scale(shape, geometry.height)
         gaps = [(a[1] / scale, b[0] / scale) for a, b in pairwise(edges)]
         centres = [sum(characters[span[k]].right + characters[span[k]].left for k in (0, -1)) / 4 for span in spans]
-        cuts = _quietest(ink, gaps, [centre / scale for centre in centres])
+        cuts = _quietest(ink, gaps, [centre / scale for centre in centres], geometry.frame)
         found = _strokes(ink, cuts)
         edges = [(a * scale, b * scale) if b > a else edge for (a, b), edge in zip(found, edges, strict=True)]
     least = [min(characters[i].log_prob for i in span) for span in spans]
@@ -181,7 +189,11 @@ def word_boxes(
 
 
 def measure_delay(
-    alignments: Sequence[Alignment], texts: Sequence[str], inks: Sequence[np.ndarray], reach: int = 32
+    alignments: Sequence[Alignment],
+    texts: Sequence[str],
+    inks: Sequence[np.ndarray],
+    geometry: LineGeometry,
+    reach: int = 32,
 ) -> float:
     """How far right of the writing a model puts its peaks, in px of what it sees; less than 0: left of it.
 
@@ -194,7 +206,7 @@ def measure_delay(
         profile = np.pad(ink.mean(axis=0), reach, mode="edge")
         for i, character in enumerate(text):
             if character.isspace() and 0 < i < len(text) - 1:
-                centre = int((alignment.first[i] + alignment.last[i] + 1) * FRAME / 2)
+                centre = int((alignment.first[i] + alignment.last[i] + 1) * geometry.frame / 2)
                 around = profile[centre : centre + 2 * reach + 1]
                 if len(around) == len(total):
                     total += around / max(float(profile.mean()), 1e-6)
@@ -205,18 +217,21 @@ def measure_delay(
     return float(reach - np.flatnonzero(smooth <= smooth.min() * (1 + 1e-6)).mean())  # of an even gap, its middle
 
 
-def _scale(shape: tuple[int, int]) -> float:
-    """px of the stored image a px of what the model sees."""
+def _scale(shape: tuple[int, int], seen: int) -> float:
+    """px of the stored image a px of what the model sees, at the height `seen`."""
     height, width = shape
-    return width / min(max(round(width * HEIGHT / height), NARROWEST), WIDEST)
+    return width / min(max(round(width * seen / height), NARROWEST), WIDEST)
 
 
-def _quietest(ink: np.ndarray, gaps: list[tuple[float, float]], centres: list[float]) -> np.ndarray:
-    """The column between two words with the least ink around it, rather in the middle of the gap; (words - 1,)."""
+def _quietest(ink: np.ndarray, gaps: list[tuple[float, float]], centres: list[float], least: float) -> np.ndarray:
+    """The column between two words with the least ink around it, rather in the middle of the gap; (words - 1,).
+
+    `least`: px that are looked at on each side of the middle.
+    """
     profile = np.convolve(ink.mean(axis=0), np.ones(7) / 7, "same") / max(float(ink.mean()), 1e-6)
     cuts = []
     for (left, right), before, after in zip(gaps, centres[:-1], centres[1:], strict=True):
-        middle, half = (left + right) / 2, max((right - left) / 2, FRAME)
+        middle, half = (left + right) / 2, max((right - left) / 2, least)
         low = max(int(max(before, middle - 2 * half)), 0)
         columns = np.arange(low, max(min(int(min(after, middle + 2 * half)), ink.shape[1] - 1), low) + 1)
         cost = profile[np.minimum(columns, ink.shape[1] - 1)] + 0.5 * np.abs(columns - middle) / half

@@ -40,7 +40,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Hypothesis:
+class BeamHypothesis:
     """A text that the frames may say; score = ctc + alpha * language + beta * len(symbols) + gamma * known."""
 
     symbols: list[int]
@@ -83,7 +83,7 @@ class BeamSearch:
         self._parts = np.array([False] + [not c.isalpha() for c in alphabet.characters])  # what ends a word
         self._factors: dict[tuple[object, int], Sequence[float]] = {}
 
-    def search(self, log_probs: np.ndarray, best: int = 1) -> list[Hypothesis]:
+    def search(self, log_probs: np.ndarray, best: int = 1) -> list[BeamHypothesis]:
         """(T, symbols + 1) log-probabilities with the blank at 0 -> at most `best` hypotheses, the best one first.
 
         Raises ValueError when the log-probabilities are of another alphabet.
@@ -202,7 +202,7 @@ class BeamSearch:
             return bonus
         return bonus + self.weights.alpha * math.log(self.language.probs(prefix.state)[self.language.end])
 
-    def _hypothesis(self, prefix: Prefix, score: float) -> Hypothesis:
+    def _hypothesis(self, prefix: Prefix, score: float) -> BeamHypothesis:
         text, symbols, node, bonuses = prefix.text, [], prefix, self._at_end(prefix)
         while node.parent is not None:
             symbols.append(node.symbol)
@@ -215,7 +215,7 @@ class BeamSearch:
             language = (bonuses - self.weights.beta * len(symbols) - self.weights.gamma * known) / self.weights.alpha
         elif self.language:
             language = self.language.score(text)
-        return Hypothesis(symbols[::-1], text, score, score - bonuses, language, known)
+        return BeamHypothesis(symbols[::-1], text, score, score - bonuses, language, known)
 
 
 class Searches:

@@ -19,11 +19,12 @@ import numpy as np
 from torch import nn
 
 from htr.alphabet import Alphabet
-from htr.decoding import Frames, Reading, signals
+from htr.decoding import signals
 from htr.decoding.align import align_many
-from htr.decoding.beam import Hypothesis, Limits, Searches, Weights
+from htr.decoding.beam import BeamHypothesis, Limits, Searches, Weights
 from htr.decoding.greedy import greedy
 from htr.decoding.language import LanguageModel, Mixture, load_language_models, pack_language_models
+from htr.types import EncoderOutput, Hypothesis
 
 FORMAT = 1
 LIMITS = Limits()
@@ -38,14 +39,16 @@ class Greedy:
     def __init__(self, alphabet: Alphabet):
         self.alphabet = alphabet
 
-    def decode(self, model: nn.Module, frames: Frames, fields: Sequence[str | None] | None = None) -> list[Reading]:
+    def decode(
+        self, model: nn.Module, frames: EncoderOutput, fields: Sequence[str | None] | None = None
+    ) -> list[Hypothesis]:
         """Frames of N lines -> N readings; `fields` makes no difference."""
         readings, log_probs, lengths = model.read(frames), frames.log_probs.cpu(), frames.lengths.cpu()
         # an attention decoder's reading is compared with CTC's; CTC's own would agree with itself
         others = greedy(log_probs, lengths) if hasattr(model, "score") else [None] * len(readings)
         texts = [reading.symbols for reading in readings]
         likely = signals.likelihoods(log_probs, lengths, texts)
-        seen = signals.of_frames(log_probs, lengths, texts)
+        seen = signals.of_frames(log_probs, lengths, texts, model.geometry.frame)
         results = []
         for reading, other, likelihood, plain in zip(readings, others, likely, seen, strict=True):
             found, words, of_words = {"likelihood": likelihood, "greedy": reading.confidence}, None, {}
@@ -116,7 +119,9 @@ class Beam:
         lexicon = contents["lexicon.txt"].decode().split() if weights.gamma else ()
         return cls(alphabet, languages, lexicon, weights, limits, best, delay)
 
-    def decode(self, model: nn.Module, frames: Frames, fields: Sequence[str | None] | None = None) -> list[Reading]:
+    def decode(
+        self, model: nn.Module, frames: EncoderOutput, fields: Sequence[str | None] | None = None
+    ) -> list[Hypothesis]:
         """Frames of N lines, the fields that they are of or None -> N readings, all signals among them."""
         log_probs, lengths = frames.log_probs.float().cpu(), frames.lengths.cpu()
         found = self.n_best(log_probs.numpy(), lengths.tolist(), fields)
@@ -129,7 +134,7 @@ class Beam:
                 found = [rescore(hypotheses, own, delta) for hypotheses, own in zip(found, scores, strict=True)]
         texts = [hypotheses[0].symbols for hypotheses in found]
         likely = signals.likelihoods(log_probs, lengths, texts)
-        seen = signals.of_frames(log_probs, lengths, texts)
+        seen = signals.of_frames(log_probs, lengths, texts, model.geometry.frame)
         paths = align_many(log_probs.numpy(), texts, lengths.tolist())
         lexicon, results = self.searches.of(None).lexicon, []
         for i, hypotheses in enumerate(found):
@@ -155,12 +160,12 @@ class Beam:
                 values["known"] = signals.known(best.text, lexicon)
             of_words = signals.of_words(best.text, probs, lexicon)
             others = [(h.text, float(share)) for h, share in zip(hypotheses[1:], shares[1:], strict=True)]
-            results.append(Reading(best.symbols, signals.confidence(values), None, values, words, of_words, others))
+            results.append(Hypothesis(best.symbols, signals.confidence(values), None, values, words, of_words, others))
         return results
 
     def n_best(
         self, log_probs: Sequence, lengths: Sequence[int], fields: Sequence[str | None] | None
-    ) -> list[list[Hypothesis]]:
+    ) -> list[list[BeamHypothesis]]:
         fields = fields or [None] * len(lengths)
         return [
             self.searches.of(field).search(line[:length], self.best)
@@ -168,7 +173,7 @@ class Beam:
         ]
 
 
-def rescore(hypotheses: list[Hypothesis], scores: Sequence[float], delta: float) -> list[Hypothesis]:
+def rescore(hypotheses: list[BeamHypothesis], scores: Sequence[float], delta: float) -> list[BeamHypothesis]:
     """The n best in the order of their scores plus delta times a second model's log-probabilities."""
     both = [replace(h, score=h.score + delta * score) for h, score in zip(hypotheses, scores, strict=True)]
     return sorted(both, key=lambda h: -h.score)

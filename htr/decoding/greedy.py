@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
-from htr.decoding import Reading
+from htr.types import Hypothesis
 
 
-def greedy(log_probs: Tensor, lengths: Tensor) -> list[Reading]:
+def greedy(log_probs: Tensor, lengths: Tensor) -> list[Hypothesis]:
     """(N, T, symbols + 1) log-probabilities with the blank at 0, (N,) frames in use -> N readings."""
     best, symbols = log_probs.detach().float().max(dim=2)
     best, symbols = best.exp().cpu().numpy(), symbols.cpu().numpy()
@@ -19,5 +19,5 @@ def greedy(log_probs: Tensor, lengths: Tensor) -> list[Reading]:
             elif symbol:
                 confidences[-1] = max(confidences[-1], prob)
             previous = symbol
-        readings.append(Reading(text, sum(confidences) / len(confidences) if confidences else 1.0, confidences))
+        readings.append(Hypothesis(text, sum(confidences) / len(confidences) if confidences else 1.0, confidences))
     return readings

@@ -13,7 +13,7 @@ Of a line, each 0 to 1 but for the last two:
     blank            the mean over the frames of the blank's probability
     language         the language model's probability of the text: the geometric mean over its characters and its end
     known            the share of letters that stand in words of the lexicon, 1 without letters; with a lexicon alone
-    width            px a character, of a line as high as models see it
+    width            px a character, of a line as high as the model sees it
     length           characters
 
 Of a word: least_character, mean_character, length, known; and its confidence, the share of the n best that have it in
@@ -31,8 +31,6 @@ from rapidfuzz.distance import Levenshtein
 from torch import Tensor
 from torch.nn import functional as F
 
-from htr.decoding.align import FRAME
-
 CONFIDENT = ("likelihood", "greedy", "least_word", "margin", "agreement")
 
 
@@ -42,8 +40,8 @@ def confidence(signals: Mapping[str, float]) -> float:
     return math.prod(values) ** (1 / len(values))
 
 
-def of_frames(log_probs: Tensor, lengths: Tensor, texts: Sequence[Sequence[int]]) -> list[dict[str, float]]:
-    """(N, T, symbols + 1) on the CPU, (N,), N texts -> frames, blank, width and length of each."""
+def of_frames(log_probs: Tensor, lengths: Tensor, texts: Sequence[Sequence[int]], frame: int) -> list[dict[str, float]]:
+    """(N, T, symbols + 1) on the CPU, (N,), N texts, px of a frame -> frames, blank, width and length of each."""
     used = torch.arange(log_probs.shape[1]) < lengths[:, None]
     count = lengths.clamp(min=1)
     best, blank = (
@@ -52,7 +50,7 @@ def of_frames(log_probs: Tensor, lengths: Tensor, texts: Sequence[Sequence[int]]
     )
     rows = zip(best, blank, lengths.tolist(), map(len, texts), strict=True)
     return [
-        {"frames": most, "blank": none, "width": FRAME * frames / max(length, 1), "length": float(length)}
+        {"frames": most, "blank": none, "width": frame * frames / max(length, 1), "length": float(length)}
         for most, none, frames, length in rows
     ]
 

@@ -6,7 +6,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence, Set
 
-from htr.decoding.beam import Hypothesis
+from htr.decoding.beam import BeamHypothesis
 from htr.decoding.decoder import rescore
 from htr.decoding.language import unshared
 from htr.scoring.errors import Errors, compare
@@ -43,7 +43,7 @@ def frequent_words(texts: Iterable[str]) -> set[str]:
 
 
 def tune_delta(
-    found: Sequence[list[Hypothesis]], scores: Sequence[list[float]], references: Sequence[str]
+    found: Sequence[list[BeamHypothesis]], scores: Sequence[list[float]], references: Sequence[str]
 ) -> tuple[float, float]:
     """The n best of each line and a second model's log-probabilities of them -> the best weight, and its CER."""
 

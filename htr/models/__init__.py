@@ -3,8 +3,9 @@
 A model is a folder with two small files, the network and what is its own, and a line in MODELS: an `nn.Module` with
 
     losses(images, widths, targets, parts=None) -> (M,) float32 loss of each text in nats, infinite or NaN ones left in
-    frames(images, widths)                      -> `Frames`: features, lengths, log-probabilities of the CTC head
-    read(frames)                                -> list of N `Reading`, greedy
+    frames(images, widths)                      -> `EncoderOutput`: features, lengths, log-probabilities of the CTC head
+    read(frames)                                -> list of N `Hypothesis`, greedy
+    geometry                                       `LineGeometry`: the height of its lines and the width of its frames
     score(frames, candidates)                   -> log-probabilities of candidate texts; only where there is a decoder
 
 where images are (N, 1, H, W) float in [0, 1] with ink 1 and paper 0, zero right of each line's own width; widths are
@@ -19,7 +20,7 @@ from torch import nn
 
 from htr.models.attention.reader import AttentionReader
 from htr.models.ctc.reader import CTCReader
-from htr.models.encoder import SIZES
+from htr.models.encoder import SIZES, EncoderConfig
 
 # name: class, options of the encoder
 MODELS = {
@@ -29,11 +30,21 @@ MODELS = {
 }
 
 
-def create(model: str, size: str, symbols: int, dropout: float = 0.2) -> nn.Module:
-    """A freshly initialised model that writes `symbols` characters. Raises ValueError with the valid choices."""
+def encoder_config(model: str, size: str, **changes) -> EncoderConfig:
+    """A named size as this model has it, and what is otherwise. Raises ValueError with the valid choices."""
     if model not in MODELS:
         raise ValueError(f"no model '{model}': choose one of {', '.join(MODELS)}")
     if size not in SIZES:
         raise ValueError(f"no size '{size}': choose one of {', '.join(SIZES)}")
-    network, options = MODELS[model]
-    return network(replace(SIZES[size], dropout=dropout, **options), symbols)
+    return replace(SIZES[size], **MODELS[model][1] | changes)
+
+
+def create(model: str, encoder: str | EncoderConfig, symbols: int, dropout: float | None = None) -> nn.Module:
+    """A freshly initialised model that writes `symbols` characters. Raises ValueError with the valid choices.
+
+    `encoder`: its configuration, or the name of a size; `dropout`: in place of the encoder's own.
+    """
+    config = encoder_config(model, encoder) if isinstance(encoder, str) else encoder
+    if model not in MODELS:
+        raise ValueError(f"no model '{model}': choose one of {', '.join(MODELS)}")
+    return MODELS[model][0](config if dropout is None else replace(config, dropout=dropout), symbols)

@@ -4,7 +4,8 @@ Column max-pooling in place of flattening the height follows Retsinas et al. 202
 Text Recognition System".
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass, fields
 from itertools import islice, pairwise
 
 import torch
@@ -12,82 +13,148 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from htr.models.layers import ChannelNorm, LineConv, LineLSTM, LineNorm, Residual, column_mask
+from htr.types import LineGeometry
 
-HEIGHT = 48  # pixels of a line image that the model sees
+HEIGHTS = 16, 256  # px of a line image: what is left of fewer has no strokes, more are none that were scanned
 
 
 @dataclass(frozen=True)
-class Size:
-    channels: tuple[int, int, int, int]  # of the four stages; the strides are 2x2, 2x2, 2x1, 2x2
+class EncoderConfig:
+    """All that an encoder is made of. A model's config.json holds it, so that no code has to know it."""
+
+    channels: tuple[int, int, int, int]  # of the four stages
     blocks: tuple[int, int, int, int]
     hidden: int  # of each direction of the LSTM
     layers: int
     recurrent: bool = True  # LSTMs along the line; without, convolutions
     dropout: float = 0.2
+    height: int = 48  # px of the line images that it is given
+    # (down, across) of the stem and of the second to the fourth stage
+    strides: tuple[tuple[int, int], ...] = ((2, 2), (2, 2), (2, 1), (2, 2))
+    split: bool = True  # two frames leave each recurrent step, not one
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a value that no encoder can have, naming it."""
+        for name in ("channels", "blocks"):
+            values = getattr(self, name)
+            if len(values) != 4 or not all(type(value) is int and value >= (name == "channels") for value in values):
+                raise ValueError(f"{name} {values}: give four whole numbers, one a stage")
+        for name in ("hidden", "layers"):
+            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: give a whole number, 1 or more")
+        if type(self.height) is not int or not HEIGHTS[0] <= self.height <= HEIGHTS[1]:
+            raise ValueError(f"height {self.height}: give whole px, {HEIGHTS[0]} to {HEIGHTS[1]}")
+        if len(self.strides) != 4 or not all(len(s) == 2 and set(s) <= {1, 2} for s in self.strides):
+            raise ValueError(f"strides {self.strides}: give four pairs (down, across), each of them 1 or 2")
+        if self.split and self.step == 1:
+            raise ValueError(f"strides {self.strides}: steps of one px can't be split")
+
+    @property
+    def step(self) -> int:
+        """px of a recurrent step."""
+        return math.prod(across for _, across in self.strides)
+
+    @property
+    def geometry(self) -> LineGeometry:
+        return LineGeometry(self.height, self.step // 2 if self.split else self.step)
+
+    def frames(self, width: int) -> int:
+        """How many frames a line of so many pixels gets (see Encoder.forward)."""
+        return -(-width // self.step) * (2 if self.split else 1)
+
+    def to_json(self) -> dict:
+        """What `from_json` reads: every field, and for people the frame's width that follows from them."""
+        return asdict(self) | {"frame": self.geometry.frame}
+
+    @classmethod
+    def from_json(cls, values: dict) -> "EncoderConfig":
+        """Raises ValueError for a key that is unknown or missing, or a value that no encoder can have."""
+        if not isinstance(values, dict):
+            raise ValueError("encoder: its values by name are needed")
+        names = [*(field.name for field in fields(cls)), "frame"]
+        if unknown := [name for name in values if name not in names]:
+            raise ValueError(f"encoder: unknown key {', '.join(unknown)}; this code knows {', '.join(names)}")
+        if missing := [name for name in names if name not in values]:
+            raise ValueError(f"encoder: no {', '.join(missing)}")
+        try:
+            given = {name: values[name] for name in names[:-1]}
+            given |= {name: tuple(given[name]) for name in ("channels", "blocks")}
+            found = cls(**given | {"strides": tuple(map(tuple, given["strides"]))})
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"encoder: {error}") from None
+        if values["frame"] != found.geometry.frame:
+            raise ValueError(f"encoder: frame {values['frame']}, its strides make frames of {found.geometry.frame} px")
+        return found
 
 
 SIZES = {
-    "tiny": Size(channels=(16, 32, 64, 96), blocks=(0, 1, 1, 1), hidden=96, layers=1),
-    "small": Size(channels=(16, 40, 80, 160), blocks=(0, 1, 1, 1), hidden=160, layers=2),
-    "base": Size(channels=(24, 64, 128, 256), blocks=(0, 1, 2, 3), hidden=256, layers=3),
-    "large": Size(channels=(32, 96, 192, 384), blocks=(0, 2, 3, 4), hidden=384, layers=3),
+    "tiny": EncoderConfig(channels=(16, 32, 64, 96), blocks=(0, 1, 1, 1), hidden=96, layers=1),
+    "small": EncoderConfig(channels=(16, 40, 80, 160), blocks=(0, 1, 1, 1), hidden=160, layers=2),
+    "base": EncoderConfig(channels=(24, 64, 128, 256), blocks=(0, 1, 2, 3), hidden=256, layers=3),
+    "large": EncoderConfig(channels=(32, 96, 192, 384), blocks=(0, 2, 3, 4), hidden=384, layers=3),
+}
+
+
+# px of a recurrent step: what makes it so. Frames are of 4 px either way: finer ones cost more than they bring
+RECURRENT_STRIDES = {
+    8: {"strides": ((2, 2), (2, 2), (2, 1), (2, 2)), "split": True},
+    4: {"strides": ((2, 2), (2, 2), (2, 1), (2, 1)), "split": False},
 }
 
 
 class Encoder(nn.Module):
-    """Line images to frames, one every 4 pixels."""
+    """Line images to frames; how wide those are is said by config.geometry."""
 
-    def __init__(self, size: Size):
+    def __init__(self, config: EncoderConfig):
         super().__init__()
-        c = size.channels
-        self.stem = nn.Conv2d(1, c[0], 5, stride=2, padding=2)
+        self.config = config
+        c = config.channels
+        self.stem = nn.Conv2d(1, c[0], 5, stride=config.strides[0], padding=2)
         self.stem_norm = LineNorm(c[0])
         stages, inputs = [], c[0]
-        for outputs, count, stride in zip(c, size.blocks, [None, (2, 2), (2, 1), (2, 2)], strict=True):
+        for outputs, count, stride in zip(c, config.blocks, [None, *config.strides[1:]], strict=True):
             first = [] if stride is None else [Residual(inputs, outputs, LineNorm, stride)]
             stages.append(nn.ModuleList(first + [Residual(outputs, outputs, ChannelNorm) for _ in range(count)]))
             inputs = outputs
         self.stages = nn.ModuleList(stages)
-        widths = [c[3], *[2 * size.hidden] * size.layers]
+        widths = [c[3], *[2 * config.hidden] * config.layers]
         self.along = nn.ModuleList(
-            LineLSTM(inputs, size.hidden) if size.recurrent else LineConv(inputs, outputs)
+            LineLSTM(inputs, config.hidden) if config.recurrent else LineConv(inputs, outputs)
             for inputs, outputs in pairwise(widths)
         )
         self.columns_norm = LineNorm(c[3])
-        self.dropout = nn.Dropout(size.dropout)
+        self.dropout = nn.Dropout(config.dropout)
         self.columns = c[3]
-        # two frames leave each recurrent step of 8 pixels: short dense lines need frames of 4
-        self.outputs = size.hidden
-        self.split = nn.Linear(2 * size.hidden, 2 * self.outputs)
+        # short dense lines need frames of 4 px: where a recurrent step has 8, two leave each of them
+        self.frames_a_step = 2 if config.split else 1
+        self.outputs = config.hidden if config.split else 2 * config.hidden
+        self.split = nn.Linear(2 * config.hidden, 2 * self.outputs) if config.split else None
 
     def forward(self, images: Tensor, widths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(N, 1, H, W), (N,) -> frames (N, T, outputs), lengths (N,), columns (N, T / 2, channels)."""
+        """(N, 1, H, W), (N,) -> frames (N, T, outputs), lengths (N,), columns (N, T / frames_a_step, channels)."""
         x = images.contiguous(memory_format=torch.channels_last)
-        widths = (widths + 1) // 2
+        across = [stride for _, stride in self.config.strides]
+        widths = (widths + across[0] - 1) // across[0]
         x = self.stem(x)
         mask = column_mask(widths, x)
         x = F.relu(self.stem_norm(x, mask)) * mask
-        for stage, halved in zip(self.stages, [False, True, False, True], strict=True):
-            if halved:
-                widths = (widths + 1) // 2
+        for stage, stride in zip(self.stages, [1, *across[1:]], strict=True):
+            if stride > 1:
+                widths = (widths + stride - 1) // stride
             for i, block in enumerate(stage):
-                if i == 0 and halved:
-                    mask = mask[..., ::2]
+                if i == 0 and stride > 1:
+                    mask = mask[..., ::stride]
                 x = block(x, mask)
         x = self.columns_norm(x.amax(dim=2, keepdim=True), mask) * mask
-        columns = self.dropout(x[:, :, 0].permute(2, 0, 1))  # (T / 2, N, C)
+        columns = self.dropout(x[:, :, 0].permute(2, 0, 1))  # (T / frames_a_step, N, C)
         y = columns
         for layer in self.along:
             y = self.dropout(layer(y, widths))
-        y = F.relu(self.split(y)).unflatten(2, (2, self.outputs)).permute(1, 0, 2, 3).flatten(1, 2)
-        return y, 2 * widths, columns.transpose(0, 1)
-
-
-def frames(width: int) -> int:
-    """How many frames a line of so many pixels gets (see Encoder.forward)."""
-    for _ in range(3):
-        width = (width + 1) // 2
-    return 2 * width
+        if self.split is None:
+            y = y.transpose(0, 1)
+        else:
+            y = F.relu(self.split(y)).unflatten(2, (2, self.outputs)).permute(1, 0, 2, 3).flatten(1, 2)
+        return y, self.frames_a_step * widths, columns.transpose(0, 1)
 
 
 def join(frames: Tensor, lengths: Tensor, parts: list[int] | None) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from htr.decoding import Reading
+from htr.types import Hypothesis
 
 STOP = 0  # the symbol for the end of the text, and what the decoder is given first
 LAYERS, HEADS = 2, 4
@@ -104,7 +104,7 @@ class Decoder(nn.Module):
             attended.append(weights)
         return self.output(self.norm(x)), torch.stack(attended).mean(0)
 
-    def greedy(self, memory: Memory) -> list[Reading]:
+    def greedy(self, memory: Memory) -> list[Hypothesis]:
         """The most probable symbol at each step, to STOP or to one symbol a frame."""
         lengths = (~memory.beyond).sum(1)
         given = torch.full_like(lengths, STOP)
@@ -127,7 +127,7 @@ class Decoder(nn.Module):
         readings = []
         for row, prob in zip(rows, probs, strict=True):
             size = row.index(STOP) if STOP in row else len(row)
-            readings.append(Reading(row[:size], sum(prob[:size]) / size if size else 1.0, prob[:size]))
+            readings.append(Hypothesis(row[:size], sum(prob[:size]) / size if size else 1.0, prob[:size]))
         return readings
 
 

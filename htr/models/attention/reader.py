@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from htr.decoding import Frames, Reading, align  # align imports this package: its names may not be there yet
+from htr.decoding import align
 from htr.models.attention.decoder import STOP, Decoder, Memory
 from htr.models.ctc.loss import ctc_losses
 from htr.models.ctc.reader import CTCReader
-from htr.models.encoder import Size, join
+from htr.models.encoder import EncoderConfig, join
+from htr.types import EncoderOutput, Hypothesis
 
 CTC_WEIGHT = 0.5
 NEAR = 3  # frames around the middle of a symbol's own, in which the guided head shall look
@@ -24,9 +25,9 @@ class AttentionReader(CTCReader):
 
     guided = True
 
-    def __init__(self, size: Size, symbols: int):
-        super().__init__(size, symbols)
-        self.decoder = Decoder(self.encoder.outputs, symbols, size.dropout)
+    def __init__(self, config: EncoderConfig, symbols: int):
+        super().__init__(config, symbols)
+        self.decoder = Decoder(self.encoder.outputs, symbols, config.dropout)
 
     def losses(
         self, images: Tensor, widths: Tensor, targets: list[list[list[int]]], parts: list[int] | None = None
@@ -70,11 +71,11 @@ class AttentionReader(CTCReader):
         weight = (attended * near).sum(2)
         return torch.where(centres[..., 0] >= 0, -torch.log(weight + 1e-4), 0.0).sum(1)
 
-    def read(self, frames: Frames) -> list[Reading]:
+    def read(self, frames: EncoderOutput) -> list[Hypothesis]:
         """The decoder's most probable symbol at each step."""
         return self.decoder.greedy(self.decoder.remember(frames.features, frames.lengths))
 
-    def score(self, frames: Frames, candidates: list[list[list[int]]]) -> list[list[float]]:
+    def score(self, frames: EncoderOutput, candidates: list[list[list[int]]]) -> list[list[float]]:
         """The decoder's log-probability of each candidate text and its end: N lists of texts -> N lists."""
         line = [i for i, texts in enumerate(candidates) for _ in texts]
         if not line:

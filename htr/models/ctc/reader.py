@@ -7,24 +7,28 @@ convolutions learn much earlier for it (see EXPERIMENTS.md).
 import torch
 from torch import Tensor, nn
 
-from htr.decoding import Frames, Reading
 from htr.decoding.greedy import greedy
 from htr.models.ctc.loss import ctc_losses
-from htr.models.encoder import Encoder, Size, join
+from htr.models.encoder import Encoder, EncoderConfig, join
+from htr.types import EncoderOutput, Hypothesis, LineGeometry
 
 AUXILIARY_WEIGHT = 0.5
 
 
 class CTCReader(nn.Module):
-    def __init__(self, size: Size, symbols: int):
+    def __init__(self, config: EncoderConfig, symbols: int):
         super().__init__()
-        self.encoder = Encoder(size)
+        self.encoder = Encoder(config)
         self.head = nn.Linear(self.encoder.outputs, symbols + 1)  # 0 is the blank
         self.auxiliary = nn.Conv1d(self.encoder.columns, symbols + 1, 3, padding=1)
 
-    def frames(self, images: Tensor, widths: Tensor) -> Frames:
+    @property
+    def geometry(self) -> LineGeometry:
+        return self.encoder.config.geometry
+
+    def frames(self, images: Tensor, widths: Tensor) -> EncoderOutput:
         features, lengths, _ = self.encoder(images, widths)
-        return Frames(features, lengths, self.head(features).float().log_softmax(2))
+        return EncoderOutput(features, lengths, self.head(features).float().log_softmax(2))
 
     def losses(
         self, images: Tensor, widths: Tensor, targets: list[list[list[int]]], parts: list[int] | None = None
@@ -44,10 +48,10 @@ class CTCReader(nn.Module):
     ) -> Tensor:
         """Of the head's logits (M, T, symbols + 1) of M texts and, by the auxiliary head, of the columns of N lines."""
         early = self.auxiliary(columns.transpose(1, 2)).transpose(1, 2)
-        early = ctc_losses(*join(early, line_lengths // 2, parts), targets)
-        # the columns are twice as wide as the frames: a dense line may fit the head and not the auxiliary one
+        early = ctc_losses(*join(early, line_lengths // self.encoder.frames_a_step, parts), targets)
+        # where the columns are wider than the frames, a dense line may fit the head and not the auxiliary one
         return ctc_losses(logits, lengths, targets) + AUXILIARY_WEIGHT * torch.where(early.isfinite(), early, 0.0)
 
-    def read(self, frames: Frames) -> list[Reading]:
+    def read(self, frames: EncoderOutput) -> list[Hypothesis]:
         """The best path of each line."""
         return greedy(frames.log_probs, frames.lengths)

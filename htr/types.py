@@ -1,0 +1,35 @@
+"""What models, decoders and readers hand each other. A leaf: it imports nothing of the project."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LineGeometry:
+    """How a model sees lines, in px of the image that it is given."""
+
+    height: int  # of a line image
+    frame: int  # width of a frame: how far apart the positions are that a model gives probabilities for
+
+
+class EncoderOutput(NamedTuple):
+    """What an encoder and its CTC head make of N lines, padded to T frames (see LineGeometry.frame)."""
+
+    features: Tensor  # (N, T, C)
+    lengths: Tensor  # (N,) int64, frames in use
+    log_probs: Tensor  # (N, T, symbols + 1) float32, the blank at 0
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """What is read in one line: by a model alone the first three, by a decoder (htr/decoding/decoder.py) all of it."""
+
+    symbols: list[int]  # 1 is the alphabet's first character
+    confidence: float  # 0 to 1; a model's: the mean of its own probability of each symbol, 1.0 for an empty reading
+    probs: list[float] | None = None  # the model's own probability of each symbol, where it gives them
+    signals: dict[str, float] = field(default_factory=dict)  # what the confidence is made of, see decoding/signals.py
+    words: list[float] | None = None  # the confidence of each word
+    word_signals: dict[str, list[float]] = field(default_factory=dict)  # of each word, see decoding/signals.py
+    alternatives: list[tuple[str, float]] = field(default_factory=list)  # other texts of the n best, with their shares
