@@ -129,7 +129,7 @@ def test_a_ruling_through_many_words_widens_none_of_them():
     ink = np.zeros((HEIGHT, width), np.uint8)
     ink[HEIGHT - 4] = 255
     ink[10:20, :10] = ink[10:20, 32:42] = ink[10:20, 64:74] = ink[10:20, 96:106] = ink[10:20, 128:138] = 255
-    words = word_boxes(alignment, "a b c d e", (HEIGHT, width), ink)
+    words = word_boxes(alignment, "a b c d e", (HEIGHT, width), SEEN, ink)
     assert [word.text for word in words] == list("abcde")
     for word, after in itertools.pairwise(words):
         assert word.right <= after.left

@@ -198,7 +198,7 @@ def test_what_is_written_symbol_by_symbol_is_what_the_whole_text_foretells(inks)
             size = len(reading.symbols)
             assert symbols[:size].tolist() == reading.symbols
             assert reading.probs == pytest.approx(probs[:size].tolist(), rel=1e-3)
-            if size < frames(int(widths[i])):  # it ended by itself
+            if size < SIZES["tiny"].frames(int(widths[i])):  # it ended by itself
                 assert symbols[size] == STOP
 
 
