@@ -25,6 +25,7 @@ from htr.decoding.greedy import greedy
 from htr.decoding.language import train_language_model
 from htr.images.causes import other_conditions
 from htr.scoring.errors import Errors, compare
+from jobs.texts import config_of
 
 Line = tuple[str, np.ndarray]  # reference, log-probabilities (T, symbols + 1)
 
@@ -67,7 +68,7 @@ def read_run(run: Path, dataset: Path | None, split: str, lines: int) -> tuple[A
     from shards.stream import Samples, batches, in_order
 
     reader = Reader.load(run / "model")
-    index = read_index(dataset or Path(json.loads((run / "config.json").read_text())["folder"]))
+    index = read_index(dataset or Path(config_of(run)["folder"]))
     rng, height = np.random.default_rng(0), reader.geometry.height
 
     def outputs(name: str) -> list[Line]:

@@ -139,7 +139,7 @@ def be_rank(asked: SimpleNamespace) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(1)
     model = create("ctc", asked.size, SYMBOLS)
-    mixed, _ = autocast(SimpleNamespace(amp="auto"), torch.device("cpu"))
+    mixed, _ = autocast("auto", torch.device("cpu"))
     batches = made_up(asked.batch, 8)
     optimizer = optimizers.create("muon", model, 2e-3)
     world = None

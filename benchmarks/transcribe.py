@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,7 +69,7 @@ def main() -> None:
 
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, float]:
     table = simulate(folder / "scans", args.certificates, 1, severity=args.severity, workers=2)
-    source = open_input(Namespace(input=table.parent / "pages", unit="field", split=None, where=[]))
+    source = open_input(table.parent / "pages", "field")
     forms, chunks = Forms(load_templates()), source.chunks(SIZE)
     scans = [decode(path.read_bytes()) for path in sorted((table.parent / "pages").iterdir())]
     readers = {way: Reader.load(args.model, decoding=args.decoding if place else None) for way, place in WAYS.items()}
@@ -212,7 +211,7 @@ def planning(folder: Path, count: int) -> dict[str, float]:
 def plan(folder: Path) -> None:
     process = psutil.Process()
     before, began = process.memory_info().rss, time.perf_counter()
-    source = open_input(Namespace(input=folder, unit="field", split=None, where=[]))
+    source = open_input(folder, "field")
     chunks = source.chunks(SIZE)
     seconds, after = time.perf_counter() - began, process.memory_info().rss
     print(json.dumps({"plan_s": seconds, "plan_mib": (after - before) / 2**20, "chunks": len(chunks)}))

@@ -6,62 +6,102 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
-VERBS = {
-    "simulate": "make simulated certificates",
-    "preprocess": "a table or pages to WebDataset shards",
-    "status": "how far a preprocess is, from any terminal",
-    "retry": "rejected rows once more, after a fix",
-    "stats": "what is in a data set: counts, widths, lengths, characters, rejects",
-    "inspect": "a page of pictures: every stage of one certificate",
-    "verify": "read every byte of a data set and say what is wrong",
-    "train": "train a reader",
-    "tune": "train a language model and tune the decoding on dev",
-    "evaluate": "CER and WER of a run on a split",
-    "report": "an HTML page of a run's figures, or of several runs compared",
-    "collect": "the figures of all experiments as one table",
-    "transcribe": "read line images, scans or a data set",
-    "calibrate": "the probability that a reading is right, and a threshold with a guarantee",
-    "audit": "transcriptions that a sure reading contradicts, for correction",
-    "monitor": "does a promise hold in production, batch by batch",
-    "align": "where each text stands: words, lines of fields, labels that fit badly",
-    "export": "a CTC reader as ONNX",
-    "submit": "submit train, preprocess, evaluate, transcribe or align through submitit, to Slurm or to this machine",
-    "scale": "lines/s and efficiency over the number of GPUs, measured or predicted",
-    "runs": "list the experiments of a folder",
-    "doctor": "check environment, interface, shared storage, GPUs and versions",
-    "demo": "the whole way on simulated certificates",
+STAGES = {
+    "data": {
+        "simulate": "make simulated certificates",
+        "preprocess": "a table or pages to WebDataset shards",
+        "status": "how far a preprocess is, from any terminal",
+        "retry": "rejected rows once more, after a fix",
+        "stats": "what is in a data set: counts, widths, lengths, characters, rejects",
+        "inspect": "a page of pictures: every stage of one certificate",
+        "verify": "read every byte of a data set and say what is wrong",
+        "align": "where each text stands: words, lines of fields, labels that fit badly",
+    },
+    "training": {
+        "train": "train a reader",
+        "tune": "train a language model and tune the decoding on dev",
+        "runs": "list the experiments of a folder",
+    },
+    "evaluation": {
+        "evaluate": "CER and WER of a run on a split",
+        "report": "an HTML page of a run's figures, or of several runs compared",
+        "collect": "the figures of all experiments as one table",
+        "calibrate": "the probability that a reading is right, and a threshold with a guarantee",
+        "audit": "transcriptions that a sure reading contradicts, for correction",
+    },
+    "production": {
+        "transcribe": "read line images, scans or a data set",
+        "monitor": "does a promise hold in production, batch by batch",
+        "export": "a CTC reader as ONNX",
+    },
+    "operations": {
+        "submit": "train, preprocess, evaluate, transcribe or align through submitit, on Slurm or this machine",
+        "scale": "lines/s and efficiency over the number of GPUs, measured or predicted",
+        "doctor": "check environment, interface, shared storage, GPUs and versions",
+        "demo": "the whole way on simulated certificates",
+    },
 }
+VERBS = {verb: does for verbs in STAGES.values() for verb, does in verbs.items()}
 
 
-def parse(argv: list[str]) -> argparse.Namespace:
-    """The verb's arguments, with the function `run` to call on them; ends the program where they are wrong."""
-    parser = argparse.ArgumentParser(prog="python -m jobs", description="Handwriting recognition for HPC clusters.")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for verb, does in VERBS.items():
+def overview() -> str:
+    """The verbs, by the stage of the work that they belong to."""
+    wide = max(map(len, VERBS))
+    lines = []
+    for stage, verbs in STAGES.items():
+        lines += ["", f"{stage}:", *(f"  {verb:<{wide}}  {does}" for verb, does in verbs.items())]
+    return "\n".join([*lines, "", "python -m jobs VERB --help says more of each."])
+
+
+def parse(argv: list[str]) -> tuple[Callable[[Any], int], Any]:
+    """-> the verb's main, and its settings; ends the program where the command line is wrong.
+
+    A verb is a module with a dataclass `Settings` (see jobs/settings.py), or with a function `arguments(parser)` whose
+    Namespace its main takes. Raises ValueError for a settings file that is not right.
+    """
+    from jobs.settings import add_options, config_from, unknown_options
+
+    style = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs",
+        description="Handwriting recognition for HPC clusters.",
+        epilog=overview(),
+        formatter_class=style,
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, help="one of these:")
+    module = settings = child = None
+    for verb in VERBS:
         # only the verb that is asked for is imported: help needs no torch, and a wrong word no cluster
-        style = argparse.RawDescriptionHelpFormatter
-        child = verbs.add_parser(verb, help=does, formatter_class=style, allow_abbrev=False)
-        if verb in argv[:1]:
-            module = importlib.import_module(f"jobs.{verb}")
-            child.description = module.__doc__
+        if verb not in argv[:1]:
+            verbs.add_parser(verb)
+            continue
+        child = verbs.add_parser(verb, formatter_class=style, allow_abbrev=False)
+        module = importlib.import_module(f"jobs.{verb}")
+        child.description, settings = module.__doc__, getattr(module, "Settings", None)
+        if settings:
+            add_options(child, settings, files=verb != "submit")  # what it submits has files of its own
+        else:
             module.arguments(child)
-            child.set_defaults(run_verb=module.main)
     args, rest = parser.parse_known_args(argv)
+    if args.verb != "submit" and rest:
+        parser.error(f"{unknown_options(rest, settings)} (see python -m jobs {args.verb} --help)")
+    config = config_from(child, settings, args) if settings else args
     if args.verb == "submit":
-        args.rest = rest  # the command line of the verb that it submits
-    elif rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)} (see python -m jobs {args.verb} --help)")
-    return args
+        config = replace(config, rest=rest)  # the command line of the verb that it submits
+    return module.main, config
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parse(sys.argv[1:] if argv is None else argv)
     os.umask(0o027)  # confidential data: nothing for others, nothing writable for the group
-    limit_threads()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of every `with`: a lock is given back
     try:
-        return args.run_verb(args)
+        run_verb, config = parse(sys.argv[1:] if argv is None else argv)
+        limit_threads()
+        return run_verb(config)
     except (ValueError, OSError, RuntimeError) as error:
         # one clear line; a RingError is a RuntimeError. HTR_TRACE=1 shows where, for who debugs the code
         if os.environ.get("HTR_TRACE"):

@@ -14,10 +14,12 @@ Tasks own shards by number; each shard becomes one part, a Parquet file under RU
 last merges them. Another --least or --split needs no second alignment: the parts are kept.
 """
 
-import argparse
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from jobs.settings import setting
 from jobs.show import Progress, say
 from jobs.work import share_of_work
 
@@ -25,23 +27,28 @@ MUCH = 0.2  # of the lines rejected: more than labels are wrong
 DELAY_TEXTS = 256  # by which the delay of the reader's peaks is measured
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("dataset", type=Path)
-    add("--run", type=Path, required=True, help="the run whose model/ aligns")
-    add("--to", choices=["words", "lines"], required=True)
-    add("--out", type=Path, metavar="TABLE.parquet", help="default: aligned-words.parquet or so, in the data set")
-    add("--split", action="append", default=[], metavar="NAME", help="of the data set; repeatable (default: all)")
-    least = "margin a character below which a label fits badly (default: by how texts of other lines fit)"
-    add("--least", type=float, metavar="SCORE", help=least)
-    add("--text", metavar="COLUMN", help="of the source, in place of the text as written: what the reader writes")
-    add("--name", help="of the alignment (default: by --to, the model's step and the data set)")
-    add("--batch", type=int, default=16, help="texts read at once")
-    add("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    add("--amp", choices=["auto", "off", "bf16", "fp16"], default="auto")
+@dataclass(frozen=True)
+class Settings:
+    dataset: Path = setting(positional=True)
+    run: Path = setting(help="the run whose model/ aligns")
+    to: Literal["words", "lines"] = setting()
+    out: Path | None = setting(None, "default: aligned-words.parquet or so, in the data set", metavar="TABLE.parquet")
+    split: list[str] = setting([], "of the data set; repeatable (default: all)", metavar="NAME")
+    least: float | None = setting(
+        None,
+        "margin a character below which a label fits badly (default: by how texts of other lines fit)",
+        metavar="SCORE",
+    )
+    text: str | None = setting(
+        None, "of the source, in place of the text as written: what the reader writes", metavar="COLUMN"
+    )
+    name: str | None = setting(None, "of the alignment (default: by --to, the model's step and the data set)")
+    batch: int = setting(16, "texts read at once")
+    device: Literal["auto", "cpu", "cuda"] = setting("auto")
+    amp: Literal["auto", "off", "bf16", "fp16"] = setting("auto")
 
 
-def main(args: argparse.Namespace) -> int:
+def main(args: Settings) -> int:
     import torch
 
     from htr.reader import Reader, weights_of
@@ -59,7 +66,7 @@ def main(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.dataset}: no sample in split {', '.join(wrong)} (there are: {have})")
     device = take_device(Place.find(), args.device)
     reader = Reader.load(args.run / "model", device)
-    mixed, _ = autocast(args, device)
+    mixed, _ = autocast(args.amp, device)
 
     # ---------------------------------------------------------------- the alignment's folder, the same for all tasks
     asked = {"dataset": index.fingerprint, "to": args.to, "weights": weights_of(args.run / "model")}
@@ -119,7 +126,7 @@ def begin(folder: Path, asked: dict, delay: float) -> None:
     files.commit(note, folder / "alignment.json")
 
 
-def measured_delay(index, reader, args: argparse.Namespace) -> float:
+def measured_delay(index, reader, args: Settings) -> float:
     """How far right of the writing the model puts its peaks (see align.measure_delay), by the first texts there are."""
     from htr.decoding.align import measure_delay
     from jobs.aligned import lines_of, texts_of_shard

@@ -1,6 +1,5 @@
 """What an alignment makes of a shard: the lines of its texts, rows of words or lines, and one table of all parts."""
 
-import argparse
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -136,9 +135,7 @@ def align_lines(lines: list[Line], reader: Reader) -> None:
 # ---------------------------------------------------------------------------------------------------- rows
 
 
-def write_part(
-    folder: Path, shard: str, table: pa.Table, index: Index, reader: Reader, args: argparse.Namespace
-) -> None:
+def write_part(folder: Path, shard: str, table: pa.Table, index: Index, reader: Reader, args) -> None:
     """Align the shard's texts and commit its part: the table's rows, and what a threshold is found by."""
     known = [name for name in table.column_names if name not in RESERVED and name not in (*OURS, *OWN, args.text)]
     named = ("certificate", "field", "line", "writer", "year", "form", "split")

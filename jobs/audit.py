@@ -15,11 +15,12 @@ above. A table whose images lie below it is a source for `preprocess` as it is. 
 and group may read it, and no log has any of it.
 """
 
-import argparse
 import csv
 import io
+from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.settings import setting
 from jobs.show import say
 
 OWN = (
@@ -33,18 +34,18 @@ OWN = (
 )
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--run", type=Path, help="the run whose evaluation it is")
-    add("--evaluation", help="a name under RUN/evaluation, or a folder")
-    add("--promise", help="a name under RUN/reliability, whose scores are used")
-    add("--source", type=Path, help="the table that the data set was made from")
-    add("--most", type=int, default=500, help="rows, at most (default: %(default)s)")
-    add("--out", type=Path, help="the table (default: RUN/audit/NAME.csv); with --apply the mended source")
-    add("--apply", type=Path, metavar="TABLE", help="put the rows of a table that was gone through into --source")
+@dataclass(frozen=True)
+class Settings:
+    run: Path | None = setting(None, "the run whose evaluation it is")
+    evaluation: str | None = setting(None, "a name under RUN/evaluation, or a folder")
+    promise: str | None = setting(None, "a name under RUN/reliability, whose scores are used")
+    source: Path | None = setting(None, "the table that the data set was made from")
+    most: int = setting(500, "rows, at most (default: %(default)s)")
+    out: Path | None = setting(None, "the table (default: RUN/audit/NAME.csv); with --apply the mended source")
+    apply: Path | None = setting(None, "put the rows of a table that was gone through into --source", metavar="TABLE")
 
 
-def main(args: argparse.Namespace) -> int:
+def main(args: Settings) -> int:
     if args.apply:
         return put_back(args)
     if not (args.run and args.evaluation):
@@ -178,7 +179,7 @@ def write(path: Path, rows: list[dict]) -> None:
         os.umask(before)
 
 
-def put_back(args: argparse.Namespace) -> int:
+def put_back(args: Settings) -> int:
     """The source with the rows that were mended, or rejected, in their places."""
     from htr.images.sources import read_csv, read_source
 

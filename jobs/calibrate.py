@@ -19,30 +19,34 @@ about readings chosen as these were: choose a threshold once, since one that is 
 until it pleases, promises nothing; so a promise that is there is not replaced.
 """
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from jobs.settings import setting
 from jobs.show import say
 
 PLURAL = {"line": "lines", "field": "fields", "certificate": "certificates"}
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--run", type=Path, required=True, help="the run whose evaluations these are")
-    add("--fit", required=True, metavar="EVALUATION", help="a name under RUN/evaluation (dev), or a folder")
-    add("--choose", required=True, metavar="EVALUATION", help="the same (calibration)")
-    add("--judge", required=True, metavar="EVALUATION", help="the same (test)")
-    add("--unit", choices=list(PLURAL), default="field", help="what is accepted as a whole (default: field)")
-    add("--loss", choices=["wrong", "cer"], default="wrong")
-    add("--alpha", type=float, default=0.02, help="errors among what is accepted, at most (default: 0.02)")
-    add("--delta", type=float, default=0.05, help="the probability that it is more, at most (default: 0.05)")
-    add("--by", choices=["writer", "certificate", "unit"], help="what is taken as independent (default: see above)")
-    add("--may-share", action="append", default=[], choices=["writer"], help="where splits are made by year")
-    add("--name", help="of the promise (default: of unit, loss, alpha and delta)")
+@dataclass(frozen=True)
+class Settings:
+    run: Path = setting(help="the run whose evaluations these are")
+    fit: str = setting(help="a name under RUN/evaluation (dev), or a folder", metavar="EVALUATION")
+    choose: str = setting(help="the same (calibration)", metavar="EVALUATION")
+    judge: str = setting(help="the same (test)", metavar="EVALUATION")
+    unit: Literal["line", "field", "certificate"] = setting("field", "what is accepted as a whole (default: field)")
+    loss: Literal["wrong", "cer"] = setting("wrong")
+    alpha: float = setting(0.02, "errors among what is accepted, at most (default: 0.02)")
+    delta: float = setting(0.05, "the probability that it is more, at most (default: 0.05)")
+    by: Literal["writer", "certificate", "unit"] | None = setting(
+        None, "what is taken as independent (default: see above)"
+    )
+    may_share: list[Literal["writer"]] = setting([], "where splits are made by year")
+    name: str | None = setting(None, "of the promise (default: of unit, loss, alpha and delta)")
 
 
-def main(args: argparse.Namespace) -> int:
+def main(args: Settings) -> int:
     from htr.scoring.guarantee import choose, plan
     from htr.scoring.promise import Promise, files_of, score_of
     from htr.scoring.units import fit_scores

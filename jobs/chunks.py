@@ -1,6 +1,5 @@
 """The chunks of a transcription's task: which are done, and the worker processes that do the others."""
 
-import argparse
 import concurrent.futures
 import multiprocessing
 from collections.abc import Iterator
@@ -22,12 +21,10 @@ from jobs.xml_pages import done, is_done, write_pages
 class Chores:
     """What is to be done to each chunk: a part under `folder` and, if args.xml asks for them, its pages.
 
-    `asked`: a fingerprint of all that both are made by; `args`: see jobs.transcribe.
+    `asked`: a fingerprint of all that both are made by; `args`: the settings of jobs.transcribe.
     """
 
-    def __init__(
-        self, args: argparse.Namespace, folder: Path, model: Path, decoding: Path | None, device: str, asked: str
-    ):
+    def __init__(self, args, folder: Path, model: Path, decoding: Path | None, device: str, asked: str):
         self.args, self.folder, self.model, self.decoding, self.device = args, folder, model, decoding, device
         self.asked = asked
 

@@ -8,16 +8,18 @@ and what it took; a run without one has a row too. Rates are fractions, beside t
 number of clusters these rest on. A run that is damaged, half written or not yours to read is a row with the reason.
 """
 
-import argparse
 import csv
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.experiment import read_json
-from jobs.runs import clean, describe, find, number, read, text
+from jobs.runs import clean, describe, find, number, read, settings, text
+from jobs.settings import setting
 from jobs.show import say
+from jobs.training.config import has_run
 
 RATES = ("cer", "wer", "wer_unicode", "line_accuracy", "field_accuracy", "certificate_accuracy")
 OF_RUN = ("run", "evaluation", "state", "reason", "model", "size")
@@ -44,13 +46,13 @@ NOT_SETTINGS = (
 KINDS = (".csv", ".parquet", ".md")
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUNS", help="run folders, or folders that hold some")
-    out = f"the table; by its ending CSV, Parquet or Markdown ({', '.join(KINDS)})"
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=out)
+@dataclass(frozen=True)
+class Settings:
+    runs: list[Path] = setting(help="run folders, or folders that hold some", positional=True, metavar="RUNS")
+    out: Path = setting(help="the table; by its ending CSV, Parquet or Markdown (.csv, .parquet, .md)", metavar="FILE")
 
 
-def main(args: argparse.Namespace) -> int:
+def main(args: Settings) -> int:
     from shards import files
 
     if args.out.suffix not in KINDS:
@@ -89,7 +91,8 @@ def rows_of(run: Path, name: str) -> list[dict]:
         paths = sorted(path for path in run.glob("evaluation/*") if path.is_dir())
     except (ValueError, TypeError, AttributeError, OSError) as error:
         return [row | {"state": "unreadable", "reason": reason(error)}]
-    missing = [part for part in ("config.json", "status.json") if not (run / part).exists()]
+    missing = [] if has_run(run) else ["config.yaml"]
+    missing += [] if (run / "status.json").exists() else ["status.json"]
     if missing:
         row |= {"state": "unreadable", "reason": f"{' and '.join(missing)} missing"}
     return [row | evaluation(path) for path in paths] or [row]
@@ -100,11 +103,11 @@ def reason(error: Exception) -> str:
 
 
 def used_and_asked(run: Path) -> dict:
-    config = read(run / "config.json")
+    config = settings(run)
     asked = {name: value for name, value in config.items() if name not in NOT_SETTINGS}
-    settings = {f"setting_{clean(name)}": setting(value) for name, value in asked.items()}
+    columns = {f"setting_{clean(name)}": setting(value) for name, value in asked.items()}
     used = usage(run)
-    return {name: used[name] for name in (*USED, "code")} | {"dataset": text(config, "dataset")} | settings
+    return {name: used[name] for name in (*USED, "code")} | {"dataset": text(config, "dataset")} | columns
 
 
 def setting(value) -> str | int | float | bool | None:

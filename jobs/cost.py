@@ -26,6 +26,7 @@ from statistics import NormalDist
 
 from jobs.experiment import read_json
 from jobs.scaling import figures as figures_of_run
+from jobs.training.config import read_run
 
 SIZES = (8, 16, 32, 64, 128, 256, 512)
 MOST = 4096  # ranks up to which the end of an efficiency is looked for
@@ -185,18 +186,20 @@ def measured(run: Path, texts: int | None = None) -> tuple[dict[str, float], dic
     """
     import torch
 
-    from htr.models import create
+    from htr.models import create, encoder_config
     from jobs.buckets import parted
-    from jobs.train import encoder_of
 
-    config, found = read_json(run / "config.json"), figures_of_run(run)
+    config, found = read_run(run), figures_of_run(run)
     status = read_json(run / "status.json")
     if config is None or found is None or status is None:
         raise ValueError(f"{run}: no run with log lines in its metrics.jsonl: give the folder of a training")
     world = status["world"]
     seconds = config["batch"] / found["lines_per_s"]
     beside = 1 - found["compute_share"] - found["exchange_share"]
-    model = create(config["model"], encoder_of(config), len(config["alphabet"]))
+    geometry = {name: config[name] for name in ("height", "recurrent_stride") if name in config}
+    model = create(
+        config["model"], encoder_config(config["model"], config["size"], **geometry), len(config["alphabet"])
+    )
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     buckets = parted(weights)
     values = {

@@ -5,30 +5,28 @@ encoder, each trained by two ranks that submitit's local executor starts -> a la
 evaluation as two tasks -> a table of CER on certificates never seen -> the text of some scans, field by field.
 """
 
-import argparse
 import json
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.settings import setting
 from jobs.show import say
 
 CERTIFICATES, OTHERS = 1500, 20
 SHARES = "train=0.9,dev=0.02,val=0.08"
-TRAIN = ["--size", "tiny", "--batch", "16", "--log-every", "25", "--checkpoint-every", "1000"]
-CTC = ["--steps", "1000", "--lr", "3e-3", "--dropout", "0.1", "--evaluate-every", "500", "--augment", "none"]
-ATTENTION = ["--steps", "600", "--lr", "2e-3", "--dropout", "0.1", "--evaluate-every", "600", "--augment", "none"]
-ATTENTION += ["--teacher-noise", "0"]
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="default: %(default)s")
-    parser.add_argument("--certificates", type=int, default=CERTIFICATES, help="default: %(default)s")
-    parser.add_argument("--fonts", type=Path, help="a folder of handwriting fonts in place of those from PyPI")
-    parser.add_argument("--fresh", action="store_true", help="remove what an earlier demo left, and begin again")
+@dataclass(frozen=True)
+class Settings:
+    out: Path = setting(Path("demo"), "default: %(default)s")
+    certificates: int = setting(CERTIFICATES, "default: %(default)s")
+    fonts: Path | None = setting(None, "a folder of handwriting fonts in place of those from PyPI")
+    fresh: bool = setting(False, "remove what an earlier demo left, and begin again")
 
 
-def main(args: argparse.Namespace) -> int:
+def main(args: Settings) -> int:
     from jobs.__main__ import main as run
 
     began = time.monotonic()
@@ -41,8 +39,8 @@ def main(args: argparse.Namespace) -> int:
     ranks = [*local, "--tasks-per-node", "2"]
 
     def train(model: str, *options: str) -> list[str]:
-        run_folder = ["--run", str(runs / model), "--model", model, "--device", "cpu"]
-        return ["submit", "train", *ranks, str(dataset), *run_folder, *TRAIN, *options]
+        recipe = ["--config", f"demo-{model}"]
+        return ["submit", "train", *ranks, str(dataset), *recipe, "--run", str(runs / model), *options]
 
     def tune(model: str) -> list[str]:
         return ["tune", "--run", str(runs / model), "--device", "cpu"]
@@ -59,8 +57,8 @@ def main(args: argparse.Namespace) -> int:
         ("simulated certificates", simulated if not (source / "certificates.csv").exists() else None),
         ("shards, by two workers", ["preprocess", str(source / "certificates.csv"), "--out", str(dataset),
                                     "--unit", "field", "--shares", SHARES, "--rows", "1000", "--workers", "2"]),
-        ("the CTC reader, by two Horovod ranks", train("ctc", *CTC)),
-        ("the attention reader, from the CTC reader's encoder", train("attention", *ATTENTION, "--init-from",
+        ("the CTC reader, by two Horovod ranks", train("ctc")),
+        ("the attention reader, from the CTC reader's encoder", train("attention", "--init-from",
                                                                       str(runs / "ctc"))),
         ("a language model, its weights found on dev", tune("ctc")),
         ("evaluation, CTC, greedy", evaluate("ctc", "greedy")),

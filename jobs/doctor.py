@@ -12,28 +12,30 @@ import os
 import shutil
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from jobs.experiment import STALE
 from jobs.probe import START, ask, probe
+from jobs.settings import setting
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 GIB = 1024**3
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="cpu: GPUs are of no concern")
-    add("--nodes", type=int, default=2, help="default: %(default)s")
-    add("--shared", type=Path, default=Path(), metavar="FOLDER", help="where data and runs are to lie (default: .)")
-    add("--partition", help="default: the site's, from slurm/site.env")
-    add("--account", help="default: the site's")
-    add("--gpus-per-node", type=int, default=0, metavar="N", help="ask Slurm for GPUs and check them")
-    add("--probe", type=Path, help=argparse.SUPPRESS)  # how the nodes are started
+@dataclass(frozen=True)
+class Settings:
+    device: Literal["auto", "cpu", "cuda"] = setting("auto", "cpu: GPUs are of no concern")
+    nodes: int = setting(2, "default: %(default)s")
+    shared: Path = setting(Path(), "where data and runs are to lie (default: .)", metavar="FOLDER")
+    partition: str | None = setting(None, "default: the site's, from slurm/site.env")
+    account: str | None = setting(None, "default: the site's")
+    gpus_per_node: int = setting(0, "ask Slurm for GPUs and check them", metavar="N")
+    probe: Path | None = setting(None, argparse.SUPPRESS)
 
 
-def main(args: argparse.Namespace) -> int:
+def main(args: Settings) -> int:
     if args.probe:
         return probe(args.probe)
     if args.nodes < 1 or args.gpus_per_node < 0:
@@ -74,7 +76,7 @@ def alone(folder: Path) -> list[str]:
     return ["bash", "-c", script, str(CHECKOUT), str(folder)]
 
 
-def in_slurm(args: argparse.Namespace, nodes: int, folder: Path) -> list[str]:
+def in_slurm(args: Settings, nodes: int, folder: Path) -> list[str]:
     """The same through srun, in this allocation or with two CPUs a rank, if nodes have as many."""
     srun = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--export=ALL"]
     srun += [f"--gpus-per-node={args.gpus_per_node}"] if args.gpus_per_node else []

@@ -11,11 +11,13 @@ is missing. Padding and batches are a function of the shard alone, so the result
 the parts hold; timing.json says how fast it was. `--against` compares two evaluations of the same lines.
 """
 
-import argparse
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from jobs.settings import setting
 from jobs.show import Progress, say
 from jobs.work import share_of_work
 
@@ -25,22 +27,26 @@ MAY = ("line", "field", "blank")  # be read
 AT_ONCE = 100  # shards whose rows of the index are held together
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("dataset", type=Path, nargs="?", help="default: the one that the run was trained on")
-    add("--run", type=Path, required=True, help="the run whose model/ reads")
-    add("--split", default="val")
-    add("--where", action="append", default=[], metavar="COLUMN=VALUE", help="these samples only; repeatable")
-    add("--decode", choices=["greedy", "beam"], default="greedy", help="beam: with RUN/decoding, which tune makes")
-    add("--abbreviations", type=Path, metavar="TABLE", help="abbreviation,expansion: rates by which either is right")
-    add("--name", help="of the evaluation (default: the split, the model's step, the decoding, and --where)")
-    add("--against", type=Path, metavar="EVALUATION", help="compare with another evaluation's folder, line by line")
-    add("--batch", type=int, default=16, help="lines read at once")
-    add("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    add("--amp", choices=["auto", "off", "bf16", "fp16"], default="auto")
+@dataclass(frozen=True)
+class Settings:
+    dataset: Path | None = setting(None, "default: the one that the run was trained on", positional=True)
+    run: Path = setting(help="the run whose model/ reads")
+    split: str = setting("val")
+    where: list[str] = setting([], "these samples only; repeatable", metavar="COLUMN=VALUE")
+    decode: Literal["greedy", "beam"] = setting("greedy", "beam: with RUN/decoding, which tune makes")
+    abbreviations: Path | None = setting(
+        None, "abbreviation,expansion: rates by which either is right", metavar="TABLE"
+    )
+    name: str | None = setting(
+        None, "of the evaluation (default: the split, the model's step, the decoding, and --where)"
+    )
+    against: Path | None = setting(None, "compare with another evaluation's folder, line by line", metavar="EVALUATION")
+    batch: int = setting(16, "lines read at once")
+    device: Literal["auto", "cpu", "cuda"] = setting("auto")
+    amp: Literal["auto", "off", "bf16", "fp16"] = setting("auto")
 
 
-def main(args: argparse.Namespace) -> int:
+def main(args: Settings) -> int:
     import torch
 
     from htr.reader import Reader, weights_of
@@ -50,14 +56,13 @@ def main(args: argparse.Namespace) -> int:
     from jobs.place import Place, take_device
     from jobs.step import autocast
     from jobs.texts import config_of
-    from jobs.train import parse_where
+    from jobs.training.config import parse_where
     from shards import files
     from shards.index import read_index
     from shards.stream import Samples
 
     config = config_of(args.run)
-    args.dataset = args.dataset or Path(config["folder"])
-    index = read_index(args.dataset)
+    index = read_index(args.dataset or Path(config["folder"]))
     device = take_device(Place.find(), args.device)
     decoding = args.run / "decoding" if args.decode == "beam" else None
     reader = Reader.load(args.run / "model", device, decoding)
@@ -99,7 +104,7 @@ def main(args: argparse.Namespace) -> int:
     mine = [shard for number, shard in enumerate(shards) if number % tasks == task]
     todo = [shard for shard in mine if not part(folder, shard).exists()]
     say(f"evaluate: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} shards to read")
-    mixed, _ = autocast(args, device)
+    mixed, _ = autocast(args.amp, device)
     with Progress("evaluate", len(todo), "shards") as progress, torch.no_grad(), mixed():
         for start in range(0, len(todo), AT_ONCE):
             some = todo[start : start + AT_ONCE]
@@ -154,7 +159,7 @@ def shards_of(index, split: str, where: dict[str, list[str]]) -> list[str]:
     return sorted(shards)
 
 
-def default_name(args: argparse.Namespace, step: int) -> str:
+def default_name(args: Settings, step: int) -> str:
     where = "".join(f"-{pair}" for pair in sorted(args.where))
     beam = "-beam" if args.decode == "beam" else ""
     return f"{args.split}-{step:06d}{beam}{where}".replace("/", "~")

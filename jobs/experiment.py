@@ -15,6 +15,7 @@ from pathlib import Path
 from jobs import curves
 from jobs.events import Events
 from jobs.show import say
+from jobs.training.config import TrainConfig, check_resumable, has_run, write_run
 from shards import files
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -23,14 +24,13 @@ BEAT = 5.0  # seconds between heartbeats
 STALE = 60.0  # seconds after the last one until a run counts as left
 DISK = 0.05  # of the time, at most, for the status of steps
 ENDS = ("finished", "stopped", "failed")
-OLDER = {"height": 48, "recurrent_stride": 8}  # what runs had before one could choose, and their config.json lacks
 
 
 class Experiment:
     """Opened by rank 0 alone. A context: inside it, the run is this job's, and a second job is refused."""
 
-    def __init__(self, folder: Path, config: dict, fixed: tuple[str, ...], job: str, patient: bool = False):
-        """`config` is what was asked; the keys in `fixed` can't differ from what the run began with. `patient`: wait
+    def __init__(self, folder: Path, config: TrainConfig, facts: dict[str, str], job: str, patient: bool = False):
+        """`config` is what was asked, `facts` what came of the data (see jobs/training/config.py). `patient`: wait
         until the heartbeat of a job that was killed counts as old, instead of being refused at once.
 
         Raises ValueError when the folder holds a run of another kind, or another job works in it.
@@ -47,17 +47,10 @@ class Experiment:
         self.take_lock()
         self.opened, self.began = time.monotonic(), None
         try:
-            before = read_json(folder / "config.json")
-            if before is None and any(folder.glob("checkpoints/*")):
-                raise ValueError(f"{folder}: checkpoints without a config.json: not a run of this program")
-            for name in fixed if before else ():
-                had = before.get(name, OLDER.get(name, config.get(name)))  # one of an older version may not know it
-                if had != config.get(name):
-                    raise ValueError(
-                        f"{folder} is a run of {name} '{had}', asked was '{config[name]}': "
-                        f"give another --run, or the same {name}"
-                    )
-            files.replace(folder / "config.json", files.to_json(config))
+            if not has_run(folder) and any(folder.glob("checkpoints/*")):
+                raise ValueError(f"{folder}: checkpoints without a config.yaml: not a run of this program")
+            check_resumable(folder, config, facts)
+            write_run(folder, config, facts)
             earlier = read_json(folder / "status.json") or {}  # what a resumed run keeps
             kept = ("dev_cer", "requeues", "begun", "seconds")
             self.state = {name: earlier[name] for name in kept if name in earlier}

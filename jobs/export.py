@@ -16,23 +16,24 @@ onnxruntime, numpy and OpenCV:
     print("".join(json.loads(known["alphabet"])[symbol - 1] for symbol in kept if symbol))
 """
 
-import argparse
 import importlib.util
+from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.settings import setting
 from jobs.show import say
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--run", type=Path, help="the run whose model is exported")
-    source.add_argument("--model", type=Path, metavar="FOLDER", help="a model's folder")
-    parser.add_argument("--out", type=Path, default=Path("reader.onnx"), help="default: %(default)s")
+@dataclass(frozen=True)
+class Settings:
+    run: Path | None = setting(None, "the run whose model is exported", exclusive="required")
+    model: Path | None = setting(None, "a model's folder", metavar="FOLDER", exclusive="required")
+    out: Path = setting(Path("reader.onnx"), "default: %(default)s")
 
 
-def main(args: argparse.Namespace) -> int:
+def main(args: Settings) -> int:
     lacking = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if lacking:
         raise ValueError(f"export needs {', '.join(lacking)}: pip install -e '.[onnx]'")

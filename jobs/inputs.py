@@ -4,10 +4,9 @@ The order, and where chunks end, hang on the input alone, so that every task fin
 what a worker process needs to read its images, and no more.
 """
 
-import argparse
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,27 +84,26 @@ class Input:
         return found
 
 
-def open_input(args: argparse.Namespace) -> Input:
+def open_input(path: Path, unit: str, split: str | None = None, where: Sequence[str] = ()) -> Input:
     """Raises ValueError: nothing that can be read, or options that don't go with it."""
-    path = args.input
     if (path / "index.json").exists() or (path / "plan.json").exists():
-        if args.unit == "field":
+        if unit == "field":
             raise ValueError(f"{path}: a data set holds lines: leave out --unit field, or name the scans")
-        return data_set(path, args.split, args.where)
-    if args.split or args.where:
+        return data_set(path, split, list(where))
+    if split or where:
         raise ValueError(f"{path}: --split and --where choose from a data set; this is none (no index.json)")
     if not path.exists():
         raise ValueError(f"{path}: no such table, image or folder")
     if path.suffix.lower() in ENDINGS and path.is_file():
-        return images(path.parent, [path.name], args.unit)
+        return images(path.parent, [path.name], unit)
     if path.is_dir():
         names, pages = files_below(path)
         if not names and not pages:
             kinds = ", ".join(ENDINGS)
             raise ValueError(f"{path}: no image ({kinds}), no ALTO or PAGE XML and no data set in this folder")
         if not pages:
-            return images(path, names, args.unit)
-    return table(path, args.unit)
+            return images(path, names, unit)
+    return table(path, unit)
 
 
 def files_below(folder: Path) -> tuple[list[str], bool]:
@@ -224,7 +222,7 @@ def data_set(folder: Path, split: str | None, where: list[str]) -> Input:
     Raises ValueError: no data set, or no such sample.
     """
     from htr.certificate import SPLITS
-    from jobs.train import parse_where
+    from jobs.training.config import parse_where
     from shards.index import read_index
     from shards.stream import Samples
 

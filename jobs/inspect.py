@@ -5,30 +5,37 @@ The scan with what was found on it, each field as it was cut, evened and divided
 why a row is rejected. The page holds the certificate itself: it is as confidential as the scan, and for you alone.
 """
 
-import argparse
 import os
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from jobs.settings import setting
 from jobs.show import say
 
 LINES = 12  # of a sheet
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, help="what preprocess takes; with --augment a data set")
-    parser.add_argument("--certificate", help="its id in the source")
-    parser.add_argument("--augment", nargs="?", const="medium", metavar="LEVEL",
-        help="instead: a sheet of lines of a data set, as they are and as training sees them (none, light, medium, "
-             "strong; default: medium)")  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="of the lines and of what becomes of them")
-    parser.add_argument("--unit", choices=["line", "field"], help="what a row is (default: field if no row has a box)")
-    parser.add_argument("--forms", type=Path, help="a folder of templates (default: those of the project)")
-    parser.add_argument("--rulings", choices=["keep", "remove"], default="keep", help="in the stored fields")
-    parser.add_argument("--out", type=Path, default=Path("inspect.html"), help="default: %(default)s")
+@dataclass(frozen=True)
+class Settings:
+    source: Path = setting(help="what preprocess takes; with --augment a data set", positional=True)
+    certificate: str | None = setting(None, "its id in the source")
+    augment: str | None = setting(
+        None,
+        "instead: a sheet of lines of a data set, as they are and as training sees them (none, light, medium, "
+        "strong; default: medium)",
+        const="medium",
+        metavar="LEVEL",
+    )
+    seed: int = setting(0, "of the lines and of what becomes of them")
+    unit: Literal["line", "field"] | None = setting(None, "what a row is (default: field if no row has a box)")
+    forms: Path | None = setting(None, "a folder of templates (default: those of the project)")
+    rulings: Literal["keep", "remove"] = setting("keep", "in the stored fields")
+    out: Path = setting(Path("inspect.html"), "default: %(default)s")
 
 
-def main(args: argparse.Namespace) -> int:
+def main(args: Settings) -> int:
     if args.augment:
         augmented(args)
     elif args.certificate is None:
@@ -39,7 +46,7 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def augmented(args: argparse.Namespace) -> None:
+def augmented(args: Settings) -> None:
     import numpy as np
 
     from jobs.sheet import write_sheet
@@ -54,7 +61,7 @@ def augmented(args: argparse.Namespace) -> None:
     samples.close()
 
 
-def stages(args: argparse.Namespace) -> None:
+def stages(args: Settings) -> None:
     import pyarrow as pa
     import pyarrow.compute as pc
 

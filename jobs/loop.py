@@ -1,6 +1,5 @@
 """The steps of a training: from where it stands to its end, or to the signal that ends it before."""
 
-import argparse
 import contextlib
 import math
 import os
@@ -17,7 +16,7 @@ from jobs.meter import Meter
 from jobs.notice import Decision, Notice
 from jobs.show import Progress, say
 from jobs.step import Step, autocast, averaged, learning_rate, scaled_rate
-from jobs.train import BATCH
+from jobs.training.config import BATCH, TrainConfig
 from shards import files
 from shards.epochs import Epochs
 from shards.stream import Look, batches, in_order, stream
@@ -26,48 +25,51 @@ from shards.stream import Look, batches, in_order, stream
 class Training:
     """On every rank; `run` is rank 0's experiment, a bystander elsewhere."""
 
-    def __init__(self, args: argparse.Namespace, world, notice: Notice, material, model, run):
-        self.args, self.world, self.notice, self.material, self.model, self.run = (
-            args, world, notice, material, model, run)  # fmt: skip
+    def __init__(self, config: TrainConfig, world, notice: Notice, material, model, run):
+        self.config, self.world, self.notice, self.material, self.model, self.run = (
+            config, world, notice, material, model, run)  # fmt: skip
         self.height = model.geometry.height
-        if args.deterministic:
+        if config.runtime.deterministic:
             torch.use_deterministic_algorithms(True, warn_only=True)
-        self.threads = args.threads or max(len(os.sched_getaffinity(0)) // world.place.local_size - 1, 1)
-        self.rate = scaled_rate(args.lr, args.batch / BATCH, args.lr_rule)
-        self.mixed, scaled = autocast(args, world.device)
+        self.threads = config.runtime.threads or max(len(os.sched_getaffinity(0)) // world.place.local_size - 1, 1)
+        self.rate = scaled_rate(config.optim.lr, config.data.batch / BATCH, config.optim.lr_rule)
+        self.mixed, scaled = autocast(config.runtime.amp, world.device)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=scaled)
-        self.optimizer = optimizers.create(args.optimizer, model, self.rate)
+        self.optimizer = optimizers.create(config.optim.name, model, self.rate)
         # steps taken, the last one after which dev was read, the least CER there
         self.step, self.evaluated, self.best = 0, 0, math.inf
-        world.on_root(checkpoint.assert_room, args.run, sum(weights.numel() for weights in model.parameters()))
-        saved = world.on_root(checkpoint.load_newest, args.run / "checkpoints")
+        world.on_root(checkpoint.assert_room, config.run, sum(weights.numel() for weights in model.parameters()))
+        saved = world.on_root(checkpoint.load_newest, config.run / "checkpoints")
         if saved:
             model.load_state_dict(saved["model"])
             self.optimizer.load_state_dict(saved["optimizer"])
             self.step, self.evaluated, self.best = saved["step"], saved["evaluated"], saved["best"]
             if world.rank == 0:
-                say(f"train: resumed at step {self.step} of {args.steps}")
+                say(f"train: resumed at step {self.step} of {config.schedule.steps}")
         self.began = self.saved = self.step
         world.broadcast_parameters(model)
-        self.average = averaged(model, args.ema)
+        self.average = averaged(model, config.optim.ema)
         if saved:
             self.average.load_state_dict(saved["average"])
         if saved and scaled:
             self.scaler.load_state_dict(saved["scaler"])
-        passes = math.ceil(math.ceil((args.batch + 1) / world.size) / args.micro_batch) if args.micro_batch else 1
+        most, at_once = math.ceil((config.data.batch + 1) / world.size), config.runtime.micro_batch  # lines a rank
+        passes = math.ceil(most / at_once) if at_once else 1
         self.meter = Meter()
         self.taker = Step(
-            model, self.optimizer, self.scaler, self.mixed, material.encode, world, args.clip, self.meter, passes,
-            args.compression,
+            model, self.optimizer, self.scaler, self.mixed, material.encode, world, config.optim.clip, self.meter,
+            passes, config.runtime.compression,
         )  # fmt: skip
 
     def go(self) -> Decision:
         """Train until the last step, or until the ranks agree that a signal came."""
-        args, world, samples = self.args, self.world, self.material.samples
+        config, world, samples = self.config, self.world, self.material.samples
         widths, weights = samples.widths(self.height), self.material.weights
-        epochs = Epochs(samples.source, widths, weights, args.batch, args.steps, args.batch_by)
+        epochs = Epochs(samples.source, widths, weights, config.data.batch, config.schedule.steps, config.data.batch_by)
         decision = Decision()
-        with Progress(f"train {args.model}", args.steps, "steps", shown=world.rank == 0) as progress:
+        with Progress(
+            f"train {config.model.architecture}", config.schedule.steps, "steps", shown=world.rank == 0
+        ) as progress:
             progress.advance(self.step)
             if self.due():  # the signal came before dev was read, or while it was
                 decision = self.evaluate()
@@ -81,45 +83,47 @@ class Training:
 
     def left(self, epochs: Epochs):
         """The batches that are still to be trained on, each with its epoch; read ahead over the ends of epochs."""
-        args, world, left = self.args, self.world, epochs.since(self.step)
+        config, world, left = self.config, self.world, epochs.since(self.step)
         done = [max(self.step - epoch.first_step, 0) for epoch in left]
         windows = (
             window
             for epoch, skipped in zip(left, done, strict=True)
-            for window in epochs.windows(epoch, args.seed, args.warmup, skipped)
+            for window in epochs.windows(epoch, config.seed, config.schedule.warmup, skipped)
         )
-        keyed = None if args.augment == "none" else (args.seed, self.step)
-        look = Look(self.height, keyed, args.augment)
+        keyed = None if config.augmentation.level == "none" else (config.seed, self.step)
+        look = Look(self.height, keyed, config.augmentation.level)
         batches_left = stream(self.material.samples, windows, world.rank, world.size, look, self.threads)
         with contextlib.closing(batches_left):
             of_step = (epoch for epoch, skipped in zip(left, done, strict=True) for _ in range(epoch.steps - skipped))
-            steps = islice(of_step, args.steps - self.step)
+            steps = islice(of_step, config.schedule.steps - self.step)
             yield from zip(steps, self.meter.waiting(batches_left), strict=False)  # the last epoch may be cut short
 
     def take(self, epoch, batch, progress: Progress) -> Decision:
         """A step, and what is due after it."""
-        args, world = self.args, self.world
+        config, world = self.config, self.world
         answer = world.ask(self.notice.told)  # on its way while the step is computed
-        rate = learning_rate(self.step, self.rate, args.warmup, args.steps)
+        rate = learning_rate(self.step, self.rate, config.schedule.warmup, config.schedule.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         if hasattr(self.model, "guided"):
-            self.model.guided = self.step < args.guide
-        torch.manual_seed((args.seed << 40) + (self.step << 12) + world.rank)  # of dropout
+            self.model.guided = self.step < config.schedule.guide
+        torch.manual_seed((config.seed << 40) + (self.step << 12) + world.rank)  # of dropout
         self.taker.take(batch, self.step)
         self.average.update_parameters(self.model)
         self.step += 1
-        decision, last = Decision.of(answer()), self.step == args.steps
-        if self.step % args.log_every == 0 or last:
+        decision, last = Decision.of(answer()), self.step == config.schedule.steps
+        if self.step % config.runtime.log_every == 0 or last:
             done = epoch.number + (self.step - epoch.first_step) / epoch.steps
             metrics = {"step": self.step, "epoch": done, "lr": rate, **self.meter.collect(world)}
-            world.on_root(self.run.log_step, metrics, args.steps)
+            world.on_root(self.run.log_step, metrics, config.schedule.steps)
             progress.note = f"loss {metrics['loss']:.3f}, {metrics['lines_per_s']:.0f} lines/s"
         if not decision.stop and self.due():
             decision = self.evaluate()
-        if last and not (self.material.dev and args.evaluate_every):
+        if last and not (self.material.dev and config.runtime.evaluate_every):
             self.save(chosen=True)  # nothing else will write the model
-        elif (self.step % args.checkpoint_every == 0 or last) and not decision.stop and self.saved != self.step:
+        elif (
+            (self.step % config.runtime.checkpoint_every == 0 or last) and not decision.stop and self.saved != self.step
+        ):
             self.save()
         progress.advance(1, progress.note)
         return decision
@@ -128,8 +132,8 @@ class Training:
 
     def due(self) -> bool:
         """Whether dev is to be read now."""
-        every = self.args.evaluate_every
-        now = every and (self.step % every == 0 or self.step == self.args.steps)
+        every = self.config.runtime.evaluate_every
+        now = every and (self.step % every == 0 or self.step == self.config.schedule.steps)
         return bool(self.material.dev and now and self.step > self.evaluated)
 
     def evaluate(self) -> Decision:
@@ -166,13 +170,19 @@ class Training:
         self.meter.restart()
 
     def write(self, state: dict, chosen: bool) -> None:
-        checkpoint.save(self.args.run / "checkpoints", self.step, state, chosen)
+        checkpoint.save(self.config.run / "checkpoints", self.step, state, chosen)
         if not chosen:
             return
-        folder = self.args.run / "model"
+        folder = self.config.run / "model"
         folder.mkdir(exist_ok=True)
         # the weights alone change during a run, so that no reader meets files that don't belong together
-        named = (self.material.alphabet, self.args.model, self.args.size, self.step, self.args.text)
+        named = (
+            self.material.alphabet,
+            self.config.model.architecture,
+            self.config.model.size,
+            self.step,
+            self.config.data.text,
+        )
         for name, content in files_of(self.average.module, *named).items():
             files.replace(folder / name, content)
 
@@ -191,7 +201,7 @@ class Training:
 
     def again(self, decision: Decision) -> tuple[Decision, str]:
         """On rank 0: whether the job may go back into the queue, and what to say of it."""
-        count, most = self.run.requeues, self.args.requeues
+        count, most = self.run.requeues, self.config.runtime.requeues
         if self.step == self.began:
             return Decision(stop=True), "no step was taken since the start, give the job more --time"
         if count >= most:

@@ -1,6 +1,5 @@
 """What a training reads: the texts of its data sets with their weights, the characters in them, and dev."""
 
-import argparse
 import hashlib
 import os
 from collections.abc import Callable
@@ -11,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from htr.alphabet import Alphabet
-from jobs.train import parse_where
+from jobs.training.config import DataConfig, parse_where
 from shards.epochs import Weight
 from shards.index import Index, read_index
 from shards.local import copy_shards
@@ -30,32 +29,32 @@ class Material:
     encode: Callable[[str], list[list[int]]]  # a text to its accepted texts, as symbols
 
     @classmethod
-    def open(cls, args: argparse.Namespace) -> "Material":
+    def open(cls, config: DataConfig, local_copy: bool = False) -> "Material":
         """Raises ValueError for a data set, column, weight or table that is not there or not good."""
-        main = read_index(args.dataset)
-        where = parse_where(args.where)
-        sets = [(main, Weight(), where), *((*parse_mix(mix), {}) for mix in args.mix)]
+        main = read_index(config.dataset)
+        where = parse_where(config.where)
+        sets = [(main, Weight(), where), *((*parse_mix(mix), {}) for mix in config.mix)]
         sources, weights, characters, names = [], [], set(), []
         for index, weight, chosen in sets:
-            texts, blanks = tables(index, args.split, chosen, args.text)
-            folder = near(index, (texts, blanks)) if args.local_copy else index.folder
+            texts, blanks = tables(index, config.split, chosen, config.text)
+            folder = near(index, (texts, blanks)) if local_copy else index.folder
             sources.append((folder, texts))
             weights.append(weight)
             if blanks.num_rows:  # most fields are blank: a reader must know them, and need not see them all each time
                 whole = pc.sum(pc.not_equal(texts["level"], "part")).as_py()
-                share = min(args.blanks * whole / blanks.num_rows, 1.0)
+                share = min(config.blanks * whole / blanks.num_rows, 1.0)
                 sources.append((folder, blanks))
                 weights.append(Weight(share * weight.start, share * weight.end))
-            characters |= characters_of(texts, args.text) if args.text else set(index.characters)
+            characters |= characters_of(texts, config.text) if config.text else set(index.characters)
             names.append(f"{index.fingerprint} {weight.start:g}:{weight.end:g}")
         alphabet = Alphabet(characters)
-        has_dev = main.lines.get("dev") and args.split != "dev"
-        columns = [*COLUMNS, *([args.text] if args.text else [])]
-        dev = Samples(main.folder, main.samples("dev", columns=columns), args.text) if has_dev else None
+        has_dev = main.lines.get("dev") and config.split != "dev"
+        columns = [*COLUMNS, *([config.text] if config.text else [])]
+        dev = Samples(main.folder, main.samples("dev", columns=columns), config.text) if has_dev else None
         mixed = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
-        fingerprint = mixed if args.mix else main.fingerprint
-        samples = Samples.of(sources, args.text)
-        return cls(samples, weights, alphabet, dev, fingerprint, encoder(alphabet, args.abbreviations))
+        fingerprint = mixed if config.mix else main.fingerprint
+        samples = Samples.of(sources, config.text)
+        return cls(samples, weights, alphabet, dev, fingerprint, encoder(alphabet, config.abbreviations))
 
 
 def parse_mix(mix: str) -> tuple[Index, Weight]:

@@ -11,11 +11,11 @@ see the readings. Of this very batch it says how many accepted ones are wrong at
 the part that chose the threshold. A line a batch is added to RUN/reliability/NAME/monitor.jsonl. Exit status 3: alarm.
 """
 
-import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from jobs.settings import setting
 from jobs.show import say
 from shards.samples import given_reason
 
@@ -23,24 +23,19 @@ ALARM = 3
 ACCEPT = "accept"
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("readings", type=Path, nargs="?", help="what transcribe wrote for this batch: .parquet or .csv")
-    add("keyed", type=Path, nargs="?", help="the sample that transcribe drew, keyed")
-    add("--promise", type=Path, required=True, metavar="RUN/reliability/NAME")
-    add("--log", type=Path, help="of the batches (default: monitor.jsonl beside the promise)")
-    add(
-        "--seconds",
-        type=float,
-        default=20.0,
-        help="that typing a line takes, for the hours saved (default: %(default)s)",
-    )
-    add("--plan", action="store_true", help="only say how large a sample a batch of --accepted takes")
-    add("--accepted", type=int, help="with --plan: units that a batch accepts")
-    add("--expected", type=float, default=0.005, help="with --plan: the share of wrong ones expected (%(default)s)")
+@dataclass(frozen=True)
+class Settings:
+    readings: Path | None = setting(None, "what transcribe wrote for this batch: .parquet or .csv", positional=True)
+    keyed: Path | None = setting(None, "the sample that transcribe drew, keyed", positional=True)
+    promise: Path = setting(metavar="RUN/reliability/NAME")
+    log: Path | None = setting(None, "of the batches (default: monitor.jsonl beside the promise)")
+    seconds: float = setting(20.0, "that typing a line takes, for the hours saved (default: %(default)s)")
+    plan: bool = setting(False, "only say how large a sample a batch of --accepted takes")
+    accepted: int | None = setting(None, "with --plan: units that a batch accepts")
+    expected: float = setting(0.005, "with --plan: the share of wrong ones expected (%(default)s)")
 
 
-def main(args: argparse.Namespace) -> int:
+def main(args: Settings) -> int:
     from htr.scoring.monitor import FALSE, Watch, hours, most_wrong, sample_size
     from htr.scoring.promise import Promise
     from shards import files

@@ -5,58 +5,65 @@ committed, and the last to finish merges the index. A second run does only what 
 terminal: python -m jobs status DATASET.
 """
 
-import argparse
 import concurrent.futures
 import multiprocessing
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from htr.alphabet import CROSSED_MARKS, ILLEGIBLE_MARKS
 from jobs.beacon import Beacon, clear_beacons
+from jobs.settings import setting
 from jobs.show import Progress, say
 from jobs.work import share_of_work
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("source", type=Path, help="a CSV or Parquet table, or a folder of page images with XML")
-    add("--out", type=Path, required=True, help="the data set's folder, on shared storage")
-    add("--unit", choices=["line", "field"], default="line",
-        help="what a row is: a line (an image of its own, or a box on a page), or a field of a certificate, which is "
-             "found on its form, or by the row's box (default: %(default)s)")  # fmt: skip
-    add("--forms", type=Path, help="a folder of templates, NAME.json and NAME.png (default: those of the project)")
-    add("--rulings", choices=["keep", "remove"], default="keep", help="in the stored fields (default: %(default)s)")
-    add("--stray", choices=["reject", "blank"], default="reject",
-        help="with --unit field: ink on a field without text, a stamp perhaps, rejects the row; or it is blank, where "
-             "the source never leaves a text out (default: %(default)s)")  # fmt: skip
-    add("--pages", action="store_true", help="with --unit field: store each certificate's whole page too, upright")
-    add("--rows", type=int, default=1000, help="rows a shard (default: %(default)s)")
-    add("--shares", help="of the splits, as train=0.9,dev=0.02,… where the source has no split column")
-    add("--years", default="", help="splits by year instead, as train=-2018,dev=2019,val=2020,test=2021-")
-    add(
-        "--crossed",
-        action="append",
-        metavar="MARK",
-        help=f"what the texts write for crossed-out pieces, * for anything in it ({' '.join(CROSSED_MARKS)})",
+@dataclass(frozen=True)
+class Settings:
+    source: Path = setting(help="a CSV or Parquet table, or a folder of page images with XML", positional=True)
+    out: Path = setting(help="the data set's folder, on shared storage")
+    unit: Literal["line", "field"] = setting(
+        "line",
+        "what a row is: a line (an image of its own, or a box on a page), or a field of a certificate, which is "
+        "found on its form, or by the row's box (default: %(default)s)",
     )
-    unread = f"the same for illegible ones ({' '.join(ILLEGIBLE_MARKS)})"
-    add("--illegible", action="append", metavar="MARK", help=unread)
-    add("--may-share", action="append", default=[], choices=["writer", "certificate", "image"],
-        help="do not refuse a source whose splits have this in common")  # fmt: skip
-    add("--encoding", choices=["jpg", "png"], default="jpg", help="of the stored lines")
-    add("--quality", type=int, default=95, help="of JPEG (default: %(default)s)")
-    add("--workers", type=int, help="processes of this task (default: one a CPU that it may use)")
+    forms: Path | None = setting(None, "a folder of templates, NAME.json and NAME.png (default: those of the project)")
+    rulings: Literal["keep", "remove"] = setting("keep", "in the stored fields (default: %(default)s)")
+    stray: Literal["reject", "blank"] = setting(
+        "reject",
+        "with --unit field: ink on a field without text, a stamp perhaps, rejects the row; or it is blank, where "
+        "the source never leaves a text out (default: %(default)s)",
+    )
+    pages: bool = setting(False, "with --unit field: store each certificate's whole page too, upright")
+    rows: int = setting(1000, "rows a shard (default: %(default)s)")
+    shares: str | None = setting(None, "of the splits, as train=0.9,dev=0.02,… where the source has no split column")
+    years: str = setting("", "splits by year instead, as train=-2018,dev=2019,val=2020,test=2021-")
+    crossed: list[str] = setting(
+        list(CROSSED_MARKS),
+        f"what the texts write for crossed-out pieces, * for anything in it ({' '.join(CROSSED_MARKS)})",
+        metavar="MARK",
+    )
+    illegible: list[str] = setting(
+        list(ILLEGIBLE_MARKS), f"the same for illegible ones ({' '.join(ILLEGIBLE_MARKS)})", metavar="MARK"
+    )
+    may_share: list[Literal["writer", "certificate", "image"]] = setting(
+        [], "do not refuse a source whose splits have this in common"
+    )
+    encoding: Literal["jpg", "png"] = setting("jpg", "of the stored lines")
+    quality: int = setting(95, "of JPEG (default: %(default)s)")
+    workers: int | None = setting(None, "processes of this task (default: one a CPU that it may use)")
 
 
-def main(args: argparse.Namespace) -> int:
+def main(args: Settings) -> int:
     from shards.plan import open_plan
 
     plan, images = open_plan(args.out, args.source, settings_of(args))
     return write_missing(plan, images, forms=args.forms, workers=args.workers)
 
 
-def settings_of(args: argparse.Namespace):
+def settings_of(args: Settings):
     from htr.images.template import FORMS, digest_of_forms
     from shards.plan import SHARES, Settings
 
@@ -70,8 +77,8 @@ def settings_of(args: argparse.Namespace):
         rows=args.rows,
         shares=shares,
         years=args.years,
-        crossed=CROSSED_MARKS if args.crossed is None else args.crossed,
-        illegible=ILLEGIBLE_MARKS if args.illegible is None else args.illegible,
+        crossed=tuple(args.crossed),
+        illegible=tuple(args.illegible),
         share=sorted(args.may_share),
         encoding=args.encoding,
         quality=args.quality,

@@ -9,25 +9,34 @@ lines. The page asks nothing of any network. It holds figures only; --with-sampl
 transcriptions, and makes it as confidential as they are.
 """
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.settings import setting
 from jobs.show import say
 
 SAMPLES = 12  # lines of each kind
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("runs", type=Path, nargs="+", metavar="RUN", help="its folder; several are compared, the first one is the base")
-    add("--evaluation", metavar="NAME", help="below RUN/evaluation (default: the one that was finished last)")
-    add("--out", type=Path, metavar="FILE.html", help="default, of one run: report.html in the evaluation's folder")
-    with_samples = "worst and random lines with image and text, so many of each (default: %(const)d). Confidential"
-    add("--with-samples", type=int, nargs="?", const=SAMPLES, metavar="LINES", help=with_samples)
-    add("--dataset", type=Path, help="of those lines, where it is not the one that the run was trained on")
+@dataclass(frozen=True)
+class Settings:
+    runs: list[Path] = setting(
+        help="its folder; several are compared, the first one is the base", positional=True, metavar="RUN"
+    )
+    evaluation: str | None = setting(
+        None, "below RUN/evaluation (default: the one that was finished last)", metavar="NAME"
+    )
+    out: Path | None = setting(None, "default, of one run: report.html in the evaluation's folder", metavar="FILE.html")
+    with_samples: int | None = setting(
+        None,
+        "worst and random lines with image and text, so many of each (default: %(const)d). Confidential",
+        const=SAMPLES,
+        metavar="LINES",
+    )
+    dataset: Path | None = setting(None, "of those lines, where it is not the one that the run was trained on")
 
 
-def main(args: argparse.Namespace) -> int:
+def main(args: Settings) -> int:
     from shards import files
 
     if args.with_samples is not None and args.with_samples < 1:
@@ -48,7 +57,7 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def one(args: argparse.Namespace, run: Path) -> tuple[str, Path]:
+def one(args: Settings, run: Path) -> tuple[str, Path]:
     """-> the page of one run, and where it goes."""
     from jobs.page import evaluation, plot, reliability, render, samples, training
     from jobs.runs import text
@@ -103,7 +112,7 @@ def contents(view: dict | None, curves: list, samples: dict | None) -> list[tupl
     return [(anchor, title) for anchor, title, there in parts if there]
 
 
-def comparison(args: argparse.Namespace) -> str:
+def comparison(args: Settings) -> str:
     from jobs.page import comparison, render
 
     return render("comparison.html", **comparison.view(args.runs, args.evaluation))

@@ -4,22 +4,24 @@ SOURCE is the data set's own (its images were mended) or a mended table: rows ar
 What is committed is not touched; run it as any task of a job array, as preprocess.
 """
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.preprocess import write_missing
+from jobs.settings import setting
 from jobs.show import say
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, help="a CSV or Parquet table, or a folder of page images with XML")
-    parser.add_argument("--out", type=Path, required=True, help="the data set's folder")
-    parser.add_argument("--reason", action="append", default=[], help="only rows rejected for this reason; repeatable")
-    parser.add_argument("--forms", type=Path, help="the folder of templates that the data set was made with")
-    parser.add_argument("--workers", type=int, help="processes of this task (default: one a CPU that it may use)")
+@dataclass(frozen=True)
+class Settings:
+    source: Path = setting(help="a CSV or Parquet table, or a folder of page images with XML", positional=True)
+    out: Path = setting(help="the data set's folder")
+    reason: list[str] = setting([], "only rows rejected for this reason; repeatable")
+    forms: Path | None = setting(None, "the folder of templates that the data set was made with")
+    workers: int | None = setting(None, "processes of this task (default: one a CPU that it may use)")
 
 
-def main(args: argparse.Namespace) -> int:
+def main(args: Settings) -> int:
     from htr.images.sources import read_source
     from htr.images.template import FORMS, digest_of_forms
     from shards.plan import read_plan

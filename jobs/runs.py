@@ -18,11 +18,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from jobs import curves
 from jobs.experiment import is_stale, read_json
+from jobs.settings import setting
 from jobs.show import say
+from jobs.training.config import has_run, read_run
 
 DEPTH = 3  # levels of folders below the one that is listed
 PATIENCE = 20.0  # seconds for sacct
@@ -38,22 +41,28 @@ ENDED = ("BOOT_FAIL", "CANCELLED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_ME
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("runs"), help="default: %(default)s")
-    parser.add_argument("--json", action="store_true", help="one JSON object a run; CER is a fraction")
-    watch = "renew the table every so many seconds, until Ctrl-C (default: %(const)g)"
-    one = parser.add_mutually_exclusive_group()
-    one.add_argument("--watch", type=seconds, nargs="?", const=10.0, metavar="SECONDS", help=watch)
-    one.add_argument("--curves", action="store_true", help="draw the learning curves of each run, in its folder")
-
-
 def seconds(text: str) -> float:
     if not text.replace(".", "", 1).isdigit() or float(text) <= 0:
         raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds above 0 (a folder goes before --watch)")
     return float(text)
 
 
-def main(args: argparse.Namespace) -> int:
+@dataclass(frozen=True)
+class Settings:
+    folder: Path = setting(Path("runs"), "default: %(default)s", positional=True)
+    json: bool = setting(False, "one JSON object a run; CER is a fraction")
+    watch: float | None = setting(
+        None,
+        "renew the table every so many seconds, until Ctrl-C (default: %(const)g)",
+        parse=seconds,
+        const=10.0,
+        metavar="SECONDS",
+        exclusive="one",
+    )
+    curves: bool = setting(False, "draw the learning curves of each run, in its folder", exclusive="one")
+
+
+def main(args: Settings) -> int:
     if not args.folder.is_dir():
         raise ValueError(f"{args.folder}: no such folder: give the one that holds your runs")
     if args.curves:
@@ -74,7 +83,7 @@ def table(folder: Path, slurm: "Slurm", quiet: bool = False) -> list[dict]:
     return rows
 
 
-def watch(args: argparse.Namespace, slurm: "Slurm") -> None:
+def watch(args: Settings, slurm: "Slurm") -> None:
     """In place on a terminal, one table after the other elsewhere. Ends with KeyboardInterrupt alone."""
     if args.json or not sys.stdout.isatty():
         for rows in renewed(args, slurm):
@@ -89,7 +98,7 @@ def watch(args: argparse.Namespace, slurm: "Slurm") -> None:
             live.update(framed(rows, time.strftime("%H:%M:%S")), refresh=True)
 
 
-def renewed(args: argparse.Namespace, slurm: "Slurm") -> Iterator[list[dict]]:
+def renewed(args: Settings, slurm: "Slurm") -> Iterator[list[dict]]:
     for number in itertools.count():
         yield table(args.folder, slurm, quiet=number > 0)
         time.sleep(args.watch)
@@ -104,9 +113,9 @@ def draw(folder: Path) -> int:
 
 def find(folder: Path, depth: int = DEPTH, quiet: bool = False, half: bool = False) -> Iterator[Path]:
     """Run folders, by name. Nothing is looked for inside a run: its checkpoints may be many. `half`: those too that
-    lack their config.json or status.json, but no model's folder.
+    lack their config.yaml or status.json, but no model's folder.
     """
-    there = [os.path.isfile(folder / name) for name in ("config.json", "status.json")]
+    there = [has_run(folder), os.path.isfile(folder / "status.json")]
     if all(there) or (half and any(there) and not os.path.exists(folder / "weights.safetensors")):
         yield folder
     elif depth:
@@ -129,7 +138,7 @@ def describe(run: Path, name: str, evaluated: bool = True) -> dict:
     """
     row = dict.fromkeys(FIELDS) | {"run": name}
     try:
-        config, status, lock = read(run / "config.json"), read(run / "status.json"), run / "lock.json"
+        config, status, lock = settings(run), read(run / "status.json"), run / "lock.json"
         row |= {"model": text(config, "model"), "size": text(config, "size"), "job": text(status, "job")}
         row |= {name: number(status, name) for name in ("world", "step", "steps", "lines_per_s", "dev_cer")}
         newest = max(run.glob("evaluation/*/metrics.json"), key=lambda path: path.stat().st_mtime, default=None)
@@ -146,6 +155,14 @@ def describe(run: Path, name: str, evaluated: bool = True) -> dict:
     except (ValueError, OSError) as error:
         row |= {"state": "unreadable", "reason": clean(str(error))}
     return row
+
+
+def settings(run: Path) -> dict:
+    """See jobs.training.config.read_run. Raises ValueError where there is nothing, or it is damaged."""
+    found = read_run(run)
+    if found is None:
+        raise ValueError("config.yaml is damaged")
+    return found
 
 
 def read(path: Path) -> dict:
@@ -255,7 +272,7 @@ def ago(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def show(args: argparse.Namespace, rows: list[dict]) -> None:
+def show(args: Settings, rows: list[dict]) -> None:
     if args.json:
         for row in rows:
             print(json.dumps(row))

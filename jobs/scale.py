@@ -21,40 +21,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs import train
 from jobs.experiment import is_stale, read_json
 from jobs.runs import ENDED, WAITING, Slurm
+from jobs.settings import argv_of, group, setting
 from jobs.show import say
-from jobs.submit import cluster_arguments, cluster_options, local_gpus
+from jobs.submit import ClusterConfig, cluster_options, local_gpus
+from jobs.training.config import TrainConfig
 from shards import files
 
-# options of train that the experiment sets itself; the others are passed on
-OURS = ("run", "batch", "batch_per_rank", "steps", "warmup", "log_every", "checkpoint_every", "evaluate_every",
-        "requeues")  # fmt: skip
+# settings of train that the experiment sets itself; the others are passed on
+OURS = ("run", "data.batch", "data.batch_per_rank", "schedule.steps", "schedule.warmup", "runtime.log_every",
+        "runtime.checkpoint_every", "runtime.evaluate_every", "runtime.requeues")  # fmt: skip
 LATE = 300.0  # seconds after submission in which a job that Slurm does not know yet may still appear
 POLL = 5.0  # seconds
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--gpus", type=sizes, default=[1, 2, 4, 8], metavar="N,N,…", help="sizes, ranks of each (default: 1,2,4,8)")
-    add("--gpus-per-node", type=int, help="ranks a node, one a GPU")
-    add("--tasks-per-node", type=int, help="ranks a node, where there are no GPUs")
-    add("--batch-per-rank", type=int, default=32, help="lines a step of a rank (default: %(default)s)")
-    add("--strong", action="store_true", help="the same global batch at every size: that of the smallest one")
-    add("--steps", type=int, default=60, help="of each training; the first third does not count (default: %(default)s)")
-    add("--out", type=Path, default=Path("scaling"), help="folder, on shared storage (default: %(default)s)")
-    add("--one-by-one", action="store_true", help="on Slurm too a size waits for the one before it")
-    add("--collect", action="store_true", help="submit nothing: the table of what is done")
-    cluster_arguments(add)
-    add("--predict", action="store_true", help="train nothing: a model of the cost at 8 to 512 GPUs")
-    add("--from", dest="measured", type=Path, metavar="RUN", help="with --predict: a training, best of one rank")
-    add("--texts", type=int, help="with --from: as if its data set had so many lines, of the same widths")
-    figure = "with --predict: a figure of the model in place of its default; repeatable"
-    add("--figure", action="append", default=[], metavar="NAME=VALUE", help=figure)
-    group = parser.add_argument_group("passed on to train")
-    for action in passed_on():
-        group._add_action(action)
 
 
 def sizes(text: str) -> list[int]:
@@ -64,21 +43,35 @@ def sizes(text: str) -> list[int]:
     return sorted({int(number) for number in numbers})
 
 
-def passed_on() -> list[argparse.Action]:
-    """The options of train that are not this experiment's."""
-    parser = argparse.ArgumentParser(add_help=False)
-    train.arguments(parser)
-    return [action for action in parser._actions if action.dest not in OURS]
+@dataclass(frozen=True)
+class Settings:
+    gpus: list[int] = setting([1, 2, 4, 8], "sizes, ranks of each (default: 1,2,4,8)", metavar="N,N,…", parse=sizes)
+    gpus_per_node: int | None = setting(None, "ranks a node, one a GPU")
+    tasks_per_node: int | None = setting(None, "ranks a node, where there are no GPUs")
+    batch_per_rank: int = setting(32, "lines a step of a rank")
+    strong: bool = setting(False, "the same global batch at every size: that of the smallest one")
+    steps: int = setting(60, "of each training; the first third does not count (default: %(default)s)")
+    out: Path = setting(Path("scaling"), "folder, on shared storage")
+    one_by_one: bool = setting(False, "on Slurm too a size waits for the one before it")
+    collect: bool = setting(False, "submit nothing: the table of what is done")
+    on: ClusterConfig = group(ClusterConfig, "cluster", inline=True)
+    predict: bool = setting(False, "train nothing: a model of the cost at 8 to 512 GPUs")
+    measured: Path | None = setting(None, "with --predict: a training, best of one rank", flag="from", metavar="RUN")
+    texts: int | None = setting(None, "with --from: as if its data set had so many lines, of the same widths")
+    figure: list[str] = setting(
+        [], "with --predict: a figure of the model in place of its default; repeatable", metavar="NAME=VALUE"
+    )
+    train: TrainConfig = group(TrainConfig, "passed on to train", inline=True, without=OURS)
 
 
-def main(args: argparse.Namespace) -> int:
+def main(args: Settings) -> int:
     if args.predict:
         return predict(args)
     if args.measured or args.figure or args.texts:
         raise ValueError("--from, --texts and --figure are of the model: add --predict")
     if args.steps < 3 or args.batch_per_rank < 1:
         raise ValueError(f"--steps {args.steps}, --batch-per-rank {args.batch_per_rank}: at least 3 and 1 are needed")
-    cluster = args.cluster
+    cluster = args.on.cluster
     if cluster == "auto":
         cluster = "slurm" if shutil.which("sbatch") else "local"
     trainings = plan(args, cluster)
@@ -91,7 +84,7 @@ def main(args: argparse.Namespace) -> int:
                 f"give another --out, or the same options"
             )
     code = 0 if args.collect else start(args, cluster, trainings, known)
-    if args.wait and cluster == "slurm" and not args.collect:
+    if args.on.wait and cluster == "slurm" and not args.collect:
         wait_for(trainings, known)
     return collect(args, trainings, known) or code
 
@@ -109,7 +102,7 @@ class Training:
     argv: list[str]  # of train, without the run
 
 
-def plan(args: argparse.Namespace, cluster: str) -> list[Training]:
+def plan(args: Settings, cluster: str) -> list[Training]:
     """Raises ValueError for sizes that do not fill their nodes, and where it is not said what a node holds."""
     if args.gpus_per_node and args.tasks_per_node:
         raise ValueError("--gpus-per-node or --tasks-per-node: a rank takes one GPU, or there are none")
@@ -134,16 +127,9 @@ def plan(args: argparse.Namespace, cluster: str) -> list[Training]:
     return found
 
 
-def train_argv(args: argparse.Namespace, batch: int) -> list[str]:
+def train_argv(args: Settings, batch: int) -> list[str]:
     """The command line of train but for its run: nothing is saved or read on the way, widths come as they come."""
-    argv = [str(args.dataset)]
-    for action in passed_on():
-        value = getattr(args, action.dest)
-        if not action.option_strings or value == action.default:
-            continue
-        flag = action.option_strings[0]
-        values = value if isinstance(value, list) else [value]
-        argv += [flag] if value is True else [word for each in values for word in (flag, str(each))]
+    argv = argv_of(args.train, without=OURS)
     never = args.steps + 1
     set_here = {"batch": batch, "steps": args.steps, "warmup": 0, "log-every": max(args.steps // 12, 1)}
     set_here |= {"checkpoint-every": never, "evaluate-every": 0, "requeues": 0}
@@ -158,12 +144,12 @@ def differs(before: list[str], now: list[str]) -> str:
 # --- submitting it
 
 
-def start(args: argparse.Namespace, cluster: str, trainings: list[Training], known: dict) -> int:
+def start(args: Settings, cluster: str, trainings: list[Training], known: dict) -> int:
     """Submit what is not there or failed; on this machine, wait for each. What is submitted stands in scale.json."""
     from jobs import snapshot
     from jobs.cluster import CHECKOUT, Request, submit, wait
 
-    options = cluster_options(args, cluster)
+    options = cluster_options(args.on, args.gpus_per_node, cluster)
     args.out.mkdir(parents=True, exist_ok=True)
     code = 0
     states = states_of(trainings, known)
@@ -248,7 +234,7 @@ def wait_for(trainings: list[Training], known: dict) -> None:
         time.sleep(POLL)
 
 
-def collect(args: argparse.Namespace, trainings: list[Training], known: dict) -> int:
+def collect(args: Settings, trainings: list[Training], known: dict) -> int:
     """Write the table of what is done, print it, and say what is missing. -> 1 if something failed"""
     from jobs.scaling import rows_of, write
 
@@ -266,7 +252,7 @@ def collect(args: argparse.Namespace, trainings: list[Training], known: dict) ->
 # --- the model
 
 
-def predict(args: argparse.Namespace) -> int:
+def predict(args: Settings) -> int:
     from jobs import cost
 
     if args.texts is not None and (args.texts < 1 or not args.measured):

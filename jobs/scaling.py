@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean, median
 
 from jobs.curves import logged
-from jobs.experiment import read_json
+from jobs.training.config import read_run
 from shards import files
 
 WARM_UP = 1 / 3  # of the steps: caches fill, widths are met for the first time, GPUs choose their kernels
@@ -72,7 +72,7 @@ def rows_of(runs: dict[int, tuple[Path, int]]) -> list[Row]:
     rows: list[Row] = []
     for ranks in sorted(runs):
         run, nodes = runs[ranks]
-        found, config = figures(run), read_json(run / "config.json")
+        found, config = figures(run), read_run(run)
         if found is None or config is None:
             continue
         each = found["lines_per_s"] / ranks

@@ -5,31 +5,37 @@ takes either. truth/ says of every scan how it lies on its form. Handwriting com
 fonts that PyPI has, from a folder of fonts, or (--ink) from a table of line images with their texts.
 """
 
-import argparse
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from jobs.settings import setting
 from jobs.show import Progress, say
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--out", type=Path, required=True)
-    add("--certificates", type=int, default=1000)
-    add("--first", type=int, default=0, help="number of the first one; a certificate depends on its number alone")
-    add("--seed", type=int, default=0)
-    add("--form", default="adult-2018", help="adult-2018, adult-2024, neonatal-2018, or a mix: several with commas")
-    add("--severity", default="light", help="clean, light, medium, hard or fax (default: %(default)s)")
-    add("--dpi", type=int, help="of the scans, in place of the severity's resolutions")
-    add("--fonts", type=Path, help="a folder of .ttf or .otf handwriting fonts in place of those from PyPI")
-    add("--hands", choices=["all", "train", "held-out"], default="all", help="held-out: the fonts kept for testing")
-    add("--ink", type=Path, help="a table of line images (image, text, certificate, writer): their ink on the forms")
-    add("--ink-where", default="", help="only these rows of it, as collection=copiste,split=val")
-    add("--terms", help="a word list to mix in: a CSV with a column text, or edsnlp, that package's ICD-10 labels")
-    add("--workers", type=int, help="processes (default: one a CPU)")
+@dataclass(frozen=True)
+class Settings:
+    out: Path = setting()
+    certificates: int = setting(1000)
+    first: int = setting(0, "number of the first one; a certificate depends on its number alone")
+    seed: int = setting(0)
+    form: str = setting("adult-2018", "adult-2018, adult-2024, neonatal-2018, or a mix: several with commas")
+    severity: str = setting("light", "clean, light, medium, hard or fax (default: %(default)s)")
+    dpi: int | None = setting(None, "of the scans, in place of the severity's resolutions")
+    fonts: Path | None = setting(None, "a folder of .ttf or .otf handwriting fonts in place of those from PyPI")
+    hands: Literal["all", "train", "held-out"] = setting("all", "held-out: the fonts kept for testing")
+    ink: Path | None = setting(
+        None, "a table of line images (image, text, certificate, writer): their ink on the forms"
+    )
+    ink_where: str = setting("", "only these rows of it, as collection=copiste,split=val")
+    terms: str | None = setting(
+        None, "a word list to mix in: a CSV with a column text, or edsnlp, that package's ICD-10 labels"
+    )
+    workers: int | None = setting(None, "processes (default: one a CPU)")
 
 
-def main(args: argparse.Namespace) -> int:
+def main(args: Settings) -> int:
     from htr.images.simulate import simulate
 
     numbers = range(args.first, args.first + args.certificates)

@@ -3,18 +3,20 @@
 Samples by split, level, year, form and field; widths; text lengths; characters; rejects by reason. Counts only.
 """
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.settings import setting
 from jobs.show import say
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("dataset", type=Path)
-    parser.add_argument("--out", type=Path, help="the picture (default: DATASET/stats.png)")
+@dataclass(frozen=True)
+class Settings:
+    dataset: Path = setting(positional=True)
+    out: Path | None = setting(None, "the picture (default: DATASET/stats.png)")
 
 
-def main(args: argparse.Namespace) -> int:
+def main(args: Settings) -> int:
     from rich.console import Console
 
     from shards.index import read_index

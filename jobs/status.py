@@ -3,21 +3,23 @@
 Shards done, rows a second, time left, what is rejected, which node does what; it reads the data set's folder alone.
 """
 
-import argparse
 import collections
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.beacon import LOST, Sign, read_beacons
+from jobs.settings import setting
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("dataset", type=Path)
-    parser.add_argument("--watch", action="store_true", help="renew it every few seconds until the data set is whole")
+@dataclass(frozen=True)
+class Settings:
+    dataset: Path = setting(positional=True)
+    watch: bool = setting(False, "renew it every few seconds until the data set is whole")
 
 
-def main(args: argparse.Namespace) -> int:
+def main(args: Settings) -> int:
     from rich.console import Console
 
     console = Console(stderr=False)

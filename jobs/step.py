@@ -1,6 +1,5 @@
 """One step of training and what belongs to it: learning rate, mixed precision, averaged weights, losses not finite."""
 
-import argparse
 import math
 import time
 from dataclasses import replace
@@ -34,9 +33,8 @@ def scaled_rate(lr: float, ratio: float, rule: str) -> float:
     return lr * {"none": 1.0, "sqrt": math.sqrt(ratio), "linear": ratio}[rule]
 
 
-def autocast(args: argparse.Namespace, device):
-    """-> (context for the forward pass, whether gradients need a scaler)."""
-    kind = args.amp
+def autocast(kind: str, device):
+    """`kind`: see --amp. -> (context for the forward pass, whether gradients need a scaler)."""
     if kind == "auto":
         fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
         kind = "bf16" if fast else "fp16" if device.type == "cuda" else "off"

@@ -10,58 +10,74 @@ Options of the cluster and of the verb may be mixed. On Slurm it returns at once
 import argparse
 import re
 import shutil
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
+from jobs.settings import argv_of, group, setting
 from jobs.show import Progress, say
 
 SUBMITTED = ("train", "preprocess", "evaluate", "transcribe", "align")
 PLACES = ("partition", "account", "qos", "constraint", "exclude", "dependency")
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("of", metavar="VERB", choices=SUBMITTED, help=", ".join(SUBMITTED))
-    add("--nodes", default="1", help="or a range, 2-8: as many as Slurm has (default: %(default)s)")
-    add("--gpus-per-node", type=int, help="one rank each (default: none on Slurm, those of this machine locally)")
-    add("--tasks-per-node", type=int, help="ranks a node, where there are no GPUs (default: 1)")
-    add("--array", type=int, metavar="N", help="a job array of N tasks (preprocess, evaluate, transcribe, align)")
-    more = "of a training: N jobs one after the other, where nodes can't put a job back into the queue"
-    add("--chain", type=int, metavar="N", help=more)
-    cluster_arguments(add)
-    add("--dry-run", action="store_true", help="print the batch script and the GPU-hours, submit nothing")
-
-
-def cluster_arguments(add: Callable) -> None:
+@dataclass(frozen=True)
+class ClusterConfig:
     """What every verb that submits asks of the cluster."""
-    add("--cluster", choices=["auto", "slurm", "local"], default="auto", help="auto: slurm where there is sbatch")
-    add("--cpus-per-task", type=int, help="CPUs a rank, on Slurm; decoding wants at least two")
-    add("--time", help="limit of a job, as Slurm writes it: 8:00:00")
-    add("--mem", help="a node, as Slurm writes it: 64G")
-    for name in PLACES:
-        add(f"--{name}", help="as sbatch's")
-    add("--wait", action="store_true", help="follow the jobs to their end (local ones always are)")
+
+    cluster: Literal["auto", "slurm", "local"] = setting("auto", "auto: slurm where there is sbatch")
+    cpus_per_task: int | None = setting(None, "CPUs a rank, on Slurm; decoding wants at least two")
+    time: str | None = setting(None, "limit of a job, as Slurm writes it: 8:00:00")
+    mem: str | None = setting(None, "a node, as Slurm writes it: 64G")
+    partition: str | None = setting(None, "as sbatch's")
+    account: str | None = setting(None, "as sbatch's")
+    qos: str | None = setting(None, "as sbatch's")
+    constraint: str | None = setting(None, "as sbatch's")
+    exclude: str | None = setting(None, "as sbatch's")
+    dependency: str | None = setting(None, "as sbatch's")
+    wait: bool = setting(False, "follow the jobs to their end (local ones always are)")
 
 
-def cluster_options(args: argparse.Namespace, cluster: str) -> dict:
+@dataclass(frozen=True)
+class Settings:
+    of: Literal["train", "preprocess", "evaluate", "transcribe", "align"] = setting(
+        positional=True, metavar="VERB", help=", ".join(SUBMITTED)
+    )
+    nodes: str = setting("1", "or a range, 2-8: as many as Slurm has (default: %(default)s)")
+    gpus_per_node: int | None = setting(None, "one rank each (default: none on Slurm, those of this machine locally)")
+    tasks_per_node: int | None = setting(None, "ranks a node, where there are no GPUs (default: 1)")
+    array: int | None = setting(None, "a job array of N tasks (preprocess, evaluate, transcribe, align)", metavar="N")
+    chain: int | None = setting(
+        None,
+        "of a training: N jobs one after the other, where nodes can't put a job back into the queue",
+        metavar="N",
+    )
+    dry_run: bool = setting(False, "print the batch script and the GPU-hours, submit nothing")
+    on: ClusterConfig = group(ClusterConfig, "cluster", inline=True)
+    rest: list[str] = setting([], argparse.SUPPRESS)  # the command line of the verb, which the dispatcher leaves over
+
+
+def cluster_options(on: ClusterConfig, gpus_per_node: int | None, cluster: str) -> dict:
     """Of a `Request`, what was asked by these arguments; what was not, from the site's settings."""
     from jobs.cluster import site_settings
 
     site = site_settings() if cluster == "slurm" else {}
-    cpus = args.cpus_per_task or (int(site.get("cpus_per_gpu", 0)) if args.gpus_per_node else None) or None
-    options = {name: getattr(args, name) or site.get(name) for name in PLACES}
-    return options | {"cpus_per_task": cpus, "time": args.time or site.get("timelimit"), "mem": args.mem}
+    cpus = on.cpus_per_task or (int(site.get("cpus_per_gpu", 0)) if gpus_per_node else None) or None
+    options = {name: getattr(on, name) or site.get(name) for name in PLACES}
+    return options | {"cpus_per_task": cpus, "time": on.time or site.get("timelimit"), "mem": on.mem}
 
 
-def main(args: argparse.Namespace) -> int:
+def main(args: Settings) -> int:
     from jobs import snapshot
     from jobs.__main__ import parse
     from jobs.cluster import Request, dry_run, submit, wait
 
     argv = [args.of, *args.rest]
-    asked = parse(argv)  # what is wrong with it is said now, not by every rank
-    cluster = args.cluster
+    _, asked = parse(argv)  # what is wrong with it is said now, not by every rank
+    if "--config" in args.rest or any(word.startswith("--config=") for word in args.rest):
+        # a file may have changed by the time that the job starts, or starts again
+        argv = [args.of, *argv_of(asked)]
+    cluster = args.on.cluster
     if cluster == "auto":
         cluster = "slurm" if shutil.which("sbatch") or args.dry_run else "local"
     if args.array and args.of == "train":
@@ -82,7 +98,7 @@ def main(args: argparse.Namespace) -> int:
         tasks_per_node=args.tasks_per_node,
         array=args.array,
         signal="USR1@120" if args.of == "train" else None,  # as in slurm/train.sh
-        **cluster_options(args, cluster),
+        **cluster_options(args.on, args.gpus_per_node, cluster),
     )
     if request.gpus_per_node and args.tasks_per_node and args.tasks_per_node != request.gpus_per_node:
         raise ValueError(f"{request.gpus_per_node} GPUs and {args.tasks_per_node} tasks a node: a rank takes one GPU")
@@ -101,21 +117,22 @@ def main(args: argparse.Namespace) -> int:
     started = submit(request, argv, args.chain or 1)
     ids = ", ".join(job.job_id for job in started[:1]) + (f" and {len(started) - 1} more" if started[1:] else "")
     say(f"submit: job {ids} on {cluster}, logs in {request.logs}")
-    if not args.wait and cluster == "slurm":
+    if not args.on.wait and cluster == "slurm":
         return 0
     if args.of == "train":
         return watch(started, folder)
     return wait(started)
 
 
-def folder_of(verb: str, asked: argparse.Namespace) -> Path:
-    """Where the job works, and its logs lie."""
-    from jobs.train import run_folder
+def folder_of(verb: str, asked) -> Path:
+    """Where the job works, and its logs lie. `asked`: the verb's settings."""
     from jobs.transcribe import parts_folder
 
+    if verb == "train":
+        return asked.run_folder
     if verb == "transcribe":
         return parts_folder(asked.out)
-    return asked.out if verb == "preprocess" else run_folder(asked)
+    return asked.out if verb == "preprocess" else asked.run
 
 
 def watch(started: list, run: Path) -> int:

@@ -6,8 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from htr.certificate import log_name
-from jobs.experiment import read_json
-from jobs.train import parse_where
+from jobs.training.config import parse_where, read_run
 from shards.index import Index, read_index
 from shards.tar import text_offset
 
@@ -41,9 +40,9 @@ def texts_of(index: Index, table: pa.Table, column: str | None = None) -> list[s
 
 
 def config_of(run: Path) -> dict:
-    config = read_json(run / "config.json")
+    config = read_run(run)
     if config is None:
-        raise ValueError(f"{run}: not a run folder (no config.json)")
+        raise ValueError(f"{run}: not a run folder (no config.yaml)")
     return config
 
 

@@ -24,13 +24,15 @@ reviewed. Blank fields and tick boxes, which no reader reads, are decided by --s
 which rejects what is still to be done. --sample draws accepted ones for a second keying, into a table beside it.
 """
 
-import argparse
 import hashlib
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import htr
+from jobs.settings import setting
 from jobs.show import Progress, say
 from jobs.work import share_of_work
 
@@ -39,34 +41,42 @@ FORMAT = 1
 CHUNK = {"fields": 64, "lines": 1024, "samples": 1024}  # items of a part: what is lost when a task dies
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("input", type=Path, help="a folder of images, pages with ALTO or PAGE XML, a CSV or Parquet table, a data set")
-    add("--out", type=Path, required=True, metavar="FILE", help="a table to write: .csv, .parquet or .jsonl")
-    add("--model", type=Path, help="a model's folder or a run (default: HTR_MODEL, or else the project's own reader)")
-    add("--decode", choices=["greedy", "beam"], default="greedy", help="beam: with RUN/decoding, which tune makes")
-    add("--unit", choices=["line", "field"], default="line",
-        help="what an image, or a row of a table, is: a line or page with lines, or a certificate whose fields are "
-             "found on its form (default: %(default)s)")  # fmt: skip
-    add("--forms", type=Path, help="with --unit field: a folder of templates (default: those of the project)")
-    add("--rulings", choices=["keep", "remove"], default="keep", help="with --unit field: as the reader was trained")
-    add("--split", help="of a data set (default: all)")
-    add("--where", action="append", default=[], metavar="COLUMN=VALUE", help="these samples of a data set only")
-    add("--promise", type=Path, metavar="RUN/reliability/NAME", help="what calibrate promised: accepts under it")
-    less = "blank fields and tick boxes less sure are for review (default: %(default)s)"
-    add("--sure", type=float, default=0.8, metavar="CONFIDENCE", help=less)
-    add("--review", type=Path, metavar="TABLE", help=".csv or .parquet, what is to be reviewed, in the scans' folder "
-        "or above it")  # fmt: skip
-    add("--sample", type=int, default=0, metavar="N", help="accepted ones to be keyed too, in a table beside --review")
-    add("--seed", type=int, default=0, help="of the sample (default: %(default)s)")
-    add("--xml", type=Path, metavar="FOLDER", help="write PAGE XML too, a file an image")
-    add("--chunk", type=int, metavar="N", help="scans or lines of a part (default: 64 scans, 1024 lines)")
-    add("--batch", type=int, default=16, help="lines read at once (default: %(default)s)")
-    add("--workers", type=int, help="processes of this task (default: one a CPU that it may use)")
-    add("--device", choices=["auto", "cpu", "cuda"], default="auto")
+@dataclass(frozen=True)
+class Settings:
+    input: Path = setting(
+        help="a folder of images, pages with ALTO or PAGE XML, a CSV or Parquet table, a data set", positional=True
+    )
+    out: Path = setting(help="a table to write: .csv, .parquet or .jsonl", metavar="FILE")
+    model: Path | None = setting(
+        None, "a model's folder or a run (default: HTR_MODEL, or else the project's own reader)"
+    )
+    decode: Literal["greedy", "beam"] = setting("greedy", "beam: with RUN/decoding, which tune makes")
+    unit: Literal["line", "field"] = setting(
+        "line",
+        "what an image, or a row of a table, is: a line or page with lines, or a certificate whose fields are "
+        "found on its form (default: %(default)s)",
+    )
+    forms: Path | None = setting(None, "with --unit field: a folder of templates (default: those of the project)")
+    rulings: Literal["keep", "remove"] = setting("keep", "with --unit field: as the reader was trained")
+    split: str | None = setting(None, "of a data set (default: all)")
+    where: list[str] = setting([], "these samples of a data set only", metavar="COLUMN=VALUE")
+    promise: Path | None = setting(None, "what calibrate promised: accepts under it", metavar="RUN/reliability/NAME")
+    sure: float = setting(
+        0.8, "blank fields and tick boxes less sure are for review (default: %(default)s)", metavar="CONFIDENCE"
+    )
+    review: Path | None = setting(
+        None, ".csv or .parquet, what is to be reviewed, in the scans' folder or above it", metavar="TABLE"
+    )
+    sample: int = setting(0, "accepted ones to be keyed too, in a table beside --review", metavar="N")
+    seed: int = setting(0, "of the sample (default: %(default)s)")
+    xml: Path | None = setting(None, "write PAGE XML too, a file an image", metavar="FOLDER")
+    chunk: int | None = setting(None, "scans or lines of a part (default: 64 scans, 1024 lines)", metavar="N")
+    batch: int = setting(16, "lines read at once (default: %(default)s)")
+    workers: int | None = setting(None, "processes of this task (default: one a CPU that it may use)")
+    device: Literal["auto", "cpu", "cuda"] = setting("auto")
 
 
-def main(args: argparse.Namespace) -> int:
+def main(args: Settings) -> int:
     from htr.reader import Reader
     from jobs.chunks import Chores
     from jobs.inputs import open_input
@@ -79,7 +89,7 @@ def main(args: argparse.Namespace) -> int:
         decoding = model.parent / "decoding"
     device = take_device(Place.find(), args.device)
     Reader.load(model, decoding=decoding)  # what is wrong with it is said now
-    source = open_input(args)
+    source = open_input(args.input, args.unit, args.split, args.where)
     asked = what_is_asked(args, source, model, decoding)
 
     # ---------------------------------------------------------------- the parts' folder, the same for all tasks
@@ -132,7 +142,7 @@ def model_folder(asked: Path | None) -> Path:
     return folder
 
 
-def what_is_asked(args: argparse.Namespace, source, model: Path, decoding: Path | None):
+def what_is_asked(args: Settings, source, model: Path, decoding: Path | None):
     """Everything that can be wrong with the results is said before the first image is read. Raises ValueError."""
     from htr.reader import weights_of
     from jobs.results import Asked, prefix_of
@@ -170,7 +180,7 @@ def what_is_asked(args: argparse.Namespace, source, model: Path, decoding: Path 
     return asked
 
 
-def settings_of(args: argparse.Namespace, source, model: Path, decoding: Path | None) -> dict:
+def settings_of(args: Settings, source, model: Path, decoding: Path | None) -> dict:
     """What a part is a function of."""
     from htr.images.template import FORMS, digest_of_forms
     from htr.reader import weights_of

@@ -10,13 +10,14 @@ delay of the model's peaks is measured there too. All is written to RUN/decoding
 tune again after more training. It holds words and pieces of texts, as confidential as the shards. One process.
 """
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
+from jobs.settings import setting
 from jobs.show import Progress, say
 
 ENOUGH = 300  # texts of a field that has a language model of its own
@@ -34,26 +35,26 @@ class Line:
     ink: np.ndarray | None  # (H, W) uint8, of those that the delay is measured on
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add(
-        "dataset", type=Path, nargs="?", help="with the lines to tune on (default: the one that the run was trained on)"
+@dataclass(frozen=True)
+class Settings:
+    dataset: Path | None = setting(
+        None, "with the lines to tune on (default: the one that the run was trained on)", positional=True
     )
-    add("--run", type=Path, required=True, help="the run whose model/ reads")
-    add("--text", type=Path, action="append", default=[], metavar="FILE", help="more texts, one a line; repeatable")
-    add("--lexicon", type=Path, action="append", default=[], metavar="FILE", help="more words, one a line; repeatable")
-    add("--order", type=int, default=6, help="characters of the language model, 1 to 7 (default: %(default)s)")
-    add("--least", type=int, default=1, metavar="TIMES", help="drop rarer sequences of characters: smaller models")
-    add("--split", default="dev", help="to tune on (default: %(default)s)")
-    add("--where", action="append", default=[], metavar="COLUMN=VALUE", help="tune on these samples only; repeatable")
-    add("--most", type=int, default=2000, metavar="LINES", help="to tune on, drawn by --seed (default: %(default)s)")
-    add("--seed", type=int, default=0)
-    add("--batch", type=int, default=16, help="lines read at once")
-    add("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    add("--amp", choices=["auto", "off", "bf16", "fp16"], default="auto")
+    run: Path = setting(help="the run whose model/ reads")
+    text: list[Path] = setting([], "more texts, one a line; repeatable", metavar="FILE")
+    lexicon: list[Path] = setting([], "more words, one a line; repeatable", metavar="FILE")
+    order: int = setting(6, "characters of the language model, 1 to 7 (default: %(default)s)")
+    least: int = setting(1, "drop rarer sequences of characters: smaller models", metavar="TIMES")
+    split: str = setting("dev", "to tune on (default: %(default)s)")
+    where: list[str] = setting([], "tune on these samples only; repeatable", metavar="COLUMN=VALUE")
+    most: int = setting(2000, "to tune on, drawn by --seed (default: %(default)s)", metavar="LINES")
+    seed: int = setting(0)
+    batch: int = setting(16, "lines read at once")
+    device: Literal["auto", "cpu", "cuda"] = setting("auto")
+    amp: Literal["auto", "off", "bf16", "fp16"] = setting("auto")
 
 
-def main(args: argparse.Namespace) -> int:
+def main(args: Settings) -> int:
     from htr.decoding.beam import GRID, Limits, Searches, Weights, tune
     from htr.decoding.decoder import files_of, with_general
     from htr.decoding.language import train_by_field
@@ -63,7 +64,7 @@ def main(args: argparse.Namespace) -> int:
     from jobs.place import Place, take_device
     from jobs.step import autocast
     from jobs.texts import config_of
-    from jobs.train import parse_where
+    from jobs.training.config import parse_where
     from shards import files
     from shards.index import read_index
 
@@ -73,7 +74,7 @@ def main(args: argparse.Namespace) -> int:
     reader, sha = Reader.load(args.run / "model", device), weights_of(args.run / "model")
     table = index.samples(args.split, parse_where(args.where))
     table = table.take(np.sort(np.random.default_rng(args.seed).permutation(len(table))[: args.most]))
-    mixed, _ = autocast(args, device)
+    mixed, _ = autocast(args.amp, device)
 
     # ---------------------------------------------------------------- language models and lexicon
     rows, left_out = language_texts(config, index, args)
@@ -131,7 +132,7 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def language_texts(config: dict, index, args: argparse.Namespace) -> tuple[list[tuple[str, str]], int]:
+def language_texts(config: dict, index, args: Settings) -> tuple[list[tuple[str, str]], int]:
     """-> (field, text) rows for the language models, how many were left out. Field "": none that is known."""
     from htr.certificate import clean_text
     from htr.decoding.tuning import allowed

@@ -1,18 +1,20 @@
 """python -m jobs verify DATASET: read every byte of a data set and say what is wrong with which shard."""
 
-import argparse
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.settings import setting
 from jobs.show import say
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("dataset", type=Path)
-    parser.add_argument("--workers", type=int, help="processes (default: one a CPU)")
+@dataclass(frozen=True)
+class Settings:
+    dataset: Path = setting(positional=True)
+    workers: int | None = setting(None, "processes (default: one a CPU)")
 
 
-def main(args: argparse.Namespace) -> int:
+def main(args: Settings) -> int:
     from shards.index import read_index
     from shards.verify import verify
 

@@ -1,6 +1,5 @@
 """The align job: rows of words and lines, labels that fit badly, any number of tasks, and its table as a source."""
 
-import argparse
 import json
 import shutil
 from pathlib import Path
@@ -16,7 +15,7 @@ from htr.alphabet import Alphabet
 from htr.images.sources import read_source
 from htr.reader import Reader
 from htr.types import EncoderOutput, LineGeometry
-from jobs import align
+from jobs.__main__ import parse
 from shards import write
 from shards.index import Index, merge
 from shards.plan import Settings, make_plan
@@ -113,11 +112,9 @@ def run(tmp_path, monkeypatch) -> Path:
 
 
 def job(dataset: Path, run: Path, *options: object) -> list[dict]:
-    parser = argparse.ArgumentParser()
-    align.arguments(parser)
-    argv = [dataset, "--run", run, "--device", "cpu", "--amp", "off", "--batch", 4, *options]
-    args = parser.parse_args(list(map(str, argv)))
-    assert align.main(args) == 0
+    argv = ["align", dataset, "--run", run, "--device", "cpu", "--amp", "off", "--batch", 4, *options]
+    run_verb, args = parse(list(map(str, argv)))
+    assert run_verb(args) == 0
     out = args.out or dataset / f"aligned-{args.to}.parquet"
     return pq.read_table(out).to_pylist() if out.exists() else []
 

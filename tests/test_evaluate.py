@@ -1,6 +1,5 @@
 """Evaluation: every line once, the same result whatever the tasks, and what it refuses."""
 
-import argparse
 import json
 import shutil
 from pathlib import Path
@@ -13,7 +12,6 @@ import pytest
 from htr.images.simulate import simulate
 from htr.scoring.errors import Errors, compare
 from htr.scoring.words import unseen, words_in
-from jobs import tune
 from jobs.__main__ import main
 from jobs.against import paired
 from jobs.figures import rates
@@ -25,9 +23,7 @@ def run(trained, tmp_path_factory) -> Path:
     """A CTC run of a few steps, tuned."""
     folder = tmp_path_factory.mktemp("runs") / "ctc"
     shutil.copytree(trained, folder)
-    parser = argparse.ArgumentParser()
-    tune.arguments(parser)
-    assert tune.main(parser.parse_args(["--run", str(folder), "--most", "4", "--device", "cpu"])) == 0
+    assert main(["tune", "--run", str(folder), "--most", "4", "--device", "cpu"]) == 0
     return folder
 
 
@@ -126,7 +122,7 @@ def test_accepted_references_are_no_errors(run: Path, tmp_path: Path):
 def test_no_run_no_model_no_dataset(run: Path, tmp_path: Path, capsys):
     assert "not a run folder" in fails(capsys, "evaluate", "--run", tmp_path / "none")
     (tmp_path / "empty").mkdir()
-    shutil.copy(run / "config.json", tmp_path / "empty")
+    shutil.copy(run / "config.yaml", tmp_path / "empty")
     assert "no model here" in fails(capsys, "evaluate", "--run", tmp_path / "empty", "--device", "cpu")
     assert "no data set here" in fails(capsys, "evaluate", tmp_path / "nothing", "--run", run)
 
@@ -216,8 +212,8 @@ def test_intervals_and_words_unseen_in_training(run: Path, dataset, capsys):
 def test_words_are_left_out_where_the_training_data_have_gone(run: Path, dataset, tmp_path: Path, capsys):
     copy = tmp_path / "run"
     shutil.copytree(run, copy, ignore=shutil.ignore_patterns("evaluation", "checkpoints"))
-    config = json.loads((copy / "config.json").read_text())
-    (copy / "config.json").write_text(json.dumps(config | {"folder": str(tmp_path / "gone")}))
+    config = (copy / "config.yaml").read_text()
+    (copy / "config.yaml").write_text(config.replace(str(dataset.folder), str(tmp_path / "gone")))
     asked = ["evaluate", str(dataset.folder), "--run", str(copy), "--split", "dev", "--device", "cpu", "--name", "x"]
     assert main(asked) == 0
     assert metrics_of(copy / "evaluation" / "x")["unseen"] is None

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,13 +12,16 @@ from bed import wait_for
 
 from jobs import checkpoint, experiment
 from jobs.experiment import STALE, Experiment
+from jobs.training.config import DataConfig, ModelConfig, RuntimeConfig, TrainConfig, read_run
 from shards import files
 
-CONFIG = {"model": "ctc", "lr": 0.001}
+CONFIG = TrainConfig()
 
 
-def begin(folder: Path, job: str = "11", **changes) -> Experiment:
-    return Experiment(folder, CONFIG | changes, ("model",), job)
+def begin(folder: Path, job: str = "11", threads: int | None = None, model: str = "ctc") -> Experiment:
+    """`threads` may change on resume, `model` may not."""
+    config = replace(CONFIG, runtime=RuntimeConfig(threads=threads), model=ModelConfig(architecture=model))
+    return Experiment(folder, config, {}, job)
 
 
 def held_elsewhere(folder: Path, job: str, age: float = 0) -> None:
@@ -32,14 +36,10 @@ def test_second_job_is_refused_and_changes_nothing(tmp_path: Path):
     held_elsewhere(tmp_path, "11")
     before = (tmp_path / "lock.json").read_text()
     with pytest.raises(ValueError, match="job 11 on another works in this run folder"):
-        begin(tmp_path, "12", lr=0.5)
+        begin(tmp_path, "12", threads=5)
     assert (tmp_path / "lock.json").read_text() == before
-    assert json.loads((tmp_path / "config.json").read_text()) == first_config()
+    assert read_run(tmp_path)["threads"] is None
     assert first.owner["job"] == "11"
-
-
-def first_config() -> dict:
-    return CONFIG
 
 
 def test_same_process_twice_is_refused_too(tmp_path: Path):
@@ -86,14 +86,14 @@ def test_a_lock_that_another_job_took_meanwhile_is_given_back(tmp_path: Path, mo
 
 def test_a_patient_job_waits_for_the_dead_and_not_for_the_living(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("jobs.experiment.BEAT", 0.1)
-    with Experiment(tmp_path, CONFIG, (), "11") as living:
+    with Experiment(tmp_path, CONFIG, {}, "11") as living:
         monkeypatch.setattr("jobs.experiment.birth", lambda pid: living.owner["birth"])
         with pytest.raises(ValueError, match="works in this run folder"):
-            Experiment(tmp_path, CONFIG, (), "12", patient=True)
-    Experiment(tmp_path, CONFIG, (), "13")
+            Experiment(tmp_path, CONFIG, {}, "12", patient=True)
+    Experiment(tmp_path, CONFIG, {}, "13")
     held_elsewhere(tmp_path, "13", age=STALE - 0.5)
     began = time.monotonic()
-    assert Experiment(tmp_path, CONFIG, (), "14", patient=True).owner["job"] == "14"
+    assert Experiment(tmp_path, CONFIG, {}, "14", patient=True).owner["job"] == "14"
     assert time.monotonic() - began < STALE  # the rest of it, not all
 
 
@@ -138,17 +138,17 @@ def test_run_of_another_model(tmp_path: Path):
     with pytest.raises(ValueError, match="is a run of model 'ctc', asked was 'attention'"):
         begin(tmp_path, model="attention")
     assert not (tmp_path / "lock.json").exists()  # who was refused holds nothing
-    with begin(tmp_path, lr=0.5):  # what is not fixed may change
-        assert json.loads((tmp_path / "config.json").read_text())["lr"] == 0.5
+    with begin(tmp_path, threads=5):  # what is not fixed may change
+        assert read_run(tmp_path)["threads"] == 5
 
 
 def test_run_of_a_version_that_did_not_know_an_option(tmp_path: Path):
-    with begin(tmp_path):
+    files.replace(tmp_path / "config.json", '{"model": "ctc", "lr": 0.002}')
+    by_pixels = replace(CONFIG, data=DataConfig(batch_by="pixels"))
+    with Experiment(tmp_path, by_pixels, {}, "11"):
         pass
-    with Experiment(tmp_path, CONFIG | {"batch_by": "lines"}, ("model", "batch_by"), "11"):
-        pass
-    with pytest.raises(ValueError, match="is a run of batch_by 'lines', asked was 'pixels'"):
-        Experiment(tmp_path, CONFIG | {"batch_by": "pixels"}, ("model", "batch_by"), "11")
+    with pytest.raises(ValueError, match="is a run of batch_by 'pixels', asked was 'lines'"):
+        Experiment(tmp_path, CONFIG, {}, "11")
 
 
 def test_heartbeat_is_felt(tmp_path: Path, monkeypatch):

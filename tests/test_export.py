@@ -1,6 +1,5 @@
 """ONNX: the exported reader reads like the one that it was made of, by a program without torch, or there is no file."""
 
-import argparse
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,6 +17,7 @@ from htr.models import create
 from htr.models.encoder import SIZES
 from htr.reader import Reader, files_of
 from jobs import export
+from jobs.__main__ import parse
 
 for name in export.NEEDED:
     pytest.importorskip(name, reason=f"the extra onnx is not installed: {name} is missing")
@@ -47,9 +47,8 @@ def save(folder: Path, model: str) -> Path:
 
 
 def run(model: Path, out: Path) -> int:
-    parser = argparse.ArgumentParser()
-    export.arguments(parser)
-    return export.main(parser.parse_args(["--model", str(model), "--out", str(out)]))
+    run_verb, config = parse(["export", "--model", str(model), "--out", str(out)])
+    return run_verb(config)
 
 
 @pytest.fixture(scope="module")

@@ -1,28 +1,19 @@
 """What a training reads: several data sets by weight, blank fields, another column's texts, and what is refused."""
 
-import argparse
 from pathlib import Path
 
 import pytest
 
 from jobs.material import Material, parse_mix
+from jobs.training.config import DataConfig
 from shards.epochs import Weight
 from shards.plan import Settings
 
 ALL = Settings(shares={"train": 1.0})
 
 
-def asked(dataset: Path, **more) -> argparse.Namespace:
-    usual = {
-        "where": [],
-        "mix": [],
-        "split": "train",
-        "blanks": 0.05,
-        "text": None,
-        "abbreviations": None,
-        "local_copy": False,
-    }
-    return argparse.Namespace(dataset=dataset, **{**usual, **more})
+def asked(dataset: Path, **more) -> DataConfig:
+    return DataConfig(dataset=dataset, **more)
 
 
 @pytest.fixture
@@ -56,12 +47,12 @@ def test_data_sets_are_mixed_by_weight(dataset, other):
 def test_shards_are_read_from_copies_on_the_nodes_disk(dataset, other, tmp_path, monkeypatch):
     shared = Material.open(asked(dataset.folder, mix=[f"{other}=1"])).samples
     monkeypatch.setenv("HTR_SCRATCH", str(tmp_path / "disk"))
-    local = Material.open(asked(dataset.folder, mix=[f"{other}=1"], local_copy=True)).samples
+    local = Material.open(asked(dataset.folder, mix=[f"{other}=1"]), local_copy=True).samples
     assert all(tmp_path / "disk" in folder.parents for folder in local.folders)
     assert [local.read(i)[1] for i in range(len(local))] == [shared.read(i)[1] for i in range(len(shared))]
     monkeypatch.setenv("HTR_SCRATCH", "")
     with pytest.raises(ValueError, match="HTR_SCRATCH names no disk"):
-        Material.open(asked(dataset.folder, local_copy=True))
+        Material.open(asked(dataset.folder), local_copy=True)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ import pytest
 from jobs import runs
 from jobs.__main__ import main
 from jobs.experiment import STALE, Experiment
+from jobs.training.config import TrainConfig
 from shards import files
 
-CONFIG = {"model": "ctc", "size": "small"}
+CONFIG = TrainConfig()
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +24,7 @@ def no_cluster(monkeypatch, tmp_path):
 
 def make(folder, job="4711", beat=0.0, **state):
     """A run that is left as it is: its lock stays, with a heartbeat `beat` seconds ago; None releases it."""
-    run = Experiment(folder, CONFIG, (), job)
+    run = Experiment(folder, CONFIG, {}, job)
     run.note_start({"world": 8})
     run.update({"state": "running", "step": 120, "steps": 20000, "lines_per_s": 1234.5, "dev_cer": 0.0834} | state)
     if beat is None:
@@ -86,7 +87,7 @@ def test_states(tmp_path, capsys, state, beat, shown, reason):
 
 
 def test_a_failed_run_says_why_in_one_harmless_line(tmp_path, capsys):
-    with pytest.raises(ValueError), Experiment(tmp_path / "runs" / "a", CONFIG, (), "5") as run:
+    with pytest.raises(ValueError), Experiment(tmp_path / "runs" / "a", CONFIG, {}, "5") as run:
         run.note_start({"world": 1})
         raise ValueError("no [bold]gradient\x1b[31m was finite\nsecond line")
     row = listed(tmp_path / "runs", capsys)["a"]
@@ -142,6 +143,8 @@ def test_a_sacct_that_fails_changes_nothing(tmp_path, capsys, monkeypatch, scrip
     [
         ("config.json", b"{"),
         ("config.json", b""),
+        ("config.yaml", b"{"),
+        ("data.json", b"{"),
         ("status.json", b"[1, 2]"),
         ("status.json", b"\xff\xfe"),
         ("status.json", b'{"state": "running", "step": "many"}'),
@@ -151,6 +154,8 @@ def test_a_sacct_that_fails_changes_nothing(tmp_path, capsys, monkeypatch, scrip
 def test_a_broken_run_is_a_row(tmp_path, capsys, name, content):
     evaluate(make(tmp_path / "runs" / "broken"), "test", 0.1, age=0)
     make(tmp_path / "runs" / "whole")
+    if name == "config.json":  # as runs of before have it
+        (tmp_path / "runs" / "broken" / "config.yaml").unlink()
     (tmp_path / "runs" / "broken" / name).write_bytes(content)
     rows = listed(tmp_path / "runs", capsys)
     assert rows["broken"]["state"] == "unreadable"

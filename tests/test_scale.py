@@ -59,16 +59,22 @@ def test_all_sizes_are_submitted_at_once(tmp_path: Path, submitted: list):
     assert all((r.partition, r.time, r.cpus_per_task, r.dependency) == ("gpu", "20", 6, None) for r in asked)
     for (_, argv, _), ranks in zip(submitted, (1, 4, 8), strict=True):
         assert option(argv, "batch") == str(32 * ranks) and option(argv, "run") == str(tmp_path / f"ranks-{ranks}")
-        asked_of_train = parse(argv)  # train understands it
-        assert (asked_of_train.size, asked_of_train.where, asked_of_train.deterministic) == (
+        _, asked_of_train = parse(argv)  # train understands it
+        assert (
+            asked_of_train.model.size,
+            asked_of_train.data.where,
+            asked_of_train.runtime.deterministic,
+        ) == (
             "tiny",
             ["a=1", "b=2"],
             True,
         )
         assert (
-            asked_of_train.steps == 60 and asked_of_train.evaluate_every == 0 and asked_of_train.checkpoint_every > 60
+            asked_of_train.schedule.steps == 60
+            and asked_of_train.runtime.evaluate_every == 0
+            and asked_of_train.runtime.checkpoint_every > 60
         )
-        assert asked_of_train.log_every == 5 and asked_of_train.warmup == 0  # no short lines first
+        assert asked_of_train.runtime.log_every == 5 and asked_of_train.schedule.warmup == 0  # no short lines first
 
 
 def test_strong_scaling_and_one_by_one(tmp_path: Path, submitted: list):

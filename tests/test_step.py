@@ -1,6 +1,5 @@
 """A step's rules: the rate, the average, and losses that are not finite: counted, named by a hash, ended by."""
 
-import argparse
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
@@ -115,7 +114,7 @@ def test_the_average_of_a_young_run_is_over_its_few_steps():
 
 def test_half_precision_on_a_cpu_is_refused():
     with pytest.raises(ValueError, match="fp16 needs a GPU"):
-        autocast(argparse.Namespace(amp="fp16"), torch.device("cpu"))
+        autocast("fp16", torch.device("cpu"))
 
 
 def test_a_rate_grows_with_the_batch_by_its_rule():

@@ -19,6 +19,7 @@ from htr.scoring.errors import Errors
 from jobs.__main__ import main
 from jobs.loop import Training
 from jobs.notice import Decision, Notice
+from jobs.training.config import DataConfig, RuntimeConfig, ScheduleConfig, TrainConfig
 from shards.index import read_index
 
 CHECKOUT = Path(__file__).parent.parent
@@ -159,7 +160,10 @@ def test_each_step_of_each_rank_has_its_own_random_numbers():
     for seed, step, rank in itertools.product((1, 2), (0, 1, 5), (0, 1, 300)):
         world = SimpleNamespace(rank=rank, ask=lambda told: lambda: {"stop": 0, "limit": 0}, on_root=None)
         training = SimpleNamespace(
-            args=SimpleNamespace(seed=seed, warmup=5, steps=20, log_every=100, checkpoint_every=100, evaluate_every=0),
+            config=TrainConfig(
+                seed=seed, schedule=ScheduleConfig(steps=20, warmup=5),
+                runtime=RuntimeConfig(log_every=100, checkpoint_every=100, evaluate_every=0),
+            ),
             world=world, notice=SimpleNamespace(told=None), step=step, saved=0, rate=0.1, model=None, due=lambda: False,
             optimizer=SimpleNamespace(param_groups=[]), average=SimpleNamespace(update_parameters=lambda model: None),
             taker=SimpleNamespace(take=lambda *_: seeds.append(torch.initial_seed())),
@@ -174,7 +178,7 @@ def test_a_job_that_took_no_step_is_not_queued_again():
     told = []
     run = SimpleNamespace(requeues=0, update=told.append)
     for step, again in ((7, False), (8, True)):
-        training = SimpleNamespace(run=run, args=SimpleNamespace(requeues=3), step=step, began=7)
+        training = SimpleNamespace(run=run, config=TrainConfig(runtime=RuntimeConfig(requeues=3)), step=step, began=7)
         decision, why = Training.again(training, Decision(stop=True, requeue=True))
         assert decision == Decision(stop=True, requeue=again) and ("no step was taken" in why) != again
     assert told == [{"requeues": 1}]
@@ -375,17 +379,18 @@ def test_parts_of_a_batch_teach_what_the_whole_teaches(data: Path, tmp_path: Pat
 
 
 def test_a_batch_by_ranks_stays_what_the_run_began_with(data: Path, tmp_path: Path):
-    from argparse import Namespace
-
     from jobs.train import global_batch
 
-    asked = Namespace(run=tmp_path, batch=None, batch_per_rank=8)
+    def wanted(**batch: int) -> TrainConfig:
+        return TrainConfig(run=tmp_path, data=DataConfig(**batch))
+
+    asked = wanted(batch_per_rank=8)
     assert global_batch(asked, 4) == 32
     (tmp_path / "config.json").write_text('{"batch": 32}')
     assert global_batch(asked, 2) == 32  # with fewer ranks now
-    assert global_batch(Namespace(run=tmp_path, batch=None, batch_per_rank=None), 2) == 32
+    assert global_batch(wanted(), 2) == 32
     with pytest.raises(ValueError, match="not both"):
-        global_batch(Namespace(run=tmp_path, batch=6, batch_per_rank=8), 2)
+        global_batch(wanted(batch=6, batch_per_rank=8), 2)
 
 
 def test_a_signal_in_the_last_step_leaves_a_model_too(data: Path, tmp_path: Path):

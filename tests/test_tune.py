@@ -1,6 +1,5 @@
 """Tuning: what the language model is of, what is written, and what is refused."""
 
-import argparse
 import json
 import shutil
 from pathlib import Path
@@ -14,7 +13,7 @@ from htr.decoding.tuning import allowed, frequent_words, judge, letters, tune_de
 from htr.images.sources import read_source
 from htr.reader import Reader, weights_of
 from jobs import tune as job
-from jobs.__main__ import main
+from jobs.__main__ import main, parse
 from jobs.texts import config_of, texts_of, trained_on
 from shards.index import Index
 from shards.stream import Samples
@@ -28,10 +27,9 @@ def run(trained: Path, tmp_path: Path) -> Path:
 
 def tune(run: Path, *options: object) -> dict:
     """-> weights.json."""
-    parser = argparse.ArgumentParser()
-    job.arguments(parser)
-    words = ["--run", run, "--device", "cpu", "--order", 4, *options]
-    assert job.main(parser.parse_args([str(word) for word in words])) == 0
+    words = ["tune", "--run", run, "--device", "cpu", "--order", 4, *options]
+    run_verb, config = parse([str(word) for word in words])
+    assert run_verb(config) == 0
     return json.loads((run / "decoding" / "weights.json").read_text())
 
 
@@ -76,9 +74,11 @@ def without_fields(source: Path, tmp_path: Path, build, write_table) -> Index:
     return build(tmp_path / "without", write_table(folder / "without.csv", rows))
 
 
-def test_lines_of_no_known_field_have_the_general_model_alone(run: Path, without_fields: Index, monkeypatch):
-    config = json.loads((run / "config.json").read_text()) | {"folder": str(without_fields.folder)}
-    (run / "config.json").write_text(json.dumps(config))
+def test_lines_of_no_known_field_have_the_general_model_alone(
+    run: Path, dataset: Index, without_fields: Index, monkeypatch
+):
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace(str(dataset.folder), str(without_fields.folder)))
     monkeypatch.setattr(job, "ENOUGH", 5)
     assert tune(run, "--most", 4)["tuned"]["fields"] == []
 

@@ -20,7 +20,7 @@ from torch import nn
 
 from htr.models.attention.reader import AttentionReader
 from htr.models.ctc.reader import CTCReader
-from htr.models.encoder import SIZES, EncoderConfig
+from htr.models.encoder import RECURRENT_STRIDES, SIZES, EncoderConfig
 
 # name: class, options of the encoder
 MODELS = {
@@ -30,13 +30,16 @@ MODELS = {
 }
 
 
-def encoder_config(model: str, size: str, **changes) -> EncoderConfig:
-    """A named size as this model has it, and what is otherwise. Raises ValueError with the valid choices."""
+def encoder_config(model: str, size: str, recurrent_stride: int = 8, **changes) -> EncoderConfig:
+    """A named size as this model has it, and what is otherwise. Raises ValueError with the valid choices.
+
+    `recurrent_stride`: px of a line that each recurrent step goes on by, 8 or 4.
+    """
     if model not in MODELS:
         raise ValueError(f"no model '{model}': choose one of {', '.join(MODELS)}")
     if size not in SIZES:
         raise ValueError(f"no size '{size}': choose one of {', '.join(SIZES)}")
-    return replace(SIZES[size], **MODELS[model][1] | changes)
+    return replace(SIZES[size], **MODELS[model][1] | RECURRENT_STRIDES[recurrent_stride] | changes)
 
 
 def create(model: str, encoder: str | EncoderConfig, symbols: int, dropout: float | None = None) -> nn.Module:

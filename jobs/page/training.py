@@ -6,7 +6,7 @@ from pathlib import Path
 from jobs.curves import points, read_metrics
 from jobs.experiment import read_json
 from jobs.page import UNKNOWN, plot
-from jobs.runs import clean, read
+from jobs.runs import clean, read, settings
 
 MOST = 400  # points of a curve
 CURVES = (  # of metrics.jsonl, what is drawn of them, and how
@@ -53,7 +53,7 @@ def thinned(spots: list[tuple[int, float]]) -> list[tuple[int, float]]:
 
 def provenance(run: Path) -> dict:
     """The starts in order, the versions of the last one, what was asked. Raises ValueError for a damaged file."""
-    config, status = read(run / "config.json"), read_json(run / "status.json") or {}
+    config, status = settings(run), read_json(run / "status.json") or {}
     record = read(run / "provenance.json") if (run / "provenance.json").exists() else {}
     starts = [start for start in record.get("starts") or () if isinstance(start, dict)]
     rows = []

@@ -1,0 +1,152 @@
+"""Settings in YAML: read with their types, wrong keys named beside the right ones, and written to be read again.
+
+A file may leave out whatever it wants. Words are words: of YAML's many spellings of a truth value only true and false
+count, so that `amp: off` means what it says.
+"""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import yaml
+
+from jobs.settings import Leaf, leaves, nearest, set_by_verb
+from jobs.show import say
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    """Refuses a key that stands twice, where YAML would take the last one in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        names = [key.value for key, _ in node.value]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise yaml.MarkedYAMLError(problem=f"the key {twice[0]} stands there twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+PLAIN = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")
+Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if tag not in PLAIN]
+    for first, found in Loader.yaml_implicit_resolvers.items()
+}
+Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|false)$"), ["t", "f"])
+
+
+def read_yaml(path: Path) -> dict:
+    """Raises ValueError for what is no YAML with names, OSError where it can't be read."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise ValueError(f"{path}{line}: {problem}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not UTF-8") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: settings are written NAME: VALUE, this is a {type(content).__name__}")
+    return content
+
+
+def find(name: str) -> Path:
+    """A file, or else the recipe of this name. Raises ValueError when there is neither."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    known = sorted(recipe.stem for recipe in RECIPES.glob("*.yaml"))
+    if name in known:
+        return RECIPES / f"{name}.yaml"
+    close = difflib.get_close_matches(name, known, 1)
+    meant = f" (did you mean {close[0]}?)" if close else ""
+    raise ValueError(f"--config {name}: no such file, and no recipe{meant}; recipes: {', '.join(known)}")
+
+
+def read_settings(cls: type, name: str) -> dict[tuple[str, ...], Any]:
+    """The settings of a file, by path. Raises ValueError: a key that is unknown, a value of another type."""
+    path = find(name)
+    known = {leaf.key: leaf for leaf in leaves(cls)}
+    own = set_by_verb(cls) - set(known)
+    found = {}
+    for key, value in flat(read_yaml(path), {**known, **dict.fromkeys(own)}, path).items():
+        if key in own:  # of a file for another verb
+            say(f"{path}: {key} is passed over, this verb sets it itself")
+            continue
+        if key not in known:
+            close = nearest(key, cls)
+            raise ValueError(f"{path}: no setting {key}" + (f", did you mean {close}?" if close else ""))
+        found[key] = value
+    return typed(known, found, path)
+
+
+def flat(content: dict, known: dict[str, Any], path: Path, prefix: str = "") -> dict[str, Any]:
+    """{"optim": {"lr": 1}} -> {"optim.lr": 1}."""
+    groups = {key.rpartition(".")[0] for key in known} - {""}
+    found = {}
+    for name, value in content.items():
+        key = f"{prefix}{name}"
+        if key in groups and key not in known:
+            if value is not None and not isinstance(value, dict):
+                raise ValueError(f"{path}: {key} is a group of settings: write {key}: {{NAME: VALUE}}")
+            found |= flat(value or {}, known, path, f"{key}.")
+        else:
+            found[key] = value
+    return found
+
+
+def typed(known: dict[str, Leaf], values: dict[str, Any], path: Path) -> dict[tuple[str, ...], Any]:
+    """The values with the types of their settings, by path."""
+    import jsonargparse  # only where there is a file: help needs none of it
+
+    found = {}
+    for key, value in values.items():
+        leaf = known[key]
+        if leaf.meta.parse and isinstance(value, str):
+            found[leaf.path] = leaf.meta.parse(value)
+            continue
+        parser = jsonargparse.ArgumentParser(exit_on_error=False)
+        parser.add_argument("--value", type=leaf.field.type)
+        try:
+            if isinstance(value, bool) is not (leaf.kind is bool) or isinstance(value, dict):
+                raise TypeError
+            taken = parser.parse_object({"value": value}).value
+        except (jsonargparse.ArgumentError, TypeError, ValueError):
+            raise ValueError(f"{path}: {key}: {value!r} is not {wanted(leaf)}") from None
+        if leaf.meta.choices and any(one not in leaf.meta.choices for one in (taken if leaf.is_list else [taken])):
+            raise ValueError(f"{path}: {key}: {value!r} is not {wanted(leaf)}")
+        found[leaf.path] = taken
+    return found
+
+
+def wanted(leaf: Leaf) -> str:
+    """What a value must be, in words."""
+    kinds = {int: "a whole number", float: "a number", str: "a text", Path: "a path", bool: "true or false"}
+    choices = get_args(leaf.kind) if get_origin(leaf.kind) is not None else leaf.meta.choices
+    one = f"one of {', '.join(map(str, choices))}" if choices else kinds.get(leaf.kind, str(leaf.kind))
+    return f"a list, each {one}" if get_origin(leaf.field.type) is list else one
+
+
+def nested(config: Any) -> dict[str, Any]:
+    """The settings as they stand in a file: groups are dicts, paths are texts."""
+    found: dict[str, Any] = {}
+    for leaf in leaves(type(config)):
+        value, place = leaf.of(config), found
+        *groups, name = leaf.key.split(".")
+        for one in groups:
+            place = place.setdefault(one, {})
+        place[name] = [plain(one) for one in value] if isinstance(value, list) else plain(value)
+    return found
+
+
+def plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+def to_yaml(config: Any, comment: str = "") -> str:
+    """The settings as the text of a file that `read_settings` reads."""
+    told = "".join(f"# {line}\n" for line in comment.splitlines())
+    return told + yaml.safe_dump(nested(config), sort_keys=False, allow_unicode=True, width=1000)

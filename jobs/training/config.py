@@ -1,0 +1,231 @@
+"""The settings of a training, and how they stand in a run folder.
+
+RUN/config.yaml holds what a run was asked to do, every setting of it, and is itself a file for `--config`.
+RUN/data.json holds what came of the data: the data set's fingerprint, the characters of the alphabet and what the
+reader writes. A run of before these files has all of it in RUN/config.json.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from jobs.config_files import read_yaml, to_yaml
+from jobs.settings import group, leaves, setting
+from shards import files
+
+BATCH = 32  # lines a step that --lr is meant for
+CONFIG, DATA, OLD = "config.yaml", "data.json", "config.json"
+OLDER = {"height": 48, "recurrent_stride": 8}  # what a run had before one could choose, and its file lacks
+
+
+def default_dataset() -> Path:
+    return Path(os.environ.get("HTR_DATASET") or "demo/dataset")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    dataset: Path = setting(
+        make=default_dataset, positional=True, help="that preprocess made (default: HTR_DATASET, %(default)s)"
+    )
+    mix: list[str] = setting(
+        [],
+        "a further data set; how often an epoch visits each of its texts, at the training's start and end",
+        metavar="DATASET=WEIGHT[:WEIGHT]",
+    )
+    split: str = setting("train", "of the data set, to train on", fixed=True)
+    where: list[str] = setting([], "train on these samples only; repeatable", metavar="COLUMN=VALUE", fixed=True)
+    blanks: float = setting(0.05, "of blank fields in an epoch, at most", metavar="SHARE", fixed=True)
+    text: str | None = setting(
+        None, "of the source, in place of the text as written: what the reader shall write", metavar="COLUMN"
+    )
+    abbreviations: Path | None = setting(None, "abbreviation,expansion: further accepted texts", metavar="TABLE")
+    batch: int | None = setting(None, f"lines a step, of all ranks together (default: {BATCH})", fixed=True)
+    batch_per_rank: int | None = setting(None, "in place of --batch: so many times the ranks that the run begins with")
+    batch_by: Literal["lines", "pixels"] = setting(
+        "lines",
+        "each step has so many lines, or the pixels of so many of mean width: more lines where they are narrow",
+        fixed=True,
+    )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    architecture: Literal["ctc", "conv", "attention"] = setting("ctc", "what reads", flag="model", fixed=True)
+    size: Literal["tiny", "small", "base", "large"] = setting("small", "of the model", fixed=True)
+    height: int = setting(48, "of the lines as the model sees them (default: %(default)s)", metavar="PX", fixed=True)
+    recurrent_stride: Literal[8, 4] = setting(
+        8,
+        "px of a line that each recurrent step goes on by: 4 reads narrow writing better, slower (%(default)s)",
+        fixed=True,
+    )
+    dropout: float = setting(0.2, "share of activations left out in training")
+    init_from: Path | None = setting(
+        None,
+        "start from the weights of another run or model folder, of any model, alphabet and size as far as they fit",
+        metavar="RUN",
+    )
+    freeze: bool = setting(
+        False,
+        "train an attention reader's decoder alone, on the encoder and CTC head of --init-from as they are",
+        fixed=True,
+    )
+    teacher_noise: float = setting(0.2, "wrong symbols among those an attention decoder is given")
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    name: Literal["muon", "adamw"] = setting("muon", "optimiser of the weight matrices", flag="optimizer", fixed=True)
+    lr: float = setting(2e-3, f"peak learning rate of batches of {BATCH} (default: %(default)s)", fixed=True)
+    lr_rule: Literal["none", "sqrt", "linear"] = setting(
+        "none",
+        f"how it grows with the batch: none, or with its ratio to {BATCH} or that one's root (default: %(default)s)",
+    )
+    ema: float = setting(0.998, "of the averaged weights; 0: none", metavar="DECAY", fixed=True)
+    clip: float = setting(1.0, "largest norm of the gradient (default: %(default)s)")
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    steps: int = setting(20_000, "of the whole training, which the schedule is laid out for", fixed=True)
+    warmup: int = setting(
+        300, "steps, with short lines first, until the peak, from where a cosine leads to zero", fixed=True
+    )
+    guide: int = setting(
+        2000,
+        "steps in which CTC's alignment shows an attention decoder the frames of each symbol",
+        metavar="STEPS",
+        fixed=True,
+    )
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    level: Literal["none", "light", "medium", "strong"] = setting(
+        "medium", "distortion (inspect --augment shows it; %(default)s)", flag="augment"
+    )
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    device: Literal["auto", "cpu", "cuda"] = setting("auto", "that computes")
+    amp: Literal["auto", "off", "bf16", "fp16"] = setting("auto", "auto: bf16 where the device has it")
+    micro_batch: int | None = setting(None, "a rank computes at once; more are accumulated", metavar="LINES")
+    threads: int | None = setting(None, "that decode images, a rank (default: by the CPUs it has)")
+    local_copy: bool = setting(False, "read shards from copies on the node's own disk, HTR_SCRATCH, made at the start")
+    checkpoint_every: int = setting(500, "between checkpoints", metavar="STEPS")
+    evaluate_every: int = setting(1000, "CER on dev, by which best.pt is chosen; 0: never", metavar="STEPS")
+    log_every: int = setting(50, "between log lines", metavar="STEPS")
+    compression: Literal["none", "fp16", "bf16"] = setting("none", "of gradients between the ranks")
+    deterministic: bool = setting(False, "the same bits again with the same ranks; slower")
+    requeues: int = setting(
+        20,
+        "how often this run's job goes back into the queue before its time limit (default: %(default)s)",
+        metavar="N",
+    )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings marked `fixed` can't change when a run is resumed; all others may."""
+
+    run: Path | None = setting(None, "the run's folder, on shared storage, resumed if it has a checkpoint (runs/MODEL)")
+    seed: int = setting(1, "of everything random", fixed=True)
+    data: DataConfig = group(DataConfig, "data")
+    model: ModelConfig = group(ModelConfig, "model")
+    optim: OptimConfig = group(OptimConfig, "optimisation")
+    schedule: ScheduleConfig = group(ScheduleConfig, "schedule")
+    augmentation: AugmentationConfig = group(AugmentationConfig, "augmentation")
+    runtime: RuntimeConfig = group(RuntimeConfig, "runtime")
+
+    @property
+    def run_folder(self) -> Path:
+        return self.run or Path("runs") / self.model.architecture
+
+
+def parse_where(pairs: list[str]) -> dict[str, list[str]]:
+    """["a=1", "a=2", "b="] -> {"a": ["1", "2"], "b": [""]}."""
+    where: dict[str, list[str]] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"--where {pair}: write it as COLUMN=VALUE")
+        where.setdefault(name, []).append(value)
+    return where
+
+
+# --- in a run folder
+
+
+def read_run(run: Path) -> dict[str, Any] | None:
+    """What a run folder says of its run, by the names of the options, with `dataset` the data's fingerprint, `folder`
+    the data set's folder, `alphabet` and `writes`. None where nothing does.
+
+    A run of an older version lacks what it did not know. Raises ValueError for a file that is damaged.
+    """
+    if not (run / CONFIG).exists():
+        return read_record(run / OLD) if (run / OLD).exists() else None
+    try:
+        content = read_yaml(run / CONFIG)
+        found = {leaf.name: value_at(content, leaf.key) for leaf in leaves(TrainConfig) if stands(content, leaf.key)}
+    except (ValueError, AttributeError, TypeError):
+        raise ValueError(f"{CONFIG} is damaged") from None
+    if "dataset" in found:
+        found["folder"] = found.pop("dataset")
+    return found | (read_record(run / DATA) if (run / DATA).exists() else {})
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} is damaged")
+    return content
+
+
+def value_at(content: dict, key: str) -> Any:
+    for name in key.split("."):
+        content = content[name]
+    return content
+
+
+def stands(content: dict, key: str) -> bool:
+    group, _, name = key.rpartition(".")
+    return name in ((content.get(group) or {}) if group else content)
+
+
+def has_run(folder: Path) -> bool:
+    """Whether the folder holds the settings of a run."""
+    return (folder / CONFIG).is_file() or (folder / OLD).is_file()
+
+
+def check_resumable(run: Path, config: TrainConfig, facts: dict[str, str]) -> None:
+    """Raises ValueError where the run began with another value of what can't change.
+
+    `facts`: dataset, alphabet and writes, as DATA has them.
+    """
+    before = read_run(run)
+    if before is None:
+        return
+    before = OLDER | before
+    now = facts | {leaf.name: as_written(leaf.of(config)) for leaf in leaves(TrainConfig) if leaf.meta.fixed}
+    for name, value in now.items():
+        if name in before and before[name] != value:  # a run of an older version may not know it
+            raise ValueError(
+                f"{run} is a run of {name} '{before[name]}', asked was '{value}': "
+                f"give another --run, or the same {name}"
+            )
+
+
+def as_written(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+def write_run(run: Path, config: TrainConfig, facts: dict[str, str]) -> None:
+    """The settings, all of them resolved, after the facts that they are read with."""
+    files.replace(run / DATA, files.to_json(facts))
+    again = f"python -m jobs train --config {run / CONFIG} --run ANOTHER trains the same again"
+    files.replace(run / CONFIG, to_yaml(config, again))

@@ -1,0 +1,182 @@
+"""Settings from options, dotted options and files: one meaning, whatever the spelling, and one line where wrong."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs.__main__ import STAGES, VERBS, main, parse
+from jobs.config_files import RECIPES, read_settings, to_yaml
+from jobs.settings import argv_of, build, leaves
+from jobs.training.config import TrainConfig, check_resumable, read_run
+
+CHECKOUT = Path(__file__).parent.parent
+FEW = ["--config", "smoke-test", "--steps", "8", "--log-every", "1", "--amp", "off", "--device", "cpu"]
+
+
+def train(*argv: object) -> TrainConfig:
+    return parse(["train", *map(str, argv)])[1]
+
+
+def losses(run: Path) -> list[float]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+# --- spelling
+
+
+def test_every_setting_has_an_option_and_a_dotted_name():
+    values = {"float": "0.25", "int": "3", "str": "a", "Path": "a/b"}
+    for leaf in leaves(TrainConfig):
+        if leaf.kind is bool:
+            spellings = [[f"--{leaf.flag}"], [f"--{leaf.key}"]]
+        else:
+            choices = getattr(leaf.kind, "__args__", ())
+            value = choices[-1] if choices else values[leaf.kind.__name__]
+            spellings = [[value]] if leaf.meta.positional else [[f"--{leaf.flag}", value]]
+            spellings.append([f"--{leaf.key}", value])
+        found = [leaf.of(train(*words)) for words in spellings if words[0] != "--run" or "." not in leaf.key]
+        assert found[0] == found[1] != leaf.default, leaf.key
+
+
+def test_options_win_over_files_and_later_files_over_earlier(tmp_path: Path):
+    one = write(tmp_path / "one.yaml", "optim: {lr: 1e-4, clip: 2}\nschedule: {steps: 7}\n")
+    two = write(tmp_path / "two.yaml", "optim:\n  lr: 3e-4\n")
+    config = train("--optim.clip", "5", "--config", one, "--config", two)
+    assert (config.optim.lr, config.optim.clip, config.schedule.steps) == (3e-4, 5.0, 7)
+    assert train("--config", one, "--lr", "1").optim.lr == 1.0
+
+
+def test_a_switch_of_a_file_can_be_taken_back(tmp_path: Path):
+    on = write(tmp_path / "on.yaml", "runtime: {deterministic: true, amp: off}\n")
+    config = train("--config", on)
+    assert config.runtime.deterministic and config.runtime.amp == "off"
+    assert not train("--config", on, "--no-deterministic").runtime.deterministic
+    assert not train("--config", on, "--no-runtime.deterministic").runtime.deterministic
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("optim: {lrr: 1}", "no setting optim.lrr, did you mean optim.lr?"),
+        ("lr: 1", "no setting lr, did you mean optim.lr?"),
+        ("shedule: {steps: 1}", "no setting shedule, did you mean"),
+        ("optim: {lr: fast}", "optim.lr: 'fast' is not a number"),
+        ("data: {batch: 2.5}", "data.batch: 2.5 is not a whole number"),
+        ("data: {where: a=1}", "data.where: 'a=1' is not a list, each a text"),
+        ("model: {size: huge}", "model.size: 'huge' is not one of tiny, small, base, large"),
+        ("model: {freeze: 1}", "model.freeze: 1 is not true or false"),
+        ("runtime: {threads: true}", "runtime.threads: True is not a whole number"),
+        ("model: ctc", "model is a group of settings"),
+        ("- 1", "settings are written NAME: VALUE"),
+        ("seed: 1\nseed: 2", "the key seed stands there twice"),
+        ("a: [", "line"),
+    ],
+)
+def test_a_wrong_file_is_one_line(tmp_path: Path, capsys, text: str, message: str):
+    path = write(tmp_path / "experiment.yaml", text)
+    assert main(["train", "--config", str(path)]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and str(path) in line and message in line
+
+
+def test_a_wrong_option_names_the_nearest(capsys):
+    for wrong, right in (("--optim.lrr", "--optim.lr"), ("--warm-up", "--warmup"), ("--confg", "--config")):
+        with pytest.raises(SystemExit) as end:
+            parse(["train", wrong, "3"])
+        assert end.value.code == 2
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert f"unrecognized arguments: {wrong}" in last and f"did you mean {right}?" in last
+    assert main(["train", "--config", "smoke"]) == 1
+    assert "did you mean smoke-test?" in capsys.readouterr().err
+
+
+def test_recipes_are_right_and_say_what_they_are_for():
+    names = sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    assert names == ["attention", "ctc", "demo-attention", "demo-ctc", "finetuning", "smoke-test"]
+    for name in names:
+        assert (RECIPES / f"{name}.yaml").read_text().startswith("# "), name
+        build(TrainConfig, read_settings(TrainConfig, name))
+
+
+# --- written and read again
+
+
+def test_settings_are_the_same_from_their_file_and_their_command_line(tmp_path: Path):
+    argv = ["data/a", "--where", "a=1", "--where", "b=", "--lr", "1e-5", "--freeze", "--threads", "3", "--text", "t: #"]
+    config = train(*argv)
+    assert train("--config", write(tmp_path / "a.yaml", to_yaml(config, "why"))) == config
+    assert train(*argv_of(config)) == config
+
+
+def test_a_runs_own_file_gives_the_same_losses(dataset, tmp_path: Path):
+    first, again = tmp_path / "first", tmp_path / "again"
+    assert main(["train", str(dataset.folder), "--run", str(first), *FEW, "--optim.lr", "1e-3"]) == 0
+    assert main(["train", "--config", str(first / "config.yaml"), "--run", str(again)]) == 0
+    assert len(losses(first)) == 8 and losses(first) == losses(again)
+    ours, theirs = ((run / "config.yaml").read_text().replace(str(run), "RUN") for run in (first, again))
+    assert ours == theirs and "batch: 8" in ours
+
+
+def test_a_run_of_before_these_files_is_still_known(dataset, tmp_path: Path):
+    run, options = tmp_path / "run", [str(dataset.folder), *FEW]
+    assert main(["train", *options, "--run", str(run)]) == 0
+    known = read_run(run)
+    old = {name: value for name, value in known.items() if name != "config"}
+    (run / "config.json").write_text(json.dumps(old))
+    (run / "config.yaml").unlink()
+    (run / "data.json").unlink()
+    assert read_run(run) == known
+    assert main(["train", *options, "--run", str(run)]) == 0 and (run / "config.yaml").exists()
+    assert main(["train", *options, "--run", str(run), "--lr", "7"]) == 1
+
+
+def test_what_may_change_on_resume_is_said_at_the_field(tmp_path: Path):
+    fixed = {leaf.key for leaf in leaves(TrainConfig) if leaf.meta.fixed}
+    assert fixed == {
+        "seed", "data.split", "data.where", "data.blanks", "data.batch", "data.batch_by", "model.architecture",
+        "model.size", "model.freeze", "optim.name", "optim.lr", "optim.ema", "schedule.steps", "schedule.warmup",
+        "schedule.guide",
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text('{"lr": 0.5, "threads": 9, "dataset": "abc"}')
+    with pytest.raises(ValueError, match=r"is a run of lr '0.5', asked was '0.002'"):
+        check_resumable(tmp_path, TrainConfig(), {"dataset": "abc"})
+    with pytest.raises(ValueError, match="is a run of dataset 'abc', asked was 'other'"):
+        check_resumable(tmp_path, TrainConfig(), {"dataset": "other"})
+
+
+# --- the verbs
+
+
+def test_help_groups_the_verbs_and_needs_no_torch(capsys):
+    assert list(STAGES) == ["data", "training", "evaluation", "production", "operations"]
+    for verb in [None, *VERBS]:
+        with pytest.raises(SystemExit) as end:
+            parse([*([verb] if verb else []), "--help"])
+        assert end.value.code == 0
+        told = capsys.readouterr().out
+        assert (f"python -m jobs {verb}" in told) if verb else all(f"\n{stage}:\n" in told for stage in STAGES)
+    for verb in ("train", "evaluate", "scale"):
+        code = (
+            f"import sys; from jobs.__main__ import main\ntry: main(['{verb}', '--help'])\nfinally: print(*sys.modules)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, timeout=60)
+        assert "jobs.settings" in done.stdout.split() and not {"torch", "jsonargparse"} & set(done.stdout.split())
+
+
+def test_scale_and_submit_take_a_trainings_file(tmp_path: Path, capsys):
+    path = write(tmp_path / "e.yaml", "optim: {lr: 7e-4}\nschedule: {steps: 5}\ndata: {dataset: d}\n")
+    scaled = parse(["scale", "--config", str(path), "--gpus", "1,2"])[1]
+    assert scaled.train.optim.lr == 7e-4 and scaled.steps == 60 and scaled.gpus == [1, 2]
+    assert "schedule.steps is passed over" in capsys.readouterr().err
+    asked = ["submit", "train", "--config", str(path), "--nodes", "2", "--dry-run", "--run", str(tmp_path / "r")]
+    assert main(asked) == 0
+    assert "--lr 0.0007" in capsys.readouterr().out.replace("'", "")  # what the file says now, whatever becomes of it
