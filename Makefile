@@ -1,10 +1,11 @@
 # make demo   the whole way on simulated certificates      make test     the fast tests and, as root, those on Slurm
 # make setup  the environment alone                        make lint     ruff
 # make test-faults  what may happen to a training, all of it: as root, on a Slurm cluster of this machine
+# make gpu-check  what needs a GPU, on a machine that has one: no Slurm, no network, eight minutes
 # env.sh is bash
 SHELL = /bin/bash
 
-.PHONY: setup demo test test-faults lint clean
+.PHONY: setup demo test test-faults gpu-check lint clean
 
 setup:
 	@bash slurm/setup.sh
@@ -17,6 +18,10 @@ test: setup
 
 test-faults: setup
 	@HTR_FAULTS=1 bash tests/run.sh tests/test_faults_train.py tests/test_faults.py
+
+# on a machine with one GPU; without a network, bash benchmarks/gpu_check.sh --prepare .gpu/wheels is to be run before
+gpu-check:
+	@bash benchmarks/gpu_check.sh --out gpu-check
 
 lint: setup
 	@. slurm/env.sh && ruff check . && ruff format --check .

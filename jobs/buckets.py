@@ -43,11 +43,13 @@ def parted(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
 class Bucket:
     """Some parameters; `flat` holds their gradients one after the other, `views` (by parameter) each in its shape."""
 
-    def __init__(self, name: str, parameters: list[nn.Parameter]) -> None:
+    def __init__(self, name: str, parameters: list[nn.Parameter], over_host: bool = False) -> None:
+        """`over_host`: what the ranks exchange is `sent`, a copy of `flat` in the host's memory."""
         self.name, self.parameters = name, parameters
         sizes, first = [parameter.numel() for parameter in parameters], parameters[0]
         self.flat = torch.zeros(sum(sizes), dtype=first.dtype, device=first.device)
         self.views = {p: part.view_as(p) for p, part in zip(parameters, self.flat.split(sizes), strict=True)}
+        self.sent = torch.empty_like(self.flat, device="cpu", pin_memory=True) if over_host else self.flat
         self.exchange: Exchange | None = None  # under way
         self.handle: Any = None  # what it waits for
         self.taken = 0
@@ -65,10 +67,20 @@ class Bucket:
 class Buckets:
     """From now on the parameters' gradients are summed: call `wait` after backward, before you look at them."""
 
-    def __init__(self, hvd: ModuleType, parameters: Iterable[nn.Parameter], compression: str, passes: int) -> None:
-        """`compression`: one of EXCHANGES; `passes`: backward passes whose gradients are accumulated before."""
+    def __init__(
+        self,
+        hvd: ModuleType,
+        parameters: Iterable[nn.Parameter],
+        compression: str,
+        passes: int,
+        over_host: bool = False,
+    ) -> None:
+        """`compression`: one of EXCHANGES; `passes`: backward passes whose gradients are accumulated before;
+        `over_host`: gradients on a GPU are exchanged through the host's memory.
+        """
         self.hvd, self.begin, self.passes = hvd, EXCHANGES[compression], passes
-        self.buckets = [Bucket(f"gradients.{number}", group) for number, group in enumerate(parted(parameters))]
+        groups = enumerate(parted(parameters))
+        self.buckets = [Bucket(f"gradients.{number}", group, over_host) for number, group in groups]
         for bucket in self.buckets:
             for parameter in bucket.parameters:
                 parameter.register_post_accumulate_grad_hook(partial(self.note, bucket))
@@ -86,16 +98,20 @@ class Buckets:
                     self.go_on(other)
 
     def send(self, bucket: Bucket) -> None:
-        bucket.exchange = self.begin(self.hvd, bucket.flat, bucket.name)
+        if bucket.sent is not bucket.flat:
+            bucket.sent.copy_(bucket.flat)
+        bucket.exchange = self.begin(self.hvd, bucket.sent, bucket.name)
         bucket.handle = next(bucket.exchange)
 
     def go_on(self, bucket: Bucket) -> None:
         """To the end of a part of the exchange."""
-        while bucket.flat.device.type == "cpu" and not self.hvd.poll(bucket.handle):
+        while bucket.sent.device.type == "cpu" and not self.hvd.poll(bucket.handle):
             time.sleep(PAUSE)
         try:
             bucket.handle = bucket.exchange.send(self.hvd.synchronize(bucket.handle))
         except StopIteration:
+            if bucket.sent is not bucket.flat:
+                bucket.flat.copy_(bucket.sent)
             bucket.exchange = bucket.handle = None
 
     def wait(self) -> None:

@@ -15,7 +15,7 @@ from jobs import optimizer as optimizers
 from jobs.meter import Meter
 from jobs.notice import Decision, Notice
 from jobs.show import Progress, say
-from jobs.step import Step, autocast, averaged, learning_rate, scaled_rate
+from jobs.step import Step, autocast, averaged, dropout_seed, learning_rate, scaled_rate
 from jobs.training.config import BATCH, TrainConfig
 from shards import files
 from shards.epochs import Epochs
@@ -30,6 +30,8 @@ class Training:
             config, world, notice, material, model, run)  # fmt: skip
         self.height = model.geometry.height
         if config.runtime.deterministic:
+            # cuBLAS reads it when a process first multiplies on a GPU: without, its sums' order may change
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True, warn_only=True)
         self.threads = config.runtime.threads or max(len(os.sched_getaffinity(0)) // world.place.local_size - 1, 1)
         self.rate = scaled_rate(config.optim.lr, config.data.batch / BATCH, config.optim.lr_rule)
@@ -107,7 +109,7 @@ class Training:
             group["lr"] = rate
         if hasattr(self.model, "guided"):
             self.model.guided = self.step < config.schedule.guide
-        torch.manual_seed((config.seed << 40) + (self.step << 12) + world.rank)  # of dropout
+        torch.manual_seed(dropout_seed(config.seed, self.step, world.rank))  # of dropout
         self.taker.take(batch, self.step)
         self.average.update_parameters(self.model)
         self.step += 1

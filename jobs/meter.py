@@ -3,6 +3,8 @@
 import time
 from pathlib import Path
 
+import torch
+
 SHARES = ("data", "exchange", "compute", "step")  # of the time that passed
 
 
@@ -14,7 +16,7 @@ class Meter:
 
     def restart(self) -> None:
         self.began = time.monotonic()
-        self.loss = 0.0
+        self.loss, self.unfit = 0.0, 0
         self.sums = dict.fromkeys(("lines", "unfit", "pixels", "ink"), 0)
         self.seconds = dict.fromkeys(SHARES, 0.0)
         self.skipped, self.steps, self.norms = 0, 0, []
@@ -31,12 +33,13 @@ class Meter:
             self.steps += 1
             yield batch
 
-    def add(self, batch, loss: float, unfit: int) -> None:
-        self.loss += loss
+    def add(self, batch, loss, unfit) -> None:
+        """`loss`, `unfit`: tensors of one number, which stay on their device until `collect`."""
+        self.loss = self.loss + loss.double()
+        self.unfit = self.unfit + unfit
         self.sums["lines"] += len(batch.texts)
-        self.sums["unfit"] += unfit
         self.sums["pixels"] += batch.images.numel()
-        self.sums["ink"] += int(batch.widths.sum()) * batch.images.shape[2]
+        self.sums["ink"] += int(batch.widths.numpy().sum()) * batch.images.shape[2]
 
     def collect(self, world) -> dict[str, float]:
         """Over all ranks and steps since the last call, by one exchange.
@@ -49,7 +52,9 @@ class Meter:
         """
         passed = time.monotonic() - self.began
         shares = {name: self.seconds[name] / passed for name in SHARES}
-        ranks = world.gather({"loss": self.loss, **self.sums, **shares, **memory(world.device)})
+        self.sums["unfit"] = int(self.unfit)
+        norm = float(torch.stack(self.norms).double().mean()) if self.norms else 0.0
+        ranks = world.gather({"loss": float(self.loss), **self.sums, **shares, **memory(world.device)})
         total = {name: sum(rank[name] for rank in ranks) for name in ("loss", *self.sums, *SHARES)}
         own = [rank["data"] + rank["step"] - rank["exchange"] for rank in ranks]
         mean = sum(own) / world.size
@@ -57,7 +62,7 @@ class Meter:
             "loss": total["loss"] / max(self.steps, 1),
             "lines_per_s": total["lines"] / passed,
             "lines_per_s_rank": total["lines"] / passed / world.size,
-            "gradient_norm": sum(self.norms) / max(len(self.norms), 1),
+            "gradient_norm": norm,
             "padding": 1 - total["ink"] / max(total["pixels"], 1),
             "unfit": total["unfit"],
             "skipped_steps": self.skipped,
@@ -76,7 +81,5 @@ def memory(device) -> dict[str, float]:
     [peak] = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]  # KiB
     found = {"memory_gib": peak / 2**20}
     if device.type == "cuda":
-        import torch
-
         found["gpu_memory_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
     return found

@@ -173,6 +173,7 @@ class Settings:
     interface: str = ""  # HTR_IFACE; empty: the one that leads to the other nodes
     ports: range | None = None  # HTR_PORTS, "20000-20999"; empty: any
     timeout: float = 120.0  # HTR_START_TIMEOUT, seconds that ranks wait for each other
+    shared_gpu: bool = False  # HTR_SHARED_GPU=1: ranks may share a GPU, and sum over the host's memory without NCCL
 
     @classmethod
     def find(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -183,7 +184,8 @@ class Settings:
             raise RingError(f"HTR_PORTS={ports!r} is not a range of ports such as 20000-20999")
         if not timeout.replace(".", "", 1).isdigit() or float(timeout) <= 0:
             raise RingError(f"HTR_START_TIMEOUT={timeout!r} is not a number of seconds")
-        return cls(environ.get("HTR_IFACE", ""), range(int(first), int(last) + 1) if ports else None, float(timeout))
+        chosen = range(int(first), int(last) + 1) if ports else None
+        return cls(environ.get("HTR_IFACE", ""), chosen, float(timeout), environ.get("HTR_SHARED_GPU", "") == "1")
 
 
 def interfaces() -> dict[str, str]:

@@ -42,7 +42,7 @@ def start(folder: Path, device: str = "auto", deterministic: bool = False) -> "R
     if place.size == 1:
         return Ring(place, take_device(place, device))
     settings = Settings.find()
-    chosen, about = _about(place, device)
+    chosen, about = _about(place, device, settings.shared_gpu)
     meeting = meet(place, Path(folder), settings, about, _serve)
     place = replace(place, hosts=meeting.hosts)
     try:
@@ -55,7 +55,7 @@ def start(folder: Path, device: str = "auto", deterministic: bool = False) -> "R
             raise RingError(
                 f"Horovod says rank {hvd.rank()} of {hvd.size()}, {place.source} says rank {place.rank} of {place.size}"
             )
-        ring = Ring(place, chosen, hvd)
+        ring = Ring(place, chosen, hvd, settings.shared_gpu)
         ring.barrier()  # from here on nobody needs the rendezvous, and nothing more listens for strangers
     finally:
         meeting.close()
@@ -65,15 +65,18 @@ def start(folder: Path, device: str = "auto", deterministic: bool = False) -> "R
 # --- what this rank tells the others
 
 
-def _about(place: Place, device: str) -> tuple[torch.device, About]:
-    """This rank's device, and what it tells the others; what is wrong here becomes an error that all hear of."""
+def _about(place: Place, device: str, shared: bool = False) -> tuple[torch.device, About]:
+    """This rank's device, and what it tells the others; what is wrong here becomes an error that all hear of.
+
+    `shared`: NCCL refuses two ranks on one GPU, so they work without it, and the meeting hears of no GPU.
+    """
     chosen, gpu, errors = torch.device("cpu"), "", []
     try:
         hvd = _horovod()
         chosen = take_device(place, device)
         if chosen.type == "cuda":
-            gpu = visible_gpus()[chosen.index]
-            if not hvd.nccl_built():
+            gpu = "" if shared else visible_gpus()[chosen.index]
+            if not shared and not hvd.nccl_built():
                 raise RingError("this Horovod was built without NCCL: run HOROVOD_GPU_OPERATIONS=NCCL slurm/setup.sh")
             torch.cuda.set_device(chosen)
     except RingError as error:
@@ -166,8 +169,12 @@ def _serve(
 class Ring:
     """The ranks of a job at work together. Every rank must call the same methods in the same order."""
 
-    def __init__(self, place: Place, device: torch.device, hvd: ModuleType | None = None) -> None:
+    def __init__(
+        self, place: Place, device: torch.device, hvd: ModuleType | None = None, over_host: bool = False
+    ) -> None:
+        """`over_host`: what is on a GPU is summed and broadcast through the host's memory, by Gloo."""
         self.place, self.device, self._hvd = place, device, hvd
+        self.over_host = over_host and device.type == "cuda"
         self.rank, self.size, self.local_rank = place.rank, place.size, place.local_rank
 
     @contextmanager
@@ -186,8 +193,12 @@ class Ring:
     def broadcast_parameters(self, module: torch.nn.Module) -> None:
         """Give every rank the parameters and buffers of rank 0, in place."""
         if self._hvd is not None:
+            state = module.state_dict()
+            sent = {name: tensor.cpu() for name, tensor in state.items()} if self.over_host else state
             with self.guard("broadcast of parameters"):
-                self._hvd.broadcast_parameters(module.state_dict(), root_rank=0)
+                self._hvd.broadcast_parameters(sent, root_rank=0)
+            if self.over_host:
+                module.load_state_dict(sent)
 
     def broadcast_object(self, obj: Any, name: str) -> Any:
         """Rank 0's object; that of the other ranks is not looked at."""
@@ -230,7 +241,7 @@ class Ring:
         """
         if self._hvd is None:
             return lambda: None
-        buckets = Buckets(self._hvd, parameters, compression, passes)
+        buckets = Buckets(self._hvd, parameters, compression, passes, self.over_host)
 
         def wait() -> None:
             with self.guard("sum of gradients"):

@@ -1,5 +1,6 @@
 """One step of training and what belongs to it: learning rate, mixed precision, averaged weights, losses not finite."""
 
+import hashlib
 import math
 import time
 from dataclasses import replace
@@ -25,6 +26,17 @@ def learning_rate(step: int, lr: float, warmup: int, steps: int) -> float:
     return lr * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
 
+def dropout_seed(seed: int, step: int, rank: int) -> int:
+    """What torch's random numbers of a step begin with: 64 bits, other ones for each seed, step and rank.
+
+    Where the three don't fit side by side, a digest of them.
+    """
+    if seed < 1 << 24 and step < 1 << 28 and rank < 1 << 12:
+        return (seed << 40) + (step << 12) + rank
+    digest = hashlib.blake2b(f"{seed} {step} {rank}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
 def scaled_rate(lr: float, ratio: float, rule: str) -> float:
     """The peak rate of batches `ratio` times as large as those that `lr` is meant for.
 
@@ -36,7 +48,11 @@ def scaled_rate(lr: float, ratio: float, rule: str) -> float:
 def autocast(kind: str, device):
     """`kind`: see --amp. -> (context for the forward pass, whether gradients need a scaler)."""
     if kind == "auto":
-        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+        fast = (
+            torch.cuda.is_bf16_supported(including_emulation=False)
+            if device.type == "cuda"
+            else torch.cpu._is_avx512_bf16_supported()
+        )
         kind = "bf16" if fast else "fp16" if device.type == "cuda" else "off"
     if kind == "fp16" and device.type == "cpu":
         raise ValueError("--amp fp16 needs a GPU; on a CPU use bf16 or off")
@@ -72,6 +88,7 @@ class Step:
         self.wait = world.sum_gradients(model.parameters(), compression, passes)
         self.named: set[str] = set()
         self.in_a_row = 0
+        self.computed: list[tuple[torch.Tensor, torch.Tensor, list[str]]] = []  # of this step's parts
 
     def take(self, batch, step: int) -> None:
         """Losses of the local lines over the characters of the global batch, summed by the ring.
@@ -82,10 +99,17 @@ class Step:
         world, scaler, optimizer = self.world, self.scaler, self.optimizer
         optimizer.zero_grad()
         for part in parts_of(batch, self.passes):
-            loss = self.loss(part, max(batch.characters, 1))
-            backward = time.monotonic()
-            with world.guard("backward"):
-                scaler.scale(loss).backward()
+            try:
+                loss = self.loss(part, max(batch.characters, 1))
+                backward = time.monotonic()
+                with world.guard("backward"):
+                    scaler.scale(loss).backward()
+            except torch.OutOfMemoryError:
+                lines, _, _, wide = part.images.shape
+                raise ValueError(
+                    f"step {step}: {lines} lines of {wide} px at once are too many for the GPU's memory: give "
+                    f"--micro-batch {max(lines // 2, 1)} (fewer at once, the same training) or a smaller --size"
+                ) from None
             self.meter.seconds["compute"] += time.monotonic() - backward
         waited = time.monotonic()
         self.wait()
@@ -95,7 +119,7 @@ class Step:
             scaler.unscale_(optimizer)
         # the gradients are the same on every rank now, and so is what is decided from them
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
-        finite = bool(norm.isfinite())
+        finite = self.fetch(norm)
         if scaler.is_enabled():
             scaler.step(optimizer)
             scaler.update()
@@ -103,7 +127,7 @@ class Step:
             optimizer.step()
         self.meter.seconds["compute"] += time.monotonic() - update
         self.meter.skipped += not finite
-        self.meter.norms.append(norm.item())
+        self.meter.norms.append(norm.detach())
         self.meter.seconds["step"] += time.monotonic() - began
         self.in_a_row = 0 if finite else self.in_a_row + 1
         if self.in_a_row >= (WITH_SCALER if scaler.is_enabled() else IN_A_ROW):
@@ -117,19 +141,33 @@ class Step:
         if not batch.texts:  # fewer texts than ranks or parts: only the sum of gradients is taken part in
             return 0.0 * sum(parameter.sum() for parameter in self.model.parameters())
         device = self.world.device
-        images = batch.images if device.type == "cpu" else batch.images.pin_memory()
+        images = batch.images
+        if device.type != "cpu" and not images.is_pinned():
+            images = images.pin_memory()
         images = images.to(device, non_blocking=True).float() / 255
         targets = [self.encode(text) for text in batch.texts]
         forward = time.monotonic()
         with self.mixed():
-            losses = self.model.losses(images, batch.widths.to(device), targets, batch.parts)
+            losses = self.model.losses(images, batch.widths, targets, batch.parts)
         fits = losses.isfinite()
         loss = torch.where(fits, losses, 0.0).sum() / characters
-        self.meter.add(batch, loss.item(), int((~fits).sum()))
+        unfit = (~fits).sum()
+        self.meter.add(batch, loss.detach(), unfit)
         self.meter.seconds["compute"] += time.monotonic() - forward
-        if not fits.all():
-            self.name(losses.detach().cpu(), batch.keys)
+        self.computed.append((unfit, losses.detach(), batch.keys))
         return loss
+
+    def fetch(self, norm: torch.Tensor) -> bool:
+        """Whether the gradients are finite; names samples without a finite loss. The one wait for the device a step:
+        whatever else is known of a step stays there until the log asks for it.
+        """
+        unfit = torch.stack([unfit for unfit, _, _ in self.computed]).sum() if self.computed else torch.zeros(())
+        finite, some = torch.stack([norm.isfinite(), unfit.to(norm.device) > 0]).tolist()
+        if some:
+            for _, losses, keys in self.computed:
+                self.name(losses.cpu(), keys)
+        self.computed.clear()
+        return finite
 
     def name(self, losses: torch.Tensor, keys: list[str]) -> None:
         """Say once which samples have no finite loss: `too long` for their frames, or `not a number`."""

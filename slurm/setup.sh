@@ -15,7 +15,7 @@ else
 fi
 python=$home/bin/python
 stamp=$home/.htr-setup
-want=$(cat pyproject.toml slurm/setup.sh | sha256sum | cut -c1-16)-${HOROVOD_GPU_OPERATIONS:-auto}-$PWD
+want=$(cat pyproject.toml slurm/setup.sh slurm/build_horovod.sh | sha256sum | cut -c1-16)-${HOROVOD_GPU_OPERATIONS:-auto}-$PWD
 if [ "$(cat "$stamp" 2>/dev/null)" = "$want" ] && [ -x "$python" ]; then exit 0; fi
 
 for tool in g++ cmake make; do
@@ -44,14 +44,6 @@ E
 )
 gpu=${HOROVOD_GPU_OPERATIONS:-}
 if [ -z "$gpu" ] && "$python" -c 'import sys, torch; sys.exit(not (torch.version.cuda and torch.cuda.is_available()))'; then gpu=NCCL; fi
-if [ "$gpu" = NCCL ] && [ -z "${HOROVOD_NCCL_HOME:-}" ]; then
-  # pip's torch brings NCCL as a package with headers and a shared library, no static one
-  nccl=$("$python" -c 'import nvidia.nccl as n; print(list(n.__path__)[0])' 2>/dev/null || true)
-  if [ -n "$nccl" ]; then
-    [ -e "$nccl/lib/libnccl.so" ] || ln -s libnccl.so.2 "$nccl/lib/libnccl.so"
-    export HOROVOD_NCCL_HOME=$nccl HOROVOD_NCCL_LINK=SHARED
-  fi
-fi
 tag=$("$python" -c 'import sys, platform; print(f"cp{sys.version_info[0]}{sys.version_info[1]}-{platform.machine()}")')
 cache=${HTR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/htr-hpc}/horovod-$horovod-torch-$torch-$tag-${gpu:-cpu}
 if ! compgen -G "$cache/*.whl" >/dev/null; then
@@ -59,14 +51,7 @@ if ! compgen -G "$cache/*.whl" >/dev/null; then
   work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
   quietly "$python" -m pip download --disable-pip-version-check --no-deps --no-build-isolation --no-binary :all: \
     -d "$work" "horovod==$horovod"
-  tar -xzf "$work"/horovod-*.tar.gz -C "$work"
-  source=$work/horovod-$horovod
-  # torch's headers need C++20, Horovod asks for 14
-  sed -i 's/set(CMAKE_CXX_STANDARD 14)/set(CMAKE_CXX_STANDARD 20)/' "$source/CMakeLists.txt" "$source/horovod/torch/CMakeLists.txt"
-  mkdir -p "$work/wheel"
-  quietly env HOROVOD_WITH_PYTORCH=1 HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_MPI=1 HOROVOD_WITHOUT_TENSORFLOW=1 \
-    HOROVOD_WITHOUT_MXNET=1 ${gpu:+HOROVOD_GPU_OPERATIONS=$gpu} CMAKE_POLICY_VERSION_MINIMUM=3.5 \
-    MAKEFLAGS="-j$(nproc)" "$python" -m pip wheel --disable-pip-version-check --no-deps --no-build-isolation -w "$work/wheel" "$source"
+  quietly bash slurm/build_horovod.sh "$python" "$work"/horovod-*.tar.gz "$work/wheel" ${gpu:+"$gpu"}
   mkdir -p "$(dirname "$cache")"
   # whole or not at all: another set-up may run beside this one
   mv -T "$work/wheel" "$cache.$$" && { mv -T "$cache.$$" "$cache" 2>/dev/null || rm -rf "$cache.$$"; }

@@ -42,8 +42,8 @@ def test_figures_of_two_ranks(clock):
     ours = Meter()
     for _ in range(2):
         ours.steps += 1
-        ours.add(batch(4), 3.0, 1)
-        ours.norms.append(0.5)
+        ours.add(batch(4), torch.tensor(3.0), torch.tensor(1))
+        ours.norms.append(torch.tensor(0.5))
     ours.seconds = {"data": 1.0, "exchange": 2.0, "compute": 6.0, "step": 8.5}
     clock.seconds += 10
     world = Ranks({}, {"lines": 12, "loss": 1.0, "data": 0.3, "exchange": 0.0, "step": 0.7})
@@ -79,7 +79,7 @@ def test_nothing_was_done_yet(clock):
 def test_the_next_line_begins_anew(clock):
     ours = Meter()
     ours.steps += 1
-    ours.add(batch(4), 3.0, 1)
+    ours.add(batch(4), torch.tensor(3.0), torch.tensor(1))
     clock.seconds += 1
     assert ours.collect(Ranks({}))["lines_per_s"] == 4
     clock.seconds += 1

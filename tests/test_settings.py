@@ -143,7 +143,7 @@ def test_what_may_change_on_resume_is_said_at_the_field(tmp_path: Path):
     fixed = {leaf.key for leaf in leaves(TrainConfig) if leaf.meta.fixed}
     assert fixed == {
         "seed", "data.split", "data.where", "data.blanks", "data.batch", "data.batch_by", "model.architecture",
-        "model.size", "model.freeze", "optim.name", "optim.lr", "optim.ema", "schedule.steps", "schedule.warmup",
+        "model.size", "model.height", "model.recurrent_stride", "model.freeze", "optim.name", "optim.lr", "optim.ema", "schedule.steps", "schedule.warmup",
         "schedule.guide",
     }  # fmt: skip
     (tmp_path / "config.json").write_text('{"lr": 0.5, "threads": 9, "dataset": "abc"}')

@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from htr.certificate import log_name
+from htr.models import MODELS, create
+from jobs import optimizer as optimizers
 from jobs.meter import Meter
-from jobs.step import IN_A_ROW, Step, autocast, averaged, learning_rate, parts_of, scaled_rate
+from jobs.step import IN_A_ROW, Step, autocast, averaged, dropout_seed, learning_rate, parts_of, scaled_rate
 from shards.stream import Batch
 
 
@@ -45,9 +47,10 @@ def taker(model: Model) -> Step:
     return Step(model, optimizer, scaler, nullcontext, lambda text: [[1]], Alone(), 1.0, Meter())
 
 
-def batch(keys: list[str]) -> SimpleNamespace:
-    return SimpleNamespace(images=torch.zeros(len(keys), 1, 8, 8, dtype=torch.uint8), texts=["secret"] * len(keys),
-                           widths=torch.full((len(keys),), 8), parts=None, keys=keys, characters=10)  # fmt: skip
+def batch(keys: list[str], wide: int = 8) -> SimpleNamespace:
+    images = torch.zeros(len(keys), 1, max(wide // 4, 8), wide, dtype=torch.uint8)
+    return SimpleNamespace(images=images, texts=["secret"] * len(keys), widths=torch.full((len(keys),), wide),
+                           parts=None, keys=keys, characters=10)  # fmt: skip
 
 
 def test_the_rate_rises_falls_and_ends_at_zero():
@@ -62,7 +65,7 @@ def test_a_line_that_does_not_fit_is_left_out_counted_and_named_once(capsys):
     for number in range(3):
         model.told = [1.0, float("inf"), 2.0]
         step.take(batch(["a", "dense", "b"]), number)
-    assert model.weight < 1 and step.meter.sums["unfit"] == 3 and step.meter.skipped == 0
+    assert model.weight < 1 and int(step.meter.unfit) == 3 and step.meter.skipped == 0
     said = capsys.readouterr().err
     assert said.count(log_name("dense")) == 1 and "too long" in said and "secret" not in said
     assert log_name("a") not in said
@@ -85,6 +88,48 @@ def test_steps_without_a_finite_gradient_change_nothing_and_end_the_run(capsys):
             step.take(batch(["a", "ill"]), number)
     assert "secret" not in str(error.value)
     assert f"{log_name('ill')} teaches nothing: its loss is not a number" in capsys.readouterr().err
+
+
+WAITS = ("item", "tolist", "cpu", "numpy", "__bool__", "__int__", "__float__")  # for the device to come to a number
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_a_step_waits_for_the_device_once(name, monkeypatch):
+    """What is asked of tensors that a GPU holds; it was nine for CTC. Guided attention aligns on the CPU: twice."""
+    model = create(name, "tiny", 9)
+    optimizer = optimizers.create("muon", model, 1e-3)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    meter = Meter()
+    step = Step(model, optimizer, scaler, nullcontext, lambda text: [[1, 2, 3]], Alone(), 1.0, meter)
+    found = batch(["a", "b", "c"], 160)
+    step.take(found, 0)
+    waits = []
+
+    def noted(method, name):
+        def call(tensor, *args, **options):
+            # sizes and lengths are made on the CPU; what is computed there, or on the device, has a floating point
+            if tensor.is_floating_point() or tensor.dtype == torch.bool:
+                waits.append(name)
+            return method(tensor, *args, **options)
+
+        return call
+
+    for method in WAITS:
+        monkeypatch.setattr(torch.Tensor, method, noted(getattr(torch.Tensor, method), method))
+    step.take(found, 1)
+    step.take(found, 2)
+    # cpu and numpy of one tensor are one wait
+    assert waits.count("tolist") == 2 and len(waits) == (2 if name != "attention" else 6), waits
+
+
+def test_a_gpu_out_of_memory_is_one_line_that_says_what_to_set():
+    class Full(Model):
+        def losses(self, images, widths, targets, parts):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    with pytest.raises(ValueError, match=r"step 7: 6 lines of 64 px at once .* --micro-batch 3 ") as error:
+        taker(Full()).take(batch(list("abcdef"), 64), 7)
+    assert "\n" not in str(error.value)
 
 
 def test_the_average_follows_the_weights():
@@ -115,6 +160,16 @@ def test_the_average_of_a_young_run_is_over_its_few_steps():
 def test_half_precision_on_a_cpu_is_refused():
     with pytest.raises(ValueError, match="fp16 needs a GPU"):
         autocast("fp16", torch.device("cpu"))
+
+
+def test_every_seed_step_and_rank_has_random_numbers_of_its_own():
+    asked = [(seed, step, rank) for seed in (0, 1, (1 << 24) - 1, 1 << 24, 1 << 24 | 1, 1 << 40, (1 << 64) - 1)
+             for step in (0, 1, 10**6, 1 << 30) for rank in (0, 1, 4095, 4096)]  # fmt: skip
+    found = {dropout_seed(*one) for one in asked}
+    assert len(found) == len(asked)
+    for one in found:
+        torch.manual_seed(one)
+    assert dropout_seed(3, 7, 2) == (3 << 40) + (7 << 12) + 2  # as runs begun earlier have it
 
 
 def test_a_rate_grows_with_the_batch_by_its_rule():

@@ -131,8 +131,12 @@ class Encoder(nn.Module):
         self.split = nn.Linear(2 * config.hidden, 2 * self.outputs) if config.split else None
 
     def forward(self, images: Tensor, widths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(N, 1, H, W), (N,) -> frames (N, T, outputs), lengths (N,), columns (N, T / frames_a_step, channels)."""
+        """(N, 1, H, W), (N,) -> frames (N, T, outputs), lengths (N,), columns (N, T / frames_a_step, channels).
+
+        Lengths are where the widths were: widths on the CPU save all that asks for lengths there a wait for the GPU.
+        """
         x = images.contiguous(memory_format=torch.channels_last)
+        lengths, widths = self.config.frames(widths), widths.to(images.device, non_blocking=True)
         across = [stride for _, stride in self.config.strides]
         widths = (widths + across[0] - 1) // across[0]
         x = self.stem(x)
@@ -154,7 +158,7 @@ class Encoder(nn.Module):
             y = y.transpose(0, 1)
         else:
             y = F.relu(self.split(y)).unflatten(2, (2, self.outputs)).permute(1, 0, 2, 3).flatten(1, 2)
-        return y, self.frames_a_step * widths, columns.transpose(0, 1)
+        return y, lengths, columns.transpose(0, 1)
 
 
 def join(frames: Tensor, lengths: Tensor, parts: list[int] | None) -> tuple[Tensor, Tensor]:

@@ -38,34 +38,50 @@ class LineNorm(nn.Module):
 
 
 class NormaliseLines(torch.autograd.Function):
-    """LineNorm by matrix products over the positions: autograd's own way through sums takes half as long again."""
+    """LineNorm by matrix products over the positions: autograd's own way through sums takes half as long again.
+
+    In half precision all of it is computed in float32: a line's sum passes fp16's 65 504, and a mean rounded to eight
+    bits moves every position of the line. float64 stays float64.
+    """
 
     @staticmethod
     def forward(ctx, x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         n, c, h, w = x.shape
-        flat = x.permute(0, 2, 3, 1).reshape(n, h * w, c)
-        used = mask.to(x.dtype).expand(n, 1, h, w).reshape(n, 1, h * w)
-        count = used.float().sum(2, keepdim=True)
-        centred = flat - (torch.bmm(used, flat).float() / count).to(x.dtype)
-        rstd = torch.rsqrt(torch.bmm(used, centred * centred).float() / count + EPSILON)
-        ctx.save_for_backward(centred, used, rstd, weight, count)
-        y = torch.addcmul(bias.to(x.dtype), centred, (rstd * weight).to(x.dtype))
-        return y.view(n, h, w, c).permute(0, 3, 1, 2)
+        exact = torch.promote_types(x.dtype, torch.float32)
+        flat = x.permute(0, 2, 3, 1).reshape(n, h * w, c).to(exact)
+        used = mask.to(exact).expand(n, 1, h, w).reshape(n, 1, h * w)
+        count = used.sum(2, keepdim=True)
+        centred = flat - over_positions(used, flat) / count
+        rstd = torch.rsqrt(over_positions(used, centred * centred) / count + EPSILON)
+        y = torch.addcmul(bias.to(exact), centred, rstd * weight)
+        ctx.save_for_backward(centred.to(x.dtype), used.to(x.dtype), rstd, weight, count)
+        return y.to(x.dtype).view(n, h, w, c).permute(0, 3, 1, 2)
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
         centred, used, rstd, weight, count = ctx.saved_tensors
         n, c, h, w = gradient.shape
-        g = gradient.permute(0, 2, 3, 1).reshape(n, h * w, c)
+        centred, used = centred.to(rstd.dtype), used.to(rstd.dtype)
+        g = gradient.permute(0, 2, 3, 1).reshape(n, h * w, c).to(rstd.dtype)
         everywhere = torch.ones_like(used)  # the positions that are padding get no gradient: the caller masks them
-        sum_g = torch.bmm(everywhere, g).float()
-        sum_gx = torch.bmm(everywhere, g * centred).float()
+        sum_g = over_positions(everywhere, g)
+        sum_gx = over_positions(everywhere, g * centred)
         scale = rstd * weight
-        shared = torch.addcmul(
-            (scale * sum_g / count).to(g.dtype), centred, (scale * rstd * rstd * sum_gx / count).to(g.dtype)
-        )
-        dx = g * scale.to(g.dtype) - used.transpose(1, 2) * shared
-        return dx.view(n, h, w, c).permute(0, 3, 1, 2), None, (sum_gx * rstd).sum((0, 1)), sum_g.sum((0, 1))
+        shared = torch.addcmul(scale * sum_g / count, centred, scale * rstd * rstd * sum_gx / count)
+        dx = (g * scale - used.transpose(1, 2) * shared).to(gradient.dtype)
+        dx = dx.view(n, h, w, c).permute(0, 3, 1, 2)
+        return dx, None, (sum_gx * rstd).sum((0, 1)).to(weight.dtype), sum_g.sum((0, 1)).to(weight.dtype)
+
+
+def over_positions(used: Tensor, values: Tensor) -> Tensor:
+    """Sums of (N, P, C) over the positions in use, (N, 1, P) of ones and zeros: -> (N, 1, C).
+
+    On a GPU not as a matrix product: TF32 would round what is summed to eleven bits.
+    """
+    if values.is_cuda:
+        return (values * used.transpose(1, 2)).sum(1, keepdim=True)
+    with torch.autocast("cpu", enabled=False):  # it would take the product in half precision
+        return torch.bmm(used, values)
 
 
 class Residual(nn.Module):

@@ -82,6 +82,7 @@ class Decoder(nn.Module):
         frames = self.enter(features)
         frames = frames + positions(0, frames.shape[1], frames)
         pairs = [layer.frames(frames).chunk(2, 2) for layer in self.layers]
+        lengths = lengths.to(frames.device, non_blocking=True)
         beyond = torch.arange(frames.shape[1], device=frames.device) >= lengths[:, None]
         return Memory([heads(k) for k, _ in pairs], [heads(v) for _, v in pairs], beyond)
 

@@ -16,15 +16,19 @@ def ctc_losses(logits: Tensor, lengths: Tensor, targets: list[list[list[int]]]) 
     flat = torch.tensor([symbol for text in texts for symbol in text], dtype=torch.long)
     sizes = torch.tensor([len(text) for text in texts], dtype=torch.long)
     # a blank must part each pair of equal neighbours
-    needed = torch.tensor([len(t) + sum(a == b for a, b in pairwise(t)) for t in texts], device=lengths.device)
+    needed = torch.tensor([len(t) + sum(a == b for a, b in pairwise(t)) for t in texts])
+    lengths = lengths.cpu()
     log_probs = logits.float().log_softmax(2)
     several = len(texts) > len(targets)
     if several:
-        line = torch.tensor([i for i, accepted in enumerate(targets) for _ in accepted], device=lengths.device)
-        log_probs, lengths = log_probs[line], lengths[line]
+        line = torch.tensor([i for i, accepted in enumerate(targets) for _ in accepted])
+        log_probs, lengths = log_probs[line.to(log_probs.device, non_blocking=True)], lengths[line]
+    if torch.are_deterministic_algorithms_enabled():  # the gradient on a GPU is summed in any order
+        log_probs = log_probs.cpu()
     # targets on the CPU: torch's own kernel then runs, not cuDNN's, which is not deterministic and limits lengths
-    losses = F.ctc_loss(log_probs.transpose(0, 1), flat, lengths.cpu(), sizes, reduction="none", zero_infinity=True)
-    losses = torch.where(needed <= lengths, losses, torch.inf)
+    losses = F.ctc_loss(log_probs.transpose(0, 1), flat, lengths, sizes, reduction="none", zero_infinity=True)
+    losses = losses.to(logits.device)
+    losses = torch.where((needed <= lengths).to(losses.device, non_blocking=True), losses, torch.inf)
     if several:
         by_line = losses.split([len(accepted) for accepted in targets])
         losses = torch.stack([-torch.logsumexp(-of_line, 0) for of_line in by_line])
