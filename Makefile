@@ -17,7 +17,7 @@ test: setup
 	@bash tests/run.sh
 
 test-faults: setup
-	@HTR_FAULTS=1 bash tests/run.sh tests/test_faults_train.py tests/test_faults.py
+	@HTR_FAULTS=1 bash tests/run.sh tests/faults/test_faults_train.py tests/faults/test_faults.py
 
 # on a machine with one GPU; without a network, bash benchmarks/gpu_check.sh --prepare .gpu/wheels is to be run before
 gpu-check:

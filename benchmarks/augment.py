@@ -18,8 +18,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from htr.images.augment import LEVELS, OFF, Strength, augment, random_for
-from htr.images.line import decode, to_ink
+from htr.lines.augment import LEVELS, RANGE_OFF, Strength, augment, random_for
+from htr.lines.normalise import decode, normalise_line
 
 HEIGHT = 64
 
@@ -62,7 +62,7 @@ def main() -> None:
     options = parser.parse_args()
     cv2.setNumThreads(1)
     stored = load(options.handwriting, options.lines, np.random.default_rng(options.seed))
-    inks = [to_ink(decode(content), HEIGHT) for content in stored]
+    inks = [normalise_line(decode(content), HEIGHT) for content in stored]
     widths = [ink.shape[1] for ink in inks]
 
     def cost(strength: Strength) -> float:
@@ -71,15 +71,17 @@ def main() -> None:
 
         return measure(one, len(inks), options.repeat)
 
-    decoding = measure(lambda turn, i: to_ink(decode(stored[i]), HEIGHT), len(inks), options.repeat)
+    decoding = measure(lambda turn, i: normalise_line(decode(stored[i]), HEIGHT), len(inks), options.repeat)
     levels = {name: cost(strength) for name, strength in LEVELS.items()}
-    print(f"{len(inks)} lines of {HEIGHT} x {np.mean(widths):.0f} px on average; decoding and to_ink {decoding:.3f} ms")
+    print(
+        f"{len(inks)} lines of {HEIGHT} x {np.mean(widths):.0f} px on average; decoding and normalise_line {decoding:.3f} ms"
+    )
     for name, spent in levels.items():
         print(f"{name:12} {spent:6.3f} ms a line, {spent / decoding:5.2f} times decoding")
     print("\neach distortion of `strong` alone, on every line, the random numbers of `none` left out:")
     for field in fields(Strength):
         most = getattr(LEVELS["strong"], field.name)[1]
-        spent = cost(replace(LEVELS["none"], **{field.name: (1.0, most) if most else OFF}))
+        spent = cost(replace(LEVELS["none"], **{field.name: (1.0, most) if most else RANGE_OFF}))
         print(f"{field.name:12} {max(spent - levels['none'], 0.0):6.3f} ms a line")
     medium = levels["medium"]
     print(json.dumps({"ms_per_line": round(medium, 4), "ratio_to_decode": round(medium / decoding, 4)}))

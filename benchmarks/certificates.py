@@ -29,16 +29,16 @@ import cv2
 import numpy as np
 from pieces import write_pieces
 
-from htr.images.form import Forms
-from htr.images.line import BadLine
-from htr.images.simulate import Certificate, certificate, chosen_hands
-from htr.images.sources import read_source
-from htr.images.template import load_templates
-from htr.images.written import RULINGS
+from htr.forms.field_content import RULING_MODES
+from htr.forms.registration import Forms
+from htr.forms.template import load_templates
+from htr.io.sources import read_source
+from htr.lines.normalise import RejectedInput
+from htr.metrics.error_rates import compare
+from htr.metrics.intervals import interval
 from htr.reader import Reader
 from htr.scan import read_scan
-from htr.scoring.errors import compare
-from htr.scoring.interval import interval
+from htr.synth.simulate import Certificate, certificate, chosen_hands
 
 LEASTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 FORM = "adult-2018,neonatal-2018"  # ruled, boxed
@@ -80,7 +80,7 @@ def read_all(made: Iterator[Certificate], reader: Reader, options, pieces: dict,
         result.scans += 1
         try:
             texts = {entry.field: entry for entry in read_scan(stored(one), forms, reader, **how)}
-        except BadLine:
+        except RejectedInput:
             result.refused += 1
             texts = {}
         writer, clean, written = one.page["writer"], {}, {}
@@ -173,7 +173,7 @@ def main() -> None:
     add("--seen", type=Path, nargs="*", default=[], help="tables whose texts were trained on")
     add("--form", default=FORM)
     add("--severity", default="light")
-    add("--rulings", choices=RULINGS, default="keep", help="of the form, in the lines that are read")
+    add("--rulings", choices=RULING_MODES, default="keep", help="of the form, in the lines that are read")
     add("--least", type=float, default=0.0, help="confidence below which a line counts as blank")
     add("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -18,54 +18,54 @@ import numpy as np
 import torch
 from rapidfuzz.distance import Levenshtein
 
-from htr.alphabet import Alphabet
+from htr.charset import Charset
 from htr.decoding.align import align_many
-from htr.decoding.beam import BeamSearch, Limits, Weights, tune
+from htr.decoding.beam import BeamSearch, ScoreWeights, SearchLimits, tune
 from htr.decoding.greedy import greedy
 from htr.decoding.language import train_language_model
-from htr.images.causes import other_conditions
-from htr.scoring.errors import Errors, compare
-from jobs.texts import config_of
+from htr.metrics.error_rates import Errors, compare
+from htr.synth.text_generator import other_conditions
+from jobs.evaluation.texts import config_of
 
 Line = tuple[str, np.ndarray]  # reference, log-probabilities (T, symbols + 1)
 
 
-def made_up(text: str, alphabet: Alphabet, rng: np.random.Generator) -> np.ndarray:
+def made_up(text: str, charset: Charset, rng: np.random.Generator) -> np.ndarray:
     """Log-probabilities that a reader might have for the text: (T, symbols + 1)."""
-    size = len(alphabet) + 1
+    size = len(charset) + 1
     rows = []
-    for symbol in alphabet.encode(text):
+    for label in charset.encode(text):
         rows += [flat(size, {0: 1 - 10 ** -rng.uniform(2, 5)}, rng) for _ in range(rng.integers(2, 7))]
         others = rng.integers(1, size, 3).tolist()
         sure = rng.uniform(0.1, 0.6) if rng.random() < 0.125 else rng.uniform(0.9, 0.999)
         rest = rng.dirichlet(np.ones(4)) * (1 - sure)
         for _ in range(rng.integers(1, 4)):
-            peaks = {symbol: sure, **{other: float(p) for other, p in zip([*others, 0], rest, strict=True)}}
+            peaks = {label: sure, **{other: float(p) for other, p in zip([*others, 0], rest, strict=True)}}
             rows.append(flat(size, peaks, rng))
     return np.log(np.array([*rows, flat(size, {0: 0.99}, rng)], np.float32))
 
 
 def flat(size: int, peaks: dict[int, float], rng: np.random.Generator) -> np.ndarray:
     row = rng.dirichlet(np.full(size, 0.1)) * max(1 - sum(peaks.values()), 0) + 1e-9
-    for symbol, p in peaks.items():
-        row[symbol] += p
+    for label, p in peaks.items():
+        row[label] += p
     return row / row.sum()
 
 
-def simulated(lines: int, seed: int) -> tuple[Alphabet, list[str], list[Line], list[Line]]:
+def simulated(lines: int, seed: int) -> tuple[Charset, list[str], list[Line], list[Line]]:
     """-> alphabet, texts for the language model, lines for tuning, lines to report on."""
     rng = np.random.default_rng(seed)
     texts = [" ".join(other_conditions(rng, lines=1, longest=72)) for _ in range(4000 + lines + 60)]
-    alphabet = Alphabet("".join(texts) + "0123456789" + "".join(map(chr, range(65, 91))))
-    made = [(text, made_up(text, alphabet, rng)) for text in texts[4000:]]
-    return alphabet, texts[:4000], made[lines:], made[:lines]
+    charset = Charset("".join(texts) + "0123456789" + "".join(map(chr, range(65, 91))))
+    made = [(text, made_up(text, charset, rng)) for text in texts[4000:]]
+    return charset, texts[:4000], made[lines:], made[:lines]
 
 
-def read_run(run: Path, dataset: Path | None, split: str, lines: int) -> tuple[Alphabet, list[str], list, list]:
+def read_run(run: Path, dataset: Path | None, split: str, lines: int) -> tuple[Charset, list[str], list, list]:
     """The same of a run: what its model makes of the data set."""
     from htr.reader import Reader
     from shards.index import read_index
-    from shards.stream import Samples, batches, in_order
+    from shards.loader import Samples, batches, in_order
 
     reader = Reader.load(run / "model")
     index = read_index(dataset or Path(config_of(run)["folder"]))
@@ -84,11 +84,11 @@ def read_run(run: Path, dataset: Path | None, split: str, lines: int) -> tuple[A
         return found
 
     train = Samples(index.folder, index.samples("train"))
-    return reader.alphabet, [train.read(row)[1] for row in range(len(train))], outputs("dev"), outputs(split)
+    return reader.charset, [train.read(row)[1] for row in range(len(train))], outputs("dev"), outputs(split)
 
 
 def best_path(line: np.ndarray) -> list[int]:
-    return greedy(torch.from_numpy(line)[None], torch.tensor([len(line)]))[0].symbols
+    return greedy(torch.from_numpy(line)[None], torch.tensor([len(line)]))[0].labels
 
 
 def measure(read: Callable[[np.ndarray], str], lines: list[Line], texts: set[str], words: set[str]) -> dict[str, float]:
@@ -117,36 +117,36 @@ def main() -> None:
     parser.add_argument("--dataset", type=Path, help="default: the one that the run was trained on")
     parser.add_argument("--split", default="val")
     parser.add_argument("--lines", type=int, default=300, help="at most so many")
-    parser.add_argument("--width", type=int, default=Limits().width, help="prefixes in the beam")
+    parser.add_argument("--width", type=int, default=SearchLimits().width, help="prefixes in the beam")
     parser.add_argument("--order", type=int, default=6, help="characters of the language model")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)
 
     if args.run:
-        alphabet, texts, dev, lines = read_run(args.run, args.dataset, args.split, args.lines)
+        charset, texts, dev, lines = read_run(args.run, args.dataset, args.split, args.lines)
     else:
-        alphabet, texts, dev, lines = simulated(args.lines, args.seed)
+        charset, texts, dev, lines = simulated(args.lines, args.seed)
     frames = np.mean([len(line) for _, line in lines])
-    sure = np.mean([(line[:, 1:].max(axis=1) < np.log(Limits().least)).mean() for _, line in lines])
-    print(f"{len(lines)} lines, {frames:.0f} frames, {len(alphabet)} characters, {100 * sure:.0f} % sure blanks")
+    sure = np.mean([(line[:, 1:].max(axis=1) < np.log(SearchLimits().least)).mean() for _, line in lines])
+    print(f"{len(lines)} lines, {frames:.0f} frames, {len(charset)} characters, {100 * sure:.0f} % sure blanks")
 
-    limits = Limits(width=args.width)
+    limits = SearchLimits(width=args.width)
     start = time.process_time()
-    language = train_language_model(texts, args.order, alphabet.characters)
+    language = train_language_model(texts, args.order, charset.characters)
     size = sum(array.nbytes for table in language.tables for array in vars(table).values()) / 1e6
     print(f"language model: {len(texts)} texts, {time.process_time() - start:.2f} s, {size:.1f} MB")
     lexicon = {word for text in texts for word in "".join(c if c.isalpha() else " " for c in text).split()}
-    tuning = [line for _, line in dev], [text for text, _ in dev], alphabet, language
+    tuning = [line for _, line in dev], [text for text, _ in dev], charset, language
     with_language, _ = tune(*tuning, limits=limits)
     with_lexicon, _ = tune(*tuning, lexicon, limits=limits)
 
     searches = {
-        "beam": BeamSearch(alphabet, weights=Weights(0, 0, 0), limits=limits),
-        "beam_lm": BeamSearch(alphabet, language, weights=with_language, limits=limits),
-        "beam_lm_lexicon": BeamSearch(alphabet, language, lexicon, with_lexicon, limits),
+        "beam": BeamSearch(charset, weights=ScoreWeights(0, 0, 0), limits=limits),
+        "beam_lm": BeamSearch(charset, language, weights=with_language, limits=limits),
+        "beam_lm_lexicon": BeamSearch(charset, language, lexicon, with_lexicon, limits),
     }
-    reads = {"greedy": lambda line: alphabet.decode(best_path(line))}
+    reads = {"greedy": lambda line: charset.decode(best_path(line))}
     reads |= {name: lambda line, s=search: s.search(line)[0].text for name, search in searches.items()}
     figures = {"lines": len(lines), "frames": float(frames), "sure_blanks": float(sure)}
     words = {word for text in texts for word in text.split()}
@@ -159,7 +159,7 @@ def main() -> None:
     print(f"tuned on {len(dev)} lines: {with_language}; with the lexicon: {with_lexicon}")
 
     # ---------------------------------------------------------------- alignment: are wrong texts told from right ones?
-    targets = [alphabet.encode(text) for text, _ in lines]
+    targets = [charset.encode(text) for text, _ in lines]
     start = time.process_time()
     right = []
     for k in range(0, len(lines), 16):

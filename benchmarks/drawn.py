@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from htr.images.lines import even
+from htr.lines.segmentation import flatten_background
 
 SQUARED = ("peraire", "celestine")  # squares of the paper would count as ink
 WIDTH, MARGIN = 1400, 0.5  # of a field in pixels; around it, in pitches
@@ -35,7 +35,7 @@ def load_ink(path: Path, *, masked: bool) -> np.ndarray | None:
     gray = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     if gray is None or gray.shape[1] < 24:
         return None
-    ratio = even(gray).astype(np.float32) / 255
+    ratio = flatten_background(gray).astype(np.float32) / 255
     paper, dark = np.percentile(ratio, [60, 3])
     if paper - dark < 0.15:
         return None

@@ -40,9 +40,9 @@ def measure(args: argparse.Namespace) -> int:
 
     from htr.reader import Reader
     from jobs.evaluate import read_shard
-    from jobs.step import autocast
+    from jobs.training.train_step import autocast
     from shards.index import read_index
-    from shards.stream import Samples
+    from shards.loader import Samples
 
     torch.set_num_threads(args.cores)
     cv2.setNumThreads(1)
@@ -99,7 +99,7 @@ def shards_of(index, split: str, lines: int) -> list:
 
 def in_memory(samples, batch: int, height: int) -> list:
     """The images and widths of the batches that an evaluation cuts."""
-    from shards.stream import batches, in_order
+    from shards.loader import batches, in_order
 
     plan = in_order(samples.widths(height), batch)
     return [(piece.images, piece.widths) for piece in batches(samples, plan, 0, 1, height)]

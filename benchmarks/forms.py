@@ -21,14 +21,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from htr.images.anchors import apply
-from htr.images.causes import cause
-from htr.images.draw import draw
-from htr.images.field import corners
-from htr.images.form import Forms, NoForm, Registration
-from htr.images.handwriting import Writer, hands
-from htr.images.scanner import SEVERITIES, scan
-from htr.images.template import Template
+from htr.forms.fields import corners
+from htr.forms.keypoints import apply
+from htr.forms.registration import Forms, NoForm, Registration
+from htr.forms.template import Template
+from htr.synth.draw_forms import draw
+from htr.synth.handwriting import Writer, hands
+from htr.synth.scanner import SEVERITIES, scan
+from htr.synth.text_generator import cause
 
 NAMES = "adult-2018", "adult-2024", "neonatal-2018"
 KINDS = "page", "letter", "ruled", "squared", "table", "pieces", "upside-down pieces", "blank", "noise"

@@ -61,7 +61,7 @@ def make_dataset() -> int:
     """Draw lines and preprocess them, on all cores. -> how many."""
     folder = Path(os.environ["GPU_CHECK_FOLDER"]) / "lines"
     folder.mkdir()
-    from htr.images.sources import read_source
+    from htr.io.sources import read_source
     from shards.index import merge
     from shards.plan import Settings, make_plan
 
@@ -98,15 +98,15 @@ def batches_of(data: Path, batch: int, seed: int, threads: int, most: int = 0) -
     """A training's batches with medium augmentation, through the loader; with `most` so many, in a list."""
     from itertools import islice
 
-    from shards.epochs import Epochs, Weight
     from shards.index import read_index
+    from shards.loader import AugmentConfig, stream
     from shards.reading import COLUMNS, Samples
-    from shards.stream import Look, stream
+    from shards.sampler import EpochSampler, Weight
 
     samples = Samples(data, read_index(data).samples("train", columns=[*COLUMNS]))
-    epochs = Epochs(samples.source, samples.widths(HEIGHT), [Weight()], batch, 10**5)
+    epochs = EpochSampler(samples.source, samples.widths(HEIGHT), [Weight()], batch, 10**5)
     windows = (window for epoch in epochs.since(0) for window in epochs.windows(epoch, seed))
-    found = stream(samples, windows, 0, 1, Look(HEIGHT, (seed, 0), "medium"), threads)
+    found = stream(samples, windows, 0, 1, AugmentConfig(HEIGHT, (seed, 0), "medium"), threads)
     if not most:
         return found
     some = list(islice(found, most))
@@ -114,7 +114,7 @@ def batches_of(data: Path, batch: int, seed: int, threads: int, most: int = 0) -
     return some
 
 
-def random_batches(count: int, batch: int, symbols: int, widest: int) -> list[tuple]:
+def random_batches(count: int, batch: int, labels: int, widest: int) -> list[tuple]:
     """Images (N, 1, H, W) in [0, 1], widths, accepted texts, characters; the last one has a line `widest` px wide."""
     import torch
 
@@ -125,7 +125,7 @@ def random_batches(count: int, batch: int, symbols: int, widest: int) -> list[tu
         images = np.zeros((batch, 1, HEIGHT, int(widths.max())), np.float32)
         for image, width in zip(images, widths, strict=True):
             image[0, :, :width] = rng.random((HEIGHT, width), np.float32)
-        targets = [[rng.integers(1, symbols, max(int(width) // 16, 1)).tolist()] for width in widths]
+        targets = [[rng.integers(1, labels, max(int(width) // 16, 1)).tolist()] for width in widths]
         found.append((torch.from_numpy(images), torch.from_numpy(widths), targets, sum(len(t[0]) for t in targets)))
     return found
 

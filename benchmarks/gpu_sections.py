@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from gpu_made import DROPPED, PLAIN, batches_of, dataset, drawn_lines, make_dataset, random_batches, train
 
-from htr.models import MODELS, create
+from htr.models.registry import MODELS, create
 
 ROOT = Path(__file__).resolve().parent.parent
 SYMBOLS = 100
@@ -110,7 +110,7 @@ def steps_of(model: str, size: str, device: torch.device, kind: str, widest: int
 
 def layers(section: Section) -> None:
     """Each layer's output and gradients, in three precisions, beside fp64 on the CPU."""
-    from htr.models.layers import ChannelNorm, LineConv, LineLSTM, LineNorm, Residual
+    from htr.models.layers import BiLSTM, DilatedConvStack, LayerNorm2d, MaskedInstanceNorm, Residual
 
     limits = {"fp32": (1e-4, 5e-3), "bf16": (0.03, 0.25), "fp16": (0.005, 0.1)}  # outputs; gradients: a ReLU may flip
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -118,15 +118,15 @@ def layers(section: Section) -> None:
     for kind, dtype in KINDS.items():
         torch.manual_seed(2)
         for name, layer in {
-            "LineNorm": LineNorm(32),
-            "ChannelNorm": ChannelNorm(32),
-            "Residual": Residual(32, 48, LineNorm, (2, 2)),
-            "LineLSTM": LineLSTM(32, 48),
-            "LineConv": LineConv(32, 48),
+            "MaskedInstanceNorm": MaskedInstanceNorm(32),
+            "LayerNorm2d": LayerNorm2d(32),
+            "Residual": Residual(32, 48, MaskedInstanceNorm, (2, 2)),
+            "BiLSTM": BiLSTM(32, 48),
+            "DilatedConvStack": DilatedConvStack(32, 48),
         }.items():
             torch.manual_seed(3)
-            flat = name in ("LineLSTM", "LineConv")
-            if section.small and (name, kind) == ("LineLSTM", "fp16"):
+            flat = name in ("BiLSTM", "DilatedConvStack")
+            if section.small and (name, kind) == ("BiLSTM", "fp16"):
                 continue  # no CPU has it
             x = torch.randn((widths_to // 8, 3, 32) if flat else (3, 32, 24, widths_to // 2), dtype=torch.float64)
             if flat:
@@ -326,11 +326,11 @@ def synchronise(cuda: bool) -> None:
 
 def stepper(device: torch.device, size: str, wrap=None):
     """Steps as `train` takes them: Muon, the precision that it would choose, clipping."""
-    from jobs import optimizer as optimizers
-    from jobs.meter import Meter
-    from jobs.place import Place
-    from jobs.ring import Ring
-    from jobs.step import Step, autocast
+    from jobs.distributed.placement import Placement
+    from jobs.distributed.process_group import ProcessGroup
+    from jobs.training import optimizer as optimizers
+    from jobs.training.metrics import MetricsLogger
+    from jobs.training.train_step import TrainStep, autocast
 
     torch.manual_seed(1)
     model = create("ctc", size, SYMBOLS).to(device)
@@ -338,9 +338,9 @@ def stepper(device: torch.device, size: str, wrap=None):
         wrap(model)
     mixed, scaled = autocast(SimpleNamespace(amp="auto"), device)
     scaler = torch.amp.GradScaler(device.type, enabled=scaled)
-    world = Ring(Place.find({}), device)
+    world = ProcessGroup(Placement.find({}), device)
     optimizer = optimizers.create("muon", model, 1e-4)
-    return Step(model, optimizer, scaler, mixed, encode, world, 1.0, Meter())
+    return TrainStep(model, optimizer, scaler, mixed, encode, world, 1.0, MetricsLogger())
 
 
 def encode(text: str) -> list[list[int]]:
@@ -408,18 +408,18 @@ def over_horovod(*argv: str) -> int:
     """`train` in a world of one whose gradients Horovod sums all the same."""
     import horovod.torch as hvd
 
-    from jobs import ring
     from jobs.__main__ import main
-    from jobs.place import Place, take_device
+    from jobs.distributed import process_group
+    from jobs.distributed.placement import Placement, take_device
 
     hvd.init()
     print(json.dumps({"nccl_built": bool(hvd.nccl_built()), "gloo_built": bool(hvd.gloo_built())}), flush=True)
 
-    def start(folder: Path, device: str = "auto", deterministic: bool = False) -> ring.Ring:
-        place = Place.find()
-        return ring.Ring(place, take_device(place, device), hvd)
+    def start(folder: Path, device: str = "auto", deterministic: bool = False) -> process_group.ProcessGroup:
+        place = Placement.find()
+        return process_group.ProcessGroup(place, take_device(place, device), hvd)
 
-    ring.start = start
+    process_group.start = start
     return main(list(argv))
 
 

@@ -30,9 +30,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from htr.scoring.drift import drift
-from htr.scoring.guarantee import Units, allowed, binomial, choose, needed, plan
-from htr.scoring.monitor import false_alarms
+from htr.reliability.covariate_shift import covariate_shift_test
+from htr.reliability.monitor import false_alarms
+from htr.reliability.risk_control import Units, allowed, binomial, choose, needed, plan
 
 POPULATION = 2_000_000  # units, about
 
@@ -149,7 +149,7 @@ def drifts(shift: float, groups: int, runs: int, seed: int) -> float:
             hand = rng.normal(0, 1, (groups, 10)) + moved * (np.arange(10) % 2)
             values = hand[group] + rng.normal(0, 1, (len(group), 10))
             parts += [{f"signal {i}": values[:, i] for i in range(10)}, group]
-        warned += drift(*parts, permutations=199, seed=number).warns
+        warned += covariate_shift_test(*parts, permutations=199, seed=number).warns
     return warned / runs
 
 

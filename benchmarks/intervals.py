@@ -15,7 +15,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from htr.scoring.interval import RESAMPLES, draws, ratio_interval, standard_error, student
+from htr.metrics.intervals import RESAMPLES, draws, ratio_interval, standard_error, student
 
 ALPHA, BETA = 1.5, 16.0  # of the writers' rates
 TRUTH = ALPHA / (ALPHA + BETA)

@@ -24,8 +24,8 @@ import cv2
 import numpy as np
 from drawn import Composer, Drawn
 
-from htr.images.lines import cut_line, even, find_lines
-from htr.images.rulings import remove_rulings
+from htr.lines.rulings import remove_rulings
+from htr.lines.segmentation import cut_line, find_lines, flatten_background
 
 
 def iou(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
@@ -59,7 +59,7 @@ def measure_fields(composer: Composer, fields: int) -> dict[str, float]:
     written_ms, blank_ms, cut_ms = [], [], []
     for number in range(fields):
         drawn = composer.field(0 if number % 2 else number // 2 % 4 + 1)
-        field = even(drawn.gray)
+        field = flatten_background(drawn.gray)
         start = time.process_time()
         found = find_lines(field, drawn.printed, box=drawn.box, pitch=drawn.pitch, most=4)
         middle = time.process_time()
@@ -114,7 +114,7 @@ def measure_pages(folder: Path, limit: int) -> dict[str, float]:
         page = cv2.imread(str(path.with_suffix(".jpg")), cv2.IMREAD_GRAYSCALE)
         if page is None or not lines:
             continue
-        page = even(page)
+        page = flatten_background(page)
         pitch = page_pitch(page)
         boxes = [line.box for line in find_lines(page, None, box=(0, 0, *page.shape[::-1]), pitch=pitch, most=60)]
         true, found = true + len(lines), found + len(boxes)

@@ -26,13 +26,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from htr.decoding.align import INK, align_many, measure_delay, word_boxes
-from htr.images.causes import other_conditions
-from htr.images.handwriting import X_HEIGHT, Writer, hands
-from htr.images.line import to_ink
-from htr.images.sources import read_source
+from htr.decoding.align import INK_DARKNESS, align_many, measure_emission_delay, word_boxes
+from htr.io.sources import read_source
+from htr.lines.normalise import normalise_line
 from htr.reader import Reader
 from htr.references import References
+from htr.synth.handwriting import X_HEIGHT, Writer, hands
+from htr.synth.text_generator import other_conditions
 from shards.index import merge
 from shards.plan import Settings, make_plan
 from shards.write import is_committed, write_shard
@@ -135,7 +135,7 @@ def written_apart(writer: Writer, words: list[str], rng: np.random.Generator) ->
         top, (h, w) = above - int(ink.baseline), ink.pixels.shape
         page = np.pad(page, ((0, 0), (0, at + w + 6 - page.shape[1])))
         np.maximum(page[top : top + h, at : at + w], ink.pixels, out=page[top : top + h, at : at + w])
-        columns = np.flatnonzero((ink.pixels > INK).any(axis=0))
+        columns = np.flatnonzero((ink.pixels > INK_DARKNESS).any(axis=0))
         spans.append((at + columns[0], at + columns[-1] + 1))
         at += w + round(writer.space * x_height)
     paper = rng.normal(225, 3, page.shape)
@@ -149,25 +149,25 @@ def word_edges(reader: Reader, lines: int, fonts: Path | None, seed: int) -> flo
     while len(aligned) < lines:
         words = other_conditions(rng, lines=1, longest=50)[0].split()
         writer = Writer.make((seed, len(aligned)), known)
-        if reader.alphabet.missing(" ".join(words)) or writer.hand.lacks("".join(words)):
+        if reader.charset.missing(" ".join(words)) or writer.hand.lacks("".join(words)):
             continue
         gray, spans, x_height = written_apart(writer, words, rng)
-        ink, text = to_ink(gray, reader.geometry.height), " ".join(words)
+        ink, text = normalise_line(gray, reader.geometry.height), " ".join(words)
         frames = reader.frames(torch.from_numpy(ink)[None, None], torch.tensor([ink.shape[1]]))
         log_probs = frames.log_probs[0, : frames.lengths[0]].float().numpy()
-        (alignment,) = align_many([log_probs], [reader.alphabet.encode(text)])
+        (alignment,) = align_many([log_probs], [reader.charset.encode(text)])
         aligned.append((alignment, text, ink, gray.shape, spans, x_height))
     fitting = [line for line in aligned if line[0] is not None]
-    delay = measure_delay(*([line[i] for line in fitting] for i in range(3)), reader.geometry)
+    emission_delay = measure_emission_delay(*([line[i] for line in fitting] for i in range(3)), reader.geometry)
     near = total = 0
     for alignment, text, ink, shape, spans, x_height in aligned:
         total += 2 * len(spans)
         if alignment is not None:
-            boxes = word_boxes(alignment, text, shape, reader.geometry, ink, delay)
+            boxes = word_boxes(alignment, text, shape, reader.geometry, ink, emission_delay)
             edges = [(box.left, box.right) for box in boxes]
             near += int((np.abs(np.array(edges) - np.array(spans)) <= x_height / 2).sum())
     print(
-        f"word edges: {total} of {len(aligned)} lines, delay {delay:.0f} px, {100 * near / total:.1f} % near the truth"
+        f"word edges: {total} of {len(aligned)} lines, delay {emission_delay:.0f} px, {100 * near / total:.1f} % near the truth"
     )
     return near / total
 

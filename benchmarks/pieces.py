@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import torch
 
-from htr.decoding.align import Alignment, align_many, measure_delay, word_boxes
-from htr.images.line import to_ink
-from htr.images.semireal import RealWriter, real_writers
+from htr.decoding.align import Alignment, align_many, measure_emission_delay, word_boxes
+from htr.lines.normalise import normalise_line
 from htr.reader import Reader
+from htr.synth.semireal import RealWriter, real_writers
 
 SHORTEST, LONGEST = 5, 30  # characters
 GAP = 0.06  # of a line's height: paper between two words, at least
@@ -37,8 +37,8 @@ def aligned(writers: tuple[RealWriter, ...], reader: Reader) -> list[Line]:
     for writer in writers:
         for piece in writer.pieces:
             gray = cv2.imread(str(piece.image), cv2.IMREAD_GRAYSCALE)
-            if gray is not None and not reader.alphabet.missing(piece.text):
-                rows.append((writer.name, piece.text, gray, to_ink(gray, seen)))
+            if gray is not None and not reader.charset.missing(piece.text):
+                rows.append((writer.name, piece.text, gray, normalise_line(gray, seen)))
     order = sorted(range(len(rows)), key=lambda row: rows[row][3].shape[1])
     found: dict[int, Line] = {}
     for start in range(0, len(order), BATCH):
@@ -47,15 +47,17 @@ def aligned(writers: tuple[RealWriter, ...], reader: Reader) -> list[Line]:
         for image, row in zip(padded, part, strict=True):
             image[0, :, : rows[row][3].shape[1]] = rows[row][3]
         frames = reader.frames(torch.from_numpy(padded), torch.tensor([rows[row][3].shape[1] for row in part]))
-        symbols = [reader.alphabet.encode(rows[row][1]) for row in part]
-        alignments = align_many(frames.log_probs.float().cpu().numpy(), symbols, frames.lengths.tolist())
+        labels = [reader.charset.encode(rows[row][1]) for row in part]
+        alignments = align_many(frames.log_probs.float().cpu().numpy(), labels, frames.lengths.tolist())
         found |= {row: Line(*rows[row], a) for row, a in zip(part, alignments, strict=True) if a is not None}
     return [found[row] for row in sorted(found)]
 
 
-def pieces_of(line: Line, reader: Reader, delay: float, rng: np.random.Generator) -> list[tuple[str, np.ndarray]]:
+def pieces_of(
+    line: Line, reader: Reader, emission_delay: float, rng: np.random.Generator
+) -> list[tuple[str, np.ndarray]]:
     """-> texts and their pixels, one after the other, none twice."""
-    boxes = word_boxes(line.alignment, line.text, line.gray.shape, reader.geometry, line.ink, delay)
+    boxes = word_boxes(line.alignment, line.text, line.gray.shape, reader.geometry, line.ink, emission_delay)
     height, width = line.gray.shape
     cuts: list[int | None] = [0]  # the column before each word, and the line's end; None where words touch
     for before, after in pairwise(boxes):
@@ -82,13 +84,13 @@ def write_pieces(table: Path, where: str, reader: Reader, folder: Path, seed: in
     if not lines:
         raise ValueError(f"{table}: no line {where} that the reader's alphabet can write")
     alignments, texts, inks = [li.alignment for li in lines], [li.text for li in lines], [li.ink for li in lines]
-    delay = measure_delay(alignments, texts, inks, reader.geometry)
+    emission_delay = measure_emission_delay(alignments, texts, inks, reader.geometry)
     least = np.quantile([alignment.margin for alignment in alignments], WORST)
     rng, rows, known = np.random.default_rng(seed), [], set()
     for line in lines:
         if line.alignment.margin < least:
             continue
-        for text, gray in pieces_of(line, reader, delay, rng):
+        for text, gray in pieces_of(line, reader, emission_delay, rng):
             # a text stands for its piece: none twice in a hand
             if (line.writer, text) not in known and gray.shape[1] >= 16:
                 known.add((line.writer, text))

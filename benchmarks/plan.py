@@ -131,7 +131,7 @@ def make_shards(args: argparse.Namespace) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from htr.images.sources import OURS
+    from htr.io.sources import OURS
     from shards import files
     from shards.plan import Settings
     from shards.samples import NOT_META

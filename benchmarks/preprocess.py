@@ -26,10 +26,10 @@ import cv2
 import numpy as np
 import webdataset
 
-from htr.images.form import Forms
-from htr.images.simulate import simulate
-from htr.images.sources import read_source
-from htr.images.template import load_templates
+from htr.forms.registration import Forms
+from htr.forms.template import load_templates
+from htr.io.sources import read_source
+from htr.synth.simulate import simulate
 from shards.plan import Settings, make_plan
 from shards.write import write_shard
 

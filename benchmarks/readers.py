@@ -239,16 +239,16 @@ def read_ours(images: Path, model: Path, size: str) -> None:
     import cv2
     import torch
 
-    from htr.alphabet import Alphabet
-    from htr.models import create
+    from htr.charset import Charset
+    from htr.metrics.error_rates import Errors, compare
+    from htr.models.registry import create
     from htr.reader import Reader
-    from htr.scoring.errors import Errors, compare
 
     if model.exists():
         reader = Reader.load(model)
     else:
-        alphabet = Alphabet(map(chr, range(32, 130)))
-        reader = Reader(create("ctc", size, len(alphabet)).eval(), alphabet, {})
+        charset = Charset(map(chr, range(32, 130)))
+        reader = Reader(create("ctc", size, len(charset)).eval(), charset, {})
     paths = [Path(line) for line in images.read_text().split("\n") if line]
     errors = Errors()
     # in the precision of `python -m jobs evaluate`

@@ -24,13 +24,13 @@ from rapidfuzz.distance import Levenshtein
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from htr.scoring.calibration import cross_fitted
-from htr.scoring.drift import drift
-from htr.scoring.guarantee import Units, choose, coverage, plan
-from htr.scoring.reliability import figures, resamples
-from htr.scoring.units import CHARACTER, fit_scores, line_signals, probabilities, word_signals
+from htr.reliability.calibration import cross_fitted
+from htr.reliability.covariate_shift import covariate_shift_test
+from htr.reliability.diagrams import figures, resamples
+from htr.reliability.risk_control import Units, choose, coverage, plan
+from htr.reliability.units import CHARACTER, fit_scores, line_signals, probabilities, word_signals
 from jobs.audit import surprises
-from jobs.evaluations import Evaluation
+from jobs.evaluation.results import Evaluation
 
 FOLDS = 10
 PROMISES = {"cer": (0.01, 0.02, 0.03, 0.04, 0.05), "wrong line": (0.1, 0.2, 0.3, 0.4), "wrong word": (0.02, 0.05, 0.1)}
@@ -192,12 +192,12 @@ def drifts(lines: Lines, evaluations: list[Evaluation], runs: int) -> dict:
     for seed in range(runs):
         second = (np.random.default_rng(seed).permutation(len(names)) < len(names) // 2)[group]
         sides = [({n: c[m] for n, c in lines.signals.items()}, group[m]) for m in (~second, second)]
-        warned += drift(*sides[0], *sides[1], permutations=199, seed=seed).warns
+        warned += covariate_shift_test(*sides[0], *sides[1], permutations=199, seed=seed).warns
     found: dict = {"halves": warned / runs}
     print(f"\ndrift: warns of {warned} of {runs} random halves of these {len(names)} writers (5 % expected)")
     for evaluation in evaluations:
         known = {n: c for n, c in lines.signals.items() if not n.startswith("other")}
-        about = drift(known, lines.writers, line_signals(evaluation.table), evaluation.groups("writer"))
+        about = covariate_shift_test(known, lines.writers, line_signals(evaluation.table), evaluation.groups("writer"))
         found[evaluation.name] = about.p
         moved = ", ".join(f"{name} {about.shifts[name]:+.1f}" for name, p in about.signals.items() if p <= 0.05)
         print(f"    {evaluation.name}: p {about.p:.3f}, {about.groups[1]} writers{': ' + moved if moved else ''}")

@@ -7,7 +7,7 @@ Training steps of the CTC reader as `train` takes them (Muon, bf16 where the CPU
 beforehand: random pixels and texts, widths as real lines have them, the same for every rank. A round is, one after the
 other, each as processes of their own with one thread, pinned to one core each:
 
-one   one rank                          two   two ranks, Horovod through jobs/ring.py
+one   one rank                          two   two ranks, Horovod through jobs/distributed/process_group.py
 ddp   two ranks, torch's DistributedDataParallel over gloo
 
 Ratios are taken within a round; what is printed is their median over the rounds. With --timeline Horovod's own is taken
@@ -131,10 +131,10 @@ def be_rank(asked: SimpleNamespace) -> None:
     os.sched_setaffinity(0, {asked.cores[rank]})  # before torch, so that its threads are there too
     import torch
 
-    from htr.models import create
-    from jobs import optimizer as optimizers
-    from jobs import ring
-    from jobs.step import autocast
+    from htr.models.registry import create
+    from jobs.distributed import process_group
+    from jobs.training import optimizer as optimizers
+    from jobs.training.train_step import autocast
 
     torch.set_num_threads(1)
     torch.manual_seed(1)
@@ -151,7 +151,7 @@ def be_rank(asked: SimpleNamespace) -> None:
         network = torch.nn.parallel.DistributedDataParallel(as_forward(model))
         barrier, scale = torch.distributed.barrier, asked.ranks  # it averages, Horovod sums here
     else:
-        world = ring.start(Path(asked.folder), "cpu")
+        world = process_group.start(Path(asked.folder), "cpu")
         world.broadcast_parameters(model)
         wait = world.sum_gradients(model.parameters())
         network, barrier, scale = as_forward(model), world.barrier, 1
@@ -207,7 +207,7 @@ def made_up(batch: int, count: int) -> list[tuple]:
     import numpy as np
     import torch
 
-    from shards.stream import few_widths
+    from shards.loader import few_widths
 
     rng, found = np.random.default_rng(1), []
     # a global batch holds lines of nearly the same width

@@ -165,7 +165,7 @@ def score(args: argparse.Namespace) -> None:
 def score_part(number: int, path: Path, first: int, pairs: int) -> tuple[int, int]:
     import pyarrow.parquet as pq
 
-    from jobs.metrics import counted, write_part
+    from jobs.evaluation.result_files import counted, write_part
 
     table = pq.read_table(path)
     path.unlink()
@@ -175,7 +175,7 @@ def score_part(number: int, path: Path, first: int, pairs: int) -> tuple[int, in
 
 def merge_parts(args: argparse.Namespace) -> None:
     """merge: sums, slices, intervals, drift"""
-    from jobs.metrics import merge
+    from jobs.evaluation.result_files import merge
 
     began = time.monotonic()
     merge(args.out, [name_of(number) for number in range(args.parts)], {"split": "val"}, None)

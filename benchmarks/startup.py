@@ -71,7 +71,7 @@ def data_set(folder: Path, lines: int, shards: int) -> tuple[Path, int]:
     import cv2
     import numpy as np
 
-    from htr.images.sources import read_source
+    from htr.io.sources import read_source
     from shards.index import merge
     from shards.plan import Settings, make_plan
     from shards.write import write_shard
@@ -125,8 +125,10 @@ def be_rank(data: str, run: str, size: str) -> None:
     import horovod.torch  # noqa: F401
 
     from jobs import __main__ as jobs
-    from jobs import loop, ring, train
-    from jobs.step import Step
+    from jobs import train
+    from jobs.distributed import process_group
+    from jobs.training import trainer
+    from jobs.training.train_step import TrainStep
 
     times["imports"] = time.time()
 
@@ -140,10 +142,10 @@ def be_rank(data: str, run: str, size: str) -> None:
 
         setattr(owner, name, call)
 
-    timed(ring, "start", PHASES[2])
+    timed(process_group, "start", PHASES[2])
     timed(train, "prepare", PHASES[3])
-    timed(loop.Training, "__init__", PHASES[4])
-    timed(Step, "take", PHASES[5])
+    timed(trainer.Trainer, "__init__", PHASES[4])
+    timed(TrainStep, "take", PHASES[5])
     argv = ["train", data, "--run", run, "--size", size, "--steps", "1", "--batch", "32", "--device", "cpu"]
     code = jobs.main([*argv, "--evaluate-every", "0"])
     if code:

@@ -39,11 +39,11 @@ import pyarrow as pa
 import torch
 
 from htr.models.encoder import EncoderConfig
-from jobs.meter import memory
-from shards.epochs import Epochs, Weight
+from jobs.training.metrics import memory
 from shards.index import Index, read_index
+from shards.loader import AugmentConfig, stream
 from shards.reading import COLUMNS, Samples
-from shards.stream import Look, stream
+from shards.sampler import EpochSampler, Weight
 
 HEIGHT = EncoderConfig.height
 GPU = 3000  # lines/s that a GPU is assumed to train with
@@ -51,7 +51,7 @@ GPU = 3000  # lines/s that a GPU is assumed to train with
 
 def drawn(folder: Path, count: int = 1200) -> Path:
     """A data set of drawn lines, 64 high."""
-    from htr.images.sources import read_source
+    from htr.io.sources import read_source
     from shards.index import merge
     from shards.plan import Settings, make_plan
     from shards.write import write_shard
@@ -116,8 +116,8 @@ def plain(index: Index, table: pa.Table, batch: int) -> int:
 
 def ours(index: Index, table: pa.Table, batch: int, strength: str | None = None, seen: list | None = None) -> int:
     samples = Samples(index.folder, table)
-    epochs = Epochs(samples.source, samples.widths(HEIGHT), [Weight()], batch, 1)
-    look = Look(HEIGHT, (1, 0), strength) if strength else Look(HEIGHT)
+    epochs = EpochSampler(samples.source, samples.widths(HEIGHT), [Weight()], batch, 1)
+    look = AugmentConfig(HEIGHT, (1, 0), strength) if strength else AugmentConfig(HEIGHT)
     count = 0
     for made in stream(samples, epochs.windows(epochs.epochs[0], seed=1), 0, 1, look):
         count += len(made.texts)
@@ -131,7 +131,7 @@ def alike(index: Index, table: pa.Table, batch: int) -> int:
     def cut(gray: np.ndarray, height: int) -> np.ndarray:
         return gray[:height] if len(gray) >= height else np.pad(gray, ((0, height - len(gray)), (0, 0)))
 
-    with mock.patch("shards.stream.lines.to_ink", cut):
+    with mock.patch("shards.loader.lines.to_ink", cut):
         return ours(index, table, batch)
 
 
@@ -162,10 +162,10 @@ def peak(dataset: str, count: int, epochs: int, most: int, batch: int) -> None:
     table = table.take(pa.array(np.arange(count) % table.num_rows))
     samples = Samples(index.folder, table)
     del table
-    course = Epochs(samples.source, samples.widths(HEIGHT), [Weight()], batch, epochs * (count // batch))
+    course = EpochSampler(samples.source, samples.widths(HEIGHT), [Weight()], batch, epochs * (count // batch))
     found = []
     for epoch in course.epochs:
-        with contextlib.closing(stream(samples, course.windows(epoch, seed=1), 0, 1, Look(HEIGHT))) as batches:
+        with contextlib.closing(stream(samples, course.windows(epoch, seed=1), 0, 1, AugmentConfig(HEIGHT))) as batches:
             for _ in islice(batches, most // batch):
                 pass
         found.append(memory(torch.device("cpu"))["memory_gib"])

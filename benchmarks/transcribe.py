@@ -28,16 +28,16 @@ import psutil
 import torch
 
 import htr.scan
-import jobs.readings as readings
-from htr.images.form import Forms
-from htr.images.picture import decode
-from htr.images.simulate import simulate
-from htr.images.template import load_templates
+import jobs.transcription.predictions as readings
+from htr.forms.registration import Forms
+from htr.forms.template import load_templates
+from htr.io.image_files import decode
 from htr.reader import Reader
 from htr.scan import cut_scan, read_scan
-from jobs.inputs import open_input
-from jobs.results import Asked, merge
+from htr.synth.simulate import simulate
 from jobs.transcribe import CHUNK, PRETRAINED
+from jobs.transcription.inputs import open_input
+from jobs.transcription.results import Asked, merge
 from shards.scans import Scans
 
 SIZE = CHUNK["fields"]
@@ -160,7 +160,7 @@ def spent(run: Callable[[], None]) -> dict[str, float]:
         "image decoding": (Scans, "read"),
         "registration": (Forms, "register"),
         "fields and lines": (htr.scan, "cut_field"),
-        "ink": (readings, "to_ink"),
+        "ink": (readings, "normalise_line"),
         "forward pass": (Reader, "frames"),
         "text decoding": (Reader, "decode"),
     }

@@ -20,13 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from htr.decoding.greedy import greedy
-from htr.images.line import NARROWEST, to_ink
+from htr.lines.normalise import MIN_LINE_WIDTH_PX, normalise_line
 from htr.models.ctc.reader import CTCReader
-from htr.models.layers import LineLSTM
+from htr.models.layers import BiLSTM
 from htr.reader import Reader
 
 OPSET = 20
-MOST_DIFFERENT = 1e-3  # of a log-probability, nats
+MAX_DIFFERENCE_NATS = 1e-3  # of a log-probability, nats
 
 
 def to_onnx(reader: Reader) -> bytes:
@@ -41,7 +41,7 @@ def to_onnx(reader: Reader) -> bytes:
     images = torch.zeros(2, 1, encoder.height, 20 * encoder.step, dtype=torch.uint8)
     widths = torch.tensor([20 * encoder.step, 12 * encoder.step + 1])
     lines = torch.export.Dim("lines")
-    width = encoder.step * torch.export.Dim("columns", min=max(NARROWEST // encoder.step, 1))
+    width = encoder.step * torch.export.Dim("columns", min=max(MIN_LINE_WIDTH_PX // encoder.step, 1))
     with torch.no_grad(), quiet():
         # exported here and not by torch.onnx, which on a fault tries other ways until one works for this width alone
         program = torch.export.export(network, (images, widths), dynamic_shapes=({0: lines, 3: width}, {0: lines}))
@@ -64,7 +64,7 @@ def metadata(reader: Reader) -> dict[str, str]:
     encoder = reader.model.encoder.config
     known = {name: str(reader.config[name]) for name in ("model", "size", "step", "writes") if name in reader.config}
     return known | {
-        "alphabet": json.dumps(reader.alphabet.characters, ensure_ascii=False),  # symbol 1 is its first character
+        "alphabet": json.dumps(reader.charset.characters, ensure_ascii=False),  # symbol 1 is its first character
         "blank": "0",
         "height": str(encoder.height),
         "frame": str(encoder.geometry.frame),
@@ -88,15 +88,15 @@ class Network(nn.Module):
 
 def with_onnx_lstms(module: nn.Module) -> nn.Module:
     for name, child in module.named_children():
-        setattr(module, name, BothWays(child) if isinstance(child, LineLSTM) else with_onnx_lstms(child))
+        setattr(module, name, BothWays(child) if isinstance(child, BiLSTM) else with_onnx_lstms(child))
     return module
 
 
 class BothWays(nn.Module):
-    """A LineLSTM as ONNX's own bidirectional LSTM, which knows lengths; only for the export, where PyTorch's would be
+    """A BiLSTM as ONNX's own bidirectional LSTM, which knows lengths; only for the export, where PyTorch's would be
     unrolled for one width."""
 
-    def __init__(self, lstm: LineLSTM):
+    def __init__(self, lstm: BiLSTM):
         super().__init__()
         ways = (lstm.forwards, lstm.backwards)
         self.hidden = lstm.forwards.hidden_size
@@ -151,7 +151,7 @@ class Agreement:
 def check(content: bytes, reader: Reader, seed: int = 0) -> Agreement:
     """Read lines of many widths with both models, alone and in a padded batch.
 
-    Raises ValueError when the ONNX model can't be run, or log-probabilities differ by MOST_DIFFERENT or more.
+    Raises ValueError when the ONNX model can't be run, or log-probabilities differ by MAX_DIFFERENCE_NATS or more.
     """
     inks = some_lines(np.random.default_rng(seed), reader.geometry.height)
     largest, alike, lines = 0.0, 0, 0
@@ -166,15 +166,15 @@ def check(content: bytes, reader: Reader, seed: int = 0) -> Agreement:
             for ours, theirs, length in zip(expected.log_probs.cpu().numpy(), log_probs, lengths, strict=True):
                 largest = max(largest, float(np.abs(ours[:length] - theirs[:length]).max()))
             readings = [greedy(probs, expected.lengths) for probs in (expected.log_probs, torch.from_numpy(log_probs))]
-            alike += sum(ours.symbols == theirs.symbols for ours, theirs in zip(*readings, strict=True))
+            alike += sum(ours.labels == theirs.labels for ours, theirs in zip(*readings, strict=True))
             lines += len(batch)
     except Exception as error:  # onnxruntime has kinds of its own for every fault of a model
         raise ValueError(
             f"the ONNX model is not usable ({type(error).__name__}: {error}): nothing was written"
         ) from None
-    if not largest < MOST_DIFFERENT:
+    if not largest < MAX_DIFFERENCE_NATS:
         raise ValueError(
-            f"the ONNX model's log-probabilities differ by {largest:.2g}, less than {MOST_DIFFERENT} are allowed: "
+            f"the ONNX model's log-probabilities differ by {largest:.2g}, less than {MAX_DIFFERENCE_NATS} are allowed: "
             "nothing was written"
         )
     return Agreement(largest, lines, alike)
@@ -200,12 +200,12 @@ def padded(inks: list[np.ndarray], multiple: int) -> tuple[np.ndarray, np.ndarra
 def some_lines(rng: np.random.Generator, height: int) -> list[np.ndarray]:
     """Scribbles of widths from the narrowest to 2 000 pixels, as a model sees them."""
     inks = []
-    for width in (NARROWEST, 21, 96, 333, 1001, 2000):
+    for width in (MIN_LINE_WIDTH_PX, 21, 96, 333, 1001, 2000):
         gray = np.full((height, width), 220, np.uint8)
         steps = np.arange(-8, width + 8, 4)
         points = np.stack(
             [steps + rng.integers(-6, 7, len(steps)), rng.integers(height // 5, 4 * height // 5, len(steps))], axis=1
         )
         cv2.polylines(gray, [points.astype(np.int32)], False, 30, 2, cv2.LINE_AA)
-        inks.append(to_ink(gray, height))
+        inks.append(normalise_line(gray, height))
     return inks

@@ -20,12 +20,12 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn
 
-from htr.alphabet import Alphabet
+from htr.charset import Charset
 from htr.decoding.align import Alignment, Box, align_many, character_boxes, word_boxes
-from htr.decoding.decoder import Beam, Greedy
-from htr.images.line import to_ink
-from htr.models import create, encoder_config
+from htr.decoding.decoder import BeamDecoder, GreedyDecoder
+from htr.lines.normalise import normalise_line
 from htr.models.encoder import EncoderConfig
+from htr.models.registry import create, encoder_config
 from htr.types import EncoderOutput, Hypothesis, LineGeometry
 
 FORMAT = 2  # 1 named a size alone; its lines are 48 px high, as EncoderConfig has it unless told
@@ -33,7 +33,7 @@ KEYS = ("format", "model", "size", "encoder", "alphabet", "writes", "delay")  # 
 
 
 @dataclass(frozen=True)
-class Text:
+class Prediction:
     text: str
     confidence: float  # 0 to 1, one of the signals' making and not calibrated
     signals: dict[str, float] = field(default_factory=dict)  # see htr/decoding/signals.py
@@ -53,10 +53,14 @@ class Reader:
     is how far right of the writing its peaks are (align.measure_delay): the decoding's, else config.json's, else 0.
     """
 
-    def __init__(self, model: nn.Module, alphabet: Alphabet, config: dict, decoder: Greedy | Beam | None = None):
-        self.model, self.alphabet, self.config = model, alphabet, config
-        self.decoder = decoder or Greedy(alphabet)
-        self.delay = decoder.delay if isinstance(decoder, Beam) else float(config.get("delay", 0.0))
+    def __init__(
+        self, model: nn.Module, charset: Charset, config: dict, decoder: GreedyDecoder | BeamDecoder | None = None
+    ):
+        self.model, self.charset, self.config = model, charset, config
+        self.decoder = decoder or GreedyDecoder(charset)
+        self.emission_delay = (
+            decoder.emission_delay if isinstance(decoder, BeamDecoder) else float(config.get("delay", 0.0))
+        )
 
     @property
     def geometry(self) -> LineGeometry:
@@ -75,8 +79,8 @@ class Reader:
         folder = Path(folder)
         try:
             config = json.loads((folder / "config.json").read_text())
-            alphabet = Alphabet(config["alphabet"])
-            model = create(config["model"], encoder_of(config), len(alphabet))
+            charset = Charset(config["alphabet"])
+            model = create(config["model"], encoder_of(config), len(charset))
             with safe_open(folder / "weights.safetensors", "pt") as weights:
                 model.load_state_dict({key: weights.get_tensor(key) for key in weights.keys()})  # noqa: SIM118
                 config["step"] = int(weights.metadata()["step"])
@@ -84,8 +88,8 @@ class Reader:
             raise ValueError(f"{folder}: no model here (config.json and weights.safetensors are needed)") from None
         except Exception as error:  # safetensors, json and torch each raise their own kinds
             raise ValueError(f"{folder}: not a model that can be read ({type(error).__name__}: {error})") from None
-        decoder = Beam.load(decoding, alphabet, weights_of(folder)) if decoding else None
-        return cls(model.to(device).eval(), alphabet, config, decoder)
+        decoder = BeamDecoder.load(decoding, charset, weights_of(folder)) if decoding else None
+        return cls(model.to(device).eval(), charset, config, decoder)
 
     def read(
         self,
@@ -93,7 +97,7 @@ class Reader:
         batch: int = 16,
         fields: Sequence[str | None] | None = None,
         boxes: bool = False,
-    ) -> list[Text]:
+    ) -> list[Prediction]:
         """Gray line images (H, W) uint8 -> their texts, in the same order.
 
         `fields` says of what field of the form each is, for its language model. `boxes` adds those of words and
@@ -102,9 +106,9 @@ class Reader:
         if fields is not None and len(fields) != len(images):
             raise ValueError(f"{len(images)} images and {len(fields)} fields: give one field an image, or None")
         height = self.geometry.height
-        inks = [to_ink(image, height) for image in images]
+        inks = [normalise_line(image, height) for image in images]
         order = sorted(range(len(inks)), key=lambda i: inks[i].shape[1])
-        texts: dict[int, Text] = {}
+        texts: dict[int, Prediction] = {}
         for start in range(0, len(order), batch):
             part = order[start : start + batch]
             padded = np.zeros((len(part), 1, height, max(inks[i].shape[1] for i in part)), np.uint8)
@@ -115,8 +119,8 @@ class Reader:
             readings = self.decode(frames, [fields[i] for i in part] if fields is not None else None)
             found = [self.text(reading) for reading in readings]
             if boxes:
-                log_probs, symbols = frames.log_probs.float().cpu().numpy(), [reading.symbols for reading in readings]
-                alignments = align_many(log_probs, symbols, frames.lengths.tolist())
+                log_probs, labels = frames.log_probs.float().cpu().numpy(), [reading.labels for reading in readings]
+                alignments = align_many(log_probs, labels, frames.lengths.tolist())
                 shapes, seen = [images[i].shape for i in part], [inks[i] for i in part]
                 found = list(map(self.with_boxes, found, readings, alignments, shapes, seen))
             texts.update(zip(part, found, strict=True))
@@ -124,7 +128,7 @@ class Reader:
 
     def read_batch(
         self, images: torch.Tensor, widths: torch.Tensor, fields: Sequence[str | None] | None = None
-    ) -> list[Text]:
+    ) -> list[Prediction]:
         """(N, 1, H, W) uint8 ink and (N,) widths, as the stream gives them -> N texts, without boxes.
 
         H is the geometry's height.
@@ -141,20 +145,25 @@ class Reader:
         with torch.no_grad():
             return self.decoder.decode(self.model, frames, fields)
 
-    def text(self, reading: Hypothesis) -> Text:
+    def text(self, reading: Hypothesis) -> Prediction:
         known = {"word_confidences": reading.words, "word_signals": reading.word_signals}
         known |= {"alternatives": reading.alternatives}
-        return Text(self.alphabet.decode(reading.symbols), reading.confidence, reading.signals, **known)
+        return Prediction(self.charset.decode(reading.labels), reading.confidence, reading.signals, **known)
 
     def with_boxes(
-        self, text: Text, reading: Hypothesis, alignment: Alignment | None, shape: tuple[int, int], ink: np.ndarray
-    ) -> Text:
+        self,
+        text: Prediction,
+        reading: Hypothesis,
+        alignment: Alignment | None,
+        shape: tuple[int, int],
+        ink: np.ndarray,
+    ) -> Prediction:
         if alignment is None:
             return text
-        words = word_boxes(alignment, text.text, shape, self.geometry, ink, self.delay)
+        words = word_boxes(alignment, text.text, shape, self.geometry, ink, self.emission_delay)
         if reading.words is not None:
             words = [replace(box, confidence=value) for box, value in zip(words, reading.words, strict=True)]
-        characters = character_boxes(alignment, text.text, shape, self.geometry, self.delay)
+        characters = character_boxes(alignment, text.text, shape, self.geometry, self.emission_delay)
         return replace(text, words=words, characters=characters)
 
 
@@ -169,7 +178,7 @@ def encoder_of(config: dict) -> EncoderConfig:
     return EncoderConfig.from_json(config["encoder"])
 
 
-def joined(texts: Sequence[str]) -> str:
+def join_lines(texts: Sequence[str]) -> str:
     """What the lines of a field say together, from the top; a line alone is left as it was read."""
     return texts[0] if len(texts) == 1 else " ".join(filter(None, map(str.strip, texts)))
 
@@ -180,12 +189,12 @@ def weights_of(folder: Path) -> str:
 
 
 def files_of(
-    model: nn.Module, alphabet: Alphabet, name: str, size: str, step: int, writes: str | None = None
+    model: nn.Module, charset: Charset, name: str, size: str, step: int, writes: str | None = None
 ) -> dict[str, bytes]:
     """The files of a model's folder, by name: what `Reader.load` reads. `writes`: the column of its texts."""
     weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     config = {"format": FORMAT, "model": name, "size": size, "encoder": model.encoder.config.to_json()}
-    config |= {"alphabet": alphabet.characters, "writes": writes or "as written"}
+    config |= {"alphabet": charset.characters, "writes": writes or "as written"}
     return {
         # the step goes with the weights: the two files are replaced one after the other
         "weights.safetensors": save(weights, {"step": str(step)}),

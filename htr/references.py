@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from itertools import combinations, islice, product
 from pathlib import Path
 
-from htr.alphabet import Alphabet
 from htr.certificate import clean_text
+from htr.charset import Charset
 
 TABLE = Path(__file__).parent / "abbreviations.csv"
-MOST = 16  # texts for one
+MAX_TEXTS = 16  # texts for one
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class References:
         short = frozenset(abbreviation.casefold() for abbreviation, _ in pairs)
         return cls({phrase: tuple(known) for phrase, known in others.items()}, short, pattern)
 
-    def variants(self, text: str, most: int = MOST) -> list[str]:
+    def variants(self, text: str, most: int = MAX_TEXTS) -> list[str]:
         """The text itself, then texts with one abbreviation expanded or one expansion abbreviated, then with two, …
 
         At most `most` of them, always the same; all after NFC and with single spaces. Where an expansion begins the
@@ -71,13 +71,13 @@ class References:
         found = [(match.start(), match.end(), self.in_place(text, match)) for match in self.pattern.finditer(text)]
         return list(islice(dict.fromkeys(islice(replaced(text, found), 4 * most)), most))
 
-    def targets(self, text: str, alphabet: Alphabet, most: int = MOST) -> list[list[int]]:
+    def targets(self, text: str, charset: Charset, most: int = MAX_TEXTS) -> list[list[int]]:
         """The text and its variants as an alphabet's symbols, for a loss that takes any of them; the text's own first.
 
         Variants with a character that the alphabet lacks are left out. Raises ValueError where the text itself has one.
         """
         own, *others = self.variants(text, most)
-        return [alphabet.encode(own), *(alphabet.encode(other) for other in others if not alphabet.missing(other))]
+        return [charset.encode(own), *(charset.encode(other) for other in others if not charset.missing(other))]
 
     def in_place(self, text: str, match: re.Match) -> list[str]:
         phrase = match[0].casefold()

@@ -13,13 +13,13 @@ from itertools import product
 
 import numpy as np
 
-from htr.images.field import FieldImage, Upright
-from htr.images.form import Forms
-from htr.images.line import BadLine
-from htr.images.lines import LEAST, ink_measure
-from htr.images.template import Field, Template
-from htr.images.written import line_image, tick_score, with_rulings, written_lines
-from htr.reader import Reader, Text, joined
+from htr.forms.field_content import line_image, tick_score, with_rulings, written_lines
+from htr.forms.fields import DeskewedScan, FieldImage
+from htr.forms.registration import Forms
+from htr.forms.template import Field, Template
+from htr.lines.normalise import RejectedInput
+from htr.lines.segmentation import MIN_INK, ink_measure
+from htr.reader import Prediction, Reader, join_lines
 
 Box = list[int]  # x, y, w, h in pixels of the scan
 Alternatives = list[tuple[str, float]]  # texts with their shares of the n best, the likeliest first
@@ -64,7 +64,7 @@ class CutField:
     confidence: float = 0.0
     reason: str = ""
 
-    def as_text(self, readings: Sequence[Text] = (), least: float = 0.0) -> FieldText:
+    def as_text(self, readings: Sequence[Prediction] = (), least: float = 0.0) -> FieldText:
         """`readings`: of its images. A line read with less confidence than `least` counts as blank."""
         texts = [r.text.strip() if r.confidence >= least else "" for r in readings]
         lines = tuple(
@@ -72,7 +72,7 @@ class CutField:
             for text, reading, box in zip(texts, readings, self.boxes, strict=True)
             if text
         )
-        text = joined([line.text for line in lines]) if readings else self.text
+        text = join_lines([line.text for line in lines]) if readings else self.text
         confidence = min((r.confidence for r in readings), default=self.confidence)
         box = around([line.box for line in lines]) if lines else self.box
         others = alternatives([r for r, kept in zip(readings, texts, strict=True) if kept])
@@ -80,17 +80,17 @@ class CutField:
 
 
 def cut_scan(gray: np.ndarray, forms: Forms, rulings: str = "keep") -> list[CutField]:
-    """The fields of a scan, gray (H, W) uint8, in its form's order. Raises BadLine: the scan fits no form.
+    """The fields of a scan, gray (H, W) uint8, in its form's order. Raises RejectedInput: the scan fits no form.
 
     `rulings`: "keep" or "remove", as the reader's data set was made.
     """
     registration = forms.register(gray)
-    upright, template = Upright(gray, registration), registration.template
+    upright, template = DeskewedScan(gray, registration), registration.template
     fields = []
     for field in template.fields:
         try:
             cut = upright.cut(field)
-        except BadLine as reason:
+        except RejectedInput as reason:
             fields.append(CutField(field, template, None, reason=str(reason)))
             continue
         fields.append(cut_field(field, template, cut, rulings))
@@ -114,7 +114,7 @@ def blankness(cut: FieldImage, field: Field) -> float:
     """How sure it is that a field without lines is blank: 1 without any ink, 0.5 with as much as the thinnest dash."""
     if cut.upright is not None and cut.upright.is_bare(field):
         return 1.0
-    return 1 - 0.5 * min(ink_measure(cut.image, cut.printed, cut.box, cut.pitch) / LEAST, 1.0)
+    return 1 - 0.5 * min(ink_measure(cut.image, cut.printed, cut.box, cut.pitch) / MIN_INK, 1.0)
 
 
 def read_scan(
@@ -124,7 +124,7 @@ def read_scan(
 
     All lines of the scan are read together. `rulings`: "keep" or "remove", as the reader's data set was made. A line
     that is read with less confidence than `least` counts as blank. A field that lies outside the scan has a reason and
-    no text. Raises BadLine with the reason: the scan fits no form.
+    no text. Raises RejectedInput with the reason: the scan fits no form.
     """
     fields = cut_scan(gray, forms, rulings)
     images = [(image, field.field.name) for field in fields for image in field.images]
@@ -132,7 +132,7 @@ def read_scan(
     return [field.as_text([next(readings) for _ in field.images], least) for field in fields]
 
 
-def alternatives(readings: Sequence[Text]) -> Alternatives:
+def alternatives(readings: Sequence[Prediction]) -> Alternatives:
     """What else lines that follow each other may say together; nothing of a greedy reading.
 
     A text's share is the product of the shares that its lines have of their n best.

@@ -26,7 +26,7 @@ class EncoderOutput(NamedTuple):
 class Hypothesis:
     """What is read in one line: by a model alone the first three, by a decoder (htr/decoding/decoder.py) all of it."""
 
-    symbols: list[int]  # 1 is the alphabet's first character
+    labels: list[int]  # 1 is the alphabet's first character
     confidence: float  # 0 to 1; a model's: the mean of its own probability of each symbol, 1.0 for an empty reading
     probs: list[float] | None = None  # the model's own probability of each symbol, where it gives them
     signals: dict[str, float] = field(default_factory=dict)  # what the confidence is made of, see decoding/signals.py

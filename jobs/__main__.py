@@ -103,10 +103,14 @@ def main(argv: list[str] | None = None) -> int:
         limit_threads()
         return run_verb(config)
     except (ValueError, OSError, RuntimeError) as error:
-        # one clear line; a RingError is a RuntimeError. HTR_TRACE=1 shows where, for who debugs the code
+        # one clear line; a DistributedError is a RuntimeError. HTR_TRACE=1 shows where, for who debugs the code
         if os.environ.get("HTR_TRACE"):
             raise
-        kind = "" if type(error) is ValueError or type(error).__name__ == "RingError" else f"{type(error).__name__}: "
+        kind = (
+            ""
+            if type(error) is ValueError or type(error).__name__ == "DistributedError"
+            else f"{type(error).__name__}: "
+        )
         print(f"error: {kind}{error}", file=sys.stderr, flush=True)
         if "SLURM_STEP_ID" in os.environ:
             time.sleep(3)  # srun ends the other ranks with the first: let each say what it has to say
@@ -115,12 +119,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def limit_threads() -> None:
     """The CPUs of this process, shared among the ranks of its node: without it each rank takes all of them."""
-    from jobs.place import RingError
-    from jobs.work import cpus_of_task
+    from jobs.distributed.placement import DistributedError
+    from jobs.distributed.work_sharding import cpus_of_task
 
     try:
         given = cpus_of_task()
-    except RingError:
+    except DistributedError:
         return  # the ring says it, on every rank
     cpus = len(os.sched_getaffinity(0))
     # some sixty primitives for each of the widths that the stream pads to; the default of 1024 forgets them too soon

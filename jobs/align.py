@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from jobs.console import Progress, log
+from jobs.distributed.work_sharding import share_of_work
 from jobs.settings import setting
-from jobs.show import Progress, say
-from jobs.work import share_of_work
 
-MUCH = 0.2  # of the lines rejected: more than labels are wrong
+HIGH_REJECTED_SHARE = 0.2  # of the lines rejected: more than labels are wrong
 DELAY_TEXTS = 256  # by which the delay of the reader's peaks is measured
 
 
@@ -52,9 +52,9 @@ def main(args: Settings) -> int:
     import torch
 
     from htr.reader import Reader, weights_of
-    from jobs.aligned import merge, part, texts_of_shard, write_part
-    from jobs.place import Place, take_device
-    from jobs.step import autocast
+    from jobs.distributed.placement import Placement, take_device
+    from jobs.evaluation.alignments import merge, part, texts_of_shard, write_part
+    from jobs.training.train_step import autocast
     from shards.index import read_index
 
     index = read_index(args.dataset)
@@ -64,7 +64,7 @@ def main(args: Settings) -> int:
     if wrong:
         have = ", ".join(name for name, count in index.totals.items() if count)
         raise ValueError(f"{args.dataset}: no sample in split {', '.join(wrong)} (there are: {have})")
-    device = take_device(Place.find(), args.device)
+    device = take_device(Placement.find(), args.device)
     reader = Reader.load(args.run / "model", device)
     mixed, _ = autocast(args.amp, device)
 
@@ -81,14 +81,14 @@ def main(args: Settings) -> int:
         differ = [key for key, value in asked.items() if before.get(key) != value]
         if differ:
             raise ValueError(f"{folder} was begun with another {', '.join(differ)}: give another --name, or remove it")
-        reader.delay = before["delay"]
+        reader.emission_delay = before["delay"]
 
         # ------------------------------------------------------------ this task's shards
         shards = [shard["shard"] for shard in index.shards if not args.split or shard["split"] in args.split]
         task, tasks = share_of_work()
         mine = [shard for number, shard in enumerate(shards) if number % tasks == task]
         todo = [shard for shard in mine if not part(folder, shard).exists()]
-        say(f"align: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} shards to align")
+        log(f"align: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} shards to align")
         with Progress("align", len(todo), "shards") as progress:
             for shard in todo:
                 write_part(folder, shard, texts_of_shard(index.folder, shard), index, reader, args)
@@ -97,7 +97,7 @@ def main(args: Settings) -> int:
     # ---------------------------------------------------------------- the last one merges
     left = [shard for shard in shards if not part(folder, shard).exists()]
     if left:
-        say(f"align: this task is done; {len(left)} of {len(shards)} shards are others'")
+        log(f"align: this task is done; {len(left)} of {len(shards)} shards are others'")
         return 0
     summary = merge(folder, shards, index, out, args.least)
     report(summary, out)
@@ -117,19 +117,19 @@ def check_out(out: Path, dataset: Path) -> None:
         raise ValueError(f"--out {out}: a file of the data set itself has this name, give another")
 
 
-def begin(folder: Path, asked: dict, delay: float) -> None:
+def begin(folder: Path, asked: dict, emission_delay: float) -> None:
     """Say what this alignment is; the first task's word counts."""
     from shards import files
 
     note = files.temporary(folder / "alignment.json")
-    files.write_synced(note, files.to_json(asked | {"delay": delay}))
+    files.write_synced(note, files.to_json(asked | {"delay": emission_delay}))
     files.commit(note, folder / "alignment.json")
 
 
 def measured_delay(index, reader, args: Settings) -> float:
     """How far right of the writing the model puts its peaks (see align.measure_delay), by the first texts there are."""
-    from htr.decoding.align import measure_delay
-    from jobs.aligned import lines_of, texts_of_shard
+    from htr.decoding.align import measure_emission_delay
+    from jobs.evaluation.alignments import lines_of, texts_of_shard
 
     lines = []
     for shard in index.shards:
@@ -141,19 +141,19 @@ def measured_delay(index, reader, args: Settings) -> float:
         if len(lines) >= DELAY_TEXTS:
             break
     alignments, texts = [line.alignment for line in lines], [line.text for line in lines]
-    return measure_delay(alignments, texts, [line.ink for line in lines], reader.geometry)
+    return measure_emission_delay(alignments, texts, [line.ink for line in lines], reader.geometry)
 
 
 def report(summary: dict, out: Path) -> None:
     import sys
 
     least = summary["least"]
-    say(f"align: {summary['rows']} rows in {out}, {sum(summary['rejects'].values())} of them to be rejected"
+    log(f"align: {summary['rows']} rows in {out}, {sum(summary['rejects'].values())} of them to be rejected"
         f"{'' if least is None else f' (least margin {least:.2f})'}")  # fmt: skip
     for reason, count in sorted(summary["rejects"].items()):
         print(f"    {count:6d} x {reason}", file=sys.stderr)
     found, lost = summary["wrong_found"], summary["own_rejected"]
     if found is not None:
-        say(f"align: of texts of other lines {100 * found:.1f} % lie below it, of the lines' own {100 * lost:.1f} %")
-        if lost > MUCH:
-            say("align: this reader hardly tells right texts from wrong ones: train it longer, or give --least")
+        log(f"align: of texts of other lines {100 * found:.1f} % lie below it, of the lines' own {100 * lost:.1f} %")
+        if lost > HIGH_REJECTED_SHARE:
+            log("align: this reader hardly tells right texts from wrong ones: train it longer, or give --least")

@@ -20,10 +20,10 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.console import log
 from jobs.settings import setting
-from jobs.show import say
 
-OWN = (
+AUDIT_COLUMNS = (
     "audit_row",
     "audit_text",
     "audit_reading",
@@ -52,9 +52,9 @@ def main(args: Settings) -> int:
         raise ValueError("--run and --evaluation are wanted: whose readings, and which")
     import numpy as np
 
-    from htr.scoring.promise import Promise
-    from htr.scoring.units import CHARACTER, probabilities
-    from jobs.evaluations import Evaluation, find
+    from htr.reliability.promise import Promise
+    from htr.reliability.units import CHARACTER, probabilities
+    from jobs.evaluation.results import Evaluation, find
 
     evaluation = Evaluation.read(find(args.run, args.evaluation))
     table, confidence = evaluation.table, evaluation.numbers("confidence")
@@ -114,7 +114,7 @@ def of_source(args, evaluation, chosen, own) -> tuple[list[dict], Path]:
     """The source's rows, as they are, with ours beside them."""
     import pyarrow as pa
 
-    from htr.images.sources import read_source
+    from htr.io.sources import read_source
 
     source, images = read_source(args.source)
     taken = [row["audit_row"] for row in own]
@@ -131,8 +131,8 @@ def of_source(args, evaluation, chosen, own) -> tuple[list[dict], Path]:
 
 def of_shards(args, evaluation, chosen, own) -> tuple[list[dict], Path]:
     """Rows whose images are the data set's stored lines."""
-    from htr.images.sources import OURS, RESERVED
-    from jobs.texts import config_of
+    from htr.io.sources import OURS, RESERVED
+    from jobs.evaluation.texts import config_of
     from shards.index import read_index
 
     index = read_index(Path(config_of(args.run)["folder"]))
@@ -169,7 +169,7 @@ def write(path: Path, rows: list[dict]) -> None:
     from shards import files
 
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]) if rows else ["image", "text", "certificate", *OWN, "reject"])
+    writer = csv.DictWriter(text, list(rows[0]) if rows else ["image", "text", "certificate", *AUDIT_COLUMNS, "reject"])
     writer.writeheader()
     writer.writerows(rows)
     before = os.umask(0o027)
@@ -181,7 +181,7 @@ def write(path: Path, rows: list[dict]) -> None:
 
 def put_back(args: Settings) -> int:
     """The source with the rows that were mended, or rejected, in their places."""
-    from htr.images.sources import read_csv, read_source
+    from htr.io.sources import read_csv, read_source
 
     if not (args.source and args.out):
         raise ValueError("--apply wants --source, the table that is to be mended, and --out, a new one")
@@ -206,5 +206,5 @@ def put_back(args: Settings) -> int:
         row.setdefault("reject", "")
     below(rows, images, args.out)
     write(args.out, rows)
-    say(f"audit: {changed} texts mended, {rejected} rows rejected of {len(rows)}: {args.out}")
+    log(f"audit: {changed} texts mended, {rejected} rows rejected of {len(rows)}: {args.out}")
     return 0

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from jobs.console import log
 from jobs.settings import setting
-from jobs.show import say
 
 PLURAL = {"line": "lines", "field": "fields", "certificate": "certificates"}
 
@@ -47,10 +47,10 @@ class Settings:
 
 
 def main(args: Settings) -> int:
-    from htr.scoring.guarantee import choose, plan
-    from htr.scoring.promise import Promise, files_of, score_of
-    from htr.scoring.units import fit_scores
-    from jobs.evaluations import Evaluation, check_apart, check_same_reader, find
+    from htr.reliability.promise import Promise, files_of, score_of
+    from htr.reliability.risk_control import choose, plan
+    from htr.reliability.units import fit_scores
+    from jobs.evaluation.results import Evaluation, check_apart, check_same_reader, find
     from shards import files
 
     name = args.name or f"{args.unit}-{args.loss}-{args.alpha:g}-{args.delta:g}"
@@ -75,7 +75,7 @@ def main(args: Settings) -> int:
         raise ValueError(
             f"{fitting.name}: no {args.unit} can be told from another there: all right, all wrong, or none"
         )
-    say(f"calibrate: {', '.join(scores)} fitted on {len(fitting.table)} lines of {fitting.name}")
+    log(f"calibrate: {', '.join(scores)} fitted on {len(fitting.table)} lines of {fitting.name}")
 
     # ---------------------------------------------------------------- choose
     before = units_of(fitting, args, by, held_out=held_out)
@@ -100,7 +100,7 @@ def main(args: Settings) -> int:
     if note["drift"] and note["drift"]["warns"]:
         moved = [f"{signal} (p {p:.3f})" for signal, p in note["drift"]["signals"].items() if p <= 0.05]
         print(f"drift: {judging.name} is not like {choosing.name}: {', '.join(moved)}; the promise may not hold there")
-    say(f"calibrate: {folder / 'promise.json'}")
+    log(f"calibrate: {folder / 'promise.json'}")
     return 0
 
 
@@ -110,9 +110,9 @@ def units_of(evaluation, args, by: str, scores=None, held_out=None):
     """
     import numpy as np
 
-    from htr.scoring.guarantee import Units
-    from htr.scoring.promise import score_of
-    from htr.scoring.units import all_right, first_rows, groups_of_unit, lines_in, probabilities
+    from htr.reliability.promise import score_of
+    from htr.reliability.risk_control import Units
+    from htr.reliability.units import all_right, first_rows, groups_of_unit, lines_in, probabilities
 
     score = score_of(args.unit, args.loss)
     found = held_out[score] if held_out else probabilities(scores, evaluation.table, score)
@@ -136,7 +136,7 @@ def described(args, by: str, threshold, steps, units, choosing) -> dict:
     """promise.json but for how it was judged."""
     from dataclasses import asdict
 
-    from htr.scoring.guarantee import coverage, needed
+    from htr.reliability.risk_control import coverage, needed
 
     independent = args.unit if by == "unit" else by
     many, groups = PLURAL[args.unit], f"{independent}s"
@@ -189,8 +189,8 @@ def judged(units, threshold, judging) -> dict:
     """How the threshold does on a part that nothing was chosen on, with a 95 % interval: exact, or over groups."""
     import numpy as np
 
-    from htr.scoring.guarantee import coverage, error_rate, lower, upper
-    from htr.scoring.reliability import resamples, with_interval
+    from htr.reliability.diagrams import resamples, with_interval
+    from htr.reliability.risk_control import coverage, error_rate, lower, upper
 
     errors, total = error_rate(units, threshold)
     accepted = round(coverage(units, threshold) * len(units.probability))
@@ -212,12 +212,12 @@ def judged(units, threshold, judging) -> dict:
 
 def drifted(choosing, judging, by: str) -> dict | None:
     """Whether the two parts are alike by their signals; None with fewer than two groups."""
-    from htr.scoring.drift import drift
-    from htr.scoring.units import line_signals
+    from htr.reliability.covariate_shift import covariate_shift_test
+    from htr.reliability.units import line_signals
 
     by = "certificate" if by == "unit" else by
     try:
-        found = drift(
+        found = covariate_shift_test(
             line_signals(choosing.table), choosing.groups(by), line_signals(judging.table), judging.groups(by)
         )
     except ValueError:
@@ -230,8 +230,8 @@ def figures_of(judging, scores) -> dict:
     """reliability.json: of every unit how far its probabilities hold, before and after."""
     import numpy as np
 
-    from htr.scoring.reliability import figures
-    from htr.scoring.units import (
+    from htr.reliability.diagrams import figures
+    from htr.reliability.units import (
         CHARACTER,
         all_right,
         first_rows,

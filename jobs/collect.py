@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.experiment import read_json
+from jobs.console import log
 from jobs.runs import clean, describe, find, number, read, settings, text
 from jobs.settings import setting
-from jobs.show import say
 from jobs.training.config import has_run
+from jobs.training.run_folder import read_json
 
 RATES = ("cer", "wer", "wer_unicode", "line_accuracy", "field_accuracy", "certificate_accuracy")
 OF_RUN = ("run", "evaluation", "state", "reason", "model", "size")
@@ -64,7 +64,7 @@ def main(args: Settings) -> int:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     files.replace(args.out, write(rows))
     runs, broken = len({row["run"] for row in rows}), sum(row["state"] == "unreadable" for row in rows)
-    say(f"collect: {len(rows)} rows of {runs} runs in {args.out}" + (f", {broken} with damage" if broken else ""))
+    log(f"collect: {len(rows)} rows of {runs} runs in {args.out}" + (f", {broken} with damage" if broken else ""))
     return 0
 
 

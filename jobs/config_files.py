@@ -11,8 +11,8 @@ from typing import Any, get_args, get_origin
 
 import yaml
 
+from jobs.console import log
 from jobs.settings import Leaf, leaves, nearest, set_by_verb
-from jobs.show import say
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -74,7 +74,7 @@ def read_settings(cls: type, name: str) -> dict[tuple[str, ...], Any]:
     found = {}
     for key, value in flat(read_yaml(path), {**known, **dict.fromkeys(own)}, path).items():
         if key in own:  # of a file for another verb
-            say(f"{path}: {key} is passed over, this verb sets it itself")
+            log(f"{path}: {key} is passed over, this verb sets it itself")
             continue
         if key not in known:
             close = nearest(key, cls)

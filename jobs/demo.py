@@ -11,8 +11,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.console import log
 from jobs.settings import setting
-from jobs.show import say
 
 CERTIFICATES, OTHERS = 1500, 20
 SHARES = "train=0.9,dev=0.02,val=0.08"
@@ -72,17 +72,17 @@ def main(args: Settings) -> int:
         ("their fields, from scan to text", read),
     ]  # fmt: skip
     for number, (title, argv) in enumerate(steps, start=1):
-        say(f"\n[{number}/{len(steps)}] {title}")
+        log(f"\n[{number}/{len(steps)}] {title}")
         code = run(argv) if argv else 0
         if code:
             return code
     show(runs, dataset)
-    say(f"\n{(time.monotonic() - began) / 60:.1f} minutes; everything lies in {args.out.resolve()}/")
-    say("  scans/pages/*.jpg     the certificates, with what a typist would have in certificates.csv")
-    say("  dataset/              shards, plan and index")
-    say("  runs/*/model/         the readers; metrics.jsonl, decoding/ and evaluation/ beside them")
-    say("  report.html           the two readers side by side; python -m jobs report RUN makes one of each")
-    say("  texts.csv             what stands in the fields of other-scans/, with confidences")
+    log(f"\n{(time.monotonic() - began) / 60:.1f} minutes; everything lies in {args.out.resolve()}/")
+    log("  scans/pages/*.jpg     the certificates, with what a typist would have in certificates.csv")
+    log("  dataset/              shards, plan and index")
+    log("  runs/*/model/         the readers; metrics.jsonl, decoding/ and evaluation/ beside them")
+    log("  report.html           the two readers side by side; python -m jobs report RUN makes one of each")
+    log("  texts.csv             what stands in the fields of other-scans/, with confidences")
     return 0
 
 

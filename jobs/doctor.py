@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from jobs.experiment import STALE
-from jobs.probe import START, ask, probe
+from jobs.launch.node_probe import START, ask, probe
 from jobs.settings import setting
+from jobs.training.run_folder import STALE_AFTER_S
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 GIB = 1024**3
@@ -82,7 +82,7 @@ def in_slurm(args: Settings, nodes: int, folder: Path) -> list[str]:
     srun += [f"--gpus-per-node={args.gpus_per_node}"] if args.gpus_per_node else []
     if "SLURM_JOB_ID" in os.environ:  # its CPUs are all given to a step that asks for none; others may work there
         return [*srun, "--overlap", *alone(folder)]
-    from jobs.cluster import site_settings
+    from jobs.launch.submitit_launcher import site_settings
 
     site = site_settings() | {name: getattr(args, name) for name in ("partition", "account") if getattr(args, name)}
     # what no node has may wait in the queue for ever, instead of being refused
@@ -104,7 +104,7 @@ class Check(NamedTuple):
 
 
 def judge(answers: list[dict], nodes: int, gpus_per_node: int, device: str, stderr: str = "") -> list[Check]:
-    """One line a check. `answers` are those of jobs.probe, a dict a node; `stderr` is srun's."""
+    """One line a check. `answers` are those of jobs.launch.node_probe, a dict a node; `stderr` is srun's."""
     whole = [answer for answer in answers if "ready" in answer]
     hosts = ", ".join(answer["host"] for answer in whole)
     if len(whole) < nodes:
@@ -293,8 +293,10 @@ def check_clock(answers: list[dict]) -> Check:
     skew = max(times) - min(times) if times else 0.0
     server = max((abs(answer["storage"].get("clock", 0)) for answer in answers), default=0)
     text = f"nodes differ by {skew:.1f} s, the storage's clock by {server:.1f} s"
-    if max(skew, server) > STALE / 2:
-        return Check("FAIL", "clock", f"{text}: run NTP, or a run that lives counts as left after {STALE:.0f} s")
+    if max(skew, server) > STALE_AFTER_S / 2:
+        return Check(
+            "FAIL", "clock", f"{text}: run NTP, or a run that lives counts as left after {STALE_AFTER_S:.0f} s"
+        )
     return Check("warn" if max(skew, server) > 2 else "ok", "clock", text + ": run NTP" * (max(skew, server) > 2))
 
 

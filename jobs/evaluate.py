@@ -7,7 +7,7 @@ Lines are read, and fields of several lines with one text: their lines one by on
 with a row a text, written once. The task that ends last merges the parts into metrics.json. A second run does only what
 is missing. Padding and batches are a function of the shard alone, so the result does not depend on the number of tasks.
 
-`--decode beam` reads with what `python -m jobs tune` left in RUN/decoding. jobs/metrics.py says what metrics.json and
+`--decode beam` reads with what `python -m jobs tune` left in RUN/decoding. jobs/evaluation/result_files.py says what metrics.json and
 the parts hold; timing.json says how fast it was. `--against` compares two evaluations of the same lines.
 """
 
@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from jobs.console import Progress, log
+from jobs.distributed.work_sharding import share_of_work
 from jobs.settings import setting
-from jobs.show import Progress, say
-from jobs.work import share_of_work
 
-AHEAD = 2  # batches that wait to be decoded
+QUEUED_BATCHES = 2  # batches that wait to be decoded
 LEVELS = ("line", "field")  # that are read, unless --where says others
 MAY = ("line", "field", "blank")  # be read
-AT_ONCE = 100  # shards whose rows of the index are held together
+SHARDS_PER_READ = 100  # shards whose rows of the index are held together
 
 
 @dataclass(frozen=True)
@@ -51,26 +51,26 @@ def main(args: Settings) -> int:
 
     from htr.reader import Reader, weights_of
     from htr.references import References
-    from jobs.against import paired
-    from jobs.metrics import FORMAT, merge, part, speed
-    from jobs.place import Place, take_device
-    from jobs.step import autocast
-    from jobs.texts import config_of
+    from jobs.distributed.placement import Placement, take_device
+    from jobs.evaluation.comparison import paired
+    from jobs.evaluation.result_files import FORMAT, merge, part, speed
+    from jobs.evaluation.texts import config_of
     from jobs.training.config import parse_where
+    from jobs.training.train_step import autocast
     from shards import files
     from shards.index import read_index
-    from shards.stream import Samples
+    from shards.loader import Samples
 
     config = config_of(args.run)
     index = read_index(args.dataset or Path(config["folder"]))
-    device = take_device(Place.find(), args.device)
+    device = take_device(Placement.find(), args.device)
     decoding = args.run / "decoding" if args.decode == "beam" else None
     reader = Reader.load(args.run / "model", device, decoding)
-    missing = reader.alphabet.missing(index.alphabet.characters)
+    missing = reader.charset.missing(index.charset.characters)
     if missing:
-        from htr.alphabet import name
+        from htr.charset import name
 
-        say(f"evaluate: {args.run} can't write {name(missing)}: each one in a text is an error")
+        log(f"evaluate: {args.run} can't write {name(missing)}: each one in a text is an error")
     where = parse_where(args.where)
     levels = sorted(where.get("level", LEVELS))
     if set(levels) - set(MAY):
@@ -103,11 +103,11 @@ def main(args: Settings) -> int:
     task, tasks = share_of_work()
     mine = [shard for number, shard in enumerate(shards) if number % tasks == task]
     todo = [shard for shard in mine if not part(folder, shard).exists()]
-    say(f"evaluate: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} shards to read")
+    log(f"evaluate: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} shards to read")
     mixed, _ = autocast(args.amp, device)
     with Progress("evaluate", len(todo), "shards") as progress, torch.no_grad(), mixed():
-        for start in range(0, len(todo), AT_ONCE):
-            some = todo[start : start + AT_ONCE]
+        for start in range(0, len(todo), SHARDS_PER_READ):
+            some = todo[start : start + SHARDS_PER_READ]
             table = index.samples(args.split, {**where, "shard": [s for s in some if s in where.get("shard", some)]})
             for shard in some:
                 rows = table.filter(pc.equal(table["shard"], shard))
@@ -119,13 +119,13 @@ def main(args: Settings) -> int:
     # ---------------------------------------------------------------- the last one merges
     left = [shard for shard in shards if not part(folder, shard).exists()]
     if left:
-        say(f"evaluate: this task is done; {len(left)} of {len(shards)} shards are others'")
+        log(f"evaluate: this task is done; {len(left)} of {len(shards)} shards are others'")
         return 0
     metrics, timing = merge(folder, shards, asked, known_words(config)), speed(folder, shards)
-    say(f"evaluate: {folder / 'metrics.json'}")
+    log(f"evaluate: {folder / 'metrics.json'}")
     if timing:
         cores = " or ".join(map(str, timing["cores"]))
-        say(f"evaluate: {timing['lines_per_s']:.1f} lines/s a task of {cores} cores, "
+        log(f"evaluate: {timing['lines_per_s']:.1f} lines/s a task of {cores} cores, "
             f"{timing['decoding_lines_per_s']:.0f} of the decoding alone")  # fmt: skip
     known, about = metrics["interval"], ""
     if known["cer"]:
@@ -137,7 +137,7 @@ def main(args: Settings) -> int:
         words, rate = metrics["unseen"]["words"], metrics["unseen"]["rate"]
         print(f"words unseen in training: {words}, misread {100 * rate:.1f} %")
     if known["warning"]:
-        say(f"evaluate: {known['warning']}")
+        log(f"evaluate: {known['warning']}")
     if args.against:
         found = paired(folder, args.against)
         path = folder / f"against-{args.against.resolve().parents[1].name}-{args.against.resolve().name}.json"
@@ -167,13 +167,13 @@ def default_name(args: Settings, step: int) -> str:
 
 def known_words(config: dict) -> set[str] | None:
     """The words of the texts that the run was trained on; None where that data set has gone."""
-    from htr.scoring.words import words_in
-    from jobs.texts import texts_of, trained_on
+    from htr.metrics.words import words_in
+    from jobs.evaluation.texts import texts_of, trained_on
 
     try:
         sets = trained_on(config)
     except ValueError as error:
-        say(f"evaluate: words unseen in training are left out of metrics.json ({error})")
+        log(f"evaluate: words unseen in training are left out of metrics.json ({error})")
         return None
     return words_in(text for index, table in sets for text in texts_of(index, table, config.get("text")))
 
@@ -191,9 +191,9 @@ def read_shard(samples, rows, reader, mixed, references, batch: int, folder: Pat
     import numpy as np
     import pyarrow as pa
 
-    from jobs.metrics import counted, part, write_part
+    from jobs.evaluation.result_files import counted, part, write_part
     from shards import files
-    from shards.stream import batches, in_order
+    from shards.loader import batches, in_order
 
     began, decoding = time.monotonic(), 0.0
     results: dict[int, dict] = {}
@@ -217,7 +217,7 @@ def read_shard(samples, rows, reader, mixed, references, batch: int, folder: Pat
         waiting = []
         for piece in batches(samples, plan, 0, 1, height, cores):
             waiting.append(pool.submit(decode, piece, reader.frames(piece.images, piece.widths)))
-            if len(waiting) > AHEAD:
+            if len(waiting) > QUEUED_BATCHES:
                 waiting.pop(0).result()
         for last in waiting:
             last.result()
@@ -235,14 +235,14 @@ def read_shard(samples, rows, reader, mixed, references, batch: int, folder: Pat
 
 
 def result(lines: list) -> dict:
-    """htr.reader.Text of each line of a text -> what its part says of the reading (see htr/scoring/units.py)."""
+    """htr.reader.Text of each line of a text -> what its part says of the reading (see htr/reliability/units.py)."""
     import numpy as np
 
-    from htr.reader import joined
-    from htr.scoring.units import LINE_PREFIX, LINE_WORDS, PREFIX, WORD_PREFIX
+    from htr.reader import join_lines
+    from htr.reliability.units import LINE_PREFIX, LINE_WORDS, PREFIX, WORD_PREFIX
 
     least = min(lines, key=lambda line: line.confidence)
-    found = {"hypothesis": joined([line.text for line in lines]), "confidence": least.confidence}
+    found = {"hypothesis": join_lines([line.text for line in lines]), "confidence": least.confidence}
     found |= {PREFIX + name: value for name, value in least.signals.items()}
     lists = {}
     if least.word_confidences is not None:

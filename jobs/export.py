@@ -4,11 +4,11 @@ The file is checked against the reader before it gets its name. Needs `pip insta
 onnxruntime, numpy and OpenCV:
 
     import json, cv2, numpy, onnxruntime
-    from htr.images.line import to_ink
+    from htr.lines.normalise import normalise_line
 
     session = onnxruntime.InferenceSession("reader.onnx")
     known = session.get_modelmeta().custom_metadata_map
-    ink = to_ink(cv2.imread("line.png", cv2.IMREAD_GRAYSCALE), int(known["height"]))
+    ink = normalise_line(cv2.imread("line.png", cv2.IMREAD_GRAYSCALE), int(known["height"]))
     images = numpy.pad(ink, ((0, 0), (0, -ink.shape[1] % int(known["width_multiple"]))))[None, None]
     log_probs, lengths = session.run(None, {"images": images, "widths": numpy.array([ink.shape[1]])})
     best = log_probs[0, : lengths[0]].argmax(1)
@@ -20,8 +20,8 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.console import log
 from jobs.settings import setting
-from jobs.show import say
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 
@@ -46,7 +46,7 @@ def main(args: Settings) -> int:
     agreed = check(content, reader)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     files.replace(args.out, content)
-    say(
+    log(
         f"export: {args.out}, {len(content) / 2**20:.1f} MiB; {agreed.alike} of {agreed.lines} lines read alike, "
         f"log-probabilities differ by {agreed.difference:.1g} at most"
     )

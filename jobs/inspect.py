@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from jobs.console import log
 from jobs.settings import setting
-from jobs.show import say
 
-LINES = 12  # of a sheet
+LINES_SHOWN = 12  # of a sheet
 
 
 @dataclass(frozen=True)
@@ -42,20 +42,20 @@ def main(args: Settings) -> int:
         raise ValueError("which one? give --certificate ID, or --augment for a sheet of augmented lines")
     else:
         stages(args)
-    say(f"inspect: {args.out} (confidential: it shows handwriting)")
+    log(f"inspect: {args.out} (confidential: it shows handwriting)")
     return 0
 
 
 def augmented(args: Settings) -> None:
     import numpy as np
 
-    from jobs.sheet import write_sheet
+    from jobs.html.augmentation_view import write_sheet
     from shards.index import read_index
-    from shards.stream import Samples
+    from shards.loader import Samples
 
     table = read_index(args.source).samples("train")
     samples = Samples(args.source, table)
-    rows = np.random.default_rng(args.seed).permutation(len(samples))[:LINES]
+    rows = np.random.default_rng(args.seed).permutation(len(samples))[:LINES_SHOWN]
     images = ((samples.key(int(row)), samples.read(int(row))[0][0]) for row in rows)
     write_sheet(images, args.out, seed=args.seed, level=args.augment)
     samples.close()
@@ -65,8 +65,8 @@ def stages(args: Settings) -> None:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from htr.images.sources import read_source
-    from jobs.stages import describe
+    from htr.io.sources import read_source
+    from jobs.html.pipeline_view import describe
     from shards import files
     from shards.plan import Settings, make_plan
 

@@ -15,8 +15,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from jobs.console import log as say
 from jobs.settings import setting
-from jobs.show import say
 from shards.samples import given_reason
 
 ALARM = 3
@@ -36,8 +36,8 @@ class Settings:
 
 
 def main(args: Settings) -> int:
-    from htr.scoring.monitor import FALSE, Watch, hours, most_wrong, sample_size
-    from htr.scoring.promise import Promise
+    from htr.reliability.monitor import FALSE_ALARM_RATE, BatchMonitor, hours, most_wrong, sample_size
+    from htr.reliability.promise import Promise
     from shards import files
 
     promise = Promise.load(args.promise)
@@ -70,7 +70,7 @@ def main(args: Settings) -> int:
           f"{sure} at most {most}. {saved:.1f} hours of typing saved at {args.seconds:g} s a line")  # fmt: skip
 
     # ---------------------------------------------------------------- all batches
-    watch = Watch(**before[-1]["watch"]) if before else Watch(promise.alpha)
+    watch = BatchMonitor(**before[-1]["watch"]) if before else BatchMonitor(promise.alpha)
     if promise.loss == "wrong":
         watch.add(wrong, sampled)
         counted = f"{watch.wrong} of {watch.sampled} wrong"
@@ -79,7 +79,7 @@ def main(args: Settings) -> int:
         counted = f"{watch.wrong} edits of {watch.sampled} characters"
     alarms = watch.alarms
     print(f"{watch.batches} batches, {counted}: evidence {watch.bet:.3g} that it is more than "
-          f"{100 * promise.alpha:g} % (alarm from {1 / FALSE:g} on)")  # fmt: skip
+          f"{100 * promise.alpha:g} % (alarm from {1 / FALSE_ALARM_RATE:g} on)")  # fmt: skip
     found = drifted(args.promise, readings, promise.unit)
     if found:
         moved = ", ".join(f"{name} {found.shifts[name]:+.1f}" for name, p in found.signals.items() if p <= 0.05)
@@ -97,7 +97,7 @@ def main(args: Settings) -> int:
 
 def read(path: Path, needed: tuple[str, ...]) -> dict[str, list]:
     """Columns of a CSV (all text) or Parquet table."""
-    from htr.images.sources import is_parquet, read_csv, read_parquet
+    from htr.io.sources import is_parquet, read_csv, read_parquet
 
     if not path.is_file():
         raise ValueError(f"{path}: no such table")
@@ -177,9 +177,9 @@ def drifted(folder: Path, readings: dict[str, list], unit: str):
     """The batch's readings beside the evaluation that chose the threshold, by certificate; None where it has gone."""
     import numpy as np
 
-    from htr.scoring.drift import drift
-    from htr.scoring.units import PREFIX, codes, first_rows, groups_of_unit, line_signals
-    from jobs.evaluations import Evaluation
+    from htr.reliability.covariate_shift import covariate_shift_test
+    from htr.reliability.units import PREFIX, codes, first_rows, groups_of_unit, line_signals
+    from jobs.evaluation.results import Evaluation
 
     chosen = json.loads((folder / "promise.json").read_text())["chosen"]["evaluation"]
     signals = {name.removeprefix(PREFIX): name for name in readings if name.startswith(PREFIX)}
@@ -200,7 +200,9 @@ def drifted(folder: Path, readings: dict[str, list], unit: str):
     known = {name: column[rows] for name, column in line_signals(reference.table).items()}
     groups = codes(reference.table, "certificate")[rows]
     try:
-        return drift(known, groups, {n: c[read] for n, c in new.items()}, codes(readings, "certificate")[read])
+        return covariate_shift_test(
+            known, groups, {n: c[read] for n, c in new.items()}, codes(readings, "certificate")[read]
+        )
     except ValueError as error:
         say(f"monitor: no drift check ({error})")
         return None

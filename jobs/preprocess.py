@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from htr.alphabet import CROSSED_MARKS, ILLEGIBLE_MARKS
-from jobs.beacon import Beacon, clear_beacons
+from htr.charset import CROSSED_MARKS, ILLEGIBLE_MARKS
+from jobs.console import Progress, log
+from jobs.distributed.work_sharding import share_of_work
+from jobs.launch.worker_status import StatusWriter, clear_worker_status
 from jobs.settings import setting
-from jobs.show import Progress, say
-from jobs.work import share_of_work
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def main(args: Settings) -> int:
 
 
 def settings_of(args: Settings):
-    from htr.images.template import FORMS, digest_of_forms
+    from htr.forms.template import FORMS, digest_of_forms
     from shards.plan import SHARES, Settings
 
     shares = SHARES
@@ -99,7 +99,7 @@ def write_missing(plan, images: Path, *, forms: Path | None, workers: int | None
     mine = [number for number in range(len(plan.shards)) if number % tasks == task]
     names = set(missing_shards(plan))
     todo = [number for number in mine if plan.shards[number]["name"] in names]
-    say(f"preprocess: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} shards to write")
+    log(f"preprocess: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} shards to write")
     workers = max(min(workers or len(os.sched_getaffinity(0)), len(todo)), 1)
     count = rejected = 0
     # forkserver: a worker that is killed is noticed, and none inherits threads
@@ -119,12 +119,12 @@ def write_missing(plan, images: Path, *, forms: Path | None, workers: int | None
             raise
     left = missing_shards(plan)
     if left:
-        say(f"preprocess: this task is done ({count} samples, {rejected} rejected); {len(left)} shards are others'")
+        log(f"preprocess: this task is done ({count} samples, {rejected} rejected); {len(left)} shards are others'")
         return 0
     index = merge(read_plan(plan.folder))
-    clear_beacons(plan.folder)
+    clear_worker_status(plan.folder)
     report(plan.folder)
-    say(f"preprocess: {sum(index.totals.values())} samples in {len(index.shards)} shards under {plan.folder}")
+    log(f"preprocess: {sum(index.totals.values())} samples in {len(index.shards)} shards under {plan.folder}")
     return 0
 
 
@@ -142,7 +142,9 @@ def write_one(
         plans[folder, name] = read_plan(folder, name)
     plan = plans[folder, name]
     prepared = prepare_forms(forms) if plan.settings.unit == "field" else None
-    with Beacon(plan.folder, task=task, shard=plan.shards[number]["name"], rows=plan.shards[number]["rows"]) as beacon:
+    with StatusWriter(
+        plan.folder, task=task, shard=plan.shards[number]["name"], rows=plan.shards[number]["rows"]
+    ) as beacon:
         note = write_shard(plan, number, images, prepared, beacon.show)
     return note["rows"], note["count"], sum(note["rejects"].values())
 
@@ -152,8 +154,8 @@ prepared_forms: dict = {}
 
 
 def prepare_forms(folder: Path | None):
-    from htr.images.form import Forms
-    from htr.images.template import FORMS, load_templates
+    from htr.forms.registration import Forms
+    from htr.forms.template import FORMS, load_templates
 
     folder = folder or FORMS
     if folder not in prepared_forms:
@@ -168,7 +170,7 @@ def report(folder: Path) -> None:
     index = json.loads((folder / "index.json").read_text())
     counts = ", ".join(f"{split} {count}" for split, count in index["totals"].items() if count)
     levels = ", ".join(f"{count} x {level}" for level, count in index["levels"].items())
-    say(f"preprocess: {index['rows']} rows: {counts or 'no sample'} ({levels}); "
+    log(f"preprocess: {index['rows']} rows: {counts or 'no sample'} ({levels}); "
         f"rejected {sum(index['rejects'].values())}")  # fmt: skip
     for reason, count in sorted(index["rejects"].items()):
         print(f"    {count:6d} x {reason}", file=sys.stderr)

@@ -12,8 +12,8 @@ transcriptions, and makes it as confidential as they are.
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.console import log
 from jobs.settings import setting
-from jobs.show import say
 
 SAMPLES = 12  # lines of each kind
 
@@ -53,15 +53,15 @@ def main(args: Settings) -> int:
     files.replace(out, page)
     out.chmod(0o640)
     confidential = " (confidential: it shows handwriting and transcriptions)" if args.with_samples else ""
-    say(f"report: {out}{confidential}")
+    log(f"report: {out}{confidential}")
     return 0
 
 
 def one(args: Settings, run: Path) -> tuple[str, Path]:
     """-> the page of one run, and where it goes."""
-    from jobs.page import evaluation, plot, reliability, render, samples, training
+    from jobs.evaluation.texts import config_of
+    from jobs.html import evaluation, plot, reliability, render, samples, training
     from jobs.runs import text
-    from jobs.texts import config_of
 
     config = config_of(run)
     folder = evaluation.choose(run, args.evaluation)
@@ -113,6 +113,6 @@ def contents(view: dict | None, curves: list, samples: dict | None) -> list[tupl
 
 
 def comparison(args: Settings) -> str:
-    from jobs.page import comparison, render
+    from jobs.html import comparison, render
 
     return render("comparison.html", **comparison.view(args.runs, args.evaluation))

@@ -7,9 +7,9 @@ What is committed is not touched; run it as any task of a job array, as preproce
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.console import log
 from jobs.preprocess import write_missing
 from jobs.settings import setting
-from jobs.show import say
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Settings:
 
 
 def main(args: Settings) -> int:
-    from htr.images.sources import read_source
-    from htr.images.template import FORMS, digest_of_forms
+    from htr.forms.template import FORMS, digest_of_forms
+    from htr.io.sources import read_source
     from shards.plan import read_plan
     from shards.retry import open_retry
 
@@ -33,7 +33,7 @@ def main(args: Settings) -> int:
     source, images = read_source(args.source)
     retry = open_retry(plan, source, args.reason)
     if retry is None:
-        say(f"retry: nothing in {args.out} was rejected{' for that reason' if args.reason else ''}")
+        log(f"retry: nothing in {args.out} was rejected{' for that reason' if args.reason else ''}")
         return 0
-    say(f"retry: {sum(shard['rows'] for shard in retry.shards)} rows once more")
+    log(f"retry: {sum(shard['rows'] for shard in retry.shards)} rows once more")
     return write_missing(retry, images, forms=args.forms, workers=args.workers)

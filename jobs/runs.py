@@ -21,14 +21,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs import curves
-from jobs.experiment import is_stale, read_json
+from jobs.console import log
 from jobs.settings import setting
-from jobs.show import say
+from jobs.training import learning_curves as curves
 from jobs.training.config import has_run, read_run
+from jobs.training.run_folder import is_stale, read_json
 
-DEPTH = 3  # levels of folders below the one that is listed
-PATIENCE = 20.0  # seconds for sacct
+MAX_FOLDER_DEPTH = 3  # levels of folders below the one that is listed
+SACCT_TIMEOUT_S = 20.0  # seconds for sacct
 ASK_EVERY = 60.0  # seconds from one question to it to the next, while the table is watched: it asks a shared data base
 FIELDS = (
     *("run", "model", "size", "world", "step", "steps", "lines_per_s", "dev_cer"),
@@ -107,11 +107,11 @@ def renewed(args: Settings, slurm: "Slurm") -> Iterator[list[dict]]:
 def draw(folder: Path) -> int:
     for run in find(folder):
         picture = curves.draw(run)
-        say(f"runs: {picture}" if picture else f"runs: {run} has nothing to draw yet")
+        log(f"runs: {picture}" if picture else f"runs: {run} has nothing to draw yet")
     return 0
 
 
-def find(folder: Path, depth: int = DEPTH, quiet: bool = False, half: bool = False) -> Iterator[Path]:
+def find(folder: Path, depth: int = MAX_FOLDER_DEPTH, quiet: bool = False, half: bool = False) -> Iterator[Path]:
     """Run folders, by name. Nothing is looked for inside a run: its checkpoints may be many. `half`: those too that
     lack their config.yaml or status.json, but no model's folder.
     """
@@ -123,7 +123,7 @@ def find(folder: Path, depth: int = DEPTH, quiet: bool = False, half: bool = Fal
             children = sorted(Path(entry) for entry in os.scandir(folder) if entry.is_dir())
         except OSError as error:  # another user's
             if not quiet:
-                say(f"runs: {folder} is passed over: {error.strerror}")
+                log(f"runs: {folder} is passed over: {error.strerror}")
             return
         for child in children:
             yield from find(child, depth - 1, quiet, half)
@@ -208,7 +208,7 @@ def ask_slurm(jobs: Iterable[str | None]) -> dict[str, str]:
         return {}
     command = ["sacct", "-X", "-n", "-P", "--format=JobIDRaw,State", f"--jobs={','.join(ids)}"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SACCT_TIMEOUT_S, check=True)
     except (OSError, ValueError, subprocess.SubprocessError):
         return {}
     pairs = (line.split("|") for line in done.stdout.splitlines() if line.count("|") == 1)
@@ -277,7 +277,7 @@ def show(args: Settings, rows: list[dict]) -> None:
         for row in rows:
             print(json.dumps(row))
     elif not rows:
-        say(f"runs: no experiment in {args.folder}, down to {DEPTH} folders below it")
+        log(f"runs: no experiment in {args.folder}, down to {MAX_FOLDER_DEPTH} folders below it")
     elif sys.stdout.isatty():
         from rich.console import Console
 

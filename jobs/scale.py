@@ -21,19 +21,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.experiment import is_stale, read_json
+from jobs.console import log
 from jobs.runs import ENDED, WAITING, Slurm
 from jobs.settings import argv_of, group, setting
-from jobs.show import say
 from jobs.submit import ClusterConfig, cluster_options, local_gpus
 from jobs.training.config import TrainConfig
+from jobs.training.run_folder import is_stale, read_json
 from shards import files
 
 # settings of train that the experiment sets itself; the others are passed on
 OURS = ("run", "data.batch", "data.batch_per_rank", "schedule.steps", "schedule.warmup", "runtime.log_every",
         "runtime.checkpoint_every", "runtime.evaluate_every", "runtime.requeues")  # fmt: skip
-LATE = 300.0  # seconds after submission in which a job that Slurm does not know yet may still appear
-POLL = 5.0  # seconds
+UNKNOWN_JOB_WAIT_S = 300.0  # seconds after submission in which a job that Slurm does not know yet may still appear
+POLL_INTERVAL_S = 5.0  # seconds
 
 
 def sizes(text: str) -> list[int]:
@@ -146,8 +146,8 @@ def differs(before: list[str], now: list[str]) -> str:
 
 def start(args: Settings, cluster: str, trainings: list[Training], known: dict) -> int:
     """Submit what is not there or failed; on this machine, wait for each. What is submitted stands in scale.json."""
-    from jobs import snapshot
-    from jobs.cluster import CHECKOUT, Request, submit, wait
+    from jobs.launch import code_snapshot
+    from jobs.launch.submitit_launcher import CHECKOUT, Request, submit, wait
 
     options = cluster_options(args.on, args.gpus_per_node, cluster)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -158,12 +158,12 @@ def start(args: Settings, cluster: str, trainings: list[Training], known: dict) 
         if state in ("done", "running", "queued"):
             continue
         if state != "not submitted":
-            say(f"scale: {training.ranks} ranks are trained anew: {state}")
+            log(f"scale: {training.ranks} ranks are trained anew: {state}")
         request = Request(
             cluster=cluster,
             name=f"htr-scale-{training.ranks}",
             logs=training.run.absolute() / "logs",
-            home=snapshot.take(training.run) if cluster == "slurm" else CHECKOUT,
+            home=code_snapshot.take(training.run) if cluster == "slurm" else CHECKOUT,
             nodes=str(training.nodes),
             gpus_per_node=training.ranks_per_node if training.gpus else 0,
             tasks_per_node=training.ranks_per_node,
@@ -175,7 +175,7 @@ def start(args: Settings, cluster: str, trainings: list[Training], known: dict) 
             "argv": training.argv, "job": job.job_id, "cluster": cluster, "nodes": training.nodes, "at": time.time(),
         }  # fmt: skip
         files.replace(args.out / "scale.json", files.to_json(known))
-        say(f"scale: ranks {training.ranks}, nodes {training.nodes}: job {job.job_id} on {cluster}")
+        log(f"scale: ranks {training.ranks}, nodes {training.nodes}: job {job.job_id} on {cluster}")
         if cluster == "local":
             code = wait([job], errors_only=True) or code
         if code == 130:  # Ctrl-C
@@ -193,7 +193,7 @@ def cpus_for(ranks: int, most: int, cluster: str) -> Iterator[None]:
     if cluster == "local" and each:
         os.sched_setaffinity(0, sorted(before)[: each * ranks])
     elif cluster == "local" and ranks > 1:
-        say(f"scale: {ranks} ranks share {len(before)} CPUs: their efficiency says nothing of a cluster")
+        log(f"scale: {ranks} ranks share {len(before)} CPUs: their efficiency says nothing of a cluster")
     try:
         yield
     finally:
@@ -218,7 +218,9 @@ def states_of(trainings: list[Training], known: dict, slurm: Slurm | None = None
             found[training.ranks] = "done"
         elif is_stale(training.run / "lock.json") is False:
             found[training.ranks] = "running"
-        elif word in WAITING or (word is None and entry["cluster"] == "slurm" and time.time() - entry["at"] < LATE):
+        elif word in WAITING or (
+            word is None and entry["cluster"] == "slurm" and time.time() - entry["at"] < UNKNOWN_JOB_WAIT_S
+        ):
             found[training.ranks] = "queued"
         elif word and word not in (*ENDED, "COMPLETED"):
             found[training.ranks] = "running"  # or on its way there
@@ -231,21 +233,21 @@ def states_of(trainings: list[Training], known: dict, slurm: Slurm | None = None
 def wait_for(trainings: list[Training], known: dict) -> None:
     slurm = Slurm()
     while {"running", "queued"} & set(states_of(trainings, known, slurm).values()):
-        time.sleep(POLL)
+        time.sleep(POLL_INTERVAL_S)
 
 
 def collect(args: Settings, trainings: list[Training], known: dict) -> int:
     """Write the table of what is done, print it, and say what is missing. -> 1 if something failed"""
-    from jobs.scaling import rows_of, write
+    from jobs.scaling.results import rows_of, write
 
     states = states_of(trainings, known)
     done = {t.ranks: (t.run, t.nodes) for t in trainings if states[t.ranks] == "done"}
     missing = [ranks for ranks in states if ranks not in done]
     for ranks in missing:
-        say(f"scale: {ranks} ranks: {states[ranks]}")
+        log(f"scale: {ranks} ranks: {states[ranks]}")
     if done:
         print(write(args.out, rows_of(done), args.strong, missing), end="")
-        say(f"scale: written to {args.out}/scaling.csv, .md and .png")
+        log(f"scale: written to {args.out}/scaling.csv, .md and .png")
     return int(any("failed" in state for state in states.values()))
 
 
@@ -253,18 +255,18 @@ def collect(args: Settings, trainings: list[Training], known: dict) -> int:
 
 
 def predict(args: Settings) -> int:
-    from jobs import cost
+    from jobs.scaling.results import cost_model
 
     if args.texts is not None and (args.texts < 1 or not args.measured):
         raise ValueError(f"--texts {args.texts}: it is a number of lines, and goes with --from")
-    values, wider, notes = cost.measured(args.measured, args.texts) if args.measured else ({}, {}, [])
-    values |= cost.given(args.figure)
+    values, wider, notes = cost_model.measured(args.measured, args.texts) if args.measured else ({}, {}, [])
+    values |= cost_model.given(args.figure)
     if args.gpus_per_node:
         values["ranks_per_node"] = args.gpus_per_node
     missing = [name for name in ("compute", "gradients") if name not in values]
     if missing:
         raise ValueError(f"{' and '.join(missing)} must be known: give --from RUN, or --figure {missing[0]}=NUMBER")
     for note in notes:
-        say(f"scale: {note}")
-    print(cost.report(cost.Figures(**values), values, wider), end="")
+        log(f"scale: {note}")
+    print(cost_model.report(cost_model.Figures(**values), values, wider), end="")
     return 0

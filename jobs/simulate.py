@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from jobs.console import Progress, log
 from jobs.settings import setting
-from jobs.show import Progress, say
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Settings:
 
 
 def main(args: Settings) -> int:
-    from htr.images.simulate import simulate
+    from htr.synth.simulate import simulate
 
     numbers = range(args.first, args.first + args.certificates)
     options = {
@@ -47,5 +47,5 @@ def main(args: Settings) -> int:
         table = simulate(
             args.out, numbers, args.seed, workers=workers, progress=lambda n: progress.advance(n), **options
         )
-    say(f"simulate: {len(numbers)} certificates, {table}")
+    log(f"simulate: {len(numbers)} certificates, {table}")
     return 0

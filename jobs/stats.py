@@ -6,8 +6,8 @@ Samples by split, level, year, form and field; widths; text lengths; characters;
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.console import log
 from jobs.settings import setting
-from jobs.show import say
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ def main(args: Settings) -> int:
     show(Console(), stats)
     path = args.out or args.dataset / "stats.png"
     draw(stats, path, args.dataset.resolve().name)
-    say(f"stats: {path}")
+    log(f"stats: {path}")
     return 0
 
 

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.beacon import LOST, Sign, read_beacons
+from jobs.launch.worker_status import LOST_AFTER_S, WorkerStatus, read_worker_status
 from jobs.settings import setting
 
 
@@ -46,8 +46,8 @@ def read_state(folder: Path) -> dict:
             notes.append(json.loads((folder / f"{shard['name']}.json").read_text()))
         except FileNotFoundError:
             continue
-    signs = read_beacons(folder)
-    alive = [sign for sign in signs if sign.silent < LOST]
+    signs = read_worker_status(folder)
+    alive = [sign for sign in signs if sign.silent < LOST_AFTER_S]
     rejects = collections.Counter()
     for note in notes:
         rejects.update(note["rejects"])
@@ -76,7 +76,7 @@ def show(console, folder: Path, state: dict) -> None:
     console.print(f"{folder}: {done}, {size}", highlight=False, soft_wrap=True)
     if state["whole"]:
         console.print("whole: all shards are committed and the index is written", highlight=False, soft_wrap=True)
-    elif any(sign.silent < LOST for sign in state["signs"]) and not state["rate"]:
+    elif any(sign.silent < LOST_AFTER_S for sign in state["signs"]) and not state["rate"]:
         console.print("at work", highlight=False, soft_wrap=True)
     elif state["rate"]:
         left = state["left"] / state["rate"]
@@ -100,10 +100,10 @@ def show(console, folder: Path, state: dict) -> None:
         console.print(table)
 
 
-def described(sign: Sign) -> tuple[str, ...]:
+def described(sign: WorkerStatus) -> tuple[str, ...]:
     rows = sign.samples + sign.rejected
     rate = f"{sign.speed:.0f}" if sign.speed else ""
-    last = f"{sign.silent:.0f} s ago" + (": dead?" if sign.silent >= LOST else "")
+    last = f"{sign.silent:.0f} s ago" + (": dead?" if sign.silent >= LOST_AFTER_S else "")
     return sign.host, str(sign.task), sign.shard, f"{rows} of {sign.rows}", rate, str(sign.rejected), last
 
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from jobs.console import Progress, log
 from jobs.settings import argv_of, group, setting
-from jobs.show import Progress, say
 
 SUBMITTED = ("train", "preprocess", "evaluate", "transcribe", "align")
 PLACES = ("partition", "account", "qos", "constraint", "exclude", "dependency")
@@ -59,7 +59,7 @@ class Settings:
 
 def cluster_options(on: ClusterConfig, gpus_per_node: int | None, cluster: str) -> dict:
     """Of a `Request`, what was asked by these arguments; what was not, from the site's settings."""
-    from jobs.cluster import site_settings
+    from jobs.launch.submitit_launcher import site_settings
 
     site = site_settings() if cluster == "slurm" else {}
     cpus = on.cpus_per_task or (int(site.get("cpus_per_gpu", 0)) if gpus_per_node else None) or None
@@ -68,9 +68,9 @@ def cluster_options(on: ClusterConfig, gpus_per_node: int | None, cluster: str) 
 
 
 def main(args: Settings) -> int:
-    from jobs import snapshot
     from jobs.__main__ import parse
-    from jobs.cluster import Request, dry_run, submit, wait
+    from jobs.launch import code_snapshot
+    from jobs.launch.submitit_launcher import Request, dry_run, submit, wait
 
     argv = [args.of, *args.rest]
     _, asked = parse(argv)  # what is wrong with it is said now, not by every rank
@@ -110,13 +110,13 @@ def main(args: Settings) -> int:
         print(f"# GPU-hours: {hours} ({request.nodes} nodes x {request.gpus_per_node} GPUs)")
         return 0
     if args.of == "train" and cluster == "slurm":  # the code as it is now, for a job that may wait for days
-        request = replace(request, home=snapshot.take(folder))
+        request = replace(request, home=code_snapshot.take(folder))
     if args.chain:
         request = replace(request, dependency=",".join(filter(None, [request.dependency, "singleton"])))
         argv += ["--requeues", "0"]
     started = submit(request, argv, args.chain or 1)
     ids = ", ".join(job.job_id for job in started[:1]) + (f" and {len(started) - 1} more" if started[1:] else "")
-    say(f"submit: job {ids} on {cluster}, logs in {request.logs}")
+    log(f"submit: job {ids} on {cluster}, logs in {request.logs}")
     if not args.on.wait and cluster == "slurm":
         return 0
     if args.of == "train":
@@ -137,8 +137,8 @@ def folder_of(verb: str, asked) -> Path:
 
 def watch(started: list, run: Path) -> int:
     """Wait for a training, with the progress that its run folder tells of."""
-    from jobs.cluster import wait
-    from jobs.experiment import read_json
+    from jobs.launch.submitit_launcher import wait
+    from jobs.training.run_folder import read_json
 
     before = read_json(run / "status.json")
     with Progress(f"train {run.name}", 1, "steps") as progress:

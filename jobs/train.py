@@ -5,31 +5,31 @@
 
 The same global batches, learning rates and random numbers whatever the number of ranks. A run folder with checkpoints
 is resumed at the step, within the epoch, where the newest one was written, by as many ranks as there are then. The
-time limit's signal (see jobs.notice) ends it with a checkpoint and puts its job back into the queue.
+time limit's signal (see jobs.distributed.signals) ends it with a checkpoint and puts its job back into the queue.
 """
 
 import os
 from dataclasses import replace
 
-from jobs.show import say
+from jobs.console import log
+from jobs.distributed.work_sharding import job_name
 from jobs.training.config import BATCH, ModelConfig, TrainConfig, read_run
-from jobs.work import job_name
 
 Settings = TrainConfig
 
 
 def main(config: TrainConfig) -> int:
-    from jobs import ring
-    from jobs.notice import AGAIN, STOPPED, Notice, requeue
+    from jobs.distributed import process_group
+    from jobs.distributed.signals import AGAIN, STOPPED, SignalHandler, requeue
 
     config = replace(config, run=config.run_folder)
     config.run.mkdir(parents=True, exist_ok=True)
-    notice = Notice()
-    with ring.start(config.run, config.runtime.device, config.runtime.deterministic) as world:
+    notice = SignalHandler()
+    with process_group.start(config.run, config.runtime.device, config.runtime.deterministic) as world:
         setup = agree(world, lambda: prepare(config, world))
         decision = train(world, notice, *setup)
     if decision.requeue and world.rank == 0 and (problem := requeue()):
-        say(f"train: the job can't go back into the queue: {problem}; start it again to go on")
+        log(f"train: the job can't go back into the queue: {problem}; start it again to go on")
         return AGAIN
     # the other ranks leave in peace: a bad exit would have srun end the one that is at it
     return STOPPED if decision.stop and not decision.requeue else 0
@@ -52,25 +52,25 @@ def prepare(config: TrainConfig, world):
     """Everything that can be wrong with what was asked. -> the settings with the batch resolved, material, model."""
     import torch
 
-    from htr.models import create, encoder_config
-    from jobs.material import Material
-    from jobs.warm import start_from
+    from htr.models.registry import create, encoder_config
+    from jobs.training.data import TrainingData
+    from jobs.training.weight_init import start_from
 
     batch = global_batch(config, world.size)
     config = replace(config, data=replace(config.data, batch=batch, batch_per_rank=None))
-    material = Material.open(config.data, config.runtime.local_copy)
-    samples, alphabet, asked = material.samples, material.alphabet, config.model
+    material = TrainingData.open(config.data, config.runtime.local_copy)
+    samples, charset, asked = material.samples, material.charset, config.model
     if len(samples) < world.size:
         raise ValueError(f"{len(samples)} samples for {world.size} ranks: use fewer ranks")
     if batch < world.size:
         raise ValueError(f"--batch {batch} is the global batch and less than the {world.size} ranks")
     torch.manual_seed(config.seed)
     encoder = encoder_config(asked.architecture, asked.size, asked.recurrent_stride, height=asked.height)
-    model = create(asked.architecture, encoder, len(alphabet), asked.dropout)
+    model = create(asked.architecture, encoder, len(charset), asked.dropout)
     if asked.architecture == "attention":
         model.decoder.noise = asked.teacher_noise
     if asked.init_from:
-        start_from(model, alphabet, asked.init_from)
+        start_from(model, charset, asked.init_from)
     if asked.freeze:
         freeze(model, asked)
     model.to(world.device)
@@ -96,26 +96,26 @@ def global_batch(config: TrainConfig, ranks: int) -> int:
 
 
 def train(world, notice, config: TrainConfig, material, model):
-    """-> the decision that ended it (see jobs.notice)."""
-    from jobs.experiment import Bystander, Experiment
-    from jobs.loop import Training
-    from jobs.place import RingError
-    from jobs.pulse import Pulse
-    from jobs.ring import versions
+    """-> the decision that ended it (see jobs.distributed.signals)."""
+    from jobs.distributed.placement import DistributedError
+    from jobs.distributed.process_group import versions
+    from jobs.distributed.watchdog import Heartbeat
+    from jobs.training.run_folder import NullRun, RunFolder
+    from jobs.training.trainer import Trainer
 
     opened = []  # rank 0 holds the run; that it could not is everyone's error
     # the next job of a chain, say, comes soon after one that was killed
     patient = "SLURM_JOB_ID" in os.environ
-    learnt = {"alphabet": material.alphabet.characters, "dataset": material.fingerprint}
+    learnt = {"alphabet": material.charset.characters, "dataset": material.fingerprint}
     learnt["writes"] = config.data.text or "as written"
-    world.on_root(lambda: opened.append(Experiment(config.run, config, learnt, job_name(), patient)))
+    world.on_root(lambda: opened.append(RunFolder(config.run, config, learnt, job_name(), patient)))
     hosts = [name for name, _ in world.place.hosts or ()]
     facts = {"dataset": material.fingerprint, "world": world.size, "hosts": hosts, "digest": versions()["code"]}
     cores = world.gather((world.place.host, os.sched_getaffinity(0)))  # ranks of a node may share theirs
     facts |= {"device": world.device.type, "cpus": len({(host, core) for host, mine in cores for core in mine})}
-    with opened[0] if opened else Bystander() as run, notice, Pulse(config.run, world.rank) as pulse:
+    with opened[0] if opened else NullRun() as run, notice, Heartbeat(config.run, world.rank) as pulse:
         world.on_root(run.note_start, facts)
         try:
-            return Training(config, world, notice, material, model, run).go()
-        except RingError as error:
-            raise RingError(f"{error}{pulse.blame()}") from error
+            return Trainer(config, world, notice, material, model, run).go()
+        except DistributedError as error:
+            raise DistributedError(f"{error}{pulse.blame()}") from error

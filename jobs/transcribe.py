@@ -32,9 +32,9 @@ from pathlib import Path
 from typing import Literal
 
 import htr
+from jobs.console import Progress, log
+from jobs.distributed.work_sharding import share_of_work
 from jobs.settings import setting
-from jobs.show import Progress, say
-from jobs.work import share_of_work
 
 PRETRAINED = Path(htr.__file__).parent / "pretrained"  # the reader that comes with the project
 FORMAT = 1
@@ -78,16 +78,16 @@ class Settings:
 
 def main(args: Settings) -> int:
     from htr.reader import Reader
-    from jobs.chunks import Chores
-    from jobs.inputs import open_input
-    from jobs.place import Place, take_device
-    from jobs.results import merge, read_summary, report
+    from jobs.distributed.placement import Placement, take_device
+    from jobs.transcription.chunks import ChunkWorkers
+    from jobs.transcription.inputs import open_input
+    from jobs.transcription.results import merge, read_summary, report
     from shards.claim import take_turns
 
     model, decoding = model_folder(args.model), None
     if args.decode == "beam":
         decoding = model.parent / "decoding"
-    device = take_device(Place.find(), args.device)
+    device = take_device(Placement.find(), args.device)
     Reader.load(model, decoding=decoding)  # what is wrong with it is said now
     source = open_input(args.input, args.unit, args.split, args.where)
     asked = what_is_asked(args, source, model, decoding)
@@ -98,13 +98,13 @@ def main(args: Settings) -> int:
     begin(folder, settings, source.unit)
     chunks = source.chunks(settings["chunk"])
     note = asked.note(args.promise)
-    chores = Chores(args, folder, model, decoding, str(device), fingerprint(settings, note["promise"]))
+    chores = ChunkWorkers(args, folder, model, decoding, str(device), fingerprint(settings, note["promise"]))
 
     # ---------------------------------------------------------------- this task's chunks
     task, tasks = share_of_work()
     mine = range(task, len(chunks), tasks)
     todo = [number for number in mine if not chores.is_done(number)]
-    say(f"transcribe: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} chunks to read")
+    log(f"transcribe: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} chunks to read")
     with Progress("transcribe", sum(chunks[n][1] - chunks[n][0] for n in todo), source.unit) as progress:
         for number in chores.each(todo, source, chunks):
             progress.advance(chunks[number][1] - chunks[number][0])
@@ -112,7 +112,7 @@ def main(args: Settings) -> int:
     # ---------------------------------------------------------------- the last one merges
     left = [number for number in range(len(chunks)) if not chores.is_done(number)]
     if left:
-        say(f"transcribe: this task is done; {len(left)} of {len(chunks)} chunks are others'")
+        log(f"transcribe: this task is done; {len(left)} of {len(chunks)} chunks are others'")
         return 0
     parts = [chores.part(number) for number in range(len(chunks))]
 
@@ -124,7 +124,7 @@ def main(args: Settings) -> int:
 
     take_turns(folder / ".merge.claim", is_merged, work)
     for line in report(read_summary(folder), source.count, source.unit, asked):
-        say(f"transcribe: {line}" if not line.startswith(" ") else line)
+        log(f"transcribe: {line}" if not line.startswith(" ") else line)
     return 0
 
 
@@ -145,13 +145,13 @@ def model_folder(asked: Path | None) -> Path:
 def what_is_asked(args: Settings, source, model: Path, decoding: Path | None):
     """Everything that can be wrong with the results is said before the first image is read. Raises ValueError."""
     from htr.reader import weights_of
-    from jobs.results import Asked, prefix_of
-    from jobs.tables import check_name
+    from jobs.transcription.results import Asked, prefix_of
+    from jobs.transcription.table_writer import check_name
 
     check_name(args.out)
     promise = None
     if args.promise:
-        from htr.scoring.promise import Promise
+        from htr.reliability.promise import Promise
 
         promise = Promise.load(args.promise)
         promise.check(weights_of(model), args.decode, digest_of(decoding))
@@ -182,7 +182,7 @@ def what_is_asked(args: Settings, source, model: Path, decoding: Path | None):
 
 def settings_of(args: Settings, source, model: Path, decoding: Path | None) -> dict:
     """What a part is a function of."""
-    from htr.images.template import FORMS, digest_of_forms
+    from htr.forms.template import FORMS, digest_of_forms
     from htr.reader import weights_of
 
     if (args.chunk is not None and args.chunk < 1) or args.batch < 1:

@@ -17,11 +17,11 @@ from typing import Literal
 
 import numpy as np
 
+from jobs.console import Progress, log
 from jobs.settings import setting
-from jobs.show import Progress, say
 
-ENOUGH = 300  # texts of a field that has a language model of its own
-MEASURED = 300  # lines that the delay is measured on
+MIN_FIELD_TEXTS = 300  # texts of a field that has a language model of its own
+DELAY_LINES = 300  # lines that the delay is measured on
 
 
 @dataclass
@@ -55,22 +55,22 @@ class Settings:
 
 
 def main(args: Settings) -> int:
-    from htr.decoding.beam import GRID, Limits, Searches, Weights, tune
+    from htr.decoding.beam import GRID, ScoreWeights, Searches, SearchLimits, tune
     from htr.decoding.decoder import files_of, with_general
     from htr.decoding.language import train_by_field
     from htr.decoding.tuning import frequent_words, judge, letters, with_blanks
+    from htr.metrics.words import words_in
     from htr.reader import Reader, weights_of
-    from htr.scoring.words import words_in
-    from jobs.place import Place, take_device
-    from jobs.step import autocast
-    from jobs.texts import config_of
+    from jobs.distributed.placement import Placement, take_device
+    from jobs.evaluation.texts import config_of
     from jobs.training.config import parse_where
+    from jobs.training.train_step import autocast
     from shards import files
     from shards.index import read_index
 
     config = config_of(args.run)
     index = read_index(args.dataset or Path(config["folder"]))
-    device = take_device(Place.find(), args.device)
+    device = take_device(Placement.find(), args.device)
     reader, sha = Reader.load(args.run / "model", device), weights_of(args.run / "model")
     table = index.samples(args.split, parse_where(args.where))
     table = table.take(np.sort(np.random.default_rng(args.seed).permutation(len(table))[: args.most]))
@@ -78,32 +78,32 @@ def main(args: Settings) -> int:
 
     # ---------------------------------------------------------------- language models and lexicon
     rows, left_out = language_texts(config, index, args)
-    models = train_by_field(with_blanks(rows), args.order, args.least, ENOUGH)
+    models = train_by_field(with_blanks(rows), args.order, args.least, MIN_FIELD_TEXTS)
     languages, known = with_general(models), words_in(text for _, text in rows)
     lexicon = frequent_words(text for _, text in rows) | {w for text in read_lines(args.lexicon) for w in letters(text)}
-    say(
+    log(
         f"tune: language models of {len(rows)} texts (a general one, {len(models) - 1} of fields), {len(lexicon)} words"
     )
     if left_out:
-        say(f"tune: {left_out} texts were left out, they share eight words in a row with held-out ones")
+        log(f"tune: {left_out} texts were left out, they share eight words in a row with held-out ones")
 
     # ---------------------------------------------------------------- the lines, and weights for them
     with mixed():
         lines = read_dev(index, table, config.get("text"), reader, args.batch)
-    delay = find_delay(lines, reader.alphabet, reader.geometry)
+    emission_delay = find_delay(lines, reader.charset, reader.geometry)
     references, fields = [line.reference for line in lines], [line.field for line in lines]
-    limits, log_probs = Limits(), [line.log_probs for line in lines]
-    none = Searches(reader.alphabet, {}, (), Weights(0, 0, 0), limits)
+    limits, log_probs = SearchLimits(), [line.log_probs for line in lines]
+    none = Searches(reader.charset, {}, (), ScoreWeights(0, 0, 0), limits)
     plain = judge(references, [none.of("").search(line)[0].text for line in log_probs], known)
     trials = 2 * sum(map(len, GRID.values())) + 1  # at most: none is made twice
     with Progress("tune", trials, "trials") as progress:
-        weights, cer = tune(log_probs, references, reader.alphabet, languages, lexicon, limits, fields,
+        weights, cer = tune(log_probs, references, reader.charset, languages, lexicon, limits, fields,
                             lambda cer: progress.advance(1, f"CER {100 * cer:.2f} %"))  # fmt: skip
-    searches = Searches(reader.alphabet, languages, lexicon, weights, limits)
+    searches = Searches(reader.charset, languages, lexicon, weights, limits)
     if cer >= plain["cer"]:
-        say(f"tune: the language model makes it no better (CER {100 * cer:.2f} % with it, {100 * plain['cer']:.2f} % "
+        log(f"tune: the language model makes it no better (CER {100 * cer:.2f} % with it, {100 * plain['cer']:.2f} % "
             f"without): it is given no weight")  # fmt: skip
-        weights, searches = Weights(0, 0, 0), none
+        weights, searches = ScoreWeights(0, 0, 0), none
     with mixed():
         weights, texts = second_opinion(index, table, config.get("text"), reader, searches, lines, args.batch)
 
@@ -120,10 +120,10 @@ def main(args: Settings) -> int:
     tuned_for = {"weights": sha, "step": reader.config["step"]}
     folder = args.run / "decoding"
     folder.mkdir(exist_ok=True)
-    for name, content in files_of(models, lexicon, weights, limits, delay, tuned_for, about).items():
+    for name, content in files_of(models, lexicon, weights, limits, emission_delay, tuned_for, about).items():
         files.replace(folder / name, content)
-    say(f"tune: {folder}: alpha {weights.alpha}, beta {weights.beta}, gamma {weights.gamma}, delta {weights.delta}; "
-        f"the model's peaks are {delay:.0f} px late")  # fmt: skip
+    log(f"tune: {folder}: alpha {weights.alpha}, beta {weights.beta}, gamma {weights.gamma}, delta {weights.delta}; "
+        f"the model's peaks are {emission_delay:.0f} px late")  # fmt: skip
     print(f"{args.run.name} on {args.split}: CER greedy {100 * greedy['cer']:.2f} %, tuned {100 * tuned['cer']:.2f} %, "
           f"{len(lines)} lines")  # fmt: skip
     if greedy["unseen_words"]:
@@ -136,8 +136,8 @@ def language_texts(config: dict, index, args: Settings) -> tuple[list[tuple[str,
     """-> (field, text) rows for the language models, how many were left out. Field "": none that is known."""
     from htr.certificate import clean_text
     from htr.decoding.tuning import allowed
-    from htr.images.sources import OPTIONAL
-    from jobs.texts import texts_of, trained_on
+    from htr.io.sources import OPTIONAL
+    from jobs.evaluation.texts import texts_of, trained_on
 
     column, rows, folders = config.get("text"), [], {index.folder: index}
     for own, table in trained_on(config):
@@ -171,7 +171,7 @@ def read_batches(index, table, column: str | None, reader, batch: int) -> Iterat
     """The lines of the table -> the stream's batches, from narrow to wide, each with its frames."""
     import os
 
-    from shards.stream import Samples, batches, in_order
+    from shards.loader import Samples, batches, in_order
 
     samples, height = Samples(index.folder, table, column), reader.geometry.height
     plan = in_order(samples.widths(height), batch)
@@ -187,7 +187,7 @@ def read_batches(index, table, column: str | None, reader, batch: int) -> Iterat
 def read_dev(index, table, column: str | None, reader, batch: int) -> list[Line]:
     """In the order of `read_batches`."""
     fields = table["field"].to_pylist() if "field" in table.column_names else [""] * len(table)
-    measured = set(np.random.default_rng(0).permutation(len(table))[:MEASURED].tolist())
+    measured = set(np.random.default_rng(0).permutation(len(table))[:DELAY_LINES].tolist())
     lines = []
     for piece, frames in read_batches(index, table, column, reader, batch):
         log_probs, lengths = frames.log_probs.cpu().numpy().astype(np.float16), frames.lengths.tolist()
@@ -197,17 +197,17 @@ def read_dev(index, table, column: str | None, reader, batch: int) -> list[Line]
     return lines
 
 
-def find_delay(lines: list[Line], alphabet, geometry) -> float:
-    from htr.decoding.align import align_many, measure_delay
+def find_delay(lines: list[Line], charset, geometry) -> float:
+    from htr.decoding.align import align_many, measure_emission_delay
 
     # a text with a character that the model lacks has no alignment
-    fit = [line for line in lines if line.ink is not None and not alphabet.missing(line.reference)]
+    fit = [line for line in lines if line.ink is not None and not charset.missing(line.reference)]
     log_probs = [line.log_probs.astype(np.float32) for line in fit]
-    found = align_many(log_probs, [alphabet.encode(line.reference) for line in fit])
+    found = align_many(log_probs, [charset.encode(line.reference) for line in fit])
     pairs = [(alignment, line) for alignment, line in zip(found, fit, strict=True) if alignment is not None]
     alignments, texts, inks = ([part(pair) for pair in pairs] for part in (
         lambda pair: pair[0], lambda pair: pair[1].reference, lambda pair: pair[1].ink))  # fmt: skip
-    return measure_delay(alignments, texts, inks, geometry)
+    return measure_emission_delay(alignments, texts, inks, geometry)
 
 
 def second_opinion(index, table, column: str | None, reader, searches, lines: list[Line], batch: int):
@@ -216,7 +216,7 @@ def second_opinion(index, table, column: str | None, reader, searches, lines: li
 
     import torch
 
-    from htr.decoding.decoder import BEST, rescore
+    from htr.decoding.decoder import N_BEST, rescore
     from htr.decoding.tuning import tune_delta
 
     if not hasattr(reader.model, "score"):
@@ -224,9 +224,9 @@ def second_opinion(index, table, column: str | None, reader, searches, lines: li
     found, scores = [], []
     for piece, frames in read_batches(index, table, column, reader, batch):
         part = lines[len(found) : len(found) + len(piece.rows)]
-        found += [searches.of(line.field).search(line.log_probs, BEST) for line in part]
+        found += [searches.of(line.field).search(line.log_probs, N_BEST) for line in part]
         with torch.no_grad():
-            candidates = [[h.symbols for h in n_best] for n_best in found[-len(part) :]]
+            candidates = [[h.labels for h in n_best] for n_best in found[-len(part) :]]
             scores += reader.model.score(frames, candidates)
     delta, _ = tune_delta(found, scores, [line.reference for line in lines])
     texts = [rescore(n_best, own, delta)[0].text for n_best, own in zip(found, scores, strict=True)]

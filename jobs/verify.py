@@ -4,8 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.console import log
 from jobs.settings import setting
-from jobs.show import say
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,6 @@ def main(args: Settings) -> int:
     index = read_index(args.dataset)
     faults = verify(index, args.workers or len(os.sched_getaffinity(0)))
     for fault in faults:
-        say(fault)
-    say(f"verify: {len(index.shards)} shards, {len(faults)} faults")
+        log(fault)
+    log(f"verify: {len(index.shards)} shards, {len(faults)} faults")
     return 1 if faults else 0

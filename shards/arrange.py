@@ -1,6 +1,6 @@
 """The rows of a source in the order of the plan: splits, faults, images kept together, cut into shards.
 
-Columns are handled as codes and row numbers (see htr.images.sources): five million rows take seconds and megabytes.
+Columns are handled as codes and row numbers (see htr.io.sources): five million rows take seconds and megabytes.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from htr.certificate import SPLITS
-from htr.images.sources import encode
+from htr.io.sources import encode
 from shards.splits import choose_splits
 
 FAULTS = ("", "certificate, field and line were there before", "no certificate")

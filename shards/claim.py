@@ -15,11 +15,11 @@ from pathlib import Path
 
 from shards import files
 
-STALE = 60.0  # seconds without a heartbeat until a claim's holder is taken for dead
+STALE_AFTER_S = 60.0  # seconds without a heartbeat until a claim's holder is taken for dead
 
 
 def take_turns(
-    claim: Path, ready: Callable[[], bool], work: Callable[[], None], stale: float = STALE, poll: float = 1.0
+    claim: Path, ready: Callable[[], bool], work: Callable[[], None], stale: float = STALE_AFTER_S, poll: float = 1.0
 ) -> None:
     """Return once `ready()` is true, after `work()` here or elsewhere.
 

@@ -6,18 +6,18 @@ from contextlib import suppress
 import numpy as np
 
 from htr.certificate import clean_text
-from htr.images import line as lines
-from htr.images.field import FieldImage, Upright, corners, enlarged, enlarging
-from htr.images.form import Forms, Registration
-from htr.images.line import BadLine, Region
-from htr.images.lines import FoundLine, even
-from htr.images.template import Field
-from htr.images.written import line_image, tick_score, with_rulings, written_lines
+from htr.forms.field_content import line_image, tick_score, with_rulings, written_lines
+from htr.forms.fields import DeskewedScan, FieldImage, corners, enlarged, enlarging
+from htr.forms.registration import Forms, Registration
+from htr.forms.template import Field
+from htr.lines import normalise as lines
+from htr.lines.normalise import Region, RejectedInput
+from htr.lines.segmentation import FoundLine, flatten_background
 from shards.samples import Sample, check, given_reason, pack, typed
 from shards.scans import Scans
 
 TICKED, NOT_TICKED = {"1", "x", "oui", "yes", "true"}, {"", "0", "non", "no", "false"}
-MOST_LINES, USUAL_PITCH = 4, 0.43  # of a field that has a box but no template; inches
+MAX_FIELD_LINES, USUAL_PITCH = 4, 0.43  # of a field that has a box but no template; inches
 OF_CERTIFICATE = ("certificate", "writer", "year", "form", "split")  # what a blank field nobody listed has in common
 
 
@@ -29,12 +29,12 @@ def field_samples(
     for row in group:
         try:
             yield row, page.samples(row)
-        except BadLine as reason:
+        except RejectedInput as reason:
             yield row, str(reason)
     if unlisted:
         yield {"row": None}, page.unlisted(group)
         if settings.pages:
-            with suppress(BadLine):  # a page that no encoder takes; its fields are there
+            with suppress(RejectedInput):  # a page that no encoder takes; its fields are there
                 yield {"row": None}, page.whole_page(group)
 
 
@@ -44,19 +44,19 @@ class Page:
     def __init__(self, scans: Scans, row: dict, settings, forms: Forms):
         self.scans, self.row, self.settings, self.forms = scans, row, settings, forms
         self.registration: Registration | str | None = None
-        self.upright: Upright | None = None
+        self.upright: DeskewedScan | None = None
 
     def register(self) -> Registration:
-        """Raises BadLine: the scan can't be read, or fits no form."""
+        """Raises RejectedInput: the scan can't be read, or fits no form."""
         if self.registration is None:
             try:
                 scan = self.scans.read(self.row["image"], self.row["page"])
                 self.registration = self.forms.register(scan)
-                self.upright = Upright(scan, self.registration, whole=self.settings.pages)
-            except BadLine as reason:
+                self.upright = DeskewedScan(scan, self.registration, whole=self.settings.pages)
+            except RejectedInput as reason:
                 self.registration = str(reason)
         if isinstance(self.registration, str):
-            raise BadLine(self.registration)
+            raise RejectedInput(self.registration)
         return self.registration
 
     def samples(self, row: dict) -> list[Sample]:
@@ -68,17 +68,17 @@ class Page:
             height, width = gray.shape
             dpi = self.scans.dpi
             pitch = min(height, USUAL_PITCH * dpi) if dpi else height / 2
-            field = Field(row["field"], "text", (0, 0, width, height), MOST_LINES, pitch)
+            field = Field(row["field"], "text", (0, 0, width, height), MAX_FIELD_LINES, pitch)
             shift = np.array([[1.0, 0, max(region.x, 0)], [0, 1.0, max(region.y, 0)]])
-            cut = FieldImage(even(gray), (0, 0, width, height), pitch, shift, scan.shape)
+            cut = FieldImage(flatten_background(gray), (0, 0, width, height), pitch, shift, scan.shape)
             return self.of_text(row, text, field, cut, {"dpi": dpi})
         registration = self.register()
         template = registration.template
         if row["form"] in self.forms.names and row["form"] != template.name:
-            raise BadLine(f"the source says form {row['form']}, the scan fits {template.name}")
+            raise RejectedInput(f"the source says form {row['form']}, the scan fits {template.name}")
         field = template.field(row["field"])
         if field is None:
-            raise BadLine(f"the form {template.name} has no such field")
+            raise RejectedInput(f"the form {template.name} has no such field")
         known = {"template": template.name, "registration": round(float(registration.score), 4), "dpi": self.scans.dpi}
         cut = self.upright.cut(field)
         if field.kind == "tick":
@@ -88,7 +88,7 @@ class Page:
     def of_tick(self, row: dict, text: str, cut: FieldImage, known: dict) -> Sample:
         wanted = text.lower()
         if wanted not in TICKED | NOT_TICKED:
-            raise BadLine("a tick box is transcribed as 1 or 0")
+            raise RejectedInput("a tick box is transcribed as 1 or 0")
         text, box = "1" if wanted in TICKED else "0", cut.on_scan(cut.box)
         return pack(row, cut.image, self.settings, level="tick", text=text, box=box, ink=tick_score(cut), **known)
 
@@ -96,11 +96,11 @@ class Page:
         found = written_lines(cut, field)
         if not found:
             if text:
-                raise BadLine("text is given but the field is blank")
+                raise RejectedInput("text is given but the field is blank")
             return [self.blank(row, cut, known)]
         if not text:
             if self.settings.stray == "reject":
-                raise BadLine("no text but the field is written on")
+                raise RejectedInput("no text but the field is written on")
             return [self.stray(row, cut, line, number, known) for number, line in enumerate(found)]
         cut = with_rulings(cut, self.settings.rulings)
         factor = enlarging(cut.pitch)
@@ -116,7 +116,7 @@ class Page:
             level, part = ("line", own[number]) if len(own) == len(found) else ("part", "")
             gray = line_image(cut, line)
             if not lines.can_carry(gray.shape, part):
-                raise BadLine("text is longer than its image can carry")
+                raise RejectedInput("text is longer than its image can carry")
             at = cut.on_scan(line.box)
             samples.append(pack(row, gray, self.settings, level=level, text=part, line=str(number), box=at, **known))
         return samples
@@ -156,7 +156,7 @@ class Page:
                 named = self.unasked(field.name, "0")
                 try:
                     samples += [s for s in self.samples(named) if s.level == "blank"]
-                except BadLine:
+                except RejectedInput:
                     continue  # written on, but nobody typed it
         return samples
 

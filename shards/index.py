@@ -19,13 +19,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from htr.alphabet import Alphabet
 from htr.certificate import SPLITS
+from htr.charset import Charset
 from shards import files
 from shards.plan import Plan, read_plan
 
 OF_REJECTS = ("row", "key", "certificate", "field", "line", "shard", "reason")
-GROUP = 50_000  # rows of index.parquet that are read together, at least
+MIN_ROWS_PER_READ = 50_000  # rows of index.parquet that are read together, at least
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Index:
     encoding: str
 
     @property
-    def alphabet(self) -> Alphabet:
+    def charset(self) -> Charset:
         """Raises ValueError for a data set without any text, of blank fields alone."""
-        return Alphabet(self.characters)
+        return Charset(self.characters)
 
     def samples(
         self, split: str, where: dict[str, list[str]] | None = None, columns: list[str] | None = None
@@ -127,7 +127,7 @@ class Rows:
         self.split = ""
 
     def add(self, table: pa.Table, split: str) -> None:
-        if self.waiting and (split != self.split or sum(part.num_rows for part in self.waiting) >= GROUP):
+        if self.waiting and (split != self.split or sum(part.num_rows for part in self.waiting) >= MIN_ROWS_PER_READ):
             self.flush()
         self.split = split
         self.waiting.append(table)

@@ -15,8 +15,8 @@ from pathlib import Path
 from shards import files
 from shards.index import Index
 
-CHUNK = 8 << 20  # bytes copied at once
-SPARE = 1 << 30  # bytes that are left to others
+COPY_BYTES = 8 << 20  # bytes copied at once
+SPARE_BYTES = 1 << 30  # bytes that are left to others
 
 
 def copy_shards(index: Index, names: Iterable[str], disk: Path) -> Path:
@@ -54,7 +54,7 @@ def assert_room(folder: Path, shards: list[dict]) -> None:
     under_way = sum(path.stat().st_size for path in folder.glob(".*.tmp") if path.exists())
     needed = max(sum(shard["bytes"] for shard in missing) - under_way, 0)
     free = shutil.disk_usage(folder).free
-    if missing and needed + SPARE > free:
+    if missing and needed + SPARE_BYTES > free:
         raise ValueError(
             f"{folder}: {len(missing)} shards of {needed / 2**30:.1f} GiB are to be copied, {free / 2**30:.1f} GiB are "
             f"free (1 is left to others): set HTR_SCRATCH to a larger disk, or leave --local-copy out"
@@ -89,7 +89,7 @@ def copy(source: Path, path: Path, shard: dict) -> None:
     attempt, digest = files.temporary(path), hashlib.sha256()
     try:
         with open(source, "rb") as shared, open(attempt, "wb") as local:
-            while chunk := shared.read(CHUNK):
+            while chunk := shared.read(COPY_BYTES):
                 local.write(chunk)
                 digest.update(chunk)
             local.flush()

@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from htr.alphabet import CROSSED_MARKS, ILLEGIBLE_MARKS
 from htr.certificate import SPLITS
-from htr.images import sources
+from htr.charset import CROSSED_MARKS, ILLEGIBLE_MARKS
+from htr.io import sources
 from shards import files
 from shards.arrange import cut, lay_out
-from shards.claim import STALE, take_turns
+from shards.claim import STALE_AFTER_S, take_turns
 from shards.splits import SHARED, parse_years
 
 PLAN = "plan"  # the name of its files; what was rejected may get plans of its own later, see shards.retry
@@ -83,7 +83,7 @@ class Plan:
         return pq.ParquetFile(self.folder / f"{self.name}.parquet").read_row_group(shard).to_pylist()
 
 
-def open_plan(folder: Path, source: Path, settings: Settings, stale: float = STALE) -> tuple[Plan, Path]:
+def open_plan(folder: Path, source: Path, settings: Settings, stale: float = STALE_AFTER_S) -> tuple[Plan, Path]:
     """-> (the folder's plan, the folder that its images are relative to). For any number of tasks at once.
 
     A plan that is there is taken without reading the source's rows; else one task makes it and the others wait (see

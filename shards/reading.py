@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from htr.certificate import log_name
-from htr.images.line import NARROWEST, WIDEST
+from htr.lines.normalise import MAX_LINE_WIDTH_PX, MIN_LINE_WIDTH_PX
 from shards.tar import text_after
 
-GAP = 16 << 10  # bytes between two samples that are read over, where a second read would cost more
-LARGEST = 4 << 20  # bytes of a read
+MAX_GAP_BYTES = 16 << 10  # bytes between two samples that are read over, where a second read would cost more
+MAX_READ_BYTES = 4 << 20  # bytes of a read
 COLUMNS = ("key", "shard", "offset", "size", "text_size", "width", "height", "length", "level")  # of the index
 
 
@@ -96,7 +96,7 @@ class Samples:
     def widths(self, height: int) -> np.ndarray:
         """(M,) px of the widest line of each text, at this height."""
         wide = np.rint(self.images["width"] * height / self.images["height"]).astype(np.int32)
-        wide = np.clip(wide, NARROWEST, WIDEST)  # as to_ink makes them
+        wide = np.clip(wide, MIN_LINE_WIDTH_PX, MAX_LINE_WIDTH_PX)  # as normalise_line makes them
         widest = wide[self.first]
         for line in range(1, int(self.count.max(initial=1))):
             more = self.count > line
@@ -126,7 +126,7 @@ class Samples:
     def image(self, row: int, encoded: bytes) -> np.ndarray:
         """Its pixels. Raises ValueError where they are not what the index says of them.
 
-        Without the care of htr.images.picture: what lies in a shard was encoded by OpenCV, has no orientation, and its
+        Without the care of htr.io.image_files: what lies in a shard was encoded by OpenCV, has no orientation, and its
         size is known.
         """
         gray = None
@@ -161,10 +161,14 @@ class Samples:
         rows = self.rows(texts)
         start = self.images["offset"][rows]
         end = start + self.text_at[rows] + self.images["text_size"][rows]
-        near = (np.diff(self.folder_of[rows]) == 0) & (np.diff(self.shard[rows]) == 0) & (start[1:] - end[:-1] <= GAP)
+        near = (
+            (np.diff(self.folder_of[rows]) == 0)
+            & (np.diff(self.shard[rows]) == 0)
+            & (start[1:] - end[:-1] <= MAX_GAP_BYTES)
+        )
         found = []
         for run in np.split(np.arange(len(rows)), np.flatnonzero(~near) + 1) if len(rows) else ():
-            pieces = (start[run] - start[run[0]]) // LARGEST
+            pieces = (start[run] - start[run[0]]) // MAX_READ_BYTES
             for piece in np.split(run, np.flatnonzero(np.diff(pieces)) + 1):
                 row, offset = rows[piece[0]], int(start[piece[0]])
                 size = int(end[piece[-1]]) - offset

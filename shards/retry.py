@@ -16,7 +16,7 @@ from shards import files
 from shards.index import missing_shards
 from shards.plan import Plan, read_plan
 
-NAMED = ("certificate", "field", "line")
+KEY_COLUMNS = ("certificate", "field", "line")
 
 
 def read_retries(folder: Path) -> list[Plan]:
@@ -78,15 +78,15 @@ def rows_again(plan: Plan, rejects: pa.Table, source: pa.Table) -> pa.Table:
             parts.append(kept)
     old = pa.concat_tables(parts)
     new = {}
-    names = set(zip(*(old[name].to_pylist() for name in NAMED), strict=True))
+    names = set(zip(*(old[name].to_pylist() for name in KEY_COLUMNS), strict=True))
     # only the rows that are named again become Python objects
     mask = pc.is_in(source["certificate"], old["certificate"].combine_chunks().unique())
     for row in source.filter(mask).to_pylist():
-        if (name := tuple(row[column] for column in NAMED)) in names:
+        if (name := tuple(row[column] for column in KEY_COLUMNS)) in names:
             new.setdefault(name, row)
     again = []
     for row in old.to_pylist():
-        found = new.get(tuple(row[column] for column in NAMED))
+        found = new.get(tuple(row[column] for column in KEY_COLUMNS))
         if found and not row["fault"]:  # a duplicate stays one
             mended = {column: value for column, value in found.items() if column in row and column != "split"}
             again.append(row | mended)

@@ -9,16 +9,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from htr.alphabet import with_tokens
 from htr.certificate import LONGEST_KEY, clean_text, sample_key
-from htr.images import line as lines
-from htr.images.line import BadLine, Region
+from htr.charset import with_tokens
+from htr.lines import normalise as lines
+from htr.lines.normalise import Region, RejectedInput
 from shards.scans import Scans
 
 # columns of the plan that a sample's JSON does not copy as they are
 NOT_META = ("row", "image", "page", "text", "polygon", "baseline", "box", "fault", "reject")
 NOT_YET = "not yet transcribed"  # the reject of a row whose text a person is still to fill in: it holds without a text
-LONGEST_REASON = 80  # characters; a longer cell is no reason that could be counted
+MAX_REASON_LENGTH = 80  # characters; a longer cell is no reason that could be counted
 LEVELS = {
     "line": "a line with its own text",
     "field": "a whole field with the text of its lines",
@@ -51,7 +51,7 @@ def make_samples(
 ) -> Iterator[tuple[dict, list[Sample] | str]]:
     """For each row (row, its samples) or (row, the reason why there is none); rows of one page follow each other.
 
-    `forms` (see htr.images.form.Forms) is needed where the settings' unit is "field"; with `unlisted` the blank fields
+    `forms` (see htr.forms.registration.Forms) is needed where the settings' unit is "field"; with `unlisted` the blank fields
     that the source leaves out follow, with a row whose number is None.
     """
     scans = Scans(images)
@@ -64,7 +64,7 @@ def make_samples(
     for row in rows:
         try:
             yield row, [line_sample(row, scans, settings)]
-        except BadLine as reason:
+        except RejectedInput as reason:
             yield row, str(reason)
 
 
@@ -74,16 +74,16 @@ def typed(row: dict, settings) -> str:
 
 
 def check(row: dict, settings) -> str:
-    """-> the row's text. Raises BadLine for what is wrong before an image is opened."""
+    """-> the row's text. Raises RejectedInput for what is wrong before an image is opened."""
     if row["fault"]:
-        raise BadLine(row["fault"])
+        raise RejectedInput(row["fault"])
     if reason := given_reason(row):
-        raise BadLine(reason)
+        raise RejectedInput(reason)
     if len(sample_key(row["certificate"], row["field"], row["line"])) > LONGEST_KEY:
-        raise BadLine("certificate, field and line make too long a name")
+        raise RejectedInput("certificate, field and line make too long a name")
     text = clean_text(typed(row, settings))
     if not text.isprintable():  # a reader would learn to write marks that nobody sees, or that turn a terminal's text
-        raise BadLine("text holds a control character")
+        raise RejectedInput("text holds a control character")
     return text
 
 
@@ -94,17 +94,17 @@ def given_reason(row: dict) -> str:
     reason = clean_text(row["reject"])
     if reason == NOT_YET and clean_text(row["text"]):
         return ""
-    return reason if reason.isprintable() and 0 < len(reason) <= LONGEST_REASON else "rejected by the source"
+    return reason if reason.isprintable() and 0 < len(reason) <= MAX_REASON_LENGTH else "rejected by the source"
 
 
 def line_sample(row: dict, scans: Scans, settings) -> Sample:
     text = check(row, settings)
     if not text:
-        raise BadLine("no text")
+        raise RejectedInput("no text")
     region = Region.parse(row["box"], row["polygon"], row["baseline"])
     gray = lines.cut(scans.read(row["image"], row["page"]), region)
     if not lines.can_carry(gray.shape, text):
-        raise BadLine("text is longer than its image can carry")
+        raise RejectedInput("text is longer than its image can carry")
     box = [region.x, region.y, region.w, region.h] if region else None
     return pack(row, gray, settings, level="line", text=text, box=box, dpi=scans.dpi)
 
@@ -112,7 +112,7 @@ def line_sample(row: dict, scans: Scans, settings) -> Sample:
 def pack(
     row: dict, gray: np.ndarray, settings, *, level: str, text: str = "", line: str = "", box=None, ink=None, **known
 ) -> Sample:
-    """`line` replaces the row's; `known`: what else the sample's JSON says. Raises BadLine."""
+    """`line` replaces the row's; `known`: what else the sample's JSON says. Raises RejectedInput."""
     height, width = gray.shape
     options = [cv2.IMWRITE_JPEG_QUALITY, settings.quality] if settings.encoding == "jpg" else []
     try:
@@ -120,7 +120,7 @@ def pack(
     except cv2.error:
         done = False
     if not done:
-        raise BadLine("image is too large to be stored")
+        raise RejectedInput("image is too large to be stored")
     note = {column: value for column, value in row.items() if column not in NOT_META}
     note |= {"line": line} if line else {}
     note |= {"level": level, "image": row["image"], "page": int(row["page"] or 0), "box": box}

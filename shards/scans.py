@@ -13,13 +13,13 @@ from typing import BinaryIO
 
 import numpy as np
 
-from htr.images.line import BadLine
-from htr.images.picture import decode, resolution
-from shards.tar import BLOCK, padded
+from htr.io.image_files import decode, resolution
+from htr.lines.normalise import RejectedInput
+from shards.tar import BLOCK_BYTES, padded
 
-MOST_BYTES = 1 << 30  # of an image file
-MOST_MEMBERS = 1_000_000  # of a tar, whose names are in memory
-LONGEST_NAME = 4096  # bytes of a member's
+MAX_IMAGE_BYTES = 1 << 30  # of an image file
+MAX_TAR_MEMBERS = 1_000_000  # of a tar, whose names are in memory
+MAX_NAME_LENGTH = 4096  # bytes of a member's
 WITHOUT_DATA = {*tarfile.SUPPORTED_TYPES} - {*tarfile.REGULAR_TYPES, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
 MISSING = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO, errno.EINVAL}
 
@@ -35,7 +35,7 @@ class Scans:
         self.tar: tuple[tuple, dict[str, tuple[int, int]]] | None = None  # the one in use; where its members lie
 
     def read(self, name: str, page: str = "") -> np.ndarray:
-        """-> gray (H, W) uint8, the same array for the same page asked for again. Raises BadLine with the reason.
+        """-> gray (H, W) uint8, the same array for the same page asked for again. Raises RejectedInput with the reason.
 
         Raises OSError where storage fails: a shard without its lines would be committed for ever.
         """
@@ -43,12 +43,12 @@ class Scans:
             self.seen, self.dpi = (name, page), None
             try:
                 if not name:
-                    raise BadLine("no image")
+                    raise RejectedInput("no image")
                 if page and not (page.isascii() and page.isdigit() and len(page) < 7):
-                    raise BadLine("page is not a number from 0 on")
+                    raise RejectedInput("page is not a number from 0 on")
                 content = self.content(name)
                 self.page, self.dpi = decode(content, int(page or 0)), resolution(content)
-            except BadLine as reason:
+            except RejectedInput as reason:
                 self.page = str(reason)
             except OSError as error:
                 self.seen = None
@@ -59,15 +59,15 @@ class Scans:
                 else:
                     raise
         if isinstance(self.page, str):
-            raise BadLine(self.page)
+            raise RejectedInput(self.page)
         return self.page
 
     def content(self, name: str) -> bytes:
         parent, base = os.path.split(name)
         try:
             with self.opened(name) as file:
-                if os.fstat(file.fileno()).st_size > MOST_BYTES:
-                    raise BadLine("image file is too large")
+                if os.fstat(file.fileno()).st_size > MAX_IMAGE_BYTES:
+                    raise RejectedInput("image file is too large")
                 return file.read()
         except NotADirectoryError:
             if not parent.endswith(".tar"):
@@ -76,27 +76,27 @@ class Scans:
             return self.member(file, base)
 
     def member(self, file: BinaryIO, name: str) -> bytes:
-        """The content of a tar's member; of twins the last, as tar takes it. Raises BadLine: it is not there."""
+        """The content of a tar's member; of twins the last, as tar takes it. Raises RejectedInput: it is not there."""
         status = os.fstat(file.fileno())
         tar = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
         if self.tar is None or self.tar[0] != tar:
             self.tar = None  # never two of them in memory
             self.tar = (tar, places(file))
         if name not in self.tar[1]:
-            raise BadLine("image is missing in its tar file")
+            raise RejectedInput("image is missing in its tar file")
         offset, size = self.tar[1][name]
-        if size > MOST_BYTES:
-            raise BadLine("image file is too large")
+        if size > MAX_IMAGE_BYTES:
+            raise RejectedInput("image file is too large")
         file.seek(offset)
         return file.read(size)
 
     def opened(self, name: str) -> BinaryIO:
-        """A regular file within the source's folder. Raises BadLine for any other, OSError as os.open does."""
+        """A regular file within the source's folder. Raises RejectedInput for any other, OSError as os.open does."""
         if "\0" in name:
-            raise BadLine("image file is missing")
+            raise RejectedInput("image file is missing")
         parent, base = os.path.split(name)
         if base in ("", ".", ".."):
-            raise BadLine("image file is missing")
+            raise RejectedInput("image file is missing")
         path = self.folder(parent) / base
         try:
             # without O_NONBLOCK a named pipe among the images would hold the task for ever
@@ -107,29 +107,29 @@ class Scans:
             try:
                 path = path.resolve(strict=True)  # a link: good where it leads to within the folder
             except RuntimeError:  # what pathlib makes of a loop of links
-                raise BadLine("image file is missing") from None
+                raise RejectedInput("image file is missing") from None
             self.check_inside(path)
             handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             os.close(handle)
-            raise BadLine("image file is missing")
+            raise RejectedInput("image file is missing")
         return open(handle, "rb")
 
     def resolved(self, parent: str) -> Path:
         try:
             folder = (self.images / parent).resolve()
         except (RuntimeError, ValueError):
-            raise BadLine("image file is missing") from None
+            raise RejectedInput("image file is missing") from None
         self.check_inside(folder)
         return folder
 
     def check_inside(self, path: Path) -> None:
         if not path.is_relative_to(self.root):
-            raise BadLine("image lies outside the source's folder")
+            raise RejectedInput("image lies outside the source's folder")
 
 
 def places(file: BinaryIO) -> dict[str, tuple[int, int]]:
-    """Where the regular files of a tar lie: offset and size of each, by name. Raises BadLine for a damaged one.
+    """Where the regular files of a tar lie: offset and size of each, by name. Raises RejectedInput for a damaged one.
 
     Reads the headers alone; names of GNU's and ustar's kind. tarfile's own scan would take as much into memory as a
     damaged header asks for.
@@ -139,21 +139,21 @@ def places(file: BinaryIO) -> dict[str, tuple[int, int]]:
     while at < end:
         file.seek(at)
         try:
-            member = tarfile.TarInfo.frombuf(file.read(BLOCK), "utf-8", "surrogateescape")
+            member = tarfile.TarInfo.frombuf(file.read(BLOCK_BYTES), "utf-8", "surrogateescape")
         except tarfile.EOFHeaderError:
             break
         except (tarfile.HeaderError, ValueError):
-            raise BadLine("image's tar file is damaged") from None
-        start, size = at + BLOCK, member.size if member.type not in WITHOUT_DATA else 0
+            raise RejectedInput("image's tar file is damaged") from None
+        start, size = at + BLOCK_BYTES, member.size if member.type not in WITHOUT_DATA else 0
         at = start + padded(size)
-        if size < 0 or start + size > end or (member.type == tarfile.GNUTYPE_LONGNAME and size > LONGEST_NAME):
-            raise BadLine("image's tar file is damaged")
+        if size < 0 or start + size > end or (member.type == tarfile.GNUTYPE_LONGNAME and size > MAX_NAME_LENGTH):
+            raise RejectedInput("image's tar file is damaged")
         if member.type == tarfile.GNUTYPE_LONGNAME:
             long_name = file.read(size).rstrip(b"\0").decode("utf-8", "surrogateescape")
             continue
         if member.isreg() and member.type != tarfile.GNUTYPE_SPARSE:
             found[long_name or member.name] = (start, size)
         long_name = ""
-        if len(found) > MOST_MEMBERS:
-            raise BadLine("image's tar file has too many members")
+        if len(found) > MAX_TAR_MEMBERS:
+            raise RejectedInput("image's tar file has too many members")
     return found

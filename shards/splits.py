@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from htr.certificate import SPLITS, split_of
-from htr.images.sources import encode
+from htr.io.sources import encode
 
 SHARED = ("certificate", "image", "writer")  # what two splits could have in common
 RANGE = re.compile(r"(?P<only>[0-9]{1,4})|(?P<first>[0-9]{1,4})?-(?P<last>[0-9]{1,4})?")

@@ -5,7 +5,7 @@ import hashlib
 import tarfile
 from typing import BinaryIO
 
-BLOCK = 512
+BLOCK_BYTES = 512
 NAME, SIZE, CHECKSUM = slice(0, 100), slice(124, 136), slice(148, 156)
 FORMAT = tarfile.GNU_FORMAT
 
@@ -35,7 +35,7 @@ BARE = sum(BLANK) - sum(BLANK[NAME]) - sum(BLANK[SIZE]) - sum(BLANK[CHECKSUM]) +
 
 
 def padded(size: int) -> int:
-    return -(-size // BLOCK) * BLOCK
+    return -(-size // BLOCK_BYTES) * BLOCK_BYTES
 
 
 class Tar:
@@ -56,7 +56,7 @@ class Tar:
 
     def close(self) -> str:
         """End the archive, not the file. -> its SHA-256 as hexadecimal digits."""
-        end = 2 * BLOCK
+        end = 2 * BLOCK_BYTES
         self.write(bytes(end + -(self.size + end) % tarfile.RECORDSIZE))
         return self.digest.hexdigest()
 
@@ -73,4 +73,4 @@ def text_offset(image_size: int, key: str) -> int:
 
 def text_after(image_size, key_bytes):
     """The same from the length of the key, of one sample or of arrays of them."""
-    return padded(image_size) + BLOCK + 2 * BLOCK * (key_bytes + 4 > 100)
+    return padded(image_size) + BLOCK_BYTES + 2 * BLOCK_BYTES * (key_bytes + 4 > 100)

@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 from shards import files
 from shards.index import Index
 
-PLACED = ("key", "offset", "size", "text_size", "width", "height", "length")
+PLACE_COLUMNS = ("key", "offset", "size", "text_size", "width", "height", "length")
 
 
 def verify(index: Index, workers: int = 1) -> list[str]:
     """-> the faults, one line each; none when every shard is as it was committed and the index says the same."""
     try:
-        columns = [*PLACED, "shard"]
+        columns = [*PLACE_COLUMNS, "shard"]
         placed = pq.read_table(index.folder / "index.parquet", columns=columns, read_dictionary=["shard"])
     except (OSError, ValueError):
         return ["index.parquet: missing or damaged; the same preprocess, run again, makes it anew"]
@@ -54,7 +54,7 @@ def starts_of(placed: pa.Table) -> dict[str, tuple[int, int]]:
 
 def same(ours: pa.Table, theirs: pa.Table) -> bool:
     return ours.num_rows == theirs.num_rows and all(
-        ours[name].combine_chunks().equals(theirs[name].combine_chunks()) for name in PLACED
+        ours[name].combine_chunks().equals(theirs[name].combine_chunks()) for name in PLACE_COLUMNS
     )
 
 
@@ -90,4 +90,4 @@ def verify_shard(folder: Path, shard: dict) -> tuple[list[str], pa.Table | None]
     for row in rows.select(["key", "offset", "size"]).to_pylist():
         if images.get(row["key"]) != (row["offset"], row["size"]):
             return [f"{table.name}: an image does not lie where it says"], None
-    return [], rows.select(PLACED)
+    return [], rows.select(PLACE_COLUMNS)

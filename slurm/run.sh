@@ -63,7 +63,7 @@ for ((i = 0; i < ${#arguments[@]}; i++)); do
 done
 if [ -n "${logs:-}" ] && [ "$verb" = train ]; then
   # from here on the code is what it was when this job first started, also when it comes back from the queue
-  snapshot=$(python -m jobs.snapshot "${logs%/logs}" "$SLURM_JOB_ID")
+  snapshot=$(python -m jobs.launch.code_snapshot "${logs%/logs}" "$SLURM_JOB_ID")
   . "$snapshot/slurm/env.sh"
 fi
 if [ -n "${logs:-}" ]; then

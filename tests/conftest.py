@@ -15,9 +15,9 @@ from bed import Cluster, bring_up, take_down
 from browser import Browser, find
 from hypothesis import HealthCheck, settings
 
-from htr.alphabet import Alphabet
-from htr.images.sources import read_source
-from htr.models import create
+from htr.charset import Charset
+from htr.io.sources import read_source
+from htr.models.registry import create
 from htr.reader import files_of
 from jobs.__main__ import main
 from shards.index import Index, merge
@@ -208,8 +208,8 @@ def untrained(tmp_path_factory) -> Path:
     """A run's folder with a model that was never trained: what it reads depends on the image."""
     folder = tmp_path_factory.mktemp("run")
     torch.manual_seed(4)
-    made, alphabet = create("ctc", "tiny", 12), Alphabet("abcdefghijkl")
+    made, charset = create("ctc", "tiny", 12), Charset("abcdefghijkl")
     (folder / "model").mkdir()
-    for name, content in files_of(made, alphabet, "ctc", "tiny", 7).items():
+    for name, content in files_of(made, charset, "ctc", "tiny", 7).items():
         (folder / "model" / name).write_bytes(content)
     return folder

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-from jobs import buckets, place, rendezvous, ring
-from jobs.place import RingError
+from jobs.distributed import gradient_buckets, placement, process_group, rendezvous
+from jobs.distributed.placement import DistributedError
 
 KEY = "slurm-17-0-0-38559"
 START = 3.0  # seconds that the ranks of these tests wait for each other
@@ -25,7 +25,7 @@ START = 3.0  # seconds that the ranks of these tests wait for each other
 # --- what the ranks do
 
 
-def work(world: ring.Ring) -> None:
+def work(world: process_group.ProcessGroup) -> None:
     """Everything a ring can do; what came out goes to the test as JSON."""
     torch.manual_seed(world.rank)  # different on every rank until broadcast
     model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 1))
@@ -69,14 +69,18 @@ def work(world: ring.Ring) -> None:
     print(json.dumps(said))
 
 
-def rounded(world: ring.Ring, compression: str) -> list:
+def rounded(world: process_group.ProcessGroup, compression: str) -> list:
     """Gradients of a layer in several buckets, one of them that no backward comes to, one that only rank 0 does."""
     layers = [torch.nn.Linear(4, outputs, bias=False) for outputs in (1, 3, 1, 5)]
-    before, buckets.LAST, buckets.SIZE = (buckets.LAST, buckets.SIZE), 16, 48
+    before, gradient_buckets.LAST_BUCKET_BYTES, gradient_buckets.BUCKET_BYTES = (
+        (gradient_buckets.LAST_BUCKET_BYTES, gradient_buckets.BUCKET_BYTES),
+        16,
+        48,
+    )
     try:
         wait = world.sum_gradients((layer.weight for layer in layers), compression)
     finally:
-        buckets.LAST, buckets.SIZE = before
+        gradient_buckets.LAST_BUCKET_BYTES, gradient_buckets.BUCKET_BYTES = before
     used = [layers[0], layers[1]] + [layers[3]] * (world.rank == 0)
     sum((layer(samples(world.rank)) * 3).sum() for layer in used).backward()
     wait()
@@ -87,14 +91,14 @@ def samples(rank: int) -> torch.Tensor:
     return torch.arange(8.0).reshape(2, 4) / 10 + rank
 
 
-def fail_on_root(world: ring.Ring) -> None:
+def fail_on_root(world: process_group.ProcessGroup) -> None:
     class Odd(Exception):  # cannot be pickled: it is no name of this module
         pass
 
     world.on_root(lambda: (_ for _ in ()).throw(Odd("the table has no column text")) if world.rank == 0 else None)
 
 
-def die(world: ring.Ring) -> None:
+def die(world: process_group.ProcessGroup) -> None:
     if world.rank == 1:
         os._exit(9)
     world.sum({"steps": 1})
@@ -105,7 +109,7 @@ def die(world: ring.Ring) -> None:
 
 def environment(rank: int, tasks: str = "2", nodes: str = "node1", **more: str) -> dict[str, str]:
     """What srun sets for a task, on nodes that exist only by name."""
-    counts = place.expand_tasks(tasks)
+    counts = placement.expand_tasks(tasks)
     node = next(index for index in range(len(counts)) if rank < sum(counts[: index + 1]))
     numbers = {"PROCID": rank, "NODEID": node, "LOCALID": rank - sum(counts[:node]), "STEP_NUM_TASKS": sum(counts)}
     texts = {"JOB_ID": 17, "STEP_ID": 0, "STEP_LAUNCHER_PORT": 38559}
@@ -115,11 +119,11 @@ def environment(rank: int, tasks: str = "2", nodes: str = "node1", **more: str) 
 
 
 def be_rank(folder: str, env: dict[str, str], work: str, device: str, gpus: list[str], dead_port: int, wait: float):
-    """One rank, as the main program of a job does it: a RingError is one line, without a traceback."""
+    """One rank, as the main program of a job does it: a DistributedError is one line, without a traceback."""
     os.environ.update(env)
     time.sleep(wait)
     if gpus:
-        place.visible_gpus = ring.visible_gpus = lambda: gpus
+        placement.visible_gpus = process_group.visible_gpus = lambda: gpus
     if dead_port:  # as if the file came from a start before this one, or a firewall stood between
         read = rendezvous._read
 
@@ -129,9 +133,9 @@ def be_rank(folder: str, env: dict[str, str], work: str, device: str, gpus: list
 
         rendezvous._read = misled
     try:
-        with ring.start(Path(folder), device) as world:
+        with process_group.start(Path(folder), device) as world:
             globals()[work](world)
-    except RingError as error:
+    except DistributedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

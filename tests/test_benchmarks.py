@@ -12,8 +12,8 @@ import evaluated
 import pytest
 import torch
 
-from htr.alphabet import Alphabet
-from htr.models import create
+from htr.charset import Charset
+from htr.models.registry import create
 from htr.reader import files_of
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -81,11 +81,9 @@ def test_certificates(tmp_path):
     """With a reader that was never trained and the lines of one writer."""
     folder, writer = Path(SHARED) / "handwriting", "copiste-wikitexte_0010"
     with open(folder / "lines.csv", encoding="utf-8", newline="") as file:
-        alphabet = Alphabet(
-            {letter for row in csv.DictReader(file) for letter in row["text"] if row["writer"] == writer}
-        )
+        charset = Charset({letter for row in csv.DictReader(file) for letter in row["text"] if row["writer"] == writer})
     torch.manual_seed(0)
-    for name, content in files_of(create("ctc", "tiny", len(alphabet)), alphabet, "ctc", "tiny", 1).items():
+    for name, content in files_of(create("ctc", "tiny", len(charset)), charset, "ctc", "tiny", 1).items():
         (tmp_path / name).write_bytes(content)
     options = ("--where", f"writer={writer}", "--model", tmp_path, "--certificates", 2, "--simulated", 1)
     figures = run("certificates.py", "--handwriting", folder, *options)

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import htr
-from htr.images.simulate import simulate
 from htr.reader import Reader
+from htr.synth.simulate import simulate
 from jobs.__main__ import main
 from shards.index import read_index
 

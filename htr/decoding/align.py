@@ -13,14 +13,14 @@ from itertools import groupby, pairwise
 import cv2
 import numpy as np
 
-from htr.images.line import NARROWEST, WIDEST
+from htr.lines.normalise import MAX_LINE_WIDTH_PX, MIN_LINE_WIDTH_PX
 from htr.types import LineGeometry
 
-NEVER = np.float32(-1e30)  # not -inf: the sum with another -inf stays comparable, without warnings
-INK = 96  # of 255: a stroke
-SPECK = 6  # px that make a stroke, at least
-MUCH = 0.25  # of a stroke in two words: one that has less of it leaves it to the other
-QUIET = -30.0  # the least log-probability counted: a posterior of exactly 0 must not make every score -inf
+LOG_ZERO = np.float32(-1e30)  # not -inf: the sum with another -inf stays comparable, without warnings
+INK_DARKNESS = 96  # of 255: a stroke
+MIN_STROKE_PX = 6  # px that make a stroke, at least
+MIN_STROKE_SHARE = 0.25  # of a stroke in two words: one that has less of it leaves it to the other
+MIN_LOG_PROB = -30.0  # the least log-probability counted: a posterior of exactly 0 must not make every score -inf
 
 
 @dataclass(frozen=True)
@@ -46,20 +46,20 @@ class Box:
     confidence: float  # 0 to 1, not calibrated: the probability of that; a beam search has a better one of a word
 
 
-def frames_needed(symbols: Sequence[int]) -> int:
+def frames_needed(labels: Sequence[int]) -> int:
     """A frame a symbol, and a blank between equal neighbours."""
-    return len(symbols) + sum(a == b for a, b in pairwise(symbols))
+    return len(labels) + sum(a == b for a, b in pairwise(labels))
 
 
-def align(log_probs: np.ndarray, symbols: Sequence[int]) -> Alignment:
+def align(log_probs: np.ndarray, labels: Sequence[int]) -> Alignment:
     """(T, S) log-probabilities with the blank at 0 and the text's symbols -> their frames.
 
     Raises ValueError when the text needs more frames than there are, or has a symbol the model lacks.
     """
-    (alignment,) = align_many([log_probs], [symbols])
+    (alignment,) = align_many([log_probs], [labels])
     if alignment is None:
-        needed, frames = frames_needed(symbols), len(log_probs)
-        raise ValueError(f"a text of {len(symbols)} characters needs {needed} frames, the line has {frames}")
+        needed, frames = frames_needed(labels), len(log_probs)
+        raise ValueError(f"a text of {len(labels)} characters needs {needed} frames, the line has {frames}")
     return alignment
 
 
@@ -71,9 +71,9 @@ def align_many(
     lengths (N,) says how many frames are in use. Raises ValueError for a symbol the model lacks.
     """
     lengths = [len(line) for line in log_probs] if lengths is None else [int(length) for length in lengths]
-    lines = [np.maximum(line[:n], QUIET) for line, n in zip(log_probs, lengths, strict=True)]
+    lines = [np.maximum(line[:n], MIN_LOG_PROB) for line, n in zip(log_probs, lengths, strict=True)]
     for line, text in zip(lines, texts, strict=True):
-        if any(not 0 < symbol < line.shape[1] for symbol in text):
+        if any(not 0 < label < line.shape[1] for label in text):
             raise ValueError(f"a symbol that the model lacks: it has 1 to {line.shape[1] - 1}")
     fits = [i for i, text in enumerate(texts) if max(frames_needed(text), 1) <= lengths[i]]
     results: list[Alignment | None] = [None] * len(lines)
@@ -87,14 +87,14 @@ def align_many(
 def _viterbi(lines: list[np.ndarray], texts: list[Sequence[int]]) -> list[np.ndarray]:
     """N lines (T, S) -> the best path of each: (T,) states of blank, symbol 1, blank, symbol 2, ..., blank."""
     frames, states = max(map(len, lines)), 2 * max(map(len, texts)) + 1
-    emissions = np.full((frames, len(lines), states), NEVER, np.float32)
-    skips = np.full((len(lines), states), NEVER, np.float32)  # 0 where a symbol may follow another without a blank
+    emissions = np.full((frames, len(lines), states), LOG_ZERO, np.float32)
+    skips = np.full((len(lines), states), LOG_ZERO, np.float32)  # 0 where a symbol may follow another without a blank
     for i, (line, text) in enumerate(zip(lines, texts, strict=True)):
         row = np.zeros(2 * len(text) + 1, np.int64)
         row[1::2] = text
         emissions[: len(line), i, : len(row)] = line[:, row]
-        skips[i, 3 : len(row) : 2] = np.where(row[3::2] != row[1:-2:2], 0, NEVER)
-    best = np.full((len(lines), states + 2), NEVER, np.float32)  # two states that are never reached in front
+        skips[i, 3 : len(row) : 2] = np.where(row[3::2] != row[1:-2:2], 0, LOG_ZERO)
+    best = np.full((len(lines), states + 2), LOG_ZERO, np.float32)  # two states that are never reached in front
     best[:, 2:4] = emissions[0, :, :2]
     came = np.zeros((frames, len(lines), states), np.uint8)  # how many states back the best way came from
     ends = np.zeros((frames, len(lines), 2), np.float32)  # the score of the last symbol and of the last blank
@@ -105,7 +105,7 @@ def _viterbi(lines: list[np.ndarray], texts: list[Sequence[int]]) -> list[np.nda
             stay, step, skip = best[:, 2:], best[:, 1:-1], best[:, :-2] + skips
             longest = np.maximum(stay, step)
             came[t] = np.where(skip > longest, 2, step > stay)
-            best[:, 2:] = np.maximum(np.maximum(longest, skip) + emissions[t], NEVER)
+            best[:, 2:] = np.maximum(np.maximum(longest, skip) + emissions[t], LOG_ZERO)
         ends[t] = np.stack((best[rows, tops - 1], best[rows, tops]), axis=1)
     paths = []
     for i, line in enumerate(lines):
@@ -123,24 +123,24 @@ def _alignment(line: np.ndarray, text: Sequence[int], path: np.ndarray) -> Align
     order = np.arange(1, 2 * len(text), 2)
     first, last = np.searchsorted(path, order, "left"), np.searchsorted(path, order, "right") - 1
     emitted = np.where(path % 2, np.array([*text, 0])[path // 2], 0)
-    log_probs = [line[a : b + 1, symbol].max() for a, b, symbol in zip(first, last, text, strict=True)]
+    log_probs = [line[a : b + 1, label].max() for a, b, label in zip(first, last, text, strict=True)]
     best = line.argmax(axis=1) if len(line) else np.zeros(0, np.int64)
-    read = sum(symbol != 0 for symbol, _ in groupby(best.tolist()))
-    total, most = (float(line[np.arange(len(line)), symbols].sum()) for symbols in (emitted, best))
+    read = sum(label != 0 for label, _ in groupby(best.tolist()))
+    total, most = (float(line[np.arange(len(line)), labels].sum()) for labels in (emitted, best))
     count = max(len(text), read, 1)
     probs = np.array(log_probs, np.float32)
     return Alignment(first, last, probs, len(line), score=total / count, margin=(total - most) / count)
 
 
 def character_boxes(
-    alignment: Alignment, text: str, shape: tuple[int, int], geometry: LineGeometry, delay: float = 0.0
+    alignment: Alignment, text: str, shape: tuple[int, int], geometry: LineGeometry, emission_delay: float = 0.0
 ) -> list[Box]:
     """A box a character of the aligned text, in px of the stored image of this shape (H, W).
 
     `geometry`: of the model whose frames were aligned.
 
     CTC's peaks are narrower than the characters: two neighbours meet in the middle of the blanks between them, and the
-    outermost ones reach as far beyond their peak as the half of a usual step. `delay`: see `measure_delay`.
+    outermost ones reach as far beyond their peak as the half of a usual step. `delay`: see `measure_emission_delay`.
     """
     if len(text) != len(alignment.first):
         raise ValueError(f"a text of {len(text)} characters, an alignment of {len(alignment.first)}")
@@ -151,7 +151,7 @@ def character_boxes(
     step = np.median(np.diff(centres)) / 2 if len(text) > 1 else 2.0
     middle = (last[:-1] + first[1:]) / 2
     cuts = np.concatenate(([min(first[0], centres[0] - step)], middle, [max(last[-1], centres[-1] + step)]))
-    cuts = np.clip((cuts * geometry.frame - delay) * _scale(shape, geometry.height), 0, shape[1])
+    cuts = np.clip((cuts * geometry.frame - emission_delay) * _scale(shape, geometry.height), 0, shape[1])
     return [
         Box(character, float(left), float(right), float(log_prob), math.exp(log_prob))
         for character, left, right, log_prob in zip(text, cuts[:-1], cuts[1:], alignment.log_probs, strict=True)
@@ -164,14 +164,14 @@ def word_boxes(
     shape: tuple[int, int],
     geometry: LineGeometry,
     ink: np.ndarray | None = None,
-    delay: float = 0.0,
+    emission_delay: float = 0.0,
 ) -> list[Box]:
     """A box a word (what stands between spaces), in px of the stored image of this shape (H, W).
 
-    With `ink` (what `to_ink` makes of the image) a word's box is that of its strokes: a stroke belongs to the word that
+    With `ink` (what `normalise_line` makes of the image) a word's box is that of its strokes: a stroke belongs to the word that
     has most of it, one that two words have much of is cut between them.
     """
-    characters = character_boxes(alignment, text, shape, geometry, delay)
+    characters = character_boxes(alignment, text, shape, geometry, emission_delay)
     spans = [list(group) for space, group in groupby(range(len(text)), lambda i: text[i].isspace()) if not space]
     edges = [(characters[span[0]].left, characters[span[-1]].right) for span in spans]
     if ink is not None and edges:
@@ -188,7 +188,7 @@ def word_boxes(
     ]
 
 
-def measure_delay(
+def measure_emission_delay(
     alignments: Sequence[Alignment],
     texts: Sequence[str],
     inks: Sequence[np.ndarray],
@@ -198,7 +198,7 @@ def measure_delay(
     """How far right of the writing a model puts its peaks, in px of what it sees; less than 0: left of it.
 
     CTC does not say where within reach of its context a symbol is emitted, and each model settles on a delay of its
-    own. Where the aligned spaces should be, there is the least ink (columns of `to_ink`'s images): some hundred lines
+    own. Where the aligned spaces should be, there is the least ink (columns of `normalise_line`'s images): some hundred lines
     show it. 0 without any space.
     """
     total, count = np.zeros(2 * reach + 1), 0
@@ -220,7 +220,7 @@ def measure_delay(
 def _scale(shape: tuple[int, int], seen: int) -> float:
     """px of the stored image a px of what the model sees, at the height `seen`."""
     height, width = shape
-    return width / min(max(round(width * seen / height), NARROWEST), WIDEST)
+    return width / min(max(round(width * seen / height), MIN_LINE_WIDTH_PX), MAX_LINE_WIDTH_PX)
 
 
 def _quietest(ink: np.ndarray, gaps: list[tuple[float, float]], centres: list[float], least: float) -> np.ndarray:
@@ -242,13 +242,13 @@ def _quietest(ink: np.ndarray, gaps: list[tuple[float, float]], centres: list[fl
 def _strokes(ink: np.ndarray, cuts: np.ndarray) -> list[tuple[float, float]]:
     """The leftmost and rightmost column, its right edge, of the strokes of each word; (0, 0) without a stroke."""
     words = len(cuts) + 1
-    count, labels, stats, _ = cv2.connectedComponentsWithStats((ink > INK).astype(np.uint8))
-    labels[(stats[:, cv2.CC_STAT_AREA] < SPECK)[labels]] = 0
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((ink > INK_DARKNESS).astype(np.uint8))
+    labels[(stats[:, cv2.CC_STAT_AREA] < MIN_STROKE_PX)[labels]] = 0
     y, x = np.nonzero(labels)
     word, stroke = np.searchsorted(cuts, x, side="right"), labels[y, x]
     share = np.bincount(stroke * words + word, minlength=count * words).reshape(count, words)
     share = share / np.maximum(share.sum(axis=1, keepdims=True), 1)
-    much = np.where((share > 0).sum(axis=1) > 2, 0, MUCH)  # a ruling through many words is no word's own
+    much = np.where((share > 0).sum(axis=1) > 2, 0, MIN_STROKE_SHARE)  # a ruling through many words is no word's own
     word = np.where(share[stroke, word] < much[stroke], share.argmax(axis=1)[stroke], word)
     columns = [x[word == k] for k in range(words)]
     return [(float(c.min()), float(c.max() + 1)) if len(c) else (0.0, 0.0) for c in columns]

@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from htr.alphabet import Alphabet
-from htr.decoding.language import KEPT, LanguageModel, Mixture
-from htr.scoring.errors import Errors, compare
+from htr.charset import Charset
+from htr.decoding.language import MAX_CACHED_ROWS, InterpolatedLM, LanguageModel
+from htr.metrics.error_rates import Errors, compare
 
 
 @dataclass(frozen=True)
-class Weights:
+class ScoreWeights:
     """What is added to the log-probability that CTC gives a text."""
 
     alpha: float = 0.7  # times the language model's log-probability
@@ -30,7 +30,7 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Limits:
+class SearchLimits:
     """What the search leaves out."""
 
     width: int = 16  # prefixes kept after a frame
@@ -43,7 +43,7 @@ class Limits:
 class BeamHypothesis:
     """A text that the frames may say; score = ctc + alpha * language + beta * len(symbols) + gamma * known."""
 
-    symbols: list[int]
+    labels: list[int]
     text: str
     score: float
     ctc: float  # log-probability of the text: of all its paths that the search has kept
@@ -56,8 +56,8 @@ class Prefix:
 
     __slots__ = ("children", "factors", "parent", "slot", "state", "symbol", "text")
 
-    def __init__(self, parent: "Prefix | None", symbol: int, text: str, state: object, factors: Sequence[float]):
-        self.parent, self.symbol, self.text, self.state, self.factors = parent, symbol, text, state, factors
+    def __init__(self, parent: "Prefix | None", label: int, text: str, state: object, factors: Sequence[float]):
+        self.parent, self.symbol, self.text, self.state, self.factors = parent, label, text, state, factors
         self.children: dict[int, Prefix] = {}
         self.slot = -1  # its place in the beam, if it has one
 
@@ -71,16 +71,16 @@ class BeamSearch:
 
     def __init__(
         self,
-        alphabet: Alphabet,
-        language: LanguageModel | Mixture | None = None,
+        charset: Charset,
+        language: LanguageModel | InterpolatedLM | None = None,
         lexicon: Iterable[str] = (),
-        weights: Weights = Weights(),
-        limits: Limits = Limits(),
+        weights: ScoreWeights = ScoreWeights(),
+        limits: SearchLimits = SearchLimits(),
     ):
-        self.alphabet, self.language, self.weights, self.limits = alphabet, language, weights, limits
+        self.charset, self.language, self.weights, self.limits = charset, language, weights, limits
         self.lexicon = frozenset(unicodedata.normalize("NFC", word).lower() for word in lexicon if word.isalpha())
-        self._order = [0] + [language.symbols.get(c, 0) for c in alphabet.characters] if language else []
-        self._parts = np.array([False] + [not c.isalpha() for c in alphabet.characters])  # what ends a word
+        self._order = [0] + [language.labels.get(c, 0) for c in charset.characters] if language else []
+        self._parts = np.array([False] + [not c.isalpha() for c in charset.characters])  # what ends a word
         self._factors: dict[tuple[object, int], Sequence[float]] = {}
 
     def search(self, log_probs: np.ndarray, best: int = 1) -> list[BeamHypothesis]:
@@ -88,8 +88,8 @@ class BeamSearch:
 
         Raises ValueError when the log-probabilities are of another alphabet.
         """
-        if log_probs.ndim != 2 or log_probs.shape[1] != len(self.alphabet) + 1:
-            raise ValueError(f"log-probabilities {log_probs.shape}, the alphabet has {len(self.alphabet)} characters")
+        if log_probs.ndim != 2 or log_probs.shape[1] != len(self.charset) + 1:
+            raise ValueError(f"log-probabilities {log_probs.shape}, the alphabet has {len(self.charset)} characters")
         probs = np.exp(log_probs.astype(np.float64))
         if not (probs.sum(axis=1) > 0).all():
             raise ValueError("a frame in which no symbol has a probability")
@@ -105,11 +105,11 @@ class BeamSearch:
         state = self.language.start() if self.language else None
         root = Prefix(None, 0, "", state, self._factors_of(state, ""))
         beam, scale = [(root, 1.0, 0.0)], 0.0
-        for row, symbols in zip(probs.tolist(), self._candidates(probs), strict=True):
+        for row, labels in zip(probs.tolist(), self._candidates(probs), strict=True):
             blank = row[0]
             # every prefix stays as it is: a blank, or its last symbol once more
             stays = [(prefix, (a + b) * blank, b * row[prefix.symbol]) for prefix, a, b in beam]
-            if symbols:
+            if labels:
                 for slot, (prefix, _, _) in enumerate(beam):
                     prefix.slot = slot
                 ends = [stay[2] for stay in stays]
@@ -117,21 +117,21 @@ class BeamSearch:
                 news = []
                 for prefix, a, b in beam:
                     last, both, factors, children = prefix.symbol, a + b, prefix.factors, prefix.children
-                    for symbol in symbols:
+                    for label in labels:
                         # after the same symbol only a blank makes a second one of it
-                        gain = (a if symbol == last else both) * row[symbol] * factors[symbol]
-                        child = children.get(symbol)
+                        gain = (a if label == last else both) * row[label] * factors[label]
+                        child = children.get(label)
                         if child is not None and child.slot >= 0:
                             ends[child.slot] += gain
                         elif gain > floor:
-                            news.append((gain, prefix, symbol))
+                            news.append((gain, prefix, label))
                 for prefix, _, _ in beam:
                     prefix.slot = -1
                 stays = [(prefix, a, b) for (prefix, a, _), b in zip(stays, ends, strict=True)]
                 if len(news) > width:
                     news = heapq.nlargest(width, news, key=lambda new: new[0])
                 ranked = [(a + b, prefix, a, b) for prefix, a, b in stays]
-                ranked += [(gain, prefix, symbol, None) for gain, prefix, symbol in news]
+                ranked += [(gain, prefix, label, None) for gain, prefix, label in news]
                 ranked.sort(key=lambda item: -item[0])
                 floor = ranked[0][0] * narrowest
                 beam = [
@@ -151,23 +151,23 @@ class BeamSearch:
 
     def _candidates(self, probs: np.ndarray) -> list[list[int]]:
         """The symbols of each frame that may prolong a prefix."""
-        rows, symbols = np.nonzero(probs[:, 1:] >= self.limits.least)
+        rows, labels = np.nonzero(probs[:, 1:] >= self.limits.least)
         candidates: list[list[int]] = [[] for _ in probs]
-        for t, symbol in zip(rows.tolist(), symbols.tolist(), strict=True):
-            candidates[t].append(symbol + 1)
+        for t, label in zip(rows.tolist(), labels.tolist(), strict=True):
+            candidates[t].append(label + 1)
         for t, found in enumerate(candidates):
             if len(found) > self.limits.top:
                 candidates[t] = heapq.nlargest(self.limits.top, found, key=probs[t].__getitem__)
         return candidates
 
-    def _prolong(self, prefix: Prefix, symbol: int) -> Prefix:
-        child = prefix.children.get(symbol)
+    def _prolong(self, prefix: Prefix, label: int) -> Prefix:
+        child = prefix.children.get(label)
         if child is None:
-            character = self.alphabet.characters[symbol - 1]
+            character = self.charset.characters[label - 1]
             state = self.language.step(prefix.state, character) if self.language else None
             text = prefix.text + character
-            child = Prefix(prefix, symbol, text, state, self._factors_of(state, text))
-            prefix.children[symbol] = child
+            child = Prefix(prefix, label, text, state, self._factors_of(state, text))
+            prefix.children[label] = child
         return child
 
     def _factors_of(self, state: object, text: str) -> Sequence[float]:
@@ -176,9 +176,9 @@ class BeamSearch:
         key = state, known
         factors = self._factors.get(key)
         if factors is None:
-            if len(self._factors) >= KEPT:
+            if len(self._factors) >= MAX_CACHED_ROWS:
                 self._factors.clear()
-            row = np.full(len(self.alphabet) + 1, math.exp(self.weights.beta))
+            row = np.full(len(self.charset) + 1, math.exp(self.weights.beta))
             if self.language is not None:
                 row *= self.language.probs(state)[self._order] ** self.weights.alpha
             if known:
@@ -203,19 +203,19 @@ class BeamSearch:
         return bonus + self.weights.alpha * math.log(self.language.probs(prefix.state)[self.language.end])
 
     def _hypothesis(self, prefix: Prefix, score: float) -> BeamHypothesis:
-        text, symbols, node, bonuses = prefix.text, [], prefix, self._at_end(prefix)
+        text, labels, node, bonuses = prefix.text, [], prefix, self._at_end(prefix)
         while node.parent is not None:
-            symbols.append(node.symbol)
+            labels.append(node.symbol)
             bonuses += math.log(node.parent.factors[node.symbol])
             node = node.parent
         words = "".join(c if c.isalpha() else " " for c in text).split() if self.lexicon else []
         known = sum(map(self._known_at_end, words))
         language = 0.0
         if self.language and self.weights.alpha:  # scoring the text once more would take a sixth of the search's time
-            language = (bonuses - self.weights.beta * len(symbols) - self.weights.gamma * known) / self.weights.alpha
+            language = (bonuses - self.weights.beta * len(labels) - self.weights.gamma * known) / self.weights.alpha
         elif self.language:
             language = self.language.score(text)
-        return BeamHypothesis(symbols[::-1], text, score, score - bonuses, language, known)
+        return BeamHypothesis(labels[::-1], text, score, score - bonuses, language, known)
 
 
 class Searches:
@@ -226,20 +226,20 @@ class Searches:
 
     def __init__(
         self,
-        alphabet: Alphabet,
-        languages: Mapping[str, LanguageModel | Mixture],
+        charset: Charset,
+        languages: Mapping[str, LanguageModel | InterpolatedLM],
         lexicon: Iterable[str] = (),
-        weights: Weights = Weights(),
-        limits: Limits = Limits(),
+        weights: ScoreWeights = ScoreWeights(),
+        limits: SearchLimits = SearchLimits(),
     ):
-        self.alphabet, self.languages, self.weights, self.limits = alphabet, languages, weights, limits
+        self.charset, self.languages, self.weights, self.limits = charset, languages, weights, limits
         self.lexicon = frozenset(lexicon)
         self._made: dict[str, BeamSearch] = {}
 
     def of(self, field: str | None) -> BeamSearch:
         name = field if field in self.languages else ""
         if name not in self._made:
-            parts = self.alphabet, self.languages.get(name), self.lexicon, self.weights, self.limits
+            parts = self.charset, self.languages.get(name), self.lexicon, self.weights, self.limits
             self._made[name] = BeamSearch(*parts)
         return self._made[name]
 
@@ -254,13 +254,13 @@ GRID = {
 def tune(
     lines: Sequence[np.ndarray],
     references: Sequence[str],
-    alphabet: Alphabet,
-    language: LanguageModel | Mixture | Mapping[str, LanguageModel | Mixture] | None,
+    charset: Charset,
+    language: LanguageModel | InterpolatedLM | Mapping[str, LanguageModel | InterpolatedLM] | None,
     lexicon: Iterable[str] = (),
-    limits: Limits = Limits(),
+    limits: SearchLimits = SearchLimits(),
     fields: Sequence[str | None] | None = None,
     after: Callable[[float], None] = lambda cer: None,
-) -> tuple[Weights, float]:
+) -> tuple[ScoreWeights, float]:
     """The weights of the least CER on lines (T, symbols + 1) that no model was trained on, and that CER.
 
     One weight after the other, twice over: some 30 searches of every line, `after` each of them. With language models
@@ -269,17 +269,17 @@ def tune(
     lexicon = frozenset(lexicon)
     languages = language if isinstance(language, Mapping) else {"": language} if language else {}
     fields = fields or [None] * len(lines)
-    tried: dict[Weights, float] = {}
+    tried: dict[ScoreWeights, float] = {}
 
-    def cer(weights: Weights) -> float:
+    def cer(weights: ScoreWeights) -> float:
         if weights not in tried:
-            searches = Searches(alphabet, languages, lexicon, weights, limits)
+            searches = Searches(charset, languages, lexicon, weights, limits)
             found = (searches.of(field).search(line)[0].text for field, line in zip(fields, lines, strict=True))
             tried[weights] = sum(map(compare, references, found), Errors()).cer
             after(tried[weights])
         return tried[weights]
 
-    best = Weights(0.6 if languages else 0.0, 0.5 if languages else 0.0, 0.0)
+    best = ScoreWeights(0.6 if languages else 0.0, 0.5 if languages else 0.0, 0.0)
     for _ in range(2):
         for name in [*(["alpha"] if languages else []), "beta", *(["gamma"] if lexicon else [])]:
             best = min((best, *(replace(best, **{name: value}) for value in GRID[name])), key=cer)

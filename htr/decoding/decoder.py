@@ -18,26 +18,26 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from htr.alphabet import Alphabet
+from htr.charset import Charset
 from htr.decoding import signals
 from htr.decoding.align import align_many
-from htr.decoding.beam import BeamHypothesis, Limits, Searches, Weights
+from htr.decoding.beam import BeamHypothesis, ScoreWeights, Searches, SearchLimits
 from htr.decoding.greedy import greedy
-from htr.decoding.language import LanguageModel, Mixture, load_language_models, pack_language_models
+from htr.decoding.language import InterpolatedLM, LanguageModel, load_language_models, pack_language_models
 from htr.types import EncoderOutput, Hypothesis
 
 FORMAT = 1
-LIMITS = Limits()
-BEST = 10  # hypotheses that a reading's confidence and a second opinion are taken from
-OWN = 0.7  # share of a field's own language model beside the general one
+DEFAULT_LIMITS = SearchLimits()
+N_BEST = 10  # hypotheses that a reading's confidence and a second opinion are taken from
+FIELD_MODEL_SHARE = 0.7  # share of a field's own language model beside the general one
 FILES = ("language.safetensors", "lexicon.txt")
 
 
-class Greedy:
+class GreedyDecoder:
     """The model's own reading."""
 
-    def __init__(self, alphabet: Alphabet):
-        self.alphabet = alphabet
+    def __init__(self, charset: Charset):
+        self.charset = charset
 
     def decode(
         self, model: nn.Module, frames: EncoderOutput, fields: Sequence[str | None] | None = None
@@ -46,47 +46,47 @@ class Greedy:
         readings, log_probs, lengths = model.read(frames), frames.log_probs.cpu(), frames.lengths.cpu()
         # an attention decoder's reading is compared with CTC's; CTC's own would agree with itself
         others = greedy(log_probs, lengths) if hasattr(model, "score") else [None] * len(readings)
-        texts = [reading.symbols for reading in readings]
+        texts = [reading.labels for reading in readings]
         likely = signals.likelihoods(log_probs, lengths, texts)
         seen = signals.of_frames(log_probs, lengths, texts, model.geometry.frame)
         results = []
         for reading, other, likelihood, plain in zip(readings, others, likely, seen, strict=True):
             found, words, of_words = {"likelihood": likelihood, "greedy": reading.confidence}, None, {}
             if reading.probs is not None:
-                of_words = signals.of_words(self.alphabet.decode(reading.symbols), reading.probs)
+                of_words = signals.of_words(self.charset.decode(reading.labels), reading.probs)
                 words = of_words["least_character"]
                 found["least_word"] = min(words, default=1.0)
                 found["least_character"] = min(reading.probs, default=1.0)
             if other is not None:
-                found["agreement"] = signals.agreement(other.symbols, reading.symbols)
+                found["agreement"] = signals.agreement(other.labels, reading.labels)
             sure = signals.confidence(found)
             found |= plain
             results.append(replace(reading, confidence=sure, signals=found, words=words, word_signals=of_words))
         return results
 
 
-class Beam:
+class BeamDecoder:
     """A beam search of CTC's frames with a language model and a lexicon; a model that has a decoder, too, rescores the
     n best with the weight delta.
     """
 
     def __init__(
         self,
-        alphabet: Alphabet,
-        languages: Mapping[str, LanguageModel | Mixture],
+        charset: Charset,
+        languages: Mapping[str, LanguageModel | InterpolatedLM],
         lexicon: Iterable[str],
-        weights: Weights,
-        limits: Limits = LIMITS,
-        best: int = BEST,
-        delay: float = 0.0,
+        weights: ScoreWeights,
+        limits: SearchLimits = DEFAULT_LIMITS,
+        best: int = N_BEST,
+        emission_delay: float = 0.0,
     ):
         """`languages` by field, "" the general one; `delay` see align.measure_delay."""
         # without its weight a language model changes nothing but the time
-        self.searches = Searches(alphabet, languages if weights.alpha else {}, lexicon, weights, limits)
-        self.best, self.delay = best, delay
+        self.searches = Searches(charset, languages if weights.alpha else {}, lexicon, weights, limits)
+        self.best, self.emission_delay = best, emission_delay
 
     @classmethod
-    def load(cls, folder: str | Path, alphabet: Alphabet, model: str | None = None) -> "Beam":
+    def load(cls, folder: str | Path, charset: Charset, model: str | None = None) -> "BeamDecoder":
         """`model`: the SHA-256 of the weights that are read with. Raises ValueError for a folder that holds no
         decoding, a damaged one, or one that was tuned for other weights than these.
         """
@@ -105,8 +105,8 @@ class Beam:
             for name, content in contents.items():
                 if hashlib.sha256(content).hexdigest() != note["files"][name]:
                     raise ValueError(f"{name} is not the one that weights.json was written for")
-            weights, limits = Weights(**note["weights"]), Limits(**note["limits"])
-            best, delay = int(note["best"]), float(note["delay"])
+            weights, limits = ScoreWeights(**note["weights"]), SearchLimits(**note["limits"])
+            best, emission_delay = int(note["best"]), float(note["delay"])
             tuned_for, step = note["model"]["weights"], note["model"]["step"]
         except (ValueError, KeyError, TypeError) as error:
             kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
@@ -117,7 +117,7 @@ class Beam:
             )
         languages = with_general(load_language_models(folder / "language.safetensors")) if weights.alpha else {}
         lexicon = contents["lexicon.txt"].decode().split() if weights.gamma else ()
-        return cls(alphabet, languages, lexicon, weights, limits, best, delay)
+        return cls(charset, languages, lexicon, weights, limits, best, emission_delay)
 
     def decode(
         self, model: nn.Module, frames: EncoderOutput, fields: Sequence[str | None] | None = None
@@ -129,10 +129,10 @@ class Beam:
         if hasattr(model, "score"):
             second = model.read(frames)
             if self.searches.weights.delta:
-                scores = model.score(frames, [[h.symbols for h in hypotheses] for hypotheses in found])
+                scores = model.score(frames, [[h.labels for h in hypotheses] for hypotheses in found])
                 delta = self.searches.weights.delta
                 found = [rescore(hypotheses, own, delta) for hypotheses, own in zip(found, scores, strict=True)]
-        texts = [hypotheses[0].symbols for hypotheses in found]
+        texts = [hypotheses[0].labels for hypotheses in found]
         likely = signals.likelihoods(log_probs, lengths, texts)
         seen = signals.of_frames(log_probs, lengths, texts, model.geometry.frame)
         paths = align_many(log_probs.numpy(), texts, lengths.tolist())
@@ -142,25 +142,25 @@ class Beam:
             by_ctc, by_decoder = first[i], second[i]
             shares = signals.shares([h.score for h in hypotheses])
             words = signals.word_shares([h.text for h in hypotheses], shares)
-            other = by_decoder.symbols if second is not first else best.symbols
+            other = by_decoder.labels if second is not first else best.labels
             # a text that the search found without its path: it needs more frames than there are
-            probs = np.exp(paths[i].log_probs).tolist() if paths[i] else [0.0] * len(best.symbols)
+            probs = np.exp(paths[i].log_probs).tolist() if paths[i] else [0.0] * len(best.labels)
             values = {
                 "likelihood": likely[i],
                 "greedy": by_ctc.confidence,
                 "least_word": min(words, default=1.0),
                 "margin": float(shares[0]),
-                "agreement": signals.agreement(by_ctc.symbols, other),
+                "agreement": signals.agreement(by_ctc.labels, other),
                 "least_character": min(probs, default=1.0),
                 **seen[i],
             }
             if self.searches.languages:
-                values["language"] = math.exp(best.language / (len(best.symbols) + 1))
+                values["language"] = math.exp(best.language / (len(best.labels) + 1))
             if lexicon:
                 values["known"] = signals.known(best.text, lexicon)
             of_words = signals.of_words(best.text, probs, lexicon)
             others = [(h.text, float(share)) for h, share in zip(hypotheses[1:], shares[1:], strict=True)]
-            results.append(Hypothesis(best.symbols, signals.confidence(values), None, values, words, of_words, others))
+            results.append(Hypothesis(best.labels, signals.confidence(values), None, values, words, of_words, others))
         return results
 
     def n_best(
@@ -179,18 +179,21 @@ def rescore(hypotheses: list[BeamHypothesis], scores: Sequence[float], delta: fl
     return sorted(both, key=lambda h: -h.score)
 
 
-def with_general(models: Mapping[str, LanguageModel]) -> dict[str, LanguageModel | Mixture]:
+def with_general(models: Mapping[str, LanguageModel]) -> dict[str, LanguageModel | InterpolatedLM]:
     """By field -> by field, its own mixed with the general one: what a field has never said is possible."""
     general = models[""]
-    return {field: Mixture([model, general], [OWN, 1 - OWN]) if field else general for field, model in models.items()}
+    return {
+        field: InterpolatedLM([model, general], [FIELD_MODEL_SHARE, 1 - FIELD_MODEL_SHARE]) if field else general
+        for field, model in models.items()
+    }
 
 
 def files_of(
     models: Mapping[str, LanguageModel],
     lexicon: Iterable[str],
-    weights: Weights,
-    limits: Limits,
-    delay: float,
+    weights: ScoreWeights,
+    limits: SearchLimits,
+    emission_delay: float,
     model: Mapping[str, str | int],
     about: Mapping,
 ) -> dict[str, bytes]:
@@ -205,8 +208,8 @@ def files_of(
         "format": FORMAT,
         "weights": asdict(weights),
         "limits": asdict(limits),
-        "best": BEST,
-        "delay": delay,
+        "best": N_BEST,
+        "delay": emission_delay,
         "model": dict(model),
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
         "tuned": dict(about),

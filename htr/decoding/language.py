@@ -17,10 +17,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 FORMAT = 1
-BITS = 9  # of a symbol: seven of them fit into an int64
-LONGEST = 7
+LABEL_BITS = 9  # of a symbol: seven of them fit into an int64
+MAX_ORDER = 7
 UNKNOWN, START = "\0", "\1"  # in a state: a character that the model lacks; the beginning of a text
-KEPT = 50_000  # rows kept before all are forgotten: 40 MB with 100 characters
+MAX_CACHED_ROWS = 50_000  # rows kept before all are forgotten: 40 MB with 100 characters
 NEW_SPAN = (0.5, 1.0, 1.5)  # discounts where counts of counts give none, as in KenLM
 
 
@@ -64,7 +64,7 @@ class LanguageModel:
         """
         row = self._probs.get(state)
         if row is None:
-            if len(self._probs) >= KEPT:
+            if len(self._probs) >= MAX_CACHED_ROWS:
                 self._probs.clear()
             shorter = self.probs(self._known(state[1:])) if state else np.full(self.end + 1, 1 / (self.end + 1))
             found = self._find(state)
@@ -92,7 +92,7 @@ class LanguageModel:
             known = history[-(self.order - 1) :] if self.order > 1 else ""
             while known and self._find(known) is None:
                 known = known[1:]
-            if len(self._states) >= 4 * KEPT:
+            if len(self._states) >= 4 * MAX_CACHED_ROWS:
                 self._states.clear()
             self._states[history] = known
         return known
@@ -100,12 +100,12 @@ class LanguageModel:
     def _find(self, history: str) -> tuple[Table, int] | None:
         key, table = 0, self.tables[len(history)]
         for character in history:
-            key = key << BITS | self.symbols[character]
+            key = key << LABEL_BITS | self.symbols[character]
         i = int(np.searchsorted(table.histories, key))
         return (table, i) if i < len(table.histories) and table.histories[i] == key else None
 
 
-class Mixture:
+class InterpolatedLM:
     """Several models over the same characters, their probabilities added by weight: a field's own and a general one."""
 
     def __init__(self, models: list[LanguageModel], weights: list[float]):
@@ -121,7 +121,7 @@ class Mixture:
     def step(self, state: tuple[str, ...], character: str) -> tuple[str, ...]:
         after = self._steps.get((state, character))
         if after is None:
-            if len(self._steps) >= 4 * KEPT:
+            if len(self._steps) >= 4 * MAX_CACHED_ROWS:
                 self._steps.clear()
             after = tuple(model.step(part, character) for model, part in zip(self.models, state, strict=True))
             self._steps[state, character] = after
@@ -142,14 +142,14 @@ def train_language_model(
     Sequences of three and more characters that occur less than `least` times are dropped (a smaller file). Raises
     ValueError for texts without a character, another order, or more than 509 characters.
     """
-    if not 1 <= order <= LONGEST:
-        raise ValueError(f"order {order}: a language model here has 1 to {LONGEST}")
+    if not 1 <= order <= MAX_ORDER:
+        raise ValueError(f"order {order}: a language model here has 1 to {MAX_ORDER}")
     counted = Counter(unicodedata.normalize("NFC", text) for text in texts)
     if not any(counted):
         raise ValueError("no text to train a language model on")
     characters = "".join(sorted(set(characters or "".join(counted)) - {UNKNOWN, START}))
-    if len(characters) + 2 >= 1 << BITS:
-        raise ValueError(f"{len(characters)} characters: a language model here has at most {(1 << BITS) - 3}")
+    if len(characters) + 2 >= 1 << LABEL_BITS:
+        raise ValueError(f"{len(characters)} characters: a language model here has at most {(1 << LABEL_BITS) - 3}")
     symbols = {character: i for i, character in enumerate(characters, start=1)}
     end = len(characters) + 1
     # all texts in one row: start, symbols, end
@@ -162,7 +162,7 @@ def train_language_model(
     weights = np.repeat(np.fromiter(counted.values(), np.int64, len(counted)), sizes)
     keys, grams = np.zeros_like(stream), []
     for n in range(1, order + 1):
-        keys[n - 1 :] |= stream[: len(stream) - n + 1] << BITS * (n - 1)
+        keys[n - 1 :] |= stream[: len(stream) - n + 1] << LABEL_BITS * (n - 1)
         valid = position >= max(n - 1, 1)  # the start is never foretold
         grams.append(_count(keys[valid], weights[valid]))
     return LanguageModel(characters, [_table(grams, n, end + 1, least) for n in range(1, order + 1)])
@@ -181,20 +181,20 @@ def _table(grams: list[tuple[np.ndarray, np.ndarray]], n: int, start: int, least
     counts = raw
     if n < len(grams):
         # in how many ways a shorter sequence is preceded, not how often it occurs: the idea of Kneser and Ney
-        ends, ways = np.unique(grams[n][0] & (1 << BITS * n) - 1, return_counts=True)
+        ends, ways = np.unique(grams[n][0] & (1 << LABEL_BITS * n) - 1, return_counts=True)
         counts = raw.copy()  # at the start of a text nothing precedes: these keep how often
         counts[np.searchsorted(keys, ends)] = ways
-    histories, offsets = np.unique(keys >> BITS, return_index=True)
+    histories, offsets = np.unique(keys >> LABEL_BITS, return_index=True)
     totals = np.add.reduceat(counts, offsets)
     sizes = np.diff(np.append(offsets, len(keys)))
     probs = (counts - _discounts(counts)[np.minimum(counts, 3)]) / np.repeat(totals, sizes)
     if n > 2 and least > 1:
         kept = raw >= least
         keys, probs = keys[kept], probs[kept]
-        histories, offsets = np.unique(keys >> BITS, return_index=True)
+        histories, offsets = np.unique(keys >> LABEL_BITS, return_index=True)
     offsets = np.append(offsets, len(keys))
     backoffs = 1 - np.add.reduceat(probs, offsets[:-1]) if len(keys) else np.zeros(0)
-    symbols = keys & (1 << BITS) - 1
+    symbols = keys & (1 << LABEL_BITS) - 1
     return Table(histories, offsets, symbols.astype(np.int16), probs.astype(np.float32), backoffs.astype(np.float32))
 
 
@@ -225,7 +225,7 @@ def train_by_field(
     return models
 
 
-def unshared(texts: Iterable[str], held_out: Iterable[str], words: int = 8) -> Iterator[str]:
+def decontaminate(texts: Iterable[str], held_out: Iterable[str], words: int = 8) -> Iterator[str]:
     """The texts that share no sequence of so many words (NFC, lower case) with the held-out ones, dev's and val's."""
 
     def grams(text: str) -> set[tuple[str, ...]]:

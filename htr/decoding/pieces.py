@@ -5,43 +5,43 @@ from itertools import groupby, pairwise
 
 import numpy as np
 
-from htr.decoding.align import QUIET, Alignment, align_many
+from htr.decoding.align import MIN_LOG_PROB, Alignment, align_many
 
-NEAREST = 3  # word ends around the end of a line that are tried
-FOUND = 0.9  # of wrong texts that a threshold finds at least
-RARE = 0.005  # of right texts that fit so badly that a gap is measured without them
-DEAR = 5.0  # a right text rejected costs as much as so many wrong ones kept
+WORD_ENDS_TRIED = 3  # word ends around the end of a line that are tried
+MIN_WRONG_FOUND = 0.9  # of wrong texts that a threshold finds at least
+OUTLIER_SHARE = 0.005  # of right texts that fit so badly that a gap is measured without them
+REJECTED_COST = 5.0  # a right text rejected costs as much as so many wrong ones kept
 
 
-def path_of(alignment: Alignment, symbols: Sequence[int]) -> np.ndarray:
+def path_of(alignment: Alignment, labels: Sequence[int]) -> np.ndarray:
     """The best path itself: (T,) the symbol of each frame, 0 for the blank."""
     path = np.zeros(alignment.frames, np.int64)
-    for first, last, symbol in zip(alignment.first, alignment.last, symbols, strict=True):
-        path[first : last + 1] = symbol
+    for first, last, label in zip(alignment.first, alignment.last, labels, strict=True):
+        path[first : last + 1] = label
     return path
 
 
 def fit(log_probs: np.ndarray, path: np.ndarray) -> tuple[float, float]:
     """(T, S) log-probabilities, (T,) symbols -> score and margin of these frames, as those of Alignment."""
-    line = np.maximum(log_probs, QUIET)
+    line = np.maximum(log_probs, MIN_LOG_PROB)
     best = line.argmax(axis=1)
-    total, most = (float(line[np.arange(len(line)), symbols].sum()) for symbols in (path, best))
+    total, most = (float(line[np.arange(len(line)), labels].sum()) for labels in (path, best))
     count = max(spelled(path), spelled(best), 1)
     return total / count, (total - most) / count
 
 
 def spelled(path: np.ndarray) -> int:
     """How many symbols a path writes."""
-    return sum(symbol != 0 for symbol, _ in groupby(path.tolist()))
+    return sum(label != 0 for label, _ in groupby(path.tolist()))
 
 
 def word_fits(
-    log_probs: np.ndarray, alignment: Alignment, text: str, symbols: Sequence[int]
+    log_probs: np.ndarray, alignment: Alignment, text: str, labels: Sequence[int]
 ) -> list[tuple[float, float]]:
     """(score, margin) of each word of an aligned text with single spaces, in the order of align.word_boxes: in the
     frames from the middle of the space before it to the middle of the space after it.
     """
-    path, ends = path_of(alignment, symbols), [0]
+    path, ends = path_of(alignment, labels), [0]
     ends += [int(alignment.first[i] + alignment.last[i] + 1) // 2 for i, c in enumerate(text) if c.isspace()]
     ends.append(alignment.frames)
     return [fit(log_probs[begin:end], path[begin:end]) for begin, end in pairwise(ends)]
@@ -57,7 +57,7 @@ def cut_text(lines: Sequence[np.ndarray], words: Sequence[Sequence[int]], space:
     """
     if not words:
         return [(0, 0)] * len(lines)
-    whole = [symbol for word in words for symbol in (space, *word)][1:]
+    whole = [label for word in words for label in (space, *word)][1:]
     (alignment,) = align_many([np.concatenate(lines)], [whole])
     if alignment is None:
         return None
@@ -65,17 +65,20 @@ def cut_text(lines: Sequence[np.ndarray], words: Sequence[Sequence[int]], space:
     between = (alignment.first[spaces] + alignment.last[spaces] + 1) / 2
     ends = np.concatenate([[0.0], between, [float(alignment.frames)]])  # where a cut after so many words would be
     seams = np.cumsum([len(line) for line in lines])[:-1]
-    tried = [[0], *(sorted(np.argsort(np.abs(ends - seam), kind="stable")[:NEAREST].tolist()) for seam in seams)]
+    tried = [
+        [0],
+        *(sorted(np.argsort(np.abs(ends - seam), kind="stable")[:WORD_ENDS_TRIED].tolist()) for seam in seams),
+    ]
     tried.append([len(words)])
     best: dict[int, tuple[float, list[int]]] = {0: (0.0, [0])}
     for line, before, after in zip(lines, tried[:-1], tried[1:], strict=True):
         spans = [(a, b) for a in before for b in after if a in best and a <= b]
-        texts = [[symbol for word in words[a:b] for symbol in (space, *word)][1:] for a, b in spans]
+        texts = [[label for word in words[a:b] for label in (space, *word)][1:] for a, b in spans]
         reached: dict[int, tuple[float, list[int]]] = {}
         for (a, b), text, found in zip(spans, texts, align_many([line] * len(spans), texts), strict=True):
             if found is None:
                 continue
-            clamped = np.maximum(line, QUIET)
+            clamped = np.maximum(line, MIN_LOG_PROB)
             total = best[a][0] + float(clamped[np.arange(len(line)), path_of(found, text)].sum())
             if b not in reached or total > reached[b][0]:
                 reached[b] = (total, [*best[a][1], b])
@@ -97,10 +100,10 @@ def least_margin(own: np.ndarray, wrong: np.ndarray) -> float | None:
     if not len(wrong):
         return None
     own, wrong = np.sort(own), np.sort(wrong)
-    tried = np.unique(np.concatenate([[np.quantile(wrong, FOUND)], wrong, np.nextafter(wrong[-1:], np.inf)]))
-    tried = tried[tried >= np.quantile(wrong, FOUND)]
+    tried = np.unique(np.concatenate([[np.quantile(wrong, MIN_WRONG_FOUND)], wrong, np.nextafter(wrong[-1:], np.inf)]))
+    tried = tried[tried >= np.quantile(wrong, MIN_WRONG_FOUND)]
     kept = 1 - np.searchsorted(wrong, tried) / len(wrong)
     lost = np.searchsorted(own, tried) / max(len(own), 1)
-    least = float(tried[(kept + DEAR * lost).argmin()])
+    least = float(tried[(kept + REJECTED_COST * lost).argmin()])
     right = own[own >= least]
-    return (least + float(np.quantile(right, RARE))) / 2 if len(right) else least
+    return (least + float(np.quantile(right, OUTLIER_SHARE))) / 2 if len(right) else least

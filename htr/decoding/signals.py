@@ -19,7 +19,7 @@ Of a line, each 0 to 1 but for the last two:
 Of a word: least_character, mean_character, length, known; and its confidence, the share of the n best that have it in
 its place or, without a beam search, the probability of its least certain character.
 
-A reading's confidence is made of the first five. A calibrated probability is made of all: htr/scoring/calibration.py.
+A reading's confidence is made of the first five. A calibrated probability is made of all: htr/reliability/calibration.py.
 """
 
 import math
@@ -77,7 +77,7 @@ def likelihoods(log_probs: Tensor, lengths: Tensor, texts: Sequence[Sequence[int
     """(N, T, symbols + 1) on the CPU, (N,), N texts -> N likelihoods; 0 for a text that needs more frames."""
     if not texts:
         return []
-    flat = torch.tensor([symbol for text in texts for symbol in text], dtype=torch.long)
+    flat = torch.tensor([label for text in texts for label in text], dtype=torch.long)
     sizes = torch.tensor([len(text) for text in texts])
     losses = F.ctc_loss(log_probs.float().transpose(0, 1), flat, lengths, sizes, reduction="none")
     return [min(math.exp(-loss / max(len(text), 1)), 1.0) for loss, text in zip(losses.tolist(), texts, strict=True)]

@@ -8,19 +8,19 @@ from collections.abc import Iterable, Sequence, Set
 
 from htr.decoding.beam import BeamHypothesis
 from htr.decoding.decoder import rescore
-from htr.decoding.language import unshared
-from htr.scoring.errors import Errors, compare
-from htr.scoring.words import unseen
+from htr.decoding.language import decontaminate
+from htr.metrics.error_rates import Errors, compare
+from htr.metrics.words import unseen
 
 BLANK = 10  # one empty text in so many: a line may be blank, and a model of written ones alone would invent a word
-TWICE = 2  # texts that have a word of the lexicon: one alone may be a slip of the pen
+MIN_WORD_TEXTS = 2  # texts that have a word of the lexicon: one alone may be a slip of the pen
 DELTAS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
 
 
 def allowed(rows: Iterable[tuple[str, str]], held_out: Iterable[str]) -> list[tuple[str, str]]:
     """(field, text) rows without those that share eight words in a row with the held-out texts."""
     rows = list(rows)
-    clean = set(unshared({text for _, text in rows}, held_out))
+    clean = set(decontaminate({text for _, text in rows}, held_out))
     return [(field, text) for field, text in rows if text in clean]
 
 
@@ -39,7 +39,7 @@ def letters(text: str) -> list[str]:
 def frequent_words(texts: Iterable[str]) -> set[str]:
     """The words of two letters and more that several of the texts have."""
     counts = Counter(word for text in texts for word in set(letters(text)) if len(word) > 1)
-    return {word for word, count in counts.items() if count >= TWICE}
+    return {word for word, count in counts.items() if count >= MIN_WORD_TEXTS}
 
 
 def tune_delta(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from htr.models.layers import ChannelNorm, LineConv, LineLSTM, LineNorm, Residual, column_mask
+from htr.models.layers import BiLSTM, DilatedConvStack, LayerNorm2d, MaskedInstanceNorm, Residual, column_mask
 from htr.types import LineGeometry
 
 HEIGHTS = 16, 256  # px of a line image: what is left of fewer has no strokes, more are none that were scanned
@@ -110,21 +110,21 @@ class Encoder(nn.Module):
         self.config = config
         c = config.channels
         self.stem = nn.Conv2d(1, c[0], 5, stride=config.strides[0], padding=2)
-        self.stem_norm = LineNorm(c[0])
+        self.stem_norm = MaskedInstanceNorm(c[0])
         stages, inputs = [], c[0]
         for outputs, count, stride in zip(c, config.blocks, [None, *config.strides[1:]], strict=True):
-            first = [] if stride is None else [Residual(inputs, outputs, LineNorm, stride)]
-            stages.append(nn.ModuleList(first + [Residual(outputs, outputs, ChannelNorm) for _ in range(count)]))
+            first = [] if stride is None else [Residual(inputs, outputs, MaskedInstanceNorm, stride)]
+            stages.append(nn.ModuleList(first + [Residual(outputs, outputs, LayerNorm2d) for _ in range(count)]))
             inputs = outputs
         self.stages = nn.ModuleList(stages)
         widths = [c[3], *[2 * config.hidden] * config.layers]
-        self.along = nn.ModuleList(
-            LineLSTM(inputs, config.hidden) if config.recurrent else LineConv(inputs, outputs)
+        self.sequence_layers = nn.ModuleList(
+            BiLSTM(inputs, config.hidden) if config.recurrent else DilatedConvStack(inputs, outputs)
             for inputs, outputs in pairwise(widths)
         )
-        self.columns_norm = LineNorm(c[3])
+        self.cnn_norm = MaskedInstanceNorm(c[3])
         self.dropout = nn.Dropout(config.dropout)
-        self.columns = c[3]
+        self.cnn_features = c[3]
         # short dense lines need frames of 4 px: where a recurrent step has 8, two leave each of them
         self.frames_a_step = 2 if config.split else 1
         self.outputs = config.hidden if config.split else 2 * config.hidden
@@ -149,19 +149,19 @@ class Encoder(nn.Module):
                 if i == 0 and stride > 1:
                     mask = mask[..., ::stride]
                 x = block(x, mask)
-        x = self.columns_norm(x.amax(dim=2, keepdim=True), mask) * mask
-        columns = self.dropout(x[:, :, 0].permute(2, 0, 1))  # (T / frames_a_step, N, C)
-        y = columns
-        for layer in self.along:
+        x = self.cnn_norm(x.amax(dim=2, keepdim=True), mask) * mask
+        cnn_features = self.dropout(x[:, :, 0].permute(2, 0, 1))  # (T / frames_a_step, N, C)
+        y = cnn_features
+        for layer in self.sequence_layers:
             y = self.dropout(layer(y, widths))
         if self.split is None:
             y = y.transpose(0, 1)
         else:
             y = F.relu(self.split(y)).unflatten(2, (2, self.outputs)).permute(1, 0, 2, 3).flatten(1, 2)
-        return y, lengths, columns.transpose(0, 1)
+        return y, lengths, cnn_features.transpose(0, 1)
 
 
-def join(frames: Tensor, lengths: Tensor, parts: list[int] | None) -> tuple[Tensor, Tensor]:
+def concat_lines(frames: Tensor, lengths: Tensor, parts: list[int] | None) -> tuple[Tensor, Tensor]:
     """Lines of one text after each other, in reading order: (N, T, C), (N,) -> (M, T', C), (M,).
 
     `parts`: how many lines, one after the other, each of the M texts has; None: a text a line.

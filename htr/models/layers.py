@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-EPSILON = 1e-3  # of LineNorm
+NORM_EPSILON = 1e-3  # of MaskedInstanceNorm
 
 
-class ChannelNorm(nn.Module):
+class LayerNorm2d(nn.Module):
     """Layer normalisation over the channels of each position: (N, C, H, W) -> the same."""
 
     def __init__(self, channels: int):
@@ -22,10 +22,10 @@ class ChannelNorm(nn.Module):
         return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-class LineNorm(nn.Module):
+class MaskedInstanceNorm(nn.Module):
     """Each channel normalised over the positions of its own line, padding left out: (N, C, H, W) -> the same.
 
-    It keeps what ChannelNorm loses, how a place compares with the rest of the line: paper's noise stays noise.
+    It keeps what LayerNorm2d loses, how a place compares with the rest of the line: paper's noise stays noise.
     """
 
     def __init__(self, channels: int):
@@ -34,11 +34,11 @@ class LineNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        return NormaliseLines.apply(x, mask, self.weight, self.bias)
+        return MaskedInstanceNormFunction.apply(x, mask, self.weight, self.bias)
 
 
-class NormaliseLines(torch.autograd.Function):
-    """LineNorm by matrix products over the positions: autograd's own way through sums takes half as long again.
+class MaskedInstanceNormFunction(torch.autograd.Function):
+    """MaskedInstanceNorm by matrix products over the positions: autograd's own way through sums takes half as long again.
 
     In half precision all of it is computed in float32: a line's sum passes fp16's 65 504, and a mean rounded to eight
     bits moves every position of the line. float64 stays float64.
@@ -52,7 +52,7 @@ class NormaliseLines(torch.autograd.Function):
         used = mask.to(exact).expand(n, 1, h, w).reshape(n, 1, h * w)
         count = used.sum(2, keepdim=True)
         centred = flat - over_positions(used, flat) / count
-        rstd = torch.rsqrt(over_positions(used, centred * centred) / count + EPSILON)
+        rstd = torch.rsqrt(over_positions(used, centred * centred) / count + NORM_EPSILON)
         y = torch.addcmul(bias.to(exact), centred, rstd * weight)
         ctx.save_for_backward(centred.to(x.dtype), used.to(x.dtype), rstd, weight, count)
         return y.to(x.dtype).view(n, h, w, c).permute(0, 3, 1, 2)
@@ -106,7 +106,7 @@ class Residual(nn.Module):
         return F.relu(y + (x if self.shortcut is None else self.shortcut(x))) * mask
 
 
-class LineLSTM(nn.Module):
+class BiLSTM(nn.Module):
     """A bidirectional LSTM over padded lines: (T, N, C) and lengths (N,) -> (T, N, 2 * hidden).
 
     Two one-way LSTMs, the second over each line reversed within its own length: the same result as a packed sequence,
@@ -126,7 +126,7 @@ class LineLSTM(nn.Module):
         return torch.cat([ahead, back.gather(0, mirrored.expand_as(back))], dim=2)
 
 
-class LineConv(nn.Module):
+class DilatedConvStack(nn.Module):
     """Residual convolutions along the line in the place of an LSTM: (T, N, C) and lengths (N,) -> (T, N, outputs).
 
     Depthwise and then pointwise; each block looks twice as far as the one before, and the circle begins again.
@@ -138,22 +138,22 @@ class LineConv(nn.Module):
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
         self.enter = nn.Linear(inputs, outputs)
-        self.along = nn.ModuleList(
+        self.depthwise = nn.ModuleList(
             nn.Conv1d(outputs, outputs, self.KERNEL, padding=d * (self.KERNEL // 2), dilation=d, groups=outputs)
             for d in self.DILATIONS
         )
         self.norms = nn.ModuleList(nn.LayerNorm(outputs) for _ in self.DILATIONS)
-        self.across = nn.ModuleList(nn.Linear(outputs, outputs) for _ in self.DILATIONS)
+        self.pointwise = nn.ModuleList(nn.Linear(outputs, outputs) for _ in self.DILATIONS)
         with torch.no_grad():
-            for layer in self.across:
+            for layer in self.pointwise:
                 layer.weight.mul_(0.5)  # a block starts near its shortcut
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         used = (torch.arange(x.shape[0], device=x.device)[:, None] < lengths)[:, :, None].to(x.dtype)
         x = self.enter(x) * used
-        for along, norm, across in zip(self.along, self.norms, self.across, strict=True):
-            y = norm(along(x.permute(1, 2, 0)).permute(2, 0, 1))
-            x = (x + across(F.relu(y))) * used
+        for depthwise, norm, pointwise in zip(self.depthwise, self.norms, self.pointwise, strict=True):
+            y = norm(depthwise(x.permute(1, 2, 0)).permute(2, 0, 1))
+            x = (x + pointwise(F.relu(y))) * used
         return x
 
 

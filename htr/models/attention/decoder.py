@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from htr.types import Hypothesis
 
-STOP = 0  # the symbol for the end of the text, and what the decoder is given first
+EOS = 0  # the symbol for the end of the text, and what the decoder is given first
 LAYERS, HEADS = 2, 4
 
 
@@ -18,10 +18,10 @@ class Memory(NamedTuple):
 
     keys: list[Tensor]  # a layer: (N, heads, T, C / heads)
     values: list[Tensor]
-    beyond: Tensor  # (N, T) bool, frames that are not the line's
+    key_padding_mask: Tensor  # (N, T) bool, frames that are not the line's
 
     def of(self, rows: Tensor) -> "Memory":
-        return Memory([k[rows] for k in self.keys], [v[rows] for v in self.values], self.beyond[rows])
+        return Memory([k[rows] for k in self.keys], [v[rows] for v in self.values], self.key_padding_mask[rows])
 
 
 class Layer(nn.Module):
@@ -30,32 +30,37 @@ class Layer(nn.Module):
     def __init__(self, width: int, dropout: float):
         super().__init__()
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
-        self.written = nn.Linear(width, 3 * width)  # query, key, value
-        self.written_out = nn.Linear(width, width)
-        self.query = nn.Linear(width, width)
-        self.frames = nn.Linear(width, 2 * width)  # key, value
-        self.frames_out = nn.Linear(width, width)
-        self.further = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.self_attn = nn.Linear(width, 3 * width)  # query, key, value
+        self.self_attn_out = nn.Linear(width, width)
+        self.cross_attn_query = nn.Linear(width, width)
+        self.cross_attn = nn.Linear(width, 2 * width)  # key, value
+        self.cross_attn_out = nn.Linear(width, width)
+        self.ffn = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, x: Tensor, keys: Tensor, values: Tensor, beyond: Tensor, before: tuple[Tensor, Tensor] | None = None
+        self,
+        x: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        key_padding_mask: Tensor,
+        kv_cache: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """(N, L, C) -> the same, the first head's weights (N, L, T), and keys and values of what was written.
 
         `before`: those of earlier symbols, where x is the one symbol after them.
         """
-        q, k, v = map(heads, self.written(self.norms[0](x)).chunk(3, 2))
-        if before is not None:
-            k, v = torch.cat([before[0], k], 2), torch.cat([before[1], v], 2)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=before is None)
-        x = x + self.dropout(self.written_out(y.transpose(1, 2).flatten(2)))
-        q = heads(self.query(self.norms[1](x)))
+        q, k, v = map(heads, self.self_attn(self.norms[0](x)).chunk(3, 2))
+        if kv_cache is not None:
+            k, v = torch.cat([kv_cache[0], k], 2), torch.cat([kv_cache[1], v], 2)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=kv_cache is None)
+        x = x + self.dropout(self.self_attn_out(y.transpose(1, 2).flatten(2)))
+        q = heads(self.cross_attn_query(self.norms[1](x)))
         energy = (q @ keys.transpose(2, 3)).float() / math.sqrt(q.shape[3])
-        weights = energy.masked_fill(beyond[:, None, None], -torch.inf).softmax(3)
+        weights = energy.masked_fill(key_padding_mask[:, None, None], -torch.inf).softmax(3)
         y = weights.to(values.dtype) @ values
-        x = x + self.dropout(self.frames_out(y.transpose(1, 2).flatten(2)))
-        return x + self.dropout(self.further(self.norms[2](x))), weights[:, 0], (k, v)
+        x = x + self.dropout(self.cross_attn_out(y.transpose(1, 2).flatten(2)))
+        return x + self.dropout(self.ffn(self.norms[2](x))), weights[:, 0], (k, v)
 
 
 class Decoder(nn.Module):
@@ -67,24 +72,24 @@ class Decoder(nn.Module):
 
     noise = 0.2
 
-    def __init__(self, width: int, symbols: int, dropout: float = 0.0):
+    def __init__(self, width: int, labels: int, dropout: float = 0.0):
         """`width`: of the frames, and of the decoder."""
         super().__init__()
         # CTC lets frames grow as large as it likes: without a norm their positions would be lost beside them
         self.enter = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
-        self.embedding = nn.Embedding(symbols + 1, width)
+        self.embedding = nn.Embedding(labels + 1, width)
         self.layers = nn.ModuleList(Layer(width, dropout) for _ in range(LAYERS))
         self.norm = nn.LayerNorm(width)
-        self.output = nn.Linear(width, symbols + 1)
+        self.output = nn.Linear(width, labels + 1)
 
-    def remember(self, features: Tensor, lengths: Tensor) -> Memory:
+    def encode_memory(self, features: Tensor, lengths: Tensor) -> Memory:
         """(N, T, C) frames and (N,) how many of them are the line's."""
         frames = self.enter(features)
         frames = frames + positions(0, frames.shape[1], frames)
-        pairs = [layer.frames(frames).chunk(2, 2) for layer in self.layers]
+        pairs = [layer.cross_attn(frames).chunk(2, 2) for layer in self.layers]
         lengths = lengths.to(frames.device, non_blocking=True)
-        beyond = torch.arange(frames.shape[1], device=frames.device) >= lengths[:, None]
-        return Memory([heads(k) for k, _ in pairs], [heads(v) for _, v in pairs], beyond)
+        key_padding_mask = torch.arange(frames.shape[1], device=frames.device) >= lengths[:, None]
+        return Memory([heads(k) for k, _ in pairs], [heads(v) for _, v in pairs], key_padding_mask)
 
     def forward(self, memory: Memory, wanted: Tensor) -> tuple[Tensor, Tensor]:
         """(N, L) targets ending in STOP -> logits (N, L, symbols + 1), each symbol given the truth before it; and which
@@ -92,7 +97,7 @@ class Decoder(nn.Module):
 
         In training a share of what is given is wrong.
         """
-        given = F.pad(wanted[:, :-1], (1, 0), value=STOP)
+        given = F.pad(wanted[:, :-1], (1, 0), value=EOS)
         if self.training and self.noise:
             wrong = torch.rand(given.shape, device=given.device) < self.noise
             wrong[:, 0] = False
@@ -101,25 +106,25 @@ class Decoder(nn.Module):
         x = x + positions(0, x.shape[1], x)
         attended = []
         for layer, keys, values in zip(self.layers, memory.keys, memory.values, strict=True):
-            x, weights, _ = layer(x, keys, values, memory.beyond)
+            x, weights, _ = layer(x, keys, values, memory.key_padding_mask)
             attended.append(weights)
         return self.output(self.norm(x)), torch.stack(attended).mean(0)
 
     def greedy(self, memory: Memory) -> list[Hypothesis]:
         """The most probable symbol at each step, to STOP or to one symbol a frame."""
-        lengths = (~memory.beyond).sum(1)
-        given = torch.full_like(lengths, STOP)
+        lengths = (~memory.key_padding_mask).sum(1)
+        given = torch.full_like(lengths, EOS)
         done = torch.zeros_like(given, dtype=torch.bool)
-        written: list[tuple[Tensor, Tensor] | None] = [None] * len(self.layers)
+        self_attn: list[tuple[Tensor, Tensor] | None] = [None] * len(self.layers)
         chosen, confidences = [], []
         for i in range(int(lengths.max())):
             x = self.embedding(given)[:, None]
             x = x + positions(i, 1, x)
             for j, layer in enumerate(self.layers):
-                x, _, written[j] = layer(x, memory.keys[j], memory.values[j], memory.beyond, written[j])
+                x, _, self_attn[j] = layer(x, memory.keys[j], memory.values[j], memory.key_padding_mask, self_attn[j])
             best, given = self.output(self.norm(x[:, 0])).float().softmax(1).max(1)
-            done = done | (given == STOP) | (i >= lengths)
-            given = given.masked_fill(done, STOP)
+            done = done | (given == EOS) | (i >= lengths)
+            given = given.masked_fill(done, EOS)
             chosen.append(given)
             confidences.append(best)
             if done.all():
@@ -127,7 +132,7 @@ class Decoder(nn.Module):
         rows, probs = torch.stack(chosen, 1).tolist(), torch.stack(confidences, 1).tolist()
         readings = []
         for row, prob in zip(rows, probs, strict=True):
-            size = row.index(STOP) if STOP in row else len(row)
+            size = row.index(EOS) if EOS in row else len(row)
             readings.append(Hypothesis(row[:size], sum(prob[:size]) / size if size else 1.0, prob[:size]))
         return readings
 

@@ -10,14 +10,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from htr.decoding import align
-from htr.models.attention.decoder import STOP, Decoder, Memory
+from htr.models.attention.decoder import EOS, Decoder, Memory
 from htr.models.ctc.loss import ctc_losses
 from htr.models.ctc.reader import CTCReader
-from htr.models.encoder import EncoderConfig, join
+from htr.models.encoder import EncoderConfig, concat_lines
 from htr.types import EncoderOutput, Hypothesis
 
 CTC_WEIGHT = 0.5
-NEAR = 3  # frames around the middle of a symbol's own, in which the guided head shall look
+GUIDE_RADIUS_FRAMES = 3  # frames around the middle of a symbol's own, in which the guided head shall look
 
 
 class AttentionReader(CTCReader):
@@ -25,23 +25,23 @@ class AttentionReader(CTCReader):
 
     guided = True
 
-    def __init__(self, config: EncoderConfig, symbols: int):
-        super().__init__(config, symbols)
-        self.decoder = Decoder(self.encoder.outputs, symbols, config.dropout)
+    def __init__(self, config: EncoderConfig, labels: int):
+        super().__init__(config, labels)
+        self.decoder = Decoder(self.encoder.outputs, labels, config.dropout)
 
     def losses(
         self, images: Tensor, widths: Tensor, targets: list[list[list[int]]], parts: list[int] | None = None
     ) -> Tensor:
-        lines, line_lengths, columns = self.encoder(images, widths)
-        features, lengths = join(lines, line_lengths, parts)
+        lines, line_lengths, cnn_features = self.encoder(images, widths)
+        features, lengths = concat_lines(lines, line_lengths, parts)
         logits = self.head(features)
-        by_ctc = self.by_ctc(logits, lengths, columns, line_lengths, targets, parts)
+        ctc_loss_of = self.ctc_loss_of(logits, lengths, cnn_features, line_lengths, targets, parts)
         chosen = self.likeliest(logits, lengths, targets)
-        by_symbol, attended = self.by_symbol(self.decoder.remember(features, lengths), chosen)
+        cross_entropy, attended = self.cross_entropy(self.decoder.encode_memory(features, lengths), chosen)
         if self.training and self.guided:
-            by_symbol = by_symbol + self.astray(attended, logits, lengths, chosen)
+            cross_entropy = cross_entropy + self.guided_attention_loss(attended, logits, lengths, chosen)
         # a line too dense for CTC can still teach the decoder
-        return (1 - CTC_WEIGHT) * by_symbol + CTC_WEIGHT * torch.where(by_ctc.isfinite(), by_ctc, 0.0)
+        return (1 - CTC_WEIGHT) * cross_entropy + CTC_WEIGHT * torch.where(ctc_loss_of.isfinite(), ctc_loss_of, 0.0)
 
     @torch.no_grad()
     def likeliest(self, logits: Tensor, lengths: Tensor, targets: list[list[list[int]]]) -> list[list[int]]:
@@ -53,7 +53,9 @@ class AttentionReader(CTCReader):
                 chosen[i] = accepted[int(ctc_losses(logits[rows], lengths[rows], [[t] for t in accepted]).argmin())]
         return chosen
 
-    def astray(self, attended: Tensor, logits: Tensor, lengths: Tensor, texts: list[list[int]]) -> Tensor:
+    def guided_attention_loss(
+        self, attended: Tensor, logits: Tensor, lengths: Tensor, texts: list[list[int]]
+    ) -> Tensor:
         """How little the decoder looks where CTC sees the symbols: (N, L, T) weights, (N, T, symbols + 1) -> (N,).
 
         -log of the weight near each symbol's frames, summed over the symbols; the end of a text is its last frame. 0
@@ -67,32 +69,32 @@ class AttentionReader(CTCReader):
                 middles = torch.from_numpy((alignment.first + alignment.last) / 2)
                 row[: len(middles)], row[len(middles)] = middles, alignment.frames - 1
         centres = centres.to(attended.device)[:, :, None]
-        near = (torch.arange(attended.shape[2], device=attended.device) - centres).abs() <= NEAR
+        near = (torch.arange(attended.shape[2], device=attended.device) - centres).abs() <= GUIDE_RADIUS_FRAMES
         weight = (attended * near).sum(2)
         return torch.where(centres[..., 0] >= 0, -torch.log(weight + 1e-4), 0.0).sum(1)
 
     def read(self, frames: EncoderOutput) -> list[Hypothesis]:
         """The decoder's most probable symbol at each step."""
-        return self.decoder.greedy(self.decoder.remember(frames.features, frames.lengths))
+        return self.decoder.greedy(self.decoder.encode_memory(frames.features, frames.lengths))
 
     def score(self, frames: EncoderOutput, candidates: list[list[list[int]]]) -> list[list[float]]:
         """The decoder's log-probability of each candidate text and its end: N lists of texts -> N lists."""
         line = [i for i, texts in enumerate(candidates) for _ in texts]
         if not line:
             return [[] for _ in candidates]
-        memory = self.decoder.remember(frames.features, frames.lengths)
+        memory = self.decoder.encode_memory(frames.features, frames.lengths)
         texts = [text for of_line in candidates for text in of_line]
-        losses, _ = self.by_symbol(memory.of(torch.tensor(line, device=frames.features.device)), texts)
+        losses, _ = self.cross_entropy(memory.of(torch.tensor(line, device=frames.features.device)), texts)
         scores = iter((-losses).tolist())
         return [[next(scores) for _ in of_line] for of_line in candidates]
 
-    def by_symbol(self, memory: Memory, targets: list[list[int]]) -> tuple[Tensor, Tensor]:
+    def cross_entropy(self, memory: Memory, targets: list[list[int]]) -> tuple[Tensor, Tensor]:
         """Cross-entropy of each target and its end, summed over its symbols: -> (N,) float32; and the frames attended
         to, (N, L, T).
         """
         longest = max(len(target) for target in targets) + 1
-        rows = [target + [STOP] * (longest - len(target)) for target in targets]
-        wanted = torch.tensor(rows, device=memory.beyond.device)
+        rows = [target + [EOS] * (longest - len(target)) for target in targets]
+        wanted = torch.tensor(rows, device=memory.key_padding_mask.device)
         logits, attended = self.decoder(memory, wanted)
         # STOP counts once, at the end of each target
         sizes = torch.tensor([len(target) + 1 for target in targets], device=wanted.device)

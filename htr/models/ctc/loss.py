@@ -13,7 +13,7 @@ def ctc_losses(logits: Tensor, lengths: Tensor, targets: list[list[list[int]]]) 
     Infinite where no text fits; such a line gives no gradient, so the caller may leave it out of the sum.
     """
     texts = [text for accepted in targets for text in accepted]
-    flat = torch.tensor([symbol for text in texts for symbol in text], dtype=torch.long)
+    flat = torch.tensor([label for text in texts for label in text], dtype=torch.long)
     sizes = torch.tensor([len(text) for text in texts], dtype=torch.long)
     # a blank must part each pair of equal neighbours
     needed = torch.tensor([len(t) + sum(a == b for a, b in pairwise(t)) for t in texts])

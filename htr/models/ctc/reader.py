@@ -9,18 +9,18 @@ from torch import Tensor, nn
 
 from htr.decoding.greedy import greedy
 from htr.models.ctc.loss import ctc_losses
-from htr.models.encoder import Encoder, EncoderConfig, join
+from htr.models.encoder import Encoder, EncoderConfig, concat_lines
 from htr.types import EncoderOutput, Hypothesis, LineGeometry
 
 AUXILIARY_WEIGHT = 0.5
 
 
 class CTCReader(nn.Module):
-    def __init__(self, config: EncoderConfig, symbols: int):
+    def __init__(self, config: EncoderConfig, labels: int):
         super().__init__()
         self.encoder = Encoder(config)
-        self.head = nn.Linear(self.encoder.outputs, symbols + 1)  # 0 is the blank
-        self.auxiliary = nn.Conv1d(self.encoder.columns, symbols + 1, 3, padding=1)
+        self.head = nn.Linear(self.encoder.outputs, labels + 1)  # 0 is the blank
+        self.auxiliary = nn.Conv1d(self.encoder.cnn_features, labels + 1, 3, padding=1)
 
     @property
     def geometry(self) -> LineGeometry:
@@ -33,22 +33,22 @@ class CTCReader(nn.Module):
     def losses(
         self, images: Tensor, widths: Tensor, targets: list[list[list[int]]], parts: list[int] | None = None
     ) -> Tensor:
-        features, lengths, columns = self.encoder(images, widths)
-        logits, joined = join(self.head(features), lengths, parts)
-        return self.by_ctc(logits, joined, columns, lengths, targets, parts)
+        features, lengths, cnn_features = self.encoder(images, widths)
+        logits, joined = concat_lines(self.head(features), lengths, parts)
+        return self.ctc_loss_of(logits, joined, cnn_features, lengths, targets, parts)
 
-    def by_ctc(
+    def ctc_loss_of(
         self,
         logits: Tensor,
         lengths: Tensor,
-        columns: Tensor,
+        cnn_features: Tensor,
         line_lengths: Tensor,
         targets: list[list[list[int]]],
         parts: list[int] | None,
     ) -> Tensor:
         """Of the head's logits (M, T, symbols + 1) of M texts and, by the auxiliary head, of the columns of N lines."""
-        early = self.auxiliary(columns.transpose(1, 2)).transpose(1, 2)
-        early = ctc_losses(*join(early, line_lengths // self.encoder.frames_a_step, parts), targets)
+        early = self.auxiliary(cnn_features.transpose(1, 2)).transpose(1, 2)
+        early = ctc_losses(*concat_lines(early, line_lengths // self.encoder.frames_a_step, parts), targets)
         # where the columns are wider than the frames, a dense line may fit the head and not the auxiliary one
         return ctc_losses(logits, lengths, targets) + AUXILIARY_WEIGHT * torch.where(early.isfinite(), early, 0.0)
 

@@ -1,0 +1,112 @@
+"""A template: the blank form as data, a picture and a JSON of its fields. A new edition of the form needs no code.
+
+NAME.png is the empty form, gray; NAME.json, with lengths in pixels of the picture:
+
+    {"name": "adult-2018", "dpi": 200,
+     "marks": [[1200, 40, 300, 60]],        where this edition differs from its likes: its number, a title
+     "fields": [{"name": "Ia", "kind": "text", "box": [x, y, w, h], "lines": 1, "pitch": 84},
+                {"name": "autopsy_yes", "kind": "tick", "box": [x, y, w, h]}]}
+
+`box` is where the answer belongs, `lines` how many lines people write there at most, `pitch` the height that one line
+of writing has: characters keep a like size in all that is cut from fields of one pitch.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+FORMS = Path(__file__).parent / "data"  # the templates that come with the project
+MAX_FIELD_LINES = 8
+
+
+@dataclass(frozen=True)
+class Field:
+    name: str
+    kind: str  # text or tick
+    box: tuple[int, int, int, int]  # x, y, w, h
+    lines: int = 1
+    pitch: float = 0.0  # given as 0: the height of the box over `lines`
+
+
+@dataclass(frozen=True, eq=False)
+class Template:
+    name: str
+    picture: np.ndarray = field(repr=False)  # (H, W) uint8, the blank form
+    dpi: float
+    fields: tuple[Field, ...]
+    marks: tuple[tuple[int, int, int, int], ...]  # x, y, w, h
+
+    def field(self, name: str) -> Field | None:
+        return next((field for field in self.fields if field.name == name), None)
+
+
+def load_template(path: Path) -> Template:
+    """From the JSON beside the picture of the same name. Raises ValueError that says what is wrong where."""
+    try:
+        note = json.loads(path.read_text(encoding="utf-8"))
+        fields = tuple(as_field(entry) for entry in note["fields"])
+        marks = tuple(as_box(mark) for mark in note.get("marks", []))
+        name, dpi = str(note["name"]), float(note["dpi"])
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such template") from None
+    except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: not a template ({type(error).__name__}: {error})") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    picture = cv2.imread(str(path.with_suffix(".png")), cv2.IMREAD_GRAYSCALE)
+    if picture is None:
+        raise ValueError(f"{path.with_suffix('.png')}: the template's picture is missing or can't be decoded")
+    height, width = picture.shape
+    names = [field.name for field in fields]
+    if len(set(names)) < len(names) or not names:
+        raise ValueError(f"{path}: a template has fields, each of another name")
+    if not 50 <= dpi <= 1200:
+        raise ValueError(f"{path}: dpi {dpi:g} is not between 50 and 1200")
+    for owner, (x, y, w, h) in [(f.name, f.box) for f in fields] + [("marks", mark) for mark in marks]:
+        if x < 0 or y < 0 or w < 4 or h < 4 or x + w > width or y + h > height:
+            raise ValueError(f"{path}: {owner}: box {[x, y, w, h]} does not lie on the picture of {width} x {height}")
+    return Template(name, picture, dpi, fields, marks)
+
+
+def as_box(value: object) -> tuple[int, int, int, int]:
+    if not isinstance(value, list) or len(value) != 4 or not all(isinstance(v, int) for v in value):
+        raise ValueError(f"a box is four whole numbers [x, y, w, h], not {value!r}")
+    return tuple(value)
+
+
+def as_field(entry: dict) -> Field:
+    name, kind, box, lines = str(entry["name"]), entry["kind"], as_box(entry["box"]), entry.get("lines", 1)
+    if kind not in ("text", "tick"):
+        raise ValueError(f"{name}: a field's kind is text or tick, not {kind!r}")
+    if not isinstance(lines, int) or not 1 <= lines <= MAX_FIELD_LINES:
+        raise ValueError(f"{name}: lines is 1 to {MAX_FIELD_LINES}, not {lines!r}")
+    pitch = float(entry.get("pitch") or box[3] / lines)
+    if not 8 <= pitch <= 2 * box[3]:
+        raise ValueError(f"{name}: a pitch of {pitch:g} px does not fit a field {box[3]} px high")
+    return Field(name, kind, box, lines, pitch)
+
+
+@cache
+def load_templates(folder: Path = FORMS) -> tuple[Template, ...]:
+    """Every template of a folder, in the order of their names. Raises ValueError: none there, or one twice."""
+    templates = tuple(load_template(path) for path in sorted(folder.glob("*.json")))
+    names = [template.name for template in templates]
+    if not templates:
+        raise ValueError(f"{folder}: no template (NAME.json beside NAME.png) in this folder")
+    if len(set(names)) < len(names):
+        raise ValueError(f"{folder}: two templates of the same name among {', '.join(names)}")
+    return templates
+
+
+def digest_of_forms(folder: Path = FORMS) -> str:
+    """Of the templates' files: fields that were cut with others belong to another data set."""
+    digest = hashlib.sha256()
+    load_templates(folder)
+    for path in sorted(folder.glob("*.json")):
+        digest.update(path.read_bytes() + path.with_suffix(".png").read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,235 @@
+"""A field becomes its lines of writing in reading order, or is recognised as blank.
+
+Lines are found on a small image without what the form prints (see unprint.py). Rows of writing are where strokes
+follow each other densely: the edges along x, smoothed, are compared with what is usual in this field, so that a short
+word counts as much as a long line and descenders count little. Connected components then go to the row they lie on;
+one that lies on several is cut along the seam that crosses least ink.
+"""
+
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from htr.lines.form_dropout import PrintedForm, drop_form, factor_of
+from htr.lines.rows import rows_to_lines
+
+DARK, SURE = 25, 38  # of 255: darkness that counts as ink in the small image, if some of it is as dark as SURE
+MIN_INK = 0.011  # squared pitches of ink that a written field has: a thin dash
+SLOPES = np.tan(np.radians(0.3 * np.arange(-6, 7)))  # of writing: the registration has turned the page upright
+TALL = 0.25  # pitches that a stored line reaches above and below its core at least, and all of its ink
+OTHERS = 255  # the label of ink that belongs to no line of this field
+
+
+@dataclass(frozen=True, eq=False)
+class FoundLine:
+    """A line of a field, in pixels of the field's image."""
+
+    box: tuple[int, int, int, int]  # x, y, w, h of its ink but the outermost 0.3 % left and right, 1 % above and below
+    core: float  # the row that halves its ink
+    number: int  # 1 is the uppermost
+    labels: np.ndarray = dataclass_field(repr=False)  # (h, w) uint8 small image: 0 paper, a line's number, or OTHERS
+    factor: int  # pixels of the field that one of `labels` stands for, in both directions
+
+
+@dataclass(frozen=True, eq=False)
+class Ink:
+    """Connected components of a small image."""
+
+    labels: np.ndarray  # (h, w) uint16 or int32
+    stats: np.ndarray  # (components, 5): x, y, w, h, area; the first is the paper
+    centres: np.ndarray  # (components, 2): x, y
+
+
+def flatten_background(gray: np.ndarray) -> np.ndarray:
+    """A scan or a piece of it -> (H, W) uint8 of the same size, paper at about 255, without shadows and stains.
+
+    The paper is the wide local maximum of the brightness. Dividing by it raises no noise of an empty sheet to ink.
+    """
+    height, width = gray.shape
+    small = gray[: max(height // 8 * 8, 1), : max(width // 8 * 8, 1)]  # a whole factor is shrunk many times faster
+    for factor in (4, 2, 1):  # and halves faster than eighths
+        size = max(width // 8 * factor, 1), max(height // 8 * factor, 1)
+        small = cv2.resize(small, size, interpolation=cv2.INTER_AREA)
+    paper = np.maximum(cv2.blur(cv2.dilate(small, np.ones((5, 7), np.uint8)), (5, 9)), 1)
+    paper = cv2.resize(paper, (width, height), interpolation=cv2.INTER_LINEAR)
+    return cv2.divide(gray, paper, scale=255)
+
+
+def ink_measure(field: np.ndarray, printed: np.ndarray | None, box: tuple[int, int, int, int], pitch: float) -> float:
+    """Ink written within the box, in squared pitches; specks, print, stains and what shines through don't count."""
+    factor = factor_of(pitch)
+    form = None if printed is None else PrintedForm.of(printed, factor)
+    return own_ink(drop_form(field, form, factor), factor, box, pitch)[3]
+
+
+def find_lines(
+    field: np.ndarray, printed: np.ndarray | None, *, box: tuple[int, int, int, int], pitch: float, most: int
+) -> list[FoundLine]:
+    """Lines of a field from the top, at most `most`; none if it is blank.
+
+    `field`: (H, W) uint8, evened, with a margin around it. `printed`: the same shape, > 0 where the template prints, up
+    to 3 px off; or None. `box`: x, y, w, h of the field proper. `pitch`: the height of a usual line; writing of a
+    third to one and a half of it is found. Raises ValueError: shapes that differ, a pitch that is none.
+    """
+    if field.ndim != 2 or field.dtype != np.uint8 or (printed is not None and printed.shape != field.shape):
+        raise ValueError("a field is a gray uint8 image, and what is printed a mask of its shape")
+    if not 8 <= pitch <= 2000:
+        raise ValueError(f"a pitch of {pitch:g} px is not between 8 and 2000")
+    form = None if printed is None else PrintedForm.of(printed, factor_of(pitch))
+    return lines_beside(field, form, box=box, pitch=pitch, most=most)
+
+
+def lines_beside(
+    field: np.ndarray, form: PrintedForm | None, *, box: tuple[int, int, int, int], pitch: float, most: int
+) -> list[FoundLine]:
+    """find_lines where the print is known as this module needs it."""
+    factor = factor_of(pitch)
+    small = drop_form(field, form, factor)
+    ink, kept, others, measure = own_ink(small, factor, box, pitch)
+    if measure < MIN_INK:
+        return []
+    fine, (height, width) = pitch / factor, small.shape
+    binary, others = kept.astype(np.uint8).take(ink.labels), others.take(ink.labels)
+    slope = slope_of(binary)
+    upright = np.float32([[1, 0, 0], [slope, 1, -slope * (width - 1) / 2]])
+    if slope:
+        binary = cv2.warpAffine(binary, upright, (width, height), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
+    ink = components(binary)
+    if len(ink.stats) < 2:
+        return []
+    inside = (box[1] / factor, (box[1] + box[3]) / factor)
+    labels, count = rows_to_lines(binary, ink.labels, ink.stats, ink.centres, inside=inside, fine=fine)
+    labels[(binary > 0) & (labels == 0)] = OTHERS
+    if slope:
+        labels = cv2.warpAffine(labels, upright, (width, height), flags=cv2.INTER_NEAREST)
+    labels[others] = OTHERS
+    return as_lines(labels, count, box=box, factor=factor, fine=fine, most=most)
+
+
+def cut_line(field: np.ndarray, line: FoundLine, pitch: float) -> np.ndarray:
+    """The line's own pixels, (h, w) uint8: half a pitch about its core and all of its ink.
+
+    The field's other ink becomes paper; what lies beyond the field's image is paper too.
+    """
+    factor = line.factor
+    x, y, w, h = (v * factor for v in cv2.boundingRect(cv2.compare(line.labels, line.number, cv2.CMP_EQ)))
+    top, bottom = round(min(line.core - TALL * pitch, y - 3)), round(max(line.core + TALL * pitch, y + h + 3))
+    left, right = round(x - 0.4 * pitch), round(x + w + 0.4 * pitch)
+    height, width = field.shape
+    rows, columns = slice(max(top, 0), min(bottom, height)), slice(max(left, 0), min(right, width))
+    piece = field[rows, columns].copy()
+    paper = int(np.median(piece[::3, ::3]))
+    # the small image's pixels under the piece, one more on each side
+    first_row, first_column = rows.start // factor, columns.start // factor
+    view = line.labels[first_row : rows.stop // factor + 1, first_column : columns.stop // factor + 1]
+    mine = cv2.compare(view, line.number, cv2.CMP_EQ)
+    others = cv2.bitwise_and(cv2.compare(view, 0, cv2.CMP_GT), cv2.bitwise_not(mine))
+    if others.any():
+        cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+        wide = cv2.dilate(others, np.ones((3, 3), np.uint8))
+        others |= cv2.bitwise_and(wide, cv2.bitwise_not(cv2.dilate(mine, cross)))
+        others = cv2.resize(others, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)
+        others = others[rows.start - first_row * factor :, columns.start - first_column * factor :]
+        others = others[: piece.shape[0], : piece.shape[1]]
+        piece[: others.shape[0], : others.shape[1]][others > 0] = paper
+    beyond = (rows.start - top, bottom - rows.stop, columns.start - left, right - columns.stop)
+    return cv2.copyMakeBorder(piece, *beyond, cv2.BORDER_CONSTANT, value=paper)
+
+
+def components(binary: np.ndarray) -> Ink:
+    small = binary.size < 250_000  # fewer components than 2**16
+    kind = cv2.CV_16U if small else cv2.CV_32S  # with 16 bits twice as fast
+    _, labels, stats, centres = cv2.connectedComponentsWithStatsWithAlgorithm(binary, 8, kind, cv2.CCL_GRANA)
+    return Ink(labels, stats, centres)
+
+
+def own_ink(
+    small: np.ndarray, factor: int, box: tuple[int, int, int, int], pitch: float
+) -> tuple[Ink, np.ndarray, np.ndarray, float]:
+    """Components of the small image, which are this field's writing, which the neighbours', ink_measure's figure."""
+    fine = pitch / factor
+    ink = components(cv2.compare(small, DARK, cv2.CMP_GT))
+    x, y, w, h, area = ink.stats.T
+    cx, cy = ink.centres.T
+    left, top, right, bottom = (v / factor for v in (box[0], box[1], box[0] + box[2], box[1] + box[3]))
+    # no speck; and no stain or writing from the back: some of it is dark
+    kept = (area >= 6) & (np.maximum(w, h) >= 4)
+    kept &= np.bincount(ink.labels[small > SURE], minlength=len(area)) > np.maximum(1, 0.05 * area)
+    # nor a fold: taller than any letter and thin, or from side to side
+    kept &= ~((w < 0.15 * fine) & (h > 1.6 * fine)) & ~((h < 0.15 * fine) & (w > 0.95 * small.shape[1]))
+    kept[0] = False
+    dark = kept.copy()
+    # what comes in over the edge of the image and has its mass beyond the box is a neighbour's
+    near = 0.1 * fine
+    kept &= ~((y == 0) & (cy < top - near) | (y + h == small.shape[0]) & (cy > bottom + near))
+    kept &= ~((x == 0) & (cx < left) | (x + w == small.shape[1]) & (cx > right))
+    # so is what stands beside the box with a gap before it
+    within = (cx > left) & (cx < right) & (cy > top - near) & (cy < bottom + near) & (y < bottom) & (y + h > top)
+    inner = np.flatnonzero(kept & within)
+    outside = (cx <= left) | (cx >= right) | (y > bottom + near) | (y + h < top - near)
+    for c in np.flatnonzero(kept & outside):
+        across = np.maximum(x[c] - (x + w)[inner], x[inner] - (x[c] + w[c]))
+        down = np.maximum(y[c] - (y + h)[inner], y[inner] - (y[c] + h[c]))
+        kept[c] = len(inner) > 0 and np.maximum(across, down).min() < 0.2 * fine
+    long = np.maximum(w, h) > 0.19 * fine
+    return ink, kept, dark & ~kept, float(area[kept & within & long].sum()) / fine**2
+
+
+@lru_cache(maxsize=64)
+def sheared_rows(height: int, strips: int, step: float) -> np.ndarray:
+    """Where in (strips, height), flat, is what comes to each row when a slope is undone: (slopes, strips, height)."""
+    middle = (np.arange(strips) - (strips - 1) / 2) * step
+    shift = np.rint(SLOPES[:, None] * middle).astype(int)
+    rows = np.clip(np.arange(height)[None, None] + shift[..., None], 0, height - 1)
+    return rows + np.arange(strips)[:, None] * height
+
+
+def slope_of(binary: np.ndarray) -> float:
+    """The slope at which rows of ink and of paper differ most, with a liking for none: rows per column."""
+    height, width = binary.shape
+    edges = cv2.bitwise_xor(binary[:, 1:], binary[:, :-1])
+    strips = max((width - 1) // 12, 1)
+    coarse = cv2.resize(255 * edges[:, : strips * 12], (strips, height), interpolation=cv2.INTER_AREA).astype(
+        np.float32
+    )
+    sheared = coarse.T.ravel().take(sheared_rows(height, strips, 12.0))
+    # over parts of the width: what lies far to the side may be another line
+    parts = np.linspace(0, strips, 7).astype(int)[:-1] if strips >= 18 else [0]
+    profile = np.add.reduceat(sheared, parts, axis=1)
+    energy = np.square(profile).sum(axis=(1, 2)) * (1 - 100 * SLOPES**2)
+    return float(SLOPES[energy.argmax()])
+
+
+def as_lines(
+    labels: np.ndarray, count: int, *, box: tuple[int, int, int, int], factor: int, fine: float, most: int
+) -> list[FoundLine]:
+    """Of `count` lines those that lie in the box more than beside it, renumbered; of more than `most` the richest."""
+    left, top, right, bottom = (v / factor for v in (box[0], box[1], box[0] + box[2], box[1] + box[3]))
+    own = []  # core, mass, number, box
+    for number in range(1, count + 1):
+        mine = cv2.compare(labels, number, cv2.CMP_EQ)
+        x0, y0, w, h = cv2.boundingRect(mine)
+        if not w:
+            continue
+        mine = mine[y0 : y0 + h, x0 : x0 + w]
+        across, down = (np.cumsum(cv2.reduce(mine, axis, cv2.REDUCE_SUM, dtype=cv2.CV_32F).ravel()) for axis in (0, 1))
+        mass = float(down[-1])
+        core, middle = y0 + down.searchsorted(0.5 * mass), x0 + across.searchsorted(0.5 * mass)
+        rows = np.clip([int(np.ceil(top)) - y0, int(bottom) - y0 + 1], 0, h)
+        inside = float(np.diff(np.r_[0, down][rows])[0]) / mass
+        near = 0.12 * fine
+        if left < middle < right and (top - near < core < bottom + near or inside > 0.2):
+            x, to_x = (x0 + across.searchsorted([0.003 * mass, 0.997 * mass])) * factor
+            y, to_y = (y0 + down.searchsorted([0.01 * mass, 0.99 * mass])) * factor
+            place = (int(x), int(y), int(to_x - x) + factor, int(to_y - y) + factor)
+            own.append((float(core * factor), mass, number, place))
+    own = sorted(sorted(own, key=lambda line: -line[1])[:most])
+    renumbered = np.full(256, OTHERS, np.uint8)
+    renumbered[0] = 0
+    for number, line in enumerate(own, 1):
+        renumbered[line[2]] = number
+    labels = cv2.LUT(labels, renumbered)
+    return [FoundLine(place, core, i, labels, factor) for i, (core, _, _, place) in enumerate(own, 1)]

@@ -1,0 +1,167 @@
+"""In production, batch by batch: how many of a batch's accepted readings are wrong at most, and whether it grows.
+
+A random sample of a batch's accepted units is typed by a person who does not see the readings. The number of wrong ones
+in the sample bounds that of the very batch by the hypergeometric distribution, exactly and whatever has drifted.
+
+Over the batches two alarms watch whether the accepted err more than alpha: a bet that they do, whose wealth is over
+1 / false with probability `false` at most, ever, while they do not (Ville 1939; Shafer & Vovk 2019); and a detector
+that begins anew with every batch, so that it is as quick to see what changes late (Shiryaev and Roberts; Shin, Ramdas &
+Rinaldo 2022, E-detectors), whose false alarms are APART batches apart on average, at least. Where CER is promised, the
+bets are on what each unit's edits are over alpha times its characters (Waudby-Smith & Ramdas 2024).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+STAKES = np.geomspace(0.5, 16.0, 12)  # how much higher than alpha the rate may have become, less one
+OF_EDITS = np.geomspace(0.01, 0.9, 12)  # of the largest stake with which no unit of LONGEST characters can ruin
+MAX_SIMULATED_BATCHES = 1000
+FALSE_ALARM_RATE = 0.05
+APART = 200
+
+
+# ---------------------------------------------------------------------------------------------------- one batch
+
+
+def hypergeometric(k: int, wrong: int, batch: int, sample: int) -> float:
+    """P(at most k wrong ones in the sample) of a batch that has so many."""
+    least, most = max(0, sample - (batch - wrong)), min(k, wrong, sample)
+    if most >= min(wrong, sample):
+        return 1.0
+    if most < least:
+        return 0.0
+    i = np.arange(least, most + 1)
+    terms = logs(wrong, i) + logs(batch - wrong, sample - i) - logs(batch, np.array([sample]))
+    return min(float(np.exp(terms).sum()), 1.0)
+
+
+def logs(n: int, k: np.ndarray) -> np.ndarray:
+    """The logarithm of n over k."""
+    gamma = [math.lgamma(n + 1) - math.lgamma(x + 1) - math.lgamma(n - x + 1) for x in k.tolist()]
+    return np.array(gamma)
+
+
+def most_wrong(k: int, sample: int, batch: int, delta: float) -> int:
+    """The largest number of wrong ones in the batch that k of the sample do not rule out at the level delta: with
+    probability 1 - delta at least, whatever the batch, there are not more. Raises ValueError for no such sample.
+    """
+    if not 0 <= k <= sample <= batch:
+        raise ValueError(f"{k} wrong ones in a sample of {sample} from a batch of {batch}: that cannot be")
+    low, high = k, batch - (sample - k)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if hypergeometric(k, middle, batch, sample) > delta else (low, middle - 1)
+    return low
+
+
+def sample_size(batch: int, alpha: float, delta: float, expected: float = 0.0) -> int:
+    """The smallest sample that bounds the batch's share of wrong ones by alpha, if it shows no more than `expected`
+    (a rate, rounded up) of them; the whole batch where nothing smaller does.
+    """
+
+    def enough(sample: int) -> bool:
+        k = math.ceil(expected * sample)
+        return k <= sample and most_wrong(k, sample, batch, delta) <= alpha * batch
+
+    low, high = 0, batch
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+# ---------------------------------------------------------------------------------------------------- over batches
+
+
+@dataclass
+class BatchMonitor:
+    """What has been seen so far, of batches one after the other; a JSON object between them."""
+
+    alpha: float
+    false: float = FALSE_ALARM_RATE
+    batches: int = 0
+    sampled: int = 0  # units, or their characters
+    wrong: int = 0  # units, or edits
+    wealth: list[float] | None = None  # logarithms, one a stake
+    detector: list[float] | None = None
+
+    def add(self, k: int, sample: int) -> None:
+        """A batch of whose sample of so many k were wrong.
+
+        Within a batch units are drawn without replacement: the product's mean is then at most what it is with
+        (Hoeffding 1963), so that both alarms keep their promise.
+        """
+        if not 0 <= k <= sample:
+            raise ValueError(f"{k} wrong ones in a sample of {sample}: that cannot be")
+        rates = np.minimum(self.alpha * (1 + STAKES), (1 + self.alpha) / 2)
+        # the likelihood ratio of a higher rate and alpha: a bet at fair odds
+        gain = k * np.log(rates / self.alpha) + (sample - k) * (np.log1p(-rates) - math.log1p(-self.alpha))
+        self._bet(gain, k, sample)
+
+    def add_edits(self, edits: Sequence[int], characters: Sequence[int]) -> None:
+        """A batch of whose sample each unit had so many edits, of so many characters as were keyed.
+
+        No edit is too many to be counted: a unit can only lose what alpha times its characters stake. Raises ValueError
+        for one of more than LONGEST. Without replacement the product's mean is smaller, too (Maclaurin's inequality).
+        """
+        edits, characters = np.asarray(edits, np.int64), np.asarray(characters, np.int64)
+        if len(characters) and characters.max() > MAX_SIMULATED_BATCHES:
+            raise ValueError(
+                f"a text of {characters.max()} characters: more than {MAX_SIMULATED_BATCHES} are not watched"
+            )
+        stakes = OF_EDITS / (self.alpha * MAX_SIMULATED_BATCHES)
+        gain = np.log1p(stakes[:, None] * (edits - self.alpha * characters)).sum(axis=1)
+        self._bet(gain, int(edits.sum()), int(characters.sum()))
+
+    def _bet(self, gain: np.ndarray, wrong: int, sampled: int) -> None:
+        wealth = np.zeros(len(gain)) if self.wealth is None else np.array(self.wealth)
+        self.wealth = (wealth + gain).tolist()
+        before = np.full(len(gain), -np.inf) if self.detector is None else np.array(self.detector)
+        self.detector = (np.logaddexp(before, 0.0) + gain).tolist()
+        self.batches, self.sampled, self.wrong = self.batches + 1, self.sampled + sampled, self.wrong + wrong
+
+    @property
+    def bet(self) -> float:
+        """The wealth of who bets that more than alpha are wrong; from 1 / false on, an alarm."""
+        return mean_of(self.wealth)
+
+    @property
+    def change(self) -> float:
+        """What the detector has; from APART on, an alarm."""
+        return mean_of(self.detector)
+
+    @property
+    def alarms(self) -> list[str]:
+        """Of "bet" and "detector"."""
+        return [name for name, on in (("bet", self.bet >= 1 / self.false), ("detector", self.change >= APART)) if on]
+
+    def to_json(self) -> dict:
+        return asdict(self)
+
+
+def mean_of(logs: list[float] | None) -> float:
+    if logs is None:
+        return 0.0
+    return float(np.exp(min(np.logaddexp.reduce(logs) - math.log(len(logs)), 700.0)))
+
+
+def hours(accepted: int, sampled: int, lines: float, seconds: float) -> float:
+    """What a person need not type: of each accepted unit so many lines at so many seconds, less the sample's."""
+    return (accepted - sampled) * lines * seconds / 3600
+
+
+def false_alarms(samples: Sequence[int], alpha: float, rate: float, runs: int, seed: int = 0) -> dict[str, float]:
+    """Simulated: the share of `runs` sequences of batches, of which so many are sampled each, wrong with this rate,
+    that the bet and the detector alarm in.
+    """
+    rng, found = np.random.default_rng(seed), {"bet": 0, "detector": 0}
+    for _ in range(runs):
+        watch, seen = BatchMonitor(alpha), set()
+        for sample in samples:
+            watch.add(int(rng.binomial(sample, rate)), sample)
+            seen |= set(watch.alarms)
+        found = {name: count + (name in seen) for name, count in found.items()}
+    return {name: count / runs for name, count in found.items()}

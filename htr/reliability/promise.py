@@ -1,0 +1,122 @@
+"""A promise and the scores that it rests on, as three files of RUN/reliability/NAME; what production asks of them.
+
+promise = Promise.load("runs/ctc-16/reliability/fields")
+promise.check(weights, "beam", decoding)         # the readings come from the model that it was made for
+probability = promise.probability(table)         # (N,), a row a line with signal_NAME, certificate, field
+accepted = promise.accept(probability)           # (N,) bool
+
+`python -m jobs calibrate` writes them: score.json (the scores), promise.json, reliability.json (figures).
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from htr.reliability.calibration import Score
+from htr.reliability.units import CHARACTER, probabilities, word_signals
+
+FORMAT = 1
+UNITS = ("line", "field", "certificate")
+LOSSES = ("wrong", "cer")
+
+
+@dataclass(frozen=True)
+class Promise:
+    """`threshold` None: nothing can be promised, and nothing is accepted."""
+
+    unit: str
+    loss: str
+    alpha: float
+    delta: float
+    threshold: float | None
+    text: str
+    scores: Mapping[str, Score]
+    model: Mapping[str, str | None]  # weights, decode, decoding: as in an evaluation.json
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Promise":
+        """Raises ValueError for a folder without a promise, a damaged one, one of a newer format or another score."""
+        folder = Path(folder)
+        try:
+            content = (folder / "score.json").read_bytes()
+            note, about = json.loads((folder / "promise.json").read_text()), json.loads(content)
+        except FileNotFoundError as error:
+            name = Path(error.filename).name
+            raise ValueError(f"{folder}: no promise here ({name} is missing): run python -m jobs calibrate") from None
+        except ValueError as error:
+            raise ValueError(f"{folder}: a damaged file ({error}): run python -m jobs calibrate again") from None
+        try:
+            for part in (note, about):
+                if part["format"] != FORMAT:
+                    raise ValueError(f"format {part['format']}, this code reads {FORMAT}")
+            if hashlib.sha256(content).hexdigest() != note["score"]:
+                raise ValueError("score.json is not the one that promise.json was written for")
+            if note["unit"] not in UNITS or note["loss"] not in LOSSES:
+                raise ValueError(f"a promise of {note['unit']}, {note['loss']}")
+            scores = {unit: Score.from_json(score) for unit, score in about["scores"].items()}
+            if score_of(note["unit"], note["loss"]) not in scores:
+                raise ValueError(f"score.json has no score of {score_of(note['unit'], note['loss'])}")
+            threshold = None if note["threshold"] is None else float(note["threshold"])
+            numbers = float(note["alpha"]), float(note["delta"]), threshold
+            return cls(note["unit"], note["loss"], *numbers, note["promise"], scores, dict(note["model"]))
+        except (ValueError, KeyError, TypeError) as error:
+            kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+            raise ValueError(f"{folder}: not a promise that can be read ({kind}{error}): calibrate again") from None
+
+    def check(self, weights: str, decode: str, decoding: str | None = None) -> None:
+        """Raises ValueError where readings come from another model or decoding than those that were calibrated."""
+        asked = {"weights": weights, "decode": decode, "decoding": decoding}
+        differ = [name for name, value in asked.items() if self.model.get(name) != value]
+        if differ:
+            listed = ", ".join(f"{name} {asked[name]} in place of {self.model.get(name)}" for name in differ)
+            raise ValueError(f"the promise was made for another reader ({listed}): run python -m jobs calibrate for it")
+
+    def probability(self, table, unit: str | None = None) -> np.ndarray | list[np.ndarray]:
+        """A row a line -> (N,) the probability of the line, or of the field or certificate that it is of, all of whose
+        lines must be here; where CER is promised, the share of its characters that is likely right. "word": N arrays.
+        """
+        unit = unit or score_of(self.unit, self.loss)
+        found = probabilities(self.scores, table, unit)
+        if unit != "word":
+            return found
+        rows = word_signals(table)[1]
+        return np.split(found, np.searchsorted(rows, np.arange(1, len(table["word_confidence"]))))
+
+    def accept(self, probability: np.ndarray) -> np.ndarray:
+        """(N,) -> (N,) bool."""
+        if self.threshold is None:
+            return np.zeros(len(probability), bool)
+        return np.asarray(probability) >= self.threshold
+
+
+def score_of(unit: str, loss: str) -> str:
+    """Which score orders the units of a promise."""
+    return CHARACTER if loss == "cer" else unit
+
+
+def files_of(scores: Mapping[str, Score], fitted: Mapping, note: Mapping, figures: Mapping) -> dict[str, bytes]:
+    """The files by name, promise.json last: without it the others are no promise. `note`: promise.json but for format
+    and score; it has the model.
+    """
+
+    def pack(content: Mapping) -> bytes:
+        return (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode()
+
+    score = pack(
+        {
+            "format": FORMAT,
+            "model": dict(note["model"]),
+            "fitted": dict(fitted),
+            "scores": {unit: score.to_json() for unit, score in scores.items()},
+        }
+    )
+    promise = {"format": FORMAT, "score": hashlib.sha256(score).hexdigest(), **note}
+    return {
+        "score.json": score,
+        "reliability.json": pack({"format": FORMAT, **figures}),
+        "promise.json": pack(promise),
+    }

@@ -1,0 +1,212 @@
+"""From lines to what a promise is about: lines, words, fields, certificates, with their signals and their scores.
+
+A table has a row a text: signal_NAME, and for fields and certificates the columns certificate and field;
+word_confidence and word_signal_NAME hold a list a row. A pa.Table will do, or a mapping of columns.
+
+A text is a line's or that of a field of several lines, of which nobody knows what each of them says. Such a row has the
+lists line_signal_NAME, a value a line, and line_words, how many words of its reading each line has; they are null in
+rows of one line. Its signal_NAME are those of its least sure line.
+
+A field is right when all its texts are, a certificate when all its fields are. Their signals are made of the lines'
+probabilities: their product (what it would be, were they independent), the least of them, and how many there are. The
+score of lines is fitted on texts of one line alone.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from htr.reliability.calibration import Score, cross_fitted, fit
+
+CHARACTER = "character"  # the share of a line's characters that are right: what orders lines where CER is promised
+PREFIX, WORD_PREFIX, LINE_PREFIX, LINE_WORDS = "signal_", "word_signal_", "line_signal_", "line_words"
+OF_LINE = ("likelihood", "frames", "margin", "language", "agreement")  # signals of its line that a word has, too
+
+
+def line_signals(table) -> dict[str, np.ndarray]:
+    """-> (N,) of each signal of rows, by name without its prefix. Raises ValueError for a table without any."""
+    found = {name.removeprefix(PREFIX): column(table, name) for name in names_of(table) if name.startswith(PREFIX)}
+    if not found:
+        raise ValueError("a table without a column signal_NAME: were its lines read by an older version?")
+    return found
+
+
+def lines_of(table) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """-> (L,) of each signal of lines, in the order of their rows, and (L,) the row that each is of."""
+    own = line_signals(table)
+    if LINE_WORDS not in names_of(table):
+        return own, np.arange(len(next(iter(own.values()))))
+    sizes = np.maximum(listed_in(table, LINE_WORDS)[0], 1)
+    rows = np.repeat(np.arange(len(sizes)), sizes)
+    listed = sizes[rows] > 1
+    found = {name: values[rows] for name, values in own.items()}
+    for name, values in found.items():
+        values[listed] = listed_in(table, LINE_PREFIX + name)[1]
+    return found, rows
+
+
+def lines_in(table) -> np.ndarray:
+    """(N,) how many lines each row has."""
+    return np.bincount(lines_of(table)[1])
+
+
+def listed_in(table, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """A column of lists of two values and more, or null -> (N,) their lengths, their values one after the other."""
+    if name not in names_of(table):
+        raise ValueError(f"a table with {LINE_WORDS} and without {name}: were its rows read by different readers?")
+    column = table[name]
+    values = (
+        column.combine_chunks() if isinstance(column, pa.ChunkedArray) else pa.array(column, pa.list_(pa.float64()))
+    )
+    sizes = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    return sizes, values.flatten().to_numpy(zero_copy_only=False).astype(np.float64)
+
+
+def word_signals(table) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """-> (W,) of each signal of all words, those of their lines among them, and (W,) the row that each is of."""
+    if "word_confidence" not in names_of(table):
+        raise ValueError("a table without word_confidence: its reader does not say how sure it is of a word")
+    lists = {"confidence": table["word_confidence"]}
+    lists |= {n.removeprefix(WORD_PREFIX): table[n] for n in names_of(table) if n.startswith(WORD_PREFIX)}
+    rows, found = None, {}
+    for name, values in lists.items():
+        values = values.to_pylist() if hasattr(values, "to_pylist") else list(values)
+        sizes = np.array([len(words) for words in values])
+        if rows is not None and not np.array_equal(sizes, np.bincount(rows, minlength=len(values))):
+            raise ValueError(f"word_signal_{name} has other numbers of words than word_confidence")
+        rows = np.repeat(np.arange(len(values)), sizes)
+        found[name] = np.array([value for words in values for value in words], np.float64)
+    of_line, row = lines_of(table)
+    words = np.bincount(rows, minlength=len(lists["confidence"]))[row]  # of each line, where its row has no other
+    several = np.bincount(row)[row] > 1
+    if several.any():
+        words[several] = listed_in(table, LINE_WORDS)[1]
+    line = np.repeat(np.arange(len(row)), words)
+    return found | {f"line_{name}": of_line[name][line] for name in OF_LINE if name in of_line}, rows
+
+
+def groups_of_unit(table, unit: str) -> np.ndarray:
+    """(N,) the number of the field or certificate that each row is of."""
+    groups = codes(table, "certificate")
+    if unit == "field":
+        fields = codes(table, "field")
+        groups = groups * (int(fields.max(initial=0)) + 1) + fields
+    return np.unique(groups, return_inverse=True)[1]
+
+
+def combined(lines: np.ndarray, groups: np.ndarray) -> dict[str, np.ndarray]:
+    """(L,) probabilities of lines, (L,) numbers of their fields or certificates -> (G,) product, least and lines."""
+    count = int(groups.max(initial=-1)) + 1
+    least = least_of(lines, groups, count)
+    product = np.exp(np.bincount(groups, np.log(np.maximum(lines, 1e-12)), count))
+    return {"product": product, "least": least, "lines": np.bincount(groups, minlength=count).astype(np.float64)}
+
+
+def least_of(values: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+    """(L,) of lines, (L,) the row that each is of -> (count,) of rows, 1 where there is none."""
+    least = np.ones(count)
+    np.minimum.at(least, rows, values)
+    return least
+
+
+def all_right(right: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """(N,) whether texts are right -> (G,) whether all of each field or certificate are."""
+    return (np.bincount(groups, 1 - np.asarray(right, np.float64)) == 0).astype(np.float64)
+
+
+def first_rows(groups: np.ndarray) -> np.ndarray:
+    """(N,) -> (G,) a row of each."""
+    return np.unique(groups, return_index=True)[1]
+
+
+# ---------------------------------------------------------------------------------------------------- scores
+
+
+def fit_scores(
+    table,
+    right: np.ndarray,
+    edits: np.ndarray,
+    characters: np.ndarray,
+    clusters: np.ndarray,
+    word_right: Sequence[Sequence[bool]] | None = None,
+) -> tuple[dict[str, Score], dict[str, np.ndarray]]:
+    """A table of N texts, (N,) whether each is right, its edits and reference characters, its cluster (writer or
+    certificate), and of each whether its words are right -> the scores by unit, and of each unit (lines: each row) the
+    probabilities that scores fitted without its cluster give: what a promise is planned with.
+
+    Units that the table does not have (no word_confidence, no field), or of which all are right or all wrong, are
+    left out; but for lines, of which ValueError is raised then.
+    """
+    signals, row = lines_of(table)
+    alone = (np.bincount(row) == 1).astype(np.float64)  # of a field's lines nobody knows which one is wrong
+    given = ("line", signals, np.asarray(right, np.float64)[row], clusters[row], alone[row])
+    scores, of_lines = {"line": fit(*given)}, cross_fitted(*given)
+    held_out = {"line": least_of(of_lines, row, len(alone))}
+    share = 1 - np.minimum(edits, characters) / np.maximum(characters, 1)
+    written = np.maximum(characters, 1.0) * alone
+    if 0 < written @ share < written.sum():
+        given = (CHARACTER, signals, share[row], clusters[row], written[row])
+        scores[CHARACTER] = fit(*given)
+        held_out[CHARACTER] = least_of(cross_fitted(*given), row, len(alone))
+    if word_right is not None and "word_confidence" in names_of(table):
+        of_words, rows = word_signals(table)
+        target = np.array([float(one) for words in word_right for one in words])
+        if 0 < target.sum() < len(target):
+            scores["word"] = fit("word", of_words, target, clusters[rows])
+            held_out["word"] = cross_fitted("word", of_words, target, clusters[rows])
+    for unit in ("field", "certificate"):
+        if "certificate" not in names_of(table) or (unit == "field" and "field" not in names_of(table)):
+            continue
+        groups = groups_of_unit(table, unit)
+        whole, of_unit = all_right(right, groups), clusters[first_rows(groups)]
+        if not 0 < whole.sum() < len(whole):
+            continue
+        # what the score of lines says of lines that it has not seen: else a field would look better than it is
+        made = combined(of_lines, groups[row])
+        scores[unit] = fit(unit, made, whole, of_unit)
+        held_out[unit] = cross_fitted(unit, made, whole, of_unit)
+    return scores, held_out
+
+
+def probabilities(scores: Mapping[str, Score], table, unit: str) -> np.ndarray:
+    """(N,) the probability of each row: of its least sure line or that line's characters, or of the field or
+    certificate that it is of; with unit "word" (W,), of all words one after the other. Raises ValueError for a unit
+    without a score.
+    """
+    if unit not in scores:
+        raise ValueError(f"no score of a {unit} here, only of {', '.join(scores)}")
+    if unit == "word":
+        return scores[unit].probability(word_signals(table)[0])
+    signals, row = lines_of(table)
+    if unit in ("line", CHARACTER):
+        return least_of(scores[unit].probability(signals), row, int(row[-1]) + 1 if len(row) else 0)
+    groups = groups_of_unit(table, unit)
+    return scores[unit].probability(combined(scores["line"].probability(signals), groups[row]))[groups]
+
+
+# ---------------------------------------------------------------------------------------------------- columns
+
+
+def names_of(table) -> Sequence[str]:
+    return getattr(table, "column_names", None) or list(table)
+
+
+def column(table, name: str) -> np.ndarray:
+    """(N,) numbers. Raises ValueError where the column is missing."""
+    if name not in names_of(table):
+        raise ValueError(f"a table without the column {name}")
+    values = table[name]
+    return np.asarray(values.to_numpy() if hasattr(values, "to_numpy") else values, np.float64)
+
+
+def codes(table, name: str) -> np.ndarray:
+    """(N,) texts of a column as numbers, equal ones for equal texts; nothing is a text, too."""
+    if name not in names_of(table):
+        raise ValueError(f"a table without the column {name}")
+    values = table[name]
+    if hasattr(values, "combine_chunks"):  # arrow's own, many times as fast
+        return values.fill_null("").combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
+    texts = np.array(["" if value is None else str(value) for value in values], dtype=str)
+    return np.unique(texts, return_inverse=True)[1].astype(np.int64)

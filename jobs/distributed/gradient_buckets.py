@@ -1,0 +1,156 @@
+"""Gradients in a few flat buffers, each summed over all ranks while backward still fills the others.
+
+As in torch's DDP (Li et al. 2020, "PyTorch Distributed: Experiences on Accelerating Data Parallel Training"), on
+Horovod's operations. Its own optimizer sends each gradient by itself, copies those that are ready together into a
+buffer and back again, and waits in a loop that never sleeps, on a rank's only core at the cost of the sum itself.
+Buckets are the same in every step, so that Horovod need not fuse anything and sums in the same order each time.
+"""
+
+import time
+from collections.abc import Callable, Generator, Iterable
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+BUCKET_BYTES = 4 << 20  # bytes of a bucket
+LAST_BUCKET_BYTES = 1 << 20  # of the one that is full last, since backward hides nothing of it
+POLL_INTERVAL_S = 1e-4  # seconds between two looks at whether a sum is there
+
+
+def parted(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Those that need gradients, in order, in groups of SIZE bytes or a parameter more, the first of LAST at most.
+
+    Backward comes to the first group last.
+    """
+    groups: list[list[nn.Parameter]] = []
+    full, held = True, 0
+    for parameter in parameters:
+        if not parameter.requires_grad:
+            continue
+        size = parameter.numel() * parameter.element_size()
+        if full or (len(groups) == 1 and held + size > LAST_BUCKET_BYTES):
+            groups.append([])
+            held = 0
+        groups[-1].append(parameter)
+        held += size
+        full = held >= (LAST_BUCKET_BYTES if len(groups) == 1 else BUCKET_BYTES)
+    return groups
+
+
+class Bucket:
+    """Some parameters; `flat` holds their gradients one after the other, `views` (by parameter) each in its shape."""
+
+    def __init__(self, name: str, parameters: list[nn.Parameter], over_host: bool = False) -> None:
+        """`over_host`: what the ranks exchange is `sent`, a copy of `flat` in the host's memory."""
+        self.name, self.parameters = name, parameters
+        sizes, first = [parameter.numel() for parameter in parameters], parameters[0]
+        self.flat = torch.zeros(sum(sizes), dtype=first.dtype, device=first.device)
+        self.views = {p: part.view_as(p) for p, part in zip(parameters, self.flat.split(sizes), strict=True)}
+        self.sent = torch.empty_like(self.flat, device="cpu", pin_memory=True) if over_host else self.flat
+        self.exchange: Exchange | None = None  # under way
+        self.handle: Any = None  # what it waits for
+        self.taken = 0
+
+    def take(self, parameter: nn.Parameter) -> None:
+        """Move the parameter's gradient here, zeros where it has none; further passes add to it in place."""
+        view = self.views[parameter]
+        if parameter.grad is None:
+            view.zero_()
+        elif parameter.grad.data_ptr() != view.data_ptr():
+            view.copy_(parameter.grad)
+        parameter.grad = view
+
+
+class GradientBuckets:
+    """From now on the parameters' gradients are summed: call `wait` after backward, before you look at them."""
+
+    def __init__(
+        self,
+        hvd: ModuleType,
+        parameters: Iterable[nn.Parameter],
+        compression: str,
+        passes: int,
+        over_host: bool = False,
+    ) -> None:
+        """`compression`: one of EXCHANGES; `passes`: backward passes whose gradients are accumulated before;
+        `over_host`: gradients on a GPU are exchanged through the host's memory.
+        """
+        self.hvd, self.begin, self.passes = hvd, EXCHANGES[compression], passes
+        groups = enumerate(parted(parameters))
+        self.buckets = [Bucket(f"gradients.{number}", group, over_host) for number, group in groups]
+        for bucket in self.buckets:
+            for parameter in bucket.parameters:
+                parameter.register_post_accumulate_grad_hook(partial(self.note, bucket))
+
+    def note(self, bucket: Bucket, parameter: nn.Parameter) -> None:
+        """A gradient is there. With the last one of its bucket the exchange begins."""
+        if bucket.exchange:
+            raise RuntimeError(f"more than {self.passes} backward passes before their gradients were waited for")
+        bucket.take(parameter)
+        bucket.taken += 1
+        if bucket.taken == self.passes * len(bucket.parameters):
+            self.send(bucket)
+            for other in self.buckets:  # whose first part may have ended
+                if other.exchange and other is not bucket and self.hvd.poll(other.handle):
+                    self.go_on(other)
+
+    def send(self, bucket: Bucket) -> None:
+        if bucket.sent is not bucket.flat:
+            bucket.sent.copy_(bucket.flat)
+        bucket.exchange = self.begin(self.hvd, bucket.sent, bucket.name)
+        bucket.handle = next(bucket.exchange)
+
+    def go_on(self, bucket: Bucket) -> None:
+        """To the end of a part of the exchange."""
+        while bucket.sent.device.type == "cpu" and not self.hvd.poll(bucket.handle):
+            time.sleep(POLL_INTERVAL_S)
+        try:
+            bucket.handle = bucket.exchange.send(self.hvd.synchronize(bucket.handle))
+        except StopIteration:
+            if bucket.sent is not bucket.flat:
+                bucket.flat.copy_(bucket.sent)
+            bucket.exchange = bucket.handle = None
+
+    def wait(self) -> None:
+        """Until each gradient is the sum over all ranks, also of a parameter that no backward of this rank came to."""
+        for bucket in self.buckets:
+            if bucket.taken < self.passes * len(bucket.parameters):
+                for parameter in bucket.parameters:
+                    bucket.take(parameter)
+                self.send(bucket)
+            bucket.taken = 0
+        while under_way := [bucket for bucket in reversed(self.buckets) if bucket.exchange]:
+            for bucket in under_way:
+                self.go_on(bucket)
+
+
+# --- how a buffer is summed: each yields what it waits for, and is given what came of it
+
+Exchange = Generator[Any, Any, None]
+
+
+def exact(hvd: ModuleType, flat: Tensor, name: str) -> Exchange:
+    yield hvd.allreduce_async_(flat, op=hvd.Sum, name=name)
+
+
+def fp16(hvd: ModuleType, flat: Tensor, name: str) -> Exchange:
+    flat.copy_((yield hvd.allreduce_async_(flat.half(), op=hvd.Sum, name=name)))
+
+
+def bf16(hvd: ModuleType, flat: Tensor, name: str) -> Exchange:
+    """Horovod can't sum torch's bfloat16, but carry it: each rank gets a part of all buffers, sums it in float32, and
+    hands it to all. As many bytes as in a ring, and two roundings however many ranks there are.
+    """
+    size = hvd.size()
+    each = -(-len(flat) // size)
+    parts = nn.functional.pad(flat, (0, each * size - len(flat))).bfloat16().view(torch.float16)
+    ours, _ = yield hvd.alltoall_async(parts, name=f"{name}.parts")
+    total = ours.view(torch.bfloat16).view(size, each).float().sum(0).bfloat16()
+    whole = yield hvd.allgather_async(total.view(torch.float16), name=f"{name}.whole")
+    flat.copy_(whole.view(torch.bfloat16)[: len(flat)])
+
+
+EXCHANGES: dict[str, Callable[[ModuleType, Tensor, str], Exchange]] = {"none": exact, "fp16": fp16, "bf16": bf16}

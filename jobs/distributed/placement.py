@@ -1,0 +1,297 @@
+"""Where this process stands: among the ranks of its job, on the network that leads to the others, at which device.
+
+Slurm's step, submitit's local executor and a process alone all fill the same small record, so that nothing else has
+to know who started the ranks. Neither Slurm's nor submitit's code is needed for it, their environment variables are.
+"""
+
+import os
+import random
+import re
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch  # tests and tools that only ask for the place need not wait for it
+
+SPECIAL_STEPS = 0xFFFFFFF0  # the batch script, an interactive shell and the like are "steps" with numbers from here on
+# what says that a task has GPUs, with the values that say it has none: two are lists of indices, one is a count
+GPU_VARIABLES = {"SLURM_STEP_GPUS": [""], "SLURM_JOB_GPUS": [""], "SLURM_GPUS_ON_NODE": ["", "0"]}
+
+
+class DistributedError(RuntimeError):
+    """What keeps the ranks from working together, in one line for the user; every rank that lives raises the same."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """One process among the ranks of its job.
+
+    `cross_rank` counts the nodes before this one that have this `local_rank` as well, `cross_size` all such nodes.
+    `hosts` holds (host, ranks on it) in the order of the nodes; None while that is not known. `key` names this very
+    start: it is the same on every rank and different after a requeue or in another step.
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+    cross_rank: int
+    cross_size: int
+    hosts: tuple[tuple[str, int], ...] | None
+    host: str
+    key: str
+    source: str  # slurm, local or alone
+
+    @classmethod
+    def find(cls, environ: Mapping[str, str] = os.environ) -> "Placement":
+        """Read the environment; a DistributedError names the variable that is missing or contradicts another."""
+        # Somebody who debugs in `srun --pty bash` may start local ranks there: the step of one task is not theirs.
+        local = environ.get("SUBMITIT_EXECUTOR") == "local"
+        if in_step(environ) and not (local and environ.get("SLURM_STEP_NUM_TASKS") == "1"):
+            return _from_slurm(environ)
+        if local:
+            return _from_submitit(environ)
+        host = socket.gethostname()
+        return cls(0, 1, 0, 1, 0, 1, ((host, 1),), host, f"alone-{os.getpid()}", "alone")
+
+
+def in_step(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether srun started this process as a task; a batch script and a shell of salloc have SLURM_NTASKS, no step."""
+    step = environ.get("SLURM_STEP_ID", "")
+    return step.isdigit() and int(step) < SPECIAL_STEPS and "SLURM_PROCID" in environ
+
+
+def expand_tasks(text: str) -> list[int]:
+    """Tasks of each node: "2(x3),1" is [2, 2, 2, 1]."""
+    counts = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part)
+        if not match:
+            raise ValueError(f"{part!r} is not a number of tasks")
+        counts += [int(match[1])] * int(match[2] or 1)
+    return counts
+
+
+def expand_hosts(text: str) -> list[str]:
+    """Names in a Slurm node list: "gpu[01-03,7],login" is [gpu01, gpu02, gpu03, gpu7, login]."""
+    names = []
+    for part in re.findall(r"(?:[^,\[\]]|\[[^\]]*\])+", text):
+        match = re.fullmatch(r"([^\[]*)\[([\d,-]+)\](.*)", part)
+        if not match:
+            names.append(part)
+            continue
+        for numbers in match[2].split(","):
+            first, _, last = numbers.partition("-")
+            for number in range(int(first), int(last or first) + 1):
+                names += expand_hosts(
+                    f"{match[1]}{number:0{len(first)}}{match[3]}"
+                )  # rack[1-2]n[1-4] has more brackets
+    return names
+
+
+def _number(environ: Mapping[str, str], name: str, below: int | None = None, limit: str = "") -> int:
+    value = environ.get(name)
+    if value is None:
+        raise DistributedError(
+            f"{name} is not set: start the ranks with srun or with submitit, and pass its variables on"
+        )
+    if not value.isdigit():
+        raise DistributedError(f"{name}={value!r} is not a number")
+    if below is not None and int(value) >= below:
+        raise DistributedError(f"{name}={value} contradicts {limit}")
+    return int(value)
+
+
+def _from_slurm(environ: Mapping[str, str]) -> Placement:
+    size = _number(environ, "SLURM_STEP_NUM_TASKS")
+    layout = environ.get("SLURM_STEP_TASKS_PER_NODE")
+    nodes = environ.get("SLURM_STEP_NODELIST")
+    if not layout or not nodes:
+        raise DistributedError(
+            f"{'SLURM_STEP_NODELIST' if layout else 'SLURM_STEP_TASKS_PER_NODE'} is not set in a Slurm step"
+        )
+    try:
+        tasks = expand_tasks(layout)
+    except ValueError as error:
+        raise DistributedError(f"SLURM_STEP_TASKS_PER_NODE={layout!r}: {error}") from None
+    names = expand_hosts(nodes)
+    if sum(tasks) != size:
+        raise DistributedError(f"SLURM_STEP_NUM_TASKS={size} contradicts SLURM_STEP_TASKS_PER_NODE={layout}")
+    if len(names) != len(tasks):
+        raise DistributedError(f"SLURM_STEP_NODELIST={nodes} contradicts SLURM_STEP_TASKS_PER_NODE={layout}")
+    if environ.get("SLURM_NTASKS", str(size)) != str(size):
+        raise DistributedError(f"SLURM_NTASKS={environ['SLURM_NTASKS']} contradicts SLURM_STEP_NUM_TASKS={size}")
+    rank = _number(environ, "SLURM_PROCID", size, f"SLURM_STEP_NUM_TASKS={size}")
+    node = _number(environ, "SLURM_NODEID", len(tasks), f"SLURM_STEP_NODELIST={nodes}")
+    limit = f"SLURM_STEP_TASKS_PER_NODE={layout} on node {node}"
+    local_rank = _number(environ, "SLURM_LOCALID", tasks[node], limit)
+    port = environ.get("SLURM_STEP_LAUNCHER_PORT") or environ.get("SLURM_SRUN_COMM_PORT") or "0"
+    job, restart = _number(environ, "SLURM_JOB_ID"), environ.get("SLURM_RESTART_COUNT", "0")
+    return Placement(
+        rank=rank,
+        size=size,
+        local_rank=local_rank,
+        local_size=tasks[node],
+        # with uneven tasks not every node has this local rank, and Horovod aborts if the others are counted too
+        cross_rank=sum(count > local_rank for count in tasks[:node]),
+        cross_size=sum(count > local_rank for count in tasks),
+        hosts=tuple(zip(names, tasks, strict=True)),
+        host=names[node],
+        key=f"slurm-{job}-{environ['SLURM_STEP_ID']}-{restart}-{port}",
+        source="slurm",
+    )
+
+
+def _from_submitit(environ: Mapping[str, str]) -> Placement:
+    size = _number(environ, "SUBMITIT_LOCAL_NTASKS")
+    rank = _number(environ, "SUBMITIT_LOCAL_GLOBALID", size, f"SUBMITIT_LOCAL_NTASKS={size}")
+    local_rank = _number(environ, "SUBMITIT_LOCAL_LOCALID", size, f"SUBMITIT_LOCAL_NTASKS={size}")
+    if local_rank != rank:
+        raise DistributedError(
+            f"SUBMITIT_LOCAL_LOCALID={local_rank} contradicts SUBMITIT_LOCAL_GLOBALID={rank} on one node"
+        )
+    if environ.get("SUBMITIT_LOCAL_JOB_NUM_NODES", "1") != "1":
+        raise DistributedError(
+            f"SUBMITIT_LOCAL_JOB_NUM_NODES={environ['SUBMITIT_LOCAL_JOB_NUM_NODES']}: local means one node"
+        )
+    host = socket.gethostname()
+    # All ranks are children of one controller; process ids come again, hence the tick in which it started (field 22).
+    parent = os.getppid()
+    try:
+        began = Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        raise DistributedError(f"process {parent}, which started this rank, has ended") from None
+    key = f"local-{re.sub(r'[^A-Za-z0-9.-]', '_', host)}-{parent}-{began}"
+    return Placement(rank, size, local_rank, size, 0, 1, ((host, size),), host, key, "local")
+
+
+# --- the network
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What differs from site to site, by environment variables."""
+
+    interface: str = ""  # HTR_IFACE; empty: the one that leads to the other nodes
+    ports: range | None = None  # HTR_PORTS, "20000-20999"; empty: any
+    timeout: float = 120.0  # HTR_START_TIMEOUT, seconds that ranks wait for each other
+    shared_gpu: bool = False  # HTR_SHARED_GPU=1: ranks may share a GPU, and sum over the host's memory without NCCL
+
+    @classmethod
+    def find(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
+        """Read the environment; a DistributedError names the variable that makes no sense."""
+        ports, timeout = environ.get("HTR_PORTS", ""), environ.get("HTR_START_TIMEOUT") or "120"
+        first, _, last = ports.partition("-")
+        if ports and not (first.isdigit() and last.isdigit() and 0 < int(first) < int(last) < 65536):
+            raise DistributedError(f"HTR_PORTS={ports!r} is not a range of ports such as 20000-20999")
+        if not timeout.replace(".", "", 1).isdigit() or float(timeout) <= 0:
+            raise DistributedError(f"HTR_START_TIMEOUT={timeout!r} is not a number of seconds")
+        chosen = range(int(first), int(last) + 1) if ports else None
+        return cls(environ.get("HTR_IFACE", ""), chosen, float(timeout), environ.get("HTR_SHARED_GPU", "") == "1")
+
+
+def interfaces() -> dict[str, str]:
+    """The IPv4 address of every network interface of this node that has one and is up."""
+    import psutil
+
+    up = {name for name, stats in psutil.net_if_stats().items() if stats.isup}
+    return {
+        name: address.address
+        for name, addresses in psutil.net_if_addrs().items()
+        for address in reversed(addresses)  # the first of several stays
+        if address.family == socket.AF_INET and name in up
+    }
+
+
+def choose_interface(place: Placement, asked: str = "") -> tuple[str, str]:
+    """(name, IPv4 address) of the interface that leads to the other ranks, or the one asked for (HTR_IFACE).
+
+    On one node that is the loopback. Else the one on the way to another node, to anywhere, or that this host's name
+    resolves to.
+    """
+    found = interfaces()
+    listed = ", ".join(f"{name} ({address})" for name, address in found.items()) or "none"
+    if asked:
+        if asked not in found:
+            raise DistributedError(
+                f"HTR_IFACE={asked}: no such network interface with an IPv4 address on {place.host}, it has {listed}"
+            )
+        return asked, found[asked]
+    if place.local_size == place.size and "lo" in found:
+        return "lo", found["lo"]
+    others = [host for host, _ in place.hosts or () if host != place.host]
+    # 192.0.2.1 is set aside for documentation: the way to it is the default route
+    for address in [*(_way_to(host) for host in [*others[:1], "192.0.2.1"]), _resolve(socket.gethostname())]:
+        for name, own in found.items():
+            if own == address and not own.startswith("127."):
+                return name, own
+    raise DistributedError(
+        f"no network interface of {place.host} leads to the other nodes: set HTR_IFACE to one of {listed}"
+    )
+
+
+def _way_to(host: str) -> str | None:
+    """The address of ours that packets to this host would carry; nothing is sent."""
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((host, 9))
+        return probe.getsockname()[0]
+    return None
+
+
+def _resolve(host: str) -> str | None:
+    with suppress(OSError):
+        return socket.gethostbyname(host)
+    return None
+
+
+def bind(address: str, ports: range | None, open_at: Callable):
+    """`open_at((address, port))` at the first port of the site's range that is free, from a random one on."""
+    for port in [0] if ports is None else random.sample(ports, len(ports)):
+        with suppress(OSError):
+            return open_at((address, port))
+    raise DistributedError(f"no free port on {address}" + (f" in HTR_PORTS={ports[0]}-{ports[-1]}" if ports else ""))
+
+
+# --- the device
+
+
+def visible_gpus() -> list[str]:
+    """A unique name for each GPU that torch can use here."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    return [str(torch.cuda.get_device_properties(index).uuid) for index in range(torch.cuda.device_count())]
+
+
+def take_device(place: Placement, device: str = "auto") -> "torch.device":
+    """The device of this rank; a DistributedError where GPUs and tasks do not match, which would waste or share GPUs."""
+    import torch
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise DistributedError(f"device {device!r} is not one of auto, cpu, cuda")
+    if device == "cpu":
+        return torch.device("cpu")
+    count = len(visible_gpus())
+    if count == 0:
+        # on a login node, in the shell of salloc, the variables speak of GPUs that are elsewhere
+        here = "SLURMD_NODENAME" in os.environ
+        given = [name for name, none in GPU_VARIABLES.items() if here and os.environ.get(name, "") not in none]
+        if given or device == "cuda":
+            gave = f"Slurm gave GPUs ({given[0]}={os.environ[given[0]]}) but " if given else ""
+            raise DistributedError(
+                f"{gave}torch {torch.__version__} sees none: mend its CUDA, or work with --device cpu"
+            )
+        return torch.device("cpu")
+    if place.source == "alone" or count == place.local_size:
+        return torch.device("cuda", place.local_rank)
+    if count == 1:
+        return torch.device("cuda", 0)  # each task is bound to a GPU of its own; the meeting checks that it is one
+    raise DistributedError(
+        f"{count} GPUs but {place.local_size} task{'s' * (place.local_size > 1)} on {place.host}:"
+        f" start as many tasks a node as GPUs (--ntasks-per-node={count}), or work with --device cpu"
+    )

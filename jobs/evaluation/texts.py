@@ -1,0 +1,57 @@
+"""The texts of a data set's samples, without their images, and those that a run was trained on."""
+
+import os
+from pathlib import Path
+
+import pyarrow as pa
+
+from htr.certificate import log_name
+from jobs.training.config import parse_where, read_run
+from shards.index import Index, read_index
+from shards.tar import text_offset
+
+TEXT_COLUMNS = ("key", "shard", "offset", "size", "text_size")
+
+
+def texts_of(index: Index, table: pa.Table, column: str | None = None) -> list[str]:
+    """The texts of these samples (see Index.samples), in their order, or what stands in a column. Raises ValueError for
+    a shard that was cut short or changed, OSError for one that is missing.
+    """
+    if column:
+        return [text or "" for text in table[column].to_pylist()]
+    texts, shard, handle = [], None, None
+    try:
+        for key, name, offset, size, text_size in zip(
+            *(table[column].to_pylist() for column in TEXT_COLUMNS), strict=True
+        ):
+            if name != shard:
+                if handle is not None:
+                    os.close(handle)
+                handle, shard = os.open(index.folder / f"{name}.tar", os.O_RDONLY), name
+            content = os.pread(handle, text_size, offset + text_offset(size, key))
+            if len(content) != text_size:
+                raise ValueError(
+                    f"{index.folder / name}.tar: cut short or changed since it was committed, at {log_name(key)} "
+                    f"(see python -m jobs verify {index.folder})"
+                )
+            texts.append(content.decode())
+    finally:
+        if handle is not None:
+            os.close(handle)
+    return texts
+
+
+def config_of(run: Path) -> dict:
+    config = read_run(run)
+    if config is None:
+        raise ValueError(f"{run}: not a run folder (no config.yaml)")
+    return config
+
+
+def trained_on(config: dict) -> list[tuple[Index, pa.Table]]:
+    """The data sets that a run was trained on, and their samples with a text. ValueError where one has gone."""
+    from jobs.training.data import parse_mix
+
+    main = read_index(Path(config["folder"]))
+    sets = [(main, parse_where(config["where"])), *((parse_mix(mix)[0], {}) for mix in config.get("mix", []))]
+    return [(index, index.samples(config["split"], {"level": ["line", "field"], **where})) for index, where in sets]

@@ -1,0 +1,217 @@
+"""Jobs through submitit, to Slurm or to this machine. The only file that imports submitit."""
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import submitit
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+SIBLING_WAIT_S = 5.0  # seconds that the other local ranks have to say what they saw, when one fails
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of the cluster. None leaves it to the site's or the cluster's default."""
+
+    cluster: str  # slurm or local
+    name: str
+    logs: Path  # on shared storage
+    home: Path = CHECKOUT  # whose code is run
+    nodes: str = "1"  # or a range, 2-8
+    gpus_per_node: int = 0
+    tasks_per_node: int | None = None  # default: one a GPU, else one
+    cpus_per_task: int | None = None
+    array: int | None = None
+    time: str | None = None  # as Slurm writes it: minutes, HH:MM:SS, D-HH:MM:SS
+    signal: str | None = None  # before the time limit, NAME@SECONDS
+    mem: str | None = None
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    exclude: str | None = None
+    dependency: str | None = None
+
+    @property
+    def ranks_per_node(self) -> int:
+        return self.tasks_per_node or self.gpus_per_node or 1
+
+    @property
+    def gpu_hours(self) -> float | None:
+        """At most, for the whole job; None where no time limit is asked for."""
+        if self.time is None:
+            return None
+        return (self.array or 1) * int(self.nodes.split("-")[-1]) * self.gpus_per_node * minutes(self.time) / 60
+
+
+class Verb:
+    """A verb with its arguments, to be called in each task of a job."""
+
+    def __init__(self, argv: list[str]):
+        self.argv = argv
+
+    def __call__(self) -> None:
+        from jobs.__main__ import main
+
+        # submitit would have its tasks live on after a SIGTERM
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        code = main(self.argv)
+        if code and os.environ.get("SUBMITIT_EXECUTOR") == "local":
+            # the local executor leaves the siblings of a failed task alone; its controller passes a SIGTERM on
+            time.sleep(SIBLING_WAIT_S)
+            os.kill(os.getppid(), signal.SIGTERM)
+        if code:
+            sys.exit(code)
+
+
+def submit(request: Request, argv: list[str], chain: int = 1) -> list[submitit.Job]:
+    """Start the verb; returns at once. `chain`: so many jobs, each waits for the end of the one before (it needs the
+    dependency singleton). Raises ValueError where the cluster refuses.
+    """
+    executor = make_executor(request)
+    try:
+        if request.array and request.cluster == "slurm":
+            return executor.map_array(lambda verb: verb(), [Verb(argv)] * request.array)
+        return [executor.submit(Verb(argv)) for _ in range(chain)]
+    except submitit.core.utils.FailedJobError as error:
+        raise ValueError(f"Slurm refused the job: {str(error).strip().splitlines()[-1]}") from None
+
+
+def dry_run(request: Request, argv: list[str]) -> str:
+    """The batch script as it would be submitted; needs no Slurm."""
+    executor = make_executor(request, dry=True)
+    text = executor._make_submission_file_text(executor._submitit_command_str, "dry")
+    return text.rstrip() + f"\n# which runs, in each task: python -m jobs {shlex.join(argv)}\n"
+
+
+class AnywhereExecutor(submitit.SlurmExecutor):
+    """Slurm's executor on a machine without Slurm, for its text alone."""
+
+    @classmethod
+    def affinity(cls) -> int:
+        return 1
+
+
+def make_executor(request: Request, dry: bool = False):
+    if not dry:
+        # pickles are code: whoever writes there runs as this user
+        request.logs.mkdir(parents=True, exist_ok=True)
+        request.logs.chmod(0o700)
+    if request.cluster == "local":
+        executor = submitit.LocalExecutor(request.logs)
+        gpus = range(request.gpus_per_node)
+        executor.update_parameters(
+            tasks_per_node=(request.array or 1) * request.ranks_per_node,
+            gpus_per_node=request.gpus_per_node,
+            visible_gpus=tuple(gpus),
+            timeout_min=minutes(request.time) if request.time else 7 * 24 * 60,
+        )
+        return executor
+    try:
+        executor = (AnywhereExecutor if dry else submitit.SlurmExecutor)(request.logs)
+    except RuntimeError:
+        raise ValueError("there is no srun here: submit from a login node, or with --cluster local") from None
+    optional = {
+        "cpus_per_task": request.cpus_per_task,
+        "gpus_per_node": request.gpus_per_node or None,
+        "mem": request.mem,
+        "partition": request.partition,
+        "account": request.account,
+        "qos": request.qos,
+        "constraint": request.constraint,
+        "exclude": request.exclude,
+        "dependency": request.dependency,
+        "time": request.time,
+        "nodes": request.nodes,
+        "signal": request.signal,
+        "requeue": True,
+    }
+    executor.update_parameters(
+        job_name=request.name,
+        nodes=int(request.nodes.split("-")[0]),
+        ntasks_per_node=request.ranks_per_node,
+        setup=[f". {shlex.quote(str(request.home / 'slurm' / 'env.sh'))}"],
+        srun_args=["--kill-on-bad-exit=1", "--distribution=block", *cpu_flags(request)],
+        additional_parameters={name: value for name, value in optional.items() if value is not None},
+    )
+    return executor
+
+
+def cpu_flags(request: Request) -> list[str]:
+    """srun does not take --cpus-per-task over from sbatch any more."""
+    return [f"--cpus-per-task={request.cpus_per_task}"] if request.cpus_per_task else []
+
+
+def wait(jobs: list[submitit.Job], poll=lambda: None, errors_only: bool = False) -> int:
+    """Wait for the jobs, with the first task's messages on this terminal. -> exit code. Ctrl-C cancels them."""
+    shown: dict[Path, int] = {}
+    try:
+        while not all(job.done(force_check=True) for job in jobs):
+            follow(jobs, shown, errors_only)
+            poll()
+            time.sleep(0.25)
+        follow(jobs, shown, errors_only)
+    except KeyboardInterrupt:
+        for job in jobs:
+            job.cancel()
+        return 130
+    failed = [job for job in jobs if not succeeded(job)]
+    for job in failed:
+        print(f"job {job.job_id} failed; its logs are {job.paths.folder}/{job.job_id}_*", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def succeeded(job: submitit.Job) -> bool:
+    """Whether every task of the job left a result."""
+    folder = job.paths.folder
+    deadline = time.monotonic() + 5  # of the shared file system's caches
+    while time.monotonic() < deadline:
+        results = [folder / f"{job.job_id}_{task}_result.pkl" for task in range(job.num_tasks)]
+        if all(path.exists() for path in results):
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def follow(jobs: list[submitit.Job], shown: dict[Path, int], errors_only: bool) -> None:
+    """Pass on what the first tasks have written since the last call."""
+    for job in jobs:
+        for path in (job.paths.stdout, job.paths.stderr):
+            if not path.exists():
+                continue
+            with open(path, "rb") as file:
+                file.seek(shown.get(path, 0))
+                new = file.read()
+            whole = new[: new.rfind(b"\n") + 1]
+            shown[path] = shown.get(path, 0) + len(whole)
+            for line in whole.decode(errors="replace").splitlines():
+                if not line.startswith("submitit ") and (line.startswith("error: ") or not errors_only):
+                    print(line, file=sys.stderr, flush=True)
+
+
+def minutes(text: str) -> float:
+    """Slurm's time limits: MINUTES, MINUTES:SECONDS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS."""
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
+    if not match:
+        raise ValueError(f"--time {text}: write minutes, HH:MM:SS or D-HH:MM:SS")
+    days, first, second, third = (int(part) if part else None for part in match.groups())
+    if days is not None:
+        return days * 1440 + first * 60 + (second or 0) + (third or 0) / 60
+    if third is not None:
+        return first * 60 + second + third / 60
+    return first + (second or 0) / 60
+
+
+def site_settings() -> dict[str, str]:
+    """What slurm/env.sh exports for sbatch (partition, account, …) from the site file, by the names of `Request`."""
+    script = '. slurm/env.sh >/dev/null && env | grep "^SBATCH_" || true'
+    done = subprocess.run(["bash", "-c", script], cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    pairs = (line.partition("=") for line in done.stdout.splitlines())
+    return {name.removeprefix("SBATCH_").lower(): value for name, _, value in pairs}

@@ -1,0 +1,96 @@
+"""Who does what in a data set that is being written: a small file a worker, renewed every other second.
+
+DATASET/.beacons/HOST-PID.json; the heartbeat is the file's own time, compared with the file system's clock, since the
+clocks of nodes differ. They are hints for people: nothing else reads them, and a failure to write one stops no work.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from shards import files
+from shards.claim import clock
+
+WRITE_INTERVAL_S = 2.0  # seconds
+LOST_AFTER_S = 30.0  # seconds without a sign, after which a worker is taken for dead
+
+
+class StatusWriter:
+    """Of this process, while it writes a shard."""
+
+    before = (0, 0.0)  # rows and seconds of the shards that this process wrote before: its speed is that of all
+
+    def __init__(self, folder: Path, *, task: int, shard: str, rows: int):
+        self.path = folder / ".beacons" / f"{socket.gethostname()}-{os.getpid()}.json"
+        self.note = {"host": socket.gethostname(), "pid": os.getpid(), "task": task, "shard": shard, "rows": rows}
+        self.began = self.shown = time.monotonic()
+        self.rows = 0
+
+    def __enter__(self) -> "StatusWriter":
+        with contextlib.suppress(OSError):
+            self.path.parent.mkdir(exist_ok=True)
+        self.write(0, 0)
+        return self
+
+    def show(self, samples: int, rejected: int) -> None:
+        self.rows = samples + rejected
+        if time.monotonic() - self.shown > WRITE_INTERVAL_S:
+            self.write(samples, rejected)
+
+    def write(self, samples: int, rejected: int) -> None:
+        self.shown = time.monotonic()
+        self.rows, (rows, seconds) = samples + rejected, StatusWriter.before
+        speed = (rows + self.rows) / max(seconds + self.shown - self.began, 1e-3)
+        note = self.note | {"samples": samples, "rejected": rejected, "speed": round(speed, 1)}
+        attempt = self.path.with_suffix(".tmp")
+        with contextlib.suppress(OSError):  # without fsync: it is worth nothing after a crash
+            attempt.write_text(files.to_json(note))
+            os.replace(attempt, self.path)
+
+    def __exit__(self, *_) -> None:
+        rows, seconds = StatusWriter.before
+        StatusWriter.before = rows + self.rows, seconds + time.monotonic() - self.began
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class WorkerStatus:
+    host: str
+    pid: int
+    task: int
+    shard: str
+    rows: int
+    samples: int
+    rejected: int
+    speed: float  # samples and rejected rows a second, of this process since it started
+    silent: float  # seconds since it was renewed
+
+
+def read_worker_status(folder: Path) -> list[WorkerStatus]:
+    """Of every worker that is at work, or died there, by host and process."""
+    place = folder / ".beacons"
+    if not place.is_dir():
+        return []
+    try:
+        now = clock(place / "now")
+    except OSError:  # a reader without the right to write there
+        now = time.time()
+    signs = []
+    for path in sorted(place.glob("*.json")):
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            silent = max(now - path.stat().st_mtime, 0.0)
+            signs.append(WorkerStatus(**json.loads(path.read_text()), silent=silent))
+    return signs
+
+
+def clear_worker_status(folder: Path) -> None:
+    """When a data set is whole: what killed workers left."""
+    for path in (folder / ".beacons").glob("*"):
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        (folder / ".beacons").rmdir()

@@ -1,0 +1,1 @@
+"""Scaling over GPUs: measured results and a cost model that predicts."""

@@ -1,0 +1,69 @@
+"""Checkpoints of a run: step-000123.pt, with last.pt and best.pt as links. Each is whole or not there."""
+
+import io
+import os
+import pickle
+from pathlib import Path
+
+import torch
+
+from jobs.console import log
+from shards import files
+
+KEPT_CHECKPOINTS = 3  # the newest ones, beside the best
+WEIGHT_COPIES = 4  # of the weights in a checkpoint: themselves, their average, the optimizer's two at most
+
+
+def assert_room(folder: Path, weights: int) -> None:
+    """Raises ValueError when the file system of an existing folder has no room for a run's checkpoints of so many
+    weights. A quota shows here only on file systems that tell of it.
+    """
+    room = os.statvfs(folder)
+    wanted, free = (KEPT_CHECKPOINTS + 2) * WEIGHT_COPIES * 4 * weights / 2**20, room.f_bavail * room.f_frsize / 2**20
+    if free < wanted:
+        raise ValueError(f"{folder}: {free:.0f} MiB are free, the run's checkpoints take {wanted:.0f}: make room first")
+    if room.f_files and room.f_favail < 100:
+        raise ValueError(f"{folder}: only {room.f_favail} more files (inodes) are allowed there: make room first")
+
+
+def save(folder: Path, step: int, state: dict, best: bool) -> None:
+    """Write step-STEP.pt, point last.pt (and best.pt) at it, and remove what is too old. Raises OSError."""
+    folder.mkdir(exist_ok=True)
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    path = folder / f"step-{step:06d}.pt"
+    files.replace(path, buffer.getvalue())
+    point(folder / "last.pt", path.name)
+    if best:
+        point(folder / "best.pt", path.name)
+    kept = {(folder / name).readlink().name for name in ("last.pt", "best.pt") if (folder / name).is_symlink()}
+    for old in steps(folder)[KEPT_CHECKPOINTS:]:
+        if old.name not in kept:
+            old.unlink()
+
+
+def point(link: Path, target: str) -> None:
+    attempt = files.temporary(link)
+    attempt.symlink_to(target)
+    attempt.replace(link)
+
+
+def steps(folder: Path) -> list[Path]:
+    """The checkpoints in the folder, the newest first."""
+    return sorted(folder.glob("step-*.pt"), key=lambda path: int(path.stem[5:]), reverse=True)
+
+
+def load_newest(folder: Path) -> dict | None:
+    """The newest checkpoint that can be read, on the CPU; None where there is none. A damaged one is named and skipped.
+
+    Raises ValueError when there are some and none can be read.
+    """
+    found = steps(folder)
+    for path in found:
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+            log(f"checkpoint {path.name} is damaged ({type(error).__name__}): the one before is taken")
+    if found:
+        raise ValueError(f"{folder}: none of its {len(found)} checkpoints can be read; remove them to begin again")
+    return None

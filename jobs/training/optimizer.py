@@ -1,0 +1,204 @@
+"""Muon for the weight matrices, AdamW for all else, as one optimizer: Horovod wraps one, a checkpoint holds one.
+
+Muon (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks") takes its momentum's direction with
+all singular values made equal; scaled as Liu et al. 2025, "Muon is Scalable for LLM Training", so that AdamW's learning
+rates fit. torch's own takes two-dimensional parameters only: no convolutions, and an LSTM's four gates as one matrix.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+MOMENTUM = 0.95
+NEWTON_SCHULZ_STEPS = 5  # of Newton and Schulz; the polynomial's coefficients are Jordan's
+A, B, C = 3.4445, -4.7750, 2.0315
+WEIGHT_DECAY = 0.01
+
+
+class Muon(torch.optim.Optimizer):
+    """A group's `matrices` says how many matrices stand on each other in its parameters; 0: AdamW's step for them.
+
+    All parameters take a step together, by a few operations on lists and on stacks of matrices: on a GPU a step of
+    small matrices costs what its launches cost.
+    """
+
+    def __init__(self, params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.98), eps: float = 1e-8):
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0, "matrices": 0})
+        self.stacks: Stacks | None = None
+
+    @torch.no_grad()
+    def step(self, closure=None) -> None:
+        matrices, gates, rates = [], [], []
+        for group in self.param_groups:
+            found = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if not found:
+                continue
+            if group["matrices"]:
+                if group["weight_decay"]:
+                    torch._foreach_mul_(found, 1 - group["lr"] * group["weight_decay"])
+                matrices += found
+                gates += [group["matrices"]] * len(found)
+                rates += [group["lr"]] * len(found)
+            else:
+                self.adam(found, group)
+        if matrices:
+            self.orthogonal(matrices, gates, rates)
+
+    def orthogonal(self, parameters: list[Tensor], gates: list[int], rates: list[float]) -> None:
+        """`gates`: how many matrices each parameter holds; `rates`: the learning rate of each."""
+        for parameter in parameters:
+            if "momentum" not in self.state[parameter]:
+                self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+        gradients = [parameter.grad for parameter in parameters]
+        momenta = [self.state[parameter]["momentum"] for parameter in parameters]
+        torch._foreach_mul_(momenta, MOMENTUM)
+        torch._foreach_add_(momenta, gradients)
+        ahead = torch._foreach_add(gradients, momenta, alpha=MOMENTUM)  # Nesterov's
+        if self.stacks is None or not self.stacks.hold(parameters):
+            self.stacks = Stacks(parameters, gates)
+        directions = self.stacks.even_out(ahead)
+        if len(set(rates)) == 1:
+            torch._foreach_add_(parameters, directions, alpha=-rates[0])
+        else:
+            torch._foreach_add_(parameters, torch._foreach_mul(directions, [-rate for rate in rates]))
+
+    def adam(self, parameters: list[Tensor], group: dict) -> None:
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state.update(step=0, mean=torch.zeros_like(parameter), square=torch.zeros_like(parameter))
+            state["step"] += 1
+        steps = sorted({self.state[parameter]["step"] for parameter in parameters})
+        for step in steps:  # one, unless a parameter was without a gradient before
+            found = [parameter for parameter in parameters if self.state[parameter]["step"] == step]
+            states = [self.state[parameter] for parameter in found]
+            count = torch.full((), float(step), device=found[0].device)
+            torch._fused_adamw_(
+                found,
+                [like(parameter.grad, parameter) for parameter in found],
+                [state["mean"] for state in states],
+                [state["square"] for state in states],
+                [],
+                [count] * len(found),
+                lr=group["lr"],
+                beta1=group["betas"][0],
+                beta2=group["betas"][1],
+                weight_decay=group["weight_decay"],
+                eps=group["eps"],
+                amsgrad=False,
+                maximize=False,
+            )
+
+
+def like(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """The gradient, its numbers in the order of the parameter's, as kernels over many tensors need it."""
+    same = gradient.stride() == parameter.stride()
+    return gradient if same else torch.empty_like(parameter).copy_(gradient)
+
+
+class Stacks:
+    """The matrices of all parameters in a few stacks, those of about one size in one, narrower ones with zeros beside.
+
+    Zero columns stay zero and change nothing else in Newton's and Schulz's steps.
+    """
+
+    MORE = 0.06  # of all the work, at most, that joining matrices of another width may add
+
+    def __init__(self, parameters: list[Tensor], gates: list[int]):
+        self.parameters = [id(parameter) for parameter in parameters]
+        shapes = []
+        for parameter, count in zip(parameters, gates, strict=True):
+            rows, columns = parameter.shape[0] // count, parameter[0].numel()
+            shapes.append((count, rows, columns))
+        of = self.joined(shapes)
+        taken = dict.fromkeys(of.values(), 0)
+        places = []
+        for count, rows, columns in shapes:
+            key = of[min(rows, columns), max(rows, columns)]
+            places.append((key, taken[key]))
+            taken[key] += count
+        device = parameters[0].device
+        self.inputs = {
+            key: torch.zeros(count, *key, dtype=torch.bfloat16, device=device) for key, count in taken.items()
+        }
+        self.outputs = {key: torch.zeros(count, *key, device=device) for key, count in taken.items()}
+        scales = {key: torch.zeros(count, 1, 1) for key, count in taken.items()}
+        self.into, self.out = [], []
+        for parameter, (count, rows, columns), (key, first) in zip(parameters, shapes, places, strict=True):
+            # the root mean square of AdamW's updates
+            scales[key][first : first + count] = 0.2 * math.sqrt(max(rows, columns))
+            for buffers, views in ((self.inputs, self.into), (self.outputs, self.out)):
+                part = buffers[key][first : first + count]
+                part = part[:, :columns, :rows].mT if rows > columns else part[:, :rows, :columns]
+                # one matrix has its parameter's shape; gates lie on each other, and are never higher than wide
+                views.append(part[0].unflatten(1, parameter.shape[1:]) if count == 1 else part.flatten(0, 1))
+        self.scales = {key: scale.to(device) for key, scale in scales.items()}
+
+    def joined(self, shapes: list[tuple[int, int, int]]) -> dict[tuple[int, int], tuple[int, int]]:
+        """(rows, columns), the smaller first, to the shape of the stack that it goes to."""
+        counts: dict[tuple[int, int], int] = {}
+        for count, rows, columns in shapes:
+            key = min(rows, columns), max(rows, columns)
+            counts[key] = counts.get(key, 0) + count
+        work = sum(count * rows * rows * columns for (rows, columns), count in counts.items())
+        found, widest = {}, {}
+        for (rows, columns), count in sorted(counts.items(), reverse=True):
+            wide = widest.get(rows, columns)
+            if count * rows * rows * (wide - columns) > self.MORE * work:
+                wide = columns
+            found[rows, columns] = rows, wide
+            widest[rows] = wide
+        return found
+
+    def hold(self, parameters: list[Tensor]) -> bool:
+        return self.parameters == [id(parameter) for parameter in parameters]
+
+    def even_out(self, ahead: list[Tensor]) -> list[Tensor]:
+        """-> the directions of the parameters' steps, in the parameters' shapes."""
+        torch._foreach_copy_(self.into, ahead)
+        for key, matrices in self.inputs.items():
+            torch.mul(even_out(matrices), self.scales[key], out=self.outputs[key])
+        return self.out
+
+
+def even_out(matrices: Tensor) -> Tensor:
+    """(M, rows, columns), as many columns as rows or more -> the same with singular values of about 1, in bfloat16."""
+    x = matrices.to(torch.bfloat16)  # five steps need no more
+    x = x / (torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        square = torch.bmm(x, x.mT)
+        factor = torch.baddbmm(square, square, square, beta=B, alpha=C)
+        x = torch.baddbmm(x, factor, x, beta=A)
+    return x
+
+
+def create(name: str, model: nn.Module, lr: float) -> torch.optim.Optimizer:
+    """ "muon" or "adamw". Weight matrices decay, biases and norms don't.
+
+    An attention decoder's are AdamW's either way: it learns far more slowly by Muon (see EXPERIMENTS.md).
+    """
+    by_kind: dict[int | None, list[nn.Parameter]] = {}
+    for place, module in model.named_modules():
+        for parameter in module.parameters(recurse=False):
+            kind = stacked(module, parameter, model.head.out_features) if parameter.dim() > 1 else None
+            if place.startswith("decoder") and kind:
+                kind = 0
+            by_kind.setdefault(kind, []).append(parameter)
+    groups = [
+        {"params": found, "weight_decay": 0.0 if kind is None else WEIGHT_DECAY} for kind, found in by_kind.items()
+    ]
+    if name == "adamw":
+        return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))
+    for kind, group in zip(by_kind, groups, strict=True):
+        group["matrices"] = kind or 0
+    return Muon(groups, lr=lr)
+
+
+def stacked(module: nn.Module, weight: Tensor, labels: int) -> int:
+    """How many matrices of hidden layers a weight is; 0 for the first and last layers and filters of one channel."""
+    if isinstance(module, nn.Embedding) or weight.shape[0] == labels:
+        return 0
+    if isinstance(module, nn.Conv1d | nn.Conv2d) and (weight.shape[1] == 1 or module.in_channels < 8):
+        return 0
+    return 4 if isinstance(module, nn.LSTM) else 1

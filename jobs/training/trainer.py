@@ -1,0 +1,214 @@
+"""The steps of a training: from where it stands to its end, or to the signal that ends it before."""
+
+import contextlib
+import math
+import os
+from dataclasses import asdict
+from itertools import islice
+
+import torch
+
+from htr.metrics.error_rates import Errors, compare
+from htr.reader import Reader, files_of
+from jobs.console import Progress, log
+from jobs.distributed.signals import Decision, SignalHandler
+from jobs.training import checkpoint
+from jobs.training import optimizer as optimizers
+from jobs.training.config import BATCH, TrainConfig
+from jobs.training.metrics import MetricsLogger
+from jobs.training.train_step import TrainStep, autocast, averaged, dropout_seed, learning_rate, scaled_learning_rate
+from shards import files
+from shards.loader import AugmentConfig, batches, in_order, stream
+from shards.sampler import EpochSampler
+
+
+class Trainer:
+    """On every rank; `run` is rank 0's experiment, a bystander elsewhere."""
+
+    def __init__(self, config: TrainConfig, world, notice: SignalHandler, material, model, run):
+        self.config, self.world, self.notice, self.material, self.model, self.run = (
+            config, world, notice, material, model, run)  # fmt: skip
+        self.height = model.geometry.height
+        if config.runtime.deterministic:
+            # cuBLAS reads it when a process first multiplies on a GPU: without, its sums' order may change
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True, warn_only=True)
+        self.threads = config.runtime.threads or max(len(os.sched_getaffinity(0)) // world.place.local_size - 1, 1)
+        self.rate = scaled_learning_rate(config.optim.lr, config.data.batch / BATCH, config.optim.lr_rule)
+        self.mixed, scaled = autocast(config.runtime.amp, world.device)
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=scaled)
+        self.optimizer = optimizers.create(config.optim.name, model, self.rate)
+        # steps taken, the last one after which dev was read, the least CER there
+        self.step, self.evaluated, self.best = 0, 0, math.inf
+        world.on_root(checkpoint.assert_room, config.run, sum(weights.numel() for weights in model.parameters()))
+        saved = world.on_root(checkpoint.load_newest, config.run / "checkpoints")
+        if saved:
+            model.load_state_dict(saved["model"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.step, self.evaluated, self.best = saved["step"], saved["evaluated"], saved["best"]
+            if world.rank == 0:
+                log(f"train: resumed at step {self.step} of {config.schedule.steps}")
+        self.began = self.saved = self.step
+        world.broadcast_parameters(model)
+        self.average = averaged(model, config.optim.ema)
+        if saved:
+            self.average.load_state_dict(saved["average"])
+        if saved and scaled:
+            self.scaler.load_state_dict(saved["scaler"])
+        most, at_once = math.ceil((config.data.batch + 1) / world.size), config.runtime.micro_batch  # lines a rank
+        passes = math.ceil(most / at_once) if at_once else 1
+        self.meter = MetricsLogger()
+        self.taker = TrainStep(
+            model, self.optimizer, self.scaler, self.mixed, material.encode, world, config.optim.clip, self.meter,
+            passes, config.runtime.compression,
+        )  # fmt: skip
+
+    def go(self) -> Decision:
+        """Train until the last step, or until the ranks agree that a signal came."""
+        config, world, samples = self.config, self.world, self.material.samples
+        widths, weights = samples.widths(self.height), self.material.weights
+        epochs = EpochSampler(
+            samples.source, widths, weights, config.data.batch, config.schedule.steps, config.data.batch_by
+        )
+        decision = Decision()
+        with Progress(
+            f"train {config.model.architecture}", config.schedule.steps, "steps", shown=world.rank == 0
+        ) as progress:
+            progress.advance(self.step)
+            if self.due():  # the signal came before dev was read, or while it was
+                decision = self.evaluate()
+            with contextlib.closing(self.left(epochs)) as left:
+                while not decision.stop and (found := next(left, None)):
+                    decision = self.take(*found, progress)
+        if decision.stop:
+            return self.leave(decision)
+        world.on_root(self.run.update, {"state": "finished", "step": self.step})
+        return decision
+
+    def left(self, epochs: EpochSampler):
+        """The batches that are still to be trained on, each with its epoch; read ahead over the ends of epochs."""
+        config, world, left = self.config, self.world, epochs.since(self.step)
+        done = [max(self.step - epoch.first_step, 0) for epoch in left]
+        windows = (
+            window
+            for epoch, skipped in zip(left, done, strict=True)
+            for window in epochs.windows(epoch, config.seed, config.schedule.warmup, skipped)
+        )
+        keyed = None if config.augmentation.level == "none" else (config.seed, self.step)
+        look = AugmentConfig(self.height, keyed, config.augmentation.level)
+        batches_left = stream(self.material.samples, windows, world.rank, world.size, look, self.threads)
+        with contextlib.closing(batches_left):
+            of_step = (epoch for epoch, skipped in zip(left, done, strict=True) for _ in range(epoch.steps - skipped))
+            steps = islice(of_step, config.schedule.steps - self.step)
+            yield from zip(steps, self.meter.waiting(batches_left), strict=False)  # the last epoch may be cut short
+
+    def take(self, epoch, batch, progress: Progress) -> Decision:
+        """A step, and what is due after it."""
+        config, world = self.config, self.world
+        answer = world.ask(self.notice.told)  # on its way while the step is computed
+        rate = learning_rate(self.step, self.rate, config.schedule.warmup, config.schedule.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        if hasattr(self.model, "guided"):
+            self.model.guided = self.step < config.schedule.guide
+        torch.manual_seed(dropout_seed(config.seed, self.step, world.rank))  # of dropout
+        self.taker.take(batch, self.step)
+        self.average.update_parameters(self.model)
+        self.step += 1
+        decision, last = Decision.of(answer()), self.step == config.schedule.steps
+        if self.step % config.runtime.log_every == 0 or last:
+            done = epoch.number + (self.step - epoch.first_step) / epoch.steps
+            metrics = {"step": self.step, "epoch": done, "lr": rate, **self.meter.collect(world)}
+            world.on_root(self.run.log_step, metrics, config.schedule.steps)
+            progress.note = f"loss {metrics['loss']:.3f}, {metrics['lines_per_s']:.0f} lines/s"
+        if not decision.stop and self.due():
+            decision = self.evaluate()
+        if last and not (self.material.dev and config.runtime.evaluate_every):
+            self.save(chosen=True)  # nothing else will write the model
+        elif (
+            (self.step % config.runtime.checkpoint_every == 0 or last) and not decision.stop and self.saved != self.step
+        ):
+            self.save()
+        progress.advance(1, progress.note)
+        return decision
+
+    # ---------------------------------------------------------------- dev
+
+    def due(self) -> bool:
+        """Whether dev is to be read now."""
+        every = self.config.runtime.evaluate_every
+        now = every and (self.step % every == 0 or self.step == self.config.schedule.steps)
+        return bool(self.material.dev and now and self.step > self.evaluated)
+
+    def evaluate(self) -> Decision:
+        """Greedy errors on dev, every line once: each rank reads its share of each batch. A signal ends it."""
+        dev, world = self.material.dev, self.world
+        reader, errors = Reader(self.average.module.eval(), self.material.charset, {}), Errors()
+        plan = in_order(dev.widths(self.height), 16 * world.size)
+        with torch.no_grad(), self.mixed():
+            for batch in batches(dev, plan, world.rank, world.size, self.height, self.threads):
+                for text, reading in zip(batch.texts, reader.read_batch(batch.images, batch.widths), strict=True):
+                    errors += compare(text, reading.text)
+                decision = Decision.of(world.sum(self.notice.told))
+                if decision.stop:
+                    return decision
+        errors = Errors(**{name: int(value) for name, value in world.sum(asdict(errors)).items()})
+        improved, self.best, self.evaluated = errors.cer < self.best, min(errors.cer, self.best), self.step
+        world.on_root(self.run.log_dev, self.step, errors.cer, errors.wer)
+        if world.rank == 0:
+            log(f"train: step {self.step}, CER on dev {100 * errors.cer:.1f} %")
+        if improved:
+            self.save(chosen=True)
+        self.meter.restart()
+        return decision
+
+    # ---------------------------------------------------------------- checkpoints
+
+    def save(self, chosen: bool = False) -> None:
+        """A checkpoint and, if the averaged weights are the ones to read with, the model's folder."""
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
+        state |= {"average": self.average.state_dict(), "scaler": self.scaler.state_dict()}
+        state |= {"best": self.best, "evaluated": self.evaluated}
+        self.world.on_root(self.write, state, chosen)
+        self.saved = self.step
+        self.meter.restart()
+
+    def write(self, state: dict, chosen: bool) -> None:
+        checkpoint.save(self.config.run / "checkpoints", self.step, state, chosen)
+        if not chosen:
+            return
+        folder = self.config.run / "model"
+        folder.mkdir(exist_ok=True)
+        # the weights alone change during a run, so that no reader meets files that don't belong together
+        named = (
+            self.material.charset,
+            self.config.model.architecture,
+            self.config.model.size,
+            self.step,
+            self.config.data.text,
+        )
+        for name, content in files_of(self.average.module, *named).items():
+            files.replace(folder / name, content)
+
+    def leave(self, decision: Decision) -> Decision:
+        """The checkpoint of a run that is told to end, and what becomes of its job."""
+        if self.saved != self.step:
+            self.save()
+        state = {"state": "stopped", "step": self.step, "reason": "told to stop"}
+        if decision.requeue:
+            decision, reason = self.world.on_root(self.again, decision)
+            state["reason"] = f"time limit: {reason}"
+        self.world.on_root(self.run.update, state)
+        if self.world.rank == 0:
+            log(f"train: {state['reason']}; checkpoint of step {self.step} written")
+        return decision
+
+    def again(self, decision: Decision) -> tuple[Decision, str]:
+        """On rank 0: whether the job may go back into the queue, and what to say of it."""
+        count, most = self.run.requeues, self.config.runtime.requeues
+        if self.step == self.began:
+            return Decision(stop=True), "no step was taken since the start, give the job more --time"
+        if count >= most:
+            return Decision(stop=True), f"{count} of {most} --requeues, start it again to go on"
+        self.run.update({"requeues": count + 1})
+        return decision, f"the job is queued again, {count + 1} of {most} --requeues"

@@ -1,0 +1,80 @@
+"""A transcription's pages as PAGE XML: a file for each image, its fields as regions, or the lines that were given."""
+
+import json
+import posixpath
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+import pyarrow as pa
+
+from htr.io.page_xml import Line, Points, Region, box_outline, page_xml
+from shards import files
+
+
+def write_pages(part: pa.Table, kind: str, folder: Path) -> None:
+    """Those of a decided part (see jobs.transcription.results), each written whole. An image that could not be read has none."""
+    for (image, page), rows in groupby(part.to_pylist(), key=lambda row: (row["image"], row["page"])):
+        rows = [row for row in rows if row["width"]]
+        if not rows:
+            continue
+        path = folder / name_of(image, page)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        size = rows[0]["width"], rows[0]["height"]
+        regions = fields_of(rows) if kind == "fields" else lines_of(rows, size)
+        files.replace(path, page_xml(posixpath.basename(image), size, list(regions)))
+
+
+def name_of(image: str, page: str) -> str:
+    """IMAGE.xml, or IMAGE.PAGE.xml of a page of several, at the image's place: never above the folder."""
+    steps = [step for step in posixpath.normpath(image).split("/") if step not in ("", "..")]
+    return "/".join(steps) + (f".{page}" if page else "") + ".xml"
+
+
+def fields_of(rows: list[dict]) -> Iterator[Region]:
+    """A field outside the scan is none. A region has the field's probability, a line the reader's confidence."""
+    for row in rows:
+        if not row["box"]:
+            continue
+        lines = [
+            Line(box_outline(line["box"]), line["text"], line["confidence"], others)
+            for line, others in zip(json.loads(row["lines"]), json.loads(row["line_alternatives"]), strict=True)
+        ]
+        outline = box_outline([int(side) for side in row["box"].split()])
+        yield Region(row["field"], outline, row["text"], sure(row), json.loads(row["alternatives"]), lines)
+
+
+def lines_of(rows: list[dict], size: tuple[int, int]) -> Iterator[Region]:
+    """The lines of one field after the other, in the order of their rows."""
+    whole = box_outline((0, 0, *size))
+    for name, some in groupby(rows, key=lambda row: row["field"]):
+        lines = []
+        for row in some:
+            if not row["reason"]:
+                others, baseline = json.loads(row["alternatives"]), points(row["baseline"])
+                lines.append(Line(outline_of(row) or whole, row["text"], sure(row), others, baseline))
+        text, least = "\n".join(line.text for line in lines), min((line.confidence for line in lines), default=0.0)
+        yield Region(name or "page", whole, text, least, (), lines)
+
+
+def outline_of(row: dict) -> Points:
+    if row["polygon"]:
+        return points(row["polygon"])
+    return box_outline([int(side) for side in row["box"].split()]) if row["box"] else []
+
+
+def points(cell: str) -> Points:
+    return [tuple(float(value) for value in point.split(",")) for point in cell.split()]
+
+
+def sure(row: dict) -> float:
+    return row["confidence"] if row["probability"] is None else row["probability"]
+
+
+def is_done(folder: Path, mark: str) -> bool:
+    return (folder / f".{mark}").exists()
+
+
+def done(folder: Path, mark: str) -> None:
+    """All pages of a part are there: `mark` names the part, and what it was decided by."""
+    files.replace(folder / f".{mark}", "")

@@ -1,0 +1,147 @@
+"""What transcribe makes of a chunk: its part, a row a line or a field, with all that later steps ask of a reading.
+
+All lines of a chunk are read together, from narrow to wide, in batches that hang on the chunk alone: they are full, and
+a part has the same bytes wherever it is made.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from htr.lines.normalise import RejectedInput, normalise_line
+from htr.reader import Prediction, Reader, join_lines
+from htr.scan import CutField, alternatives, cut_scan
+from jobs.transcription.inputs import Chunk
+from shards import files
+from shards.loader import few_widths, in_order
+
+PLACE = ("image", "page", "certificate")
+COLUMNS = {  # of the result: what is known of a row, and what was read
+    "lines": (*PLACE, "field", "line", "box"),
+    "samples": ("key", "split", "certificate", "field", "line"),
+    "fields": (*PLACE, "form", "field", "box"),
+}
+# strings of a part alone, but for a field's lines
+BESIDE = {"lines": ("polygon", "baseline"), "samples": (), "fields": ("lines", "line_alternatives")}
+READ = ("text", "alternatives", "reason")
+SIZE_COLUMNS = ("width", "height")  # of the page, null where it could not be read
+DAMAGED = "image can't be processed"  # what OpenCV itself refuses
+
+
+def part_schema(kind: str, signals: Sequence[str]) -> pa.Schema:
+    """Of a part. `confidences` and signal_NAME hold a value for every line image of the row."""
+    strings = [(name, pa.string()) for name in (*COLUMNS[kind], *BESIDE[kind], *READ)]
+    numbers = [("item", pa.int64()), *((name, pa.int32()) for name in SIZE_COLUMNS), ("confidence", pa.float64())]
+    lists = [(name, pa.list_(pa.float64())) for name in ("confidences", *(f"signal_{name}" for name in signals))]
+    return pa.schema([*strings, *numbers, *lists])
+
+
+def write_part(path: Path, chunk: Chunk, first: int, reader: Reader, forms, rulings: str, batch: int) -> None:
+    """Read the chunk, whose first item has the number `first`, and commit its part."""
+    rows = read_chunk(chunk, reader, forms, rulings, batch)
+    names = sorted({name for row in rows for name in row if name.startswith("signal_")})
+    schema = part_schema(chunk.kind, [name.removeprefix("signal_") for name in names])
+    for row in rows:
+        row["item"] += first
+        if chunk.kind == "lines" and not row["line"]:
+            row["line"] = str(row["item"])  # else the lines of an image would be one and the same to who keys them
+    attempt = files.temporary(path)
+    try:
+        pq.write_table(pa.Table.from_pylist(rows, schema), attempt, compression="zstd")
+        files.sync(attempt)
+        files.commit(attempt, path)
+    finally:
+        attempt.unlink(missing_ok=True)
+
+
+def read_chunk(chunk: Chunk, reader: Reader, forms, rulings: str, batch: int) -> list[dict]:
+    """The rows of its items, in their order; `forms`: see htr.forms.registration.Forms, for a chunk of fields."""
+    found: list[tuple[dict, list[CutField] | int]] = []  # a scan's fields, or how many images a line has
+    inks, fields, height = [], [], reader.geometry.height
+    nothing = dict.fromkeys((*COLUMNS[chunk.kind], *BESIDE[chunk.kind]), "") | {
+        "lines": "[]",
+        "line_alternatives": "[]",
+    }
+    for number, (known, images, reason) in enumerate(chunk.items()):
+        known = nothing | known | {"item": number, "reason": reason}
+        try:
+            if chunk.kind == "fields" and images:
+                cuts = cut_scan(images[0], forms, rulings)
+                inks += [normalise_line(image, height) for field in cuts for image in field.images]
+                fields += [field.field.name for field in cuts for _ in field.images]
+                found.append((known, [replace(field, images=()) for field in cuts]))
+                continue
+            inks += [normalise_line(image, height) for image in images]
+            fields += [known["field"] or None] * len(images)
+        except RejectedInput as error:
+            known["reason"], images = str(error), []
+        except cv2.error:
+            known["reason"], images = DAMAGED, []
+        found.append((known, len(images)))
+    texts = iter(read_inks(reader, inks, fields, batch))
+    rows = []
+    for known, cut in found:
+        if isinstance(cut, int):
+            rows.append(line_row(known, [next(texts) for _ in range(cut)]))
+        else:
+            rows += [field_row(known, field, [next(texts) for _ in field.boxes]) for field in cut]
+    return rows
+
+
+def read_inks(reader: Reader, inks: Sequence[np.ndarray], fields: Sequence[str | None], batch: int) -> list[Prediction]:
+    """(H, W) uint8 each, with the field of each -> their texts; padded as an evaluation pads them.
+
+    H is the height of the reader's geometry.
+    """
+    texts: dict[int, Prediction] = {}
+    height = reader.geometry.height
+    widths = np.array([ink.shape[1] for ink in inks])
+    for some in in_order(widths, batch) if len(inks) else []:
+        padded = np.zeros((len(some), 1, height, few_widths(int(widths[some].max()))), np.uint8)
+        for row, i in zip(padded, some, strict=True):
+            row[0, :, : widths[i]] = inks[i]
+        read = reader.read_batch(torch.from_numpy(padded), torch.from_numpy(widths[some]), [fields[i] for i in some])
+        texts.update(zip(some.tolist(), read, strict=True))
+    return [texts[i] for i in range(len(inks))]
+
+
+def line_row(known: dict, texts: list[Prediction]) -> dict:
+    """Of a line, or of a field of several lines."""
+    text = join_lines([reading.text for reading in texts])
+    confidence = min((reading.confidence for reading in texts), default=0.0)
+    read = {"text": text, "alternatives": to_json(alternatives(texts)), "confidence": round(confidence, 4)}
+    return known | read | of_lines(texts)
+
+
+def field_row(known: dict, cut: CutField, texts: list[Prediction]) -> dict:
+    field = cut.as_text(texts)
+    lines = [{"text": line.text, "confidence": round(line.confidence, 4), "box": line.box} for line in field.lines]
+    return known | of_lines(texts) | {
+        "form": field.template,
+        "field": field.field,
+        "box": " ".join(map(str, field.box or ())),
+        "text": field.text,
+        "confidence": round(field.confidence, 4),
+        "alternatives": to_json(field.alternatives),
+        "lines": to_json(lines),
+        "line_alternatives": to_json([line.alternatives for line in field.lines]),
+        "reason": field.reason,
+    }  # fmt: skip
+
+
+def of_lines(texts: list[Prediction]) -> dict:
+    """The confidence and the signals of each line image, of what is read as nothing too."""
+    names = sorted({name for reading in texts for name in reading.signals})
+    signals = {f"signal_{name}": [reading.signals[name] for reading in texts] for name in names}
+    return {"confidences": [reading.confidence for reading in texts]} | signals
+
+
+def to_json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)

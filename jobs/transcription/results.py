@@ -1,0 +1,283 @@
+"""What becomes of a transcription's parts: decisions under a promise, the result, tables for people who key.
+
+No image is read for it: another promise, or a review table that was not asked for, takes seconds.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from jobs.transcription.predictions import BESIDE, COLUMNS
+from jobs.transcription.table_writer import Table
+from shards import files
+from shards.samples import NOT_YET
+
+ACCEPT, REVIEW, NOT_JUDGED = "accept", "review", ""
+KEYED = {  # columns of a table for people: where it stands, then what they fill in
+    "lines": ("image", "page", "certificate", "field", "line", "box", "polygon", "baseline", "text", "reject"),
+    "fields": ("image", "page", "certificate", "form", "field", "place", "text", "reject"),
+}
+SHOWN = ("reading", "alternatives", "confidence", "probability")  # of a review, after them
+SUMMARY = "summary.json"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be written, and how it is decided."""
+
+    out: Path
+    promise: object | None = None  # htr.reliability.promise.Promise
+    sure: float = 0.8  # of a blank field or a tick box: less is looked at by a person
+    review: Path | None = None
+    sample: int = 0  # how many of the accepted are keyed once more
+    seed: int = 0
+
+    @property
+    def sampled(self) -> Path | None:
+        return self.review.with_stem(f"{self.review.stem}-sample") if self.sample else None
+
+    @property
+    def written(self) -> list[Path]:
+        return [path for path in (self.out, self.review, self.sampled) if path]
+
+    def note(self, promise: Path | None) -> dict:
+        """What tells it from another: the same note is the same result of the same parts."""
+        digests = [files.sha256(promise / f"{name}.json") for name in ("score", "promise")] if promise else None
+        paths = [str(path.absolute()) for path in self.written]
+        return {"written": paths, "promise": digests, "sure": self.sure, "sample": self.sample, "seed": self.seed}
+
+
+# ---------------------------------------------------------------------------------------------------- decisions
+
+
+def decide(part: pa.Table, promise, sure: float) -> pa.Table:
+    """The part with `probability` and `decision`, and each signal_NAME that of the row's least sure line.
+
+    A row's probability is the least of its lines', null where none was read. Without a promise nothing that was read is
+    accepted. A promise speaks of what was read: a blank field and a tick box, which only their ink tells, are reviewed
+    or not by how `sure` that is, and so is to be reviewed whatever could not be read, or was read as nothing.
+    """
+    signals = [name for name in part.column_names if name.startswith("signal_")]
+    counts = pc.fill_null(pc.list_value_length(part["confidences"]), 0).to_numpy()
+    rows = np.repeat(np.arange(len(part)), counts)
+    columns = {name: flat(part[name]) for name in ("confidences", *signals)}
+    probabilities = columns["confidences"]
+    if promise is not None and len(rows):
+        named = {name: part[name].take(pa.array(rows)).combine_chunks() for name in ("certificate", "field")}
+        known = {name: columns[name] for name in signals} | named
+        probabilities = np.asarray(promise.probability(pa.table(known)), np.float64)
+    order = np.lexsort((columns["confidences"], probabilities, rows))  # lines of a field have its probability
+    read, first = np.unique(rows[order], return_index=True)
+    least = order[first]  # the least sure line of each row that has any
+    probability = np.full(len(part), np.nan)
+    probability[read] = probabilities[least]
+    accepted = np.zeros(len(part), bool)
+    if promise is not None and len(rows):
+        accepted[read] = promise.accept(probability[read])
+
+    reason, text = (np.asarray(part[name].to_pylist(), object) for name in ("reason", "text"))
+    told_by_ink = (counts == 0) & (reason == "") & (part["confidence"].to_numpy() >= sure)
+    accepted &= (reason == "") & (text != "")
+    decision = np.where(accepted, ACCEPT, np.where(told_by_ink, NOT_JUDGED, REVIEW))
+    if promise is None:
+        probability[:] = np.nan
+    for name in signals:
+        values = np.full(len(part), np.nan)
+        values[read] = columns[name][least]
+        part = part.set_column(part.column_names.index(name), name, numbers(values))
+    return part.append_column("probability", numbers(probability.round(4))).append_column(
+        "decision", pa.array(decision.tolist(), pa.string())
+    )
+
+
+def flat(column: pa.ChunkedArray) -> np.ndarray:
+    """The values of all lists, one after the other."""
+    return column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+
+
+def numbers(values: np.ndarray) -> pa.Array:
+    return pa.array(values, pa.float64(), mask=np.isnan(values))
+
+
+# ---------------------------------------------------------------------------------------------------- the tables
+
+
+def merge(folder: Path, parts: list[Path], kind: str, images: Path, asked: Asked, note: dict) -> None:
+    """Write what is asked for, from parts in their order, and last the summary. Any task may, and writes the same."""
+    before = read_summary(folder)
+    signals = sorted({name for path in parts for name in pq.read_schema(path).names if name.startswith("signal_")})
+    signals = signals if asked.promise is not None else []
+    strings = dict.fromkeys((*COLUMNS[kind], "text", "decision", "alternatives", *BESIDE[kind], "reason"), pa.string())
+    schema = [*COLUMNS[kind], "text", "confidence", "probability", "decision", "alternatives"]
+    schema += ["lines"] * (kind == "fields") + ["reason", *signals]
+    schema = pa.schema([(name, strings.get(name, pa.float64())) for name in schema])
+    reasons, decisions, draw = Counter(), Counter(), Draw(asked.sample, asked.seed)
+    with ExitStack() as stack:
+        table = stack.enter_context(Table(asked.out, schema))
+        review = None
+        if asked.review:
+            check = NotChanged(asked.review, before)
+            review = stack.enter_context(Table(asked.review, keyed_schema(kind, shown=True), check))
+        for path in parts:
+            part = decide(read_part(path), asked.promise, asked.sure)
+            for name in signals:
+                if name not in part.column_names:  # no line was read
+                    part = part.append_column(name, pa.nulls(len(part), pa.float64()))
+            table.write(part)
+            decision = part["decision"]
+            decisions.update(decision.to_pylist())
+            reasons.update(reason.partition(" (")[0] for reason in part["reason"].to_pylist() if reason)
+            if review:
+                rows = part.filter(pc.equal(decision, REVIEW))
+                review.write(to_key(rows, kind, prefix_of(images, asked.review)))
+            if asked.sample:
+                draw.take(part.filter(pc.equal(decision, ACCEPT)), unit_of(asked.promise))
+        total = table.rows
+    summary = {"rows": total, "reasons": dict(reasons), "decisions": dict(decisions)}
+    if asked.sample:
+        schema = keyed_schema(kind, shown=False)
+        with Table(asked.sampled, schema, NotChanged(asked.sampled, before)) as table:
+            for rows in draw.chosen():
+                table.write(to_key(rows, kind, prefix_of(images, asked.review)))
+        summary |= {"accepted": draw.seen, "sampled": draw.drawn}
+    digests = {str(path.absolute()): files.sha256(path) for path in asked.written[1:]}
+    files.replace(folder / SUMMARY, files.to_json(summary | {"asked": note, "sha256": digests}))
+
+
+def read_part(path: Path) -> pa.Table:
+    """Small as it is, to wake up threads would take longer than to read it."""
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        return file.read(use_threads=False)
+
+
+def read_summary(folder: Path) -> dict:
+    try:
+        return json.loads((folder / SUMMARY).read_text())
+    except FileNotFoundError:
+        return {}
+
+
+@dataclass(frozen=True)
+class NotChanged:
+    """A table for people may hold what they have keyed: it is replaced by its like, or if nobody has touched it."""
+
+    path: Path
+    before: dict  # the summary that was written after it
+
+    def __call__(self, attempt: Path) -> None:
+        if not self.path.exists():
+            return
+        now = files.sha256(self.path)
+        if now not in (files.sha256(attempt), self.before.get("sha256", {}).get(str(self.path.absolute()))):
+            raise ValueError(f"{self.path} is there and was changed, by who keys perhaps: give --review another name")
+
+
+def prefix_of(images: Path, table: Path) -> str:
+    """What image names begin with in a table that lies above them. Raises ValueError: it lies elsewhere."""
+    below, folder = images.resolve(), table.parent.resolve()
+    if not below.is_relative_to(folder):
+        raise ValueError(
+            f"{table}: the table names its images by their place below its own folder, so that preprocess finds them: "
+            f"put it into {images} or a folder above it"
+        )
+    return "" if below == folder else below.relative_to(folder).as_posix() + "/"
+
+
+def keyed_schema(kind: str, shown: bool) -> pa.Schema:
+    kinds = {"confidence": pa.float64(), "probability": pa.float64()}
+    return pa.schema([(name, kinds.get(name, pa.string())) for name in (*KEYED[kind], *(SHOWN if shown else ()))])
+
+
+def to_key(rows: pa.Table, kind: str, prefix: str) -> pa.Table:
+    """Rows of a decided part as people get them, and preprocess from them: `text` is theirs to fill in.
+
+    Until then `reject` holds, which says so, or why the row could not be read.
+    """
+    columns = {name: rows[name] for name in KEYED[kind] if name in rows.column_names}
+    columns["image"] = pc.binary_join_element_wise(pa.scalar(prefix), rows["image"], "")
+    if kind == "fields":
+        columns["place"] = rows["box"]  # a box would be cut as it is; the field is to be found on its form again
+    columns["text"] = pa.array([""] * len(rows), pa.string())
+    columns["reject"] = pc.if_else(pc.equal(rows["reason"], ""), NOT_YET, rows["reason"])
+    columns["reading"] = rows["text"]
+    others = (json.loads(cell) for cell in rows["alternatives"].to_pylist())
+    columns["alternatives"] = pa.array([" | ".join(text for text, _ in texts) for texts in others], pa.string())
+    return pa.table(columns | {name: rows[name] for name in ("confidence", "probability")})
+
+
+# ---------------------------------------------------------------------------------------------------- the sample
+
+
+def unit_of(promise) -> str:
+    return promise.unit if promise is not None else "line"
+
+
+class Draw:
+    """A random sample without replacement of what is accepted, lines, fields or certificates, whatever is seen when.
+
+    Each has a number that hangs on the seed and on its name; those with the least numbers are drawn.
+    """
+
+    def __init__(self, most: int, seed: int):
+        self.most, self.seed, self.seen = most, seed, 0
+        self.kept: dict[int, list[pa.Table]] = {}  # by number, the rows of it
+        self.limit = 1 << 64  # numbers from here on are of none that can be drawn
+
+    def take(self, rows: pa.Table, unit: str) -> None:
+        """Rows that are accepted; all of a field or certificate come at once."""
+        places: dict[str, list[int]] = {}
+        for place, name in enumerate(names_of(rows, unit)):
+            places.setdefault(name, []).append(place)
+        self.seen += len(places)
+        for name, own in places.items():
+            digest = hashlib.sha256(f"{self.seed}/{name}".encode("utf-8", "surrogateescape")).digest()
+            number = int.from_bytes(digest[:8], "big")
+            if number < self.limit:
+                self.kept.setdefault(number, []).append(rows.take(own))
+        if len(self.kept) > 2 * self.most:
+            self.prune()
+
+    def prune(self) -> None:
+        numbers = sorted(self.kept)[: self.most]
+        self.kept = {number: self.kept[number] for number in numbers}
+        if len(numbers) == self.most:
+            self.limit = numbers[-1] + 1
+
+    @property
+    def drawn(self) -> int:
+        return min(len(self.kept), self.most)
+
+    def chosen(self) -> Iterator[pa.Table]:
+        """In the order of the input."""
+        self.prune()
+        found = [table for tables in self.kept.values() for table in tables]
+        yield from sorted(found, key=lambda table: table["item"][0].as_py())
+
+
+def names_of(rows: pa.Table, unit: str) -> list[str]:
+    if unit == "certificate":
+        return rows["certificate"].to_pylist()
+    names = ("certificate", "field") if unit == "field" else ("item", "field")
+    return [f"{one}/{field}" for one, field in zip(*(rows[name].to_pylist() for name in names), strict=True)]
+
+
+def report(summary: dict, count: int, unit: str, asked: Asked) -> list[str]:
+    """What a person is told, by numbers alone."""
+    reasons, decisions = summary["reasons"], summary["decisions"]
+    found = [f"{summary['rows']} rows of {count} {unit}, {sum(reasons.values())} not read, {asked.out}"]
+    found += [f"    {times:6d} x {reason}" for reason, times in sorted(reasons.items())]
+    found.append(f"{decisions.get(ACCEPT, 0)} accepted, {decisions.get(REVIEW, 0)} to review, "
+                 f"{decisions.get(NOT_JUDGED, 0)} blank or ticked for sure")  # fmt: skip
+    if asked.sample:
+        kinds = {"line": "rows"}.get(unit_of(asked.promise), f"{unit_of(asked.promise)}s")
+        found.append(f"{summary['sampled']} of {summary['accepted']} accepted {kinds} to be keyed: {asked.sampled}")
+    return found

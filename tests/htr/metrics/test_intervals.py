@@ -1,0 +1,150 @@
+"""Intervals over clusters: against what is known of simple cases, and the same whatever the order."""
+
+import math
+
+import numpy as np
+import pytest
+
+from htr.metrics.intervals import (
+    MANY,
+    RESAMPLES,
+    cluster_ids,
+    draws,
+    interval,
+    ratio_interval,
+    share_interval,
+    standard_error,
+    student,
+)
+
+
+def simulated(rng: np.random.Generator, clusters: int) -> tuple[np.ndarray, ...]:
+    """Writers of 5 to 14 lines of 50 characters, each with an error rate of their own around 10 %: by line."""
+    writer = np.repeat(np.arange(clusters), rng.integers(5, 15, clusters))
+    return rng.binomial(50, rng.beta(2, 18, clusters)[writer]), np.full(len(writer), 50), writer
+
+
+@pytest.mark.parametrize(("clusters", "least"), [(20, 180), (200, 184)])
+def test_it_covers_the_truth_and_an_interval_over_lines_does_not(clusters: int, least: int):
+    rng, hits, naive = np.random.default_rng(clusters), 0, 0
+    for seed in range(200):
+        edits, totals, writer = simulated(rng, clusters)
+        sums = (np.bincount(writer, counts) for counts in (edits, totals))
+        low, high = ratio_interval(*sums, seed=seed).pair
+        hits += low <= 0.1 <= high
+        low, high = ratio_interval(edits, totals, seed=seed).pair
+        naive += low <= 0.1 <= high
+    assert least <= hits < 200  # 190 are expected of 95 %
+    assert naive < 130
+
+
+def test_lines_of_one_writer_are_drawn_together():
+    rng = np.random.default_rng(0)
+    edits, totals, writer = simulated(rng, 30)
+    low, high = interval(edits, totals, writer.astype(str))
+    sums = (np.bincount(writer, counts)[np.argsort(np.arange(30).astype(str))] for counts in (edits, totals))
+    assert (low, high) == ratio_interval(*sums).pair
+    alone = interval(edits, totals, np.arange(len(edits)).astype(str))
+    assert high - low > 1.4 * (alone[1] - alone[0])
+
+
+def test_it_is_the_same_whatever_the_order():
+    rng = np.random.default_rng(1)
+    edits, totals, groups = rng.integers(1, 9, 50), rng.integers(9, 90, 50), [f"w{k % 17}" for k in range(50)]
+    once, order = interval(edits, totals, groups), rng.permutation(50)
+    assert interval(edits[order], totals[order], [groups[k] for k in order]) == once
+    assert interval(edits, totals, groups, seed=1) != once
+
+
+def test_it_is_the_same_whatever_was_asked_before():
+    """The draws that are kept are those of the last number of clusters."""
+    rng = np.random.default_rng(4)
+    edits, totals = rng.integers(1, 9, 30), rng.integers(20, 90, 30)
+    once = ratio_interval(edits, totals)
+    assert ratio_interval(edits[:29], totals[:29]) != once and ratio_interval(edits, totals, seed=1) != once
+    draws.cache_clear()
+    assert ratio_interval(edits, totals) == once
+
+
+def test_the_ends_are_those_computed_by_hand():
+    """Of three clusters: r = 9/60, u = -0.5, -1 and 1.5, their squares 3.5, an error of sqrt(3/2 * 3.5) / 60."""
+    error = math.sqrt(5.25) / 60
+    assert standard_error(np.array([1, 2, 6]), np.array([10, 20, 30])) == pytest.approx(error)
+    factor = math.exp(4.3027 * error / 0.15)  # Student's t of two degrees of freedom
+    found = ratio_interval([1, 2, 6], [10, 20, 30])
+    assert found.method == "log-t" and found.pair == pytest.approx((0.15 / factor, 0.15 * factor), rel=1e-4)
+    found = ratio_interval([1, -2, 6], [10, 20, 30])
+    u = np.array([1, -2, 6]) - 5 / 60 * np.array([10, 20, 30])
+    half = 4.3027 * math.sqrt(1.5 * (u @ u)) / 60
+    assert found.method == "t" and found.pair == pytest.approx((5 / 60 - half, 5 / 60 + half), abs=1e-5)
+    many = ratio_interval(np.tile([1, 2, 6], MANY), np.tile([10, 20, 30], MANY))
+    half = 1.95996 * math.sqrt(3 * MANY / (3 * MANY - 1) * 3.5 * MANY) / (60 * MANY)
+    assert many.method == "linearised" and many.pair == pytest.approx((0.15 - half, 0.15 + half), rel=1e-6)
+
+
+def test_a_bootstrap_t_leans_to_where_the_errors_have_their_tail():
+    """Few clusters have many errors, so that a low rate has a small error of its own: the upper arm is the longer one.
+    And the ends are those of the same draws, one by one.
+    """
+    errors, totals = np.random.default_rng(0).geometric(0.3, 15) - 1, np.full(15, 50)
+    found, rate = ratio_interval(errors, totals), errors.sum() / totals.sum()
+    assert found.method == "bootstrap-t" and found.high - rate > 1.2 * (rate - found.low) > 0
+    distances = []
+    for drawn in np.random.default_rng(0).integers(0, 15, (RESAMPLES, 15), dtype=np.int32):
+        e, t = errors[drawn], totals[drawn]
+        distances.append((e.sum() / t.sum() - rate) / standard_error(e, t))
+    low, high = np.quantile(distances, [0.025, 0.975])
+    error = standard_error(errors, totals)
+    assert found.pair == pytest.approx((rate - high * error, rate - low * error))
+    mirrored = share_interval(totals - errors, totals)
+    assert mirrored.pair == pytest.approx((1 - found.high, 1 - found.low))
+
+
+def test_the_form_goes_with_the_clusters():
+    rng = np.random.default_rng(2)
+    for n, method in ((5, "log-t"), (12, "bootstrap-t"), (400, "bootstrap-t"), (MANY, "linearised")):
+        found = ratio_interval(rng.integers(1, 9, n), rng.integers(20, 90, n))
+        assert found.method == method and 0 < found.low < found.high < 1
+    # two of a thousand clusters with an error say as little as two clusters
+    rare = ratio_interval(np.r_[1, 2, np.zeros(998)], np.full(1000, 100))
+    assert rare.method == "log-t" and 0 < rare.low < 3e-5 < rare.high < 3e-4
+    assert ratio_interval([1, 9], [10, 10]).high == 1.0
+
+
+def test_the_linearised_error_is_that_of_many_draws():
+    rng = np.random.default_rng(3)
+    edits, totals = rng.integers(0, 9, 60), rng.integers(20, 90, 60)
+    drawn = rng.integers(0, 60, (4000, 60))
+    assert standard_error(edits, totals) == pytest.approx(np.std(edits[drawn].sum(1) / totals[drawn].sum(1)), rel=0.06)
+
+
+def test_without_an_error_there_is_still_an_upper_end():
+    found = ratio_interval(np.zeros(149), np.full(149, 7))
+    assert found.low == 0 and found.high == pytest.approx(1 - 0.025 ** (1 / 149)) and found.method == "exact"
+    right = share_interval(np.full(149, 7), np.full(149, 7))
+    assert right.high == 1 and right.low == pytest.approx(0.025 ** (1 / 149))
+
+
+def test_there_is_none_where_nothing_can_vary():
+    assert interval([1, 2], [9, 9], ["a", "a"]) is None and interval([], [], []) is None
+    assert interval([0, 0], [0, 0], ["a", "b"]) is None  # blank lines
+    low, high = interval([-1, -1, -2], [9, 9, 9], ["a", "b", "c"])  # differences may be negative
+    assert low == pytest.approx(-4 / 27 - student(2) / 27) and high == pytest.approx(-4 / 27 + student(2) / 27)
+    assert ratio_interval([0, 0], [9, 9], signed=True).pair == (0, 0)
+
+
+def test_students_t_is_that_of_the_tables():
+    table = {1: 12.706, 2: 4.303, 5: 2.571, 10: 2.228, 19: 2.093, 30: 2.042, 120: 1.980, 1000: 1.962}
+    assert {degrees: round(student(degrees), 3) for degrees in table} == table
+
+
+def test_a_certificate_stands_for_a_writer_who_is_not_known():
+    assert cluster_ids(["w", "", None], ["w", "w", "c"]) == ["writer w", "certificate w", "certificate c"]
+
+
+def test_nothing_right_has_an_upper_end():
+    """The exact one of so many clusters without any, as nothing wrong has it."""
+    none = share_interval(np.zeros(20), np.full(20, 3))
+    all_of_them = share_interval(np.full(20, 3), np.full(20, 3))
+    assert none.low == 0 and 0.1 < none.high < 0.2
+    assert (all_of_them.low, all_of_them.high) == pytest.approx((1 - none.high, 1.0))

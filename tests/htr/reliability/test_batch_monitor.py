@@ -1,0 +1,129 @@
+"""Batches in production: exact bounds of the very batch, and alarms that are rare until there is a reason."""
+
+import math
+
+import numpy as np
+import pytest
+
+from htr.reliability.monitor import (
+    APART,
+    FALSE_ALARM_RATE,
+    MAX_SIMULATED_BATCHES,
+    BatchMonitor,
+    false_alarms,
+    hours,
+    hypergeometric,
+    most_wrong,
+    sample_size,
+)
+
+
+def exact(k: int, wrong: int, batch: int, sample: int) -> float:
+    ways = math.comb(batch, sample)
+    return sum(math.comb(wrong, i) * math.comb(batch - wrong, sample - i) for i in range(k + 1) if i <= sample) / ways
+
+
+def test_hypergeometric_tails_are_exact():
+    for k, wrong, batch, sample in ((0, 5, 50, 20), (2, 5, 50, 20), (4, 5, 8, 6), (0, 3, 10, 9), (5, 5, 9, 9)):
+        assert hypergeometric(k, wrong, batch, sample) == pytest.approx(exact(k, wrong, batch, sample), abs=1e-12)
+
+
+def test_the_bound_of_a_batch_is_the_largest_number_not_ruled_out():
+    for k, sample, batch in ((0, 100, 1000), (2, 50, 300), (0, 30, 30), (7, 30, 30), (0, 1, 10)):
+        most = most_wrong(k, sample, batch, 0.05)
+        assert hypergeometric(k, most, batch, sample) > 0.05
+        assert most == batch - (sample - k) or hypergeometric(k, most + 1, batch, sample) <= 0.05
+    assert most_wrong(0, 100, 1000, 0.05) == 28 and most_wrong(3, 20, 20, 0.05) == 3  # all keyed: known
+    with pytest.raises(ValueError, match="that cannot be"):
+        most_wrong(3, 2, 10, 0.05)
+
+
+def test_how_many_to_key():
+    size = sample_size(5000, 0.02, 0.05)
+    assert most_wrong(0, size, 5000, 0.05) <= 100 < most_wrong(0, size - 1, 5000, 0.05)
+    assert size < 149  # of a batch that has an end less is needed than of an endless one
+    assert sample_size(5000, 0.02, 0.05, 0.005) > size and sample_size(10, 0.02, 0.05) == 10
+    assert hours(1000, 100, 1.5, 20) == pytest.approx(900 * 1.5 * 20 / 3600)
+
+
+def test_alarms_are_rare_while_alpha_holds_and_come_soon_when_it_does_not():
+    samples = [150] * 60
+    true = false_alarms(samples, 0.02, 0.02, 200)
+    assert true["bet"] <= FALSE_ALARM_RATE + 1.645 * math.sqrt(FALSE_ALARM_RATE * (1 - FALSE_ALARM_RATE) / 200)
+    assert true["detector"] <= len(samples) / APART + 0.06
+    assert false_alarms(samples, 0.02, 0.008, 50) == {"bet": 0.0, "detector": 0.0}
+    assert false_alarms(samples, 0.02, 0.04, 50) == {"bet": 1.0, "detector": 1.0}
+
+
+def test_the_detector_sees_a_late_change_sooner_than_the_bet():
+    watch, first = BatchMonitor(0.02), {}
+    for batch in range(140):
+        watch.add(1 if batch < 100 else 6, 150)  # 0.7 %, then 4 %
+        for name in watch.alarms:
+            first.setdefault(name, batch)
+    assert 100 <= first["detector"] <= 106 and first.get("bet", 140) > first["detector"] + 5
+
+
+def edited(rng: np.random.Generator, count: int, rate: float) -> tuple[np.ndarray, np.ndarray]:
+    """Lines whose edits come together, a tenth of the lines has them: edits and characters."""
+    characters = rng.integers(3, 60, count)
+    return rng.binomial(characters, 10 * rate) * (rng.random(count) < 0.1), characters
+
+
+def test_edits_over_what_was_promised_are_an_alarm_and_fewer_are_none():
+    seen = {0.05: [], 0.09: []}
+    for rate, found in seen.items():
+        for run in range(60):
+            rng, watch, alarms = np.random.default_rng(run), BatchMonitor(0.05), set()
+            for _ in range(30):
+                watch.add_edits(*edited(rng, 150, rate))
+                alarms |= set(watch.alarms)
+            found.append(alarms)
+    assert sum("bet" in alarms for alarms in seen[0.05]) <= 60 * FALSE_ALARM_RATE + 1.645 * math.sqrt(
+        60 * FALSE_ALARM_RATE * (1 - FALSE_ALARM_RATE)
+    )
+    assert all(alarms == {"bet", "detector"} for alarms in seen[0.09])
+
+
+def test_edits_are_counted_with_the_characters_of_their_units():
+    one, other = BatchMonitor(0.05), BatchMonitor(0.05)
+    one.add_edits([0, 3, 40], [10, 20, 5])
+    other.add_edits([3, 40, 0], [20, 5, 10])
+    assert one.wealth == pytest.approx(other.wealth) and (one.wrong, one.sampled, one.batches) == (43, 35, 1)
+    assert one.bet > 1 and BatchMonitor(**one.to_json()) == one
+    sure = BatchMonitor(0.05)
+    sure.add_edits([0] * 200, [MAX_SIMULATED_BATCHES] * 200)
+    assert 0 < sure.bet < 0.05
+    with pytest.raises(ValueError, match="more than 1000 are not watched"):
+        one.add_edits([0], [MAX_SIMULATED_BATCHES + 1])
+
+
+def test_wealth_and_detector_are_those_computed_by_hand():
+    """Two batches with the likelihood ratios L1 and L2 of each higher rate: the bet has the mean of L1 L2, the detector
+    that of (1 + L1) L2, since who bets from the second batch on has the stake of 1 as well.
+    """
+    watch = BatchMonitor(0.02)
+    watch.add(5, 100)
+    watch.add(1, 50)
+    rates = np.minimum(0.02 * (1 + np.geomspace(0.5, 16.0, 12)), 0.51)
+    first, second = ((rates / 0.02) ** k * ((1 - rates) / 0.98) ** (n - k) for k, n in ((5, 100), (1, 50)))
+    assert watch.bet == pytest.approx(np.mean(first * second))
+    assert watch.change == pytest.approx(np.mean((1 + first) * second))
+    edits = BatchMonitor(0.05)
+    edits.add_edits([0, 3, 40], [10, 20, 5])
+    stakes = np.geomspace(0.01, 0.9, 12) / (0.05 * 1000)
+    once = (1 - 0.5 * stakes) * (1 + 2 * stakes) * (1 + 39.75 * stakes)
+    assert edits.bet == edits.change == pytest.approx(np.mean(once))
+
+
+def test_a_watch_goes_on_from_what_was_written():
+    one, two = BatchMonitor(0.02), BatchMonitor(0.02)
+    for wrong in (1, 9, 4):
+        one.add(wrong, 100)
+    for wrong in (1, 9, 4):
+        two.add(wrong, 100)
+        two = BatchMonitor(**two.to_json())
+    assert one == two and (one.batches, one.sampled, one.wrong) == (3, 300, 14)
+    assert BatchMonitor(0.02).bet == 0.0 and BatchMonitor(0.02).alarms == []
+    with pytest.raises(ValueError, match="that cannot be"):
+        one.add(3, 2)

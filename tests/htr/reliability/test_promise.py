@@ -1,0 +1,102 @@
+"""A promise on disk, and what production asks of it."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import evaluated
+import numpy as np
+import pytest
+
+from htr.reliability.promise import Promise, files_of, score_of
+from htr.reliability.units import codes, fit_scores, probabilities
+
+MODEL = {name: evaluated.ASKED[name] for name in ("weights", "decode", "decoding")}
+TABLE = evaluated.lines(0, 200)
+
+
+@pytest.fixture(scope="module")
+def scores():
+    columns = [TABLE[name].to_numpy().astype(float) for name in ("exact", "edits", "characters")]
+    words = [[bool(exact)] * 3 for exact in TABLE["exact"].to_pylist()]
+    return fit_scores(TABLE, *columns, codes(TABLE, "certificate"), words)[0]
+
+
+def write(folder: Path, scores, threshold: float | None = 0.9, unit: str = "field", loss: str = "wrong") -> Path:
+    note = {"model": MODEL, "unit": unit, "loss": loss, "alpha": 0.02, "delta": 0.05, "threshold": threshold}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files_of(scores, {"lines": 200}, note | {"promise": "so much"}, {"units": {}}).items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def test_a_promise_accepts_what_its_scores_say(tmp_path: Path, scores):
+    promise = Promise.load(write(tmp_path, scores))
+    assert (promise.unit, promise.alpha, promise.delta, promise.threshold) == ("field", 0.02, 0.05, 0.9)
+    assert promise.text == "so much"
+    found = promise.probability(TABLE)
+    assert np.array_equal(found, probabilities(scores, TABLE, "field"))
+    accepted = promise.accept(found)
+    assert accepted.dtype == bool and 0 < accepted.sum() < len(TABLE)
+    assert found[accepted].min() >= 0.9 > found[~accepted].max()
+    # a mapping of columns is as good as a table, and part of it too, if its fields are whole
+    columns = {name: TABLE[name].to_pylist()[:8] for name in TABLE.column_names}
+    assert np.allclose(promise.probability(columns), found[:8])
+    words = promise.probability(TABLE, unit="word")
+    assert [len(word) for word in words] == [3] * len(TABLE) and all(0 < p < 1 for p in np.concatenate(words))
+    assert np.array_equal(promise.probability(TABLE, unit="line"), probabilities(scores, TABLE, "line"))
+
+
+def test_a_unit_exactly_at_the_threshold_is_accepted():
+    """As it was when the threshold was chosen: it is one of the probabilities seen then."""
+    promise = Promise("line", "wrong", 0.02, 0.05, 0.9, "", {}, {})
+    assert promise.accept(np.array([0.9, np.nextafter(0.9, 0), 0.95])).tolist() == [True, False, True]
+
+
+def test_where_nothing_can_be_promised_nothing_is_accepted(tmp_path: Path, scores):
+    promise = Promise.load(write(tmp_path, scores, threshold=None))
+    assert promise.threshold is None and not promise.accept(np.ones(5)).any() and len(promise.accept(np.ones(5))) == 5
+
+
+def test_a_promise_of_cer_orders_lines_by_their_characters(tmp_path: Path, scores):
+    promise = Promise.load(write(tmp_path, scores, unit="line", loss="cer"))
+    assert np.array_equal(promise.probability(TABLE), probabilities(scores, TABLE, "character"))
+    assert score_of("line", "cer") == "character" and score_of("field", "wrong") == "field"
+
+
+def test_readings_of_another_model_are_refused(tmp_path: Path, scores):
+    promise = Promise.load(write(tmp_path, scores))
+    promise.check(**MODEL)
+    with pytest.raises(ValueError, match=r"another reader .weights c+ in place of a+, decoding None in place of b+"):
+        promise.check("c" * 16, "beam", None)
+
+
+def test_what_is_no_promise_is_an_error(tmp_path: Path, scores):
+    def fails(match: str) -> None:
+        with pytest.raises(ValueError, match=match):
+            Promise.load(folder)
+
+    folder = tmp_path / "promise"
+    fails("no promise here .score.json is missing")
+    write(folder, scores)
+    good = (folder / "promise.json").read_text()
+    note = json.loads(good)
+    for change, match in (
+        ({"format": 9}, "format 9, this code reads 1"),
+        ({"score": "0" * 64}, "score.json is not the one that promise.json was written for"),
+        ({"unit": "page"}, "a promise of page"),
+        ({"threshold": "high"}, "not a promise that can be read"),
+    ):
+        (folder / "promise.json").write_text(json.dumps(note | change))
+        fails(match)
+    (folder / "promise.json").write_text(good[:50])
+    fails("damaged")
+    (folder / "promise.json").unlink()
+    fails("promise.json is missing.*: run python -m jobs calibrate")
+    # a score without the one that is promised
+    content = json.loads((folder / "score.json").read_text())
+    del content["scores"]["field"]
+    (folder / "score.json").write_text(json.dumps(content))
+    digest = hashlib.sha256((folder / "score.json").read_bytes()).hexdigest()
+    (folder / "promise.json").write_text(json.dumps(note | {"score": digest}))
+    fails("no score of field")

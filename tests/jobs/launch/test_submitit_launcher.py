@@ -1,0 +1,72 @@
+"""What is asked of Slurm through submitit, and what the site's file adds."""
+
+from pathlib import Path
+
+import pytest
+
+from jobs.__main__ import main
+from jobs.launch.submitit_launcher import Request, dry_run, minutes, site_settings
+
+
+def request(**changes) -> Request:
+    return Request(**({"cluster": "slurm", "name": "htr-train", "logs": Path("/shared/run/logs")} | changes))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("90", 90), ("90:30", 90.5), ("8:00:00", 480), ("1-00", 1440), ("1-02:30", 1590), ("2-00:00:30", 2880.5)],
+)
+def test_time_limits_as_slurm_writes_them(text: str, expected: float):
+    assert minutes(text) == expected
+
+
+def test_bad_time_limit():
+    with pytest.raises(ValueError, match="--time soon: write minutes"):
+        minutes("soon")
+
+
+def test_gpu_hours():
+    assert request(nodes="4", gpus_per_node=4, time="8:00:00").gpu_hours == 128
+    assert request(nodes="4", gpus_per_node=4).gpu_hours is None
+
+
+def test_batch_script_says_what_was_asked():
+    asked = request(nodes="2", gpus_per_node=4, cpus_per_task=8, partition="gpu", account="deaths", qos="long",
+                    constraint="a100", mem="64G", time="1:00:00")  # fmt: skip
+    lines = dry_run(asked, ["train", "data"]).splitlines()
+    for option in ("nodes=2", "ntasks-per-node=4", "gpus-per-node=4", "cpus-per-task=8", "partition=gpu",
+                   "account=deaths", "qos=long", "constraint=a100", "mem=64G", "time=1:00:00"):  # fmt: skip
+        assert f"#SBATCH --{option}" in lines
+    [srun] = [line for line in lines if line.startswith("srun ")]
+    # Slurm's srun does not take the CPUs over from sbatch, and does not end the others when one rank dies
+    assert "--cpus-per-task=8" in srun and "--kill-on-bad-exit=1" in srun and "--distribution=block" in srun
+
+
+def test_site_file_reaches_both_ways_of_submitting(tmp_path: Path, monkeypatch, capsys):
+    site = tmp_path / "site.env"
+    site.write_text("HTR_PARTITION=gpu\nHTR_ACCOUNT=deaths\nHTR_TIME=2:00:00\nHTR_CPUS_PER_GPU=6\n")
+    monkeypatch.setenv("HTR_SITE", str(site))
+    assert site_settings()["partition"] == "gpu"
+    assert main(["submit", "train", "--dry-run", "--gpus-per-node", "2", "--run", str(tmp_path / "run")]) == 0
+    text = capsys.readouterr().out
+    for option in ("partition=gpu", "account=deaths", "time=2:00:00", "cpus-per-task=6"):
+        assert f"#SBATCH --{option}\n" in text
+    assert "GPU-hours: 4 at most" in text
+    monkeypatch.setenv("SBATCH_PARTITION", "debug")  # what the user exported wins over the site's file
+    assert site_settings()["partition"] == "debug"
+
+
+def test_contradictions_are_refused(capsys, tmp_path: Path):
+    run = ["--run", str(tmp_path / "run")]
+    assert main(["submit", "train", "--dry-run", "--gpus-per-node", "4", "--tasks-per-node", "2", *run]) == 1
+    assert "a rank takes one GPU" in capsys.readouterr().err
+    assert main(["submit", "train", "--dry-run", "--array", "4", *run]) == 1
+    assert "one job of many ranks" in capsys.readouterr().err
+    assert main(["submit", "train", "--cluster", "local", "--nodes", "2", *run]) == 1
+    assert "this machine is one node" in capsys.readouterr().err
+
+
+def test_wrong_option_of_the_verb_is_said_at_submission(tmp_path: Path, capsys):
+    with pytest.raises(SystemExit):
+        main(["submit", "train", "--dry-run", "--modle", "ctc"])
+    assert "unrecognized arguments: --modle" in capsys.readouterr().err

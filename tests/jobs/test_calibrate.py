@@ -1,0 +1,171 @@
+"""From three evaluations to a promise, by the command line."""
+
+import json
+import shutil
+from pathlib import Path
+
+import evaluated
+import pytest
+
+from htr.reliability.promise import Promise
+from jobs.__main__ import main
+from jobs.evaluation.results import Evaluation
+
+SIZES = {"dev": 150, "calibration": 600, "test": 300}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    return evaluated.run(tmp_path_factory.mktemp("run") / "ctc", SIZES, easy=1.0)
+
+
+def calibrate(run: Path, *options: object, judge: str = "test") -> int:
+    parts = ("--fit", "dev", "--choose", "calibration", "--judge", judge)
+    return main(list(map(str, ["calibrate", "--run", run, *parts, *options])))
+
+
+def note(run: Path, name: str, file: str = "promise.json") -> dict:
+    return json.loads((run / "reliability" / name / file).read_text())
+
+
+def test_a_promise_of_fields_that_the_third_part_bears_out(run: Path, capsys):
+    assert calibrate(run, "--alpha", 0.1, "--name", "fields", "--by", "unit") == 0
+    said = capsys.readouterr()
+    found = note(run, "fields")
+    promise = Promise.load(run / "reliability" / "fields")
+    assert found["promise"] in said.out and "at most 10 % differ from the transcription" in found["promise"]
+    assert "against the transcription, whose own errors count" in found["assumes"]
+    assert found["test"] == "binomial" and found["clusters"] == {"by": "field", "count": 3 * SIZES["calibration"]}
+    assert found["needed"] == 29 and found["coverage"] > 0.3
+    passed = [step["passed"] for step in found["sequence"]]
+    assert all(passed[:-1]) and found["threshold"] == max(s["threshold"] for s in found["sequence"][-2:] if s["passed"])
+    coverages = [step["accepted"] for step in found["sequence"]]
+    assert coverages == sorted(coverages)  # strict to loose
+    # what the promise accepts of the third part is what it was judged by
+    table = Evaluation.read(run / "evaluation" / "test").table
+    accepted = promise.accept(promise.probability(table))
+    fields = list(zip(table["certificate"].to_pylist(), table["field"].to_pylist(), strict=True))
+    chosen = {field for field, kept in zip(fields, accepted, strict=True) if kept}
+    judged = found["judged"]
+    assert judged["items"] == len(set(fields)) and judged["accepted"] == len(chosen)
+    assert judged["low"] <= judged["rate"] <= judged["high"] and judged["rate"] <= 0.1
+    assert found["drift"]["p"] > 0.05 and not found["drift"]["warns"] and found["drift"]["against"] == "test"
+    assert evaluated.CANARY not in said.out + said.err
+    for file in (run / "reliability" / "fields").iterdir():
+        assert evaluated.CANARY not in file.read_text() and '"test-1"' not in file.read_text()
+
+
+def test_fields_whose_lines_have_no_texts_of_their_own(run: Path, tmp_path: Path):
+    """The promise of fields is as good; that of lines is of texts of one line."""
+    for split in SIZES:
+        table = evaluated.merged(Evaluation.read(run / "evaluation" / split).table)
+        evaluated.write(tmp_path / "evaluation" / split, table, split)
+    assert calibrate(tmp_path, "--alpha", 0.1, "--name", "fields", "--by", "unit") == 0
+    assert calibrate(run, "--alpha", 0.1, "--name", "apart", "--by", "unit") == 0
+    together, apart = note(tmp_path, "fields"), note(run, "apart")
+    assert together["judged"]["items"] == apart["judged"]["items"] and together["judged"]["rate"] <= 0.1
+    assert together["coverage"] > apart["coverage"] - 0.1
+    assert calibrate(tmp_path, "--unit", "line", "--alpha", 0.1, "--name", "lines", "--by", "unit") == 0
+    assert note(tmp_path, "lines")["judged"]["items"] == 2 * SIZES["test"]
+    figures = note(tmp_path, "lines", "reliability.json")["units"]
+    assert figures["line"]["items"] == 2 * SIZES["test"] and figures["field"]["items"] == 3 * SIZES["test"]
+    assert figures["word"]["items"] == 3 * 4 * SIZES["test"]
+
+
+@pytest.mark.parametrize(
+    ("options", "test", "clusters"),
+    [
+        (("--unit", "certificate", "--alpha", "0.3"), "binomial", {"by": "certificate", "count": 600}),
+        (("--unit", "field", "--alpha", "0.1"), "betting", {"by": "certificate", "count": 600}),
+        (("--unit", "line", "--loss", "cer", "--alpha", "0.02"), "betting", {"by": "certificate", "count": 600}),
+    ],
+)
+def test_what_is_independent_decides_the_test(run: Path, options, test, clusters):
+    assert calibrate(run, *options, "--name", "-".join(options[1::2])) == 0
+    found = note(run, "-".join(options[1::2]))
+    assert found["test"] == test and found["clusters"] == clusters and found["threshold"] is not None
+    assert found["judged"]["rate"] <= found["alpha"]
+    bounds = [step["bound"] for step in found["sequence"]]
+    assert all(bound is None for bound in bounds) if test == "binomial" else min(bounds) >= 1
+    assert ("counts up to" in found["assumes"]) == (test == "betting")
+
+
+def test_writers_are_the_unit_where_they_are_known(tmp_path: Path):
+    run = evaluated.run(tmp_path / "run", SIZES, writers=60)
+    assert calibrate(run, "--alpha", 0.15, "--unit", "line", "--name", "x") == 0
+    assert note(run, "x")["clusters"] == {"by": "writer", "count": 60} and note(run, "x")["test"] == "betting"
+    assert "other writers of this kind" in note(run, "x")["assumes"]
+    assert note(run, "x", "score.json")["fitted"]["by"] == "writer"
+
+
+def test_nothing_can_be_promised_with_too_few(tmp_path: Path, capsys):
+    run = evaluated.run(tmp_path / "run", {"dev": 40, "calibration": 20, "test": 20})
+    assert calibrate(run, "--unit", "certificate", "--alpha", 0.02, "--name", "x") == 0
+    found = note(run, "x")
+    assert found["threshold"] is found["coverage"] is None and found["judged"]["accepted"] == 0
+    assert "Nothing can be promised with these data (20 certificates" in capsys.readouterr().out
+    assert "at least 149 accepted certificates without an error" in found["promise"]
+
+
+def test_before_and_after_in_figures(run: Path):
+    calibrate(run, "--alpha", 0.2, "--name", "figures")
+    found = note(run, "figures", "reliability.json")
+    assert set(found["units"]) == {"line", "character", "word", "field", "certificate"}
+    for unit, about in found["units"].items():
+        before, after = about["scores"]["confidence"], about["scores"]["calibrated"]
+        assert after["log_loss"]["value"] < before["log_loss"]["value"], unit
+        assert {"ece", "brier", "log_loss", "aurc", "bins", "risk_coverage"} == set(after)
+        assert sum(row["items"] for row in after["bins"]) == about["items"]
+    line = found["units"]["line"]["scores"]
+    assert set(line) == {"confidence", "frames", "calibrated"} and "cer" in line["calibrated"]["risk_coverage"][0]
+    assert line["calibrated"]["ece"]["debiased"] < 0.03 < line["confidence"]["ece"]["debiased"]
+    assert line["calibrated"]["aurc"]["value"] < line["frames"]["aurc"]["value"]
+
+
+def test_a_part_that_is_unlike_the_others_is_said(tmp_path: Path, capsys):
+    run = evaluated.run(tmp_path / "run", {"dev": 60, "calibration": 100})
+    evaluated.write(run / "evaluation" / "later", evaluated.lines(9, 100, easy=-1.0, name="later-"), "test")
+    assert calibrate(run, "--alpha", 0.3, "--name", "x", judge="later") == 0
+    assert note(run, "x")["drift"]["warns"] and "drift: later is not like calibration" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> Path:
+    return evaluated.run(tmp_path_factory.mktemp("small") / "ctc", dict.fromkeys(SIZES, 40))
+
+
+def test_a_threshold_is_chosen_once(small: Path, capsys):
+    run = small
+    calibrate(run, "--alpha", 0.25, "--name", "once")
+    before = (run / "reliability" / "once" / "promise.json").read_bytes()
+    assert calibrate(run, "--alpha", 0.3, "--name", "once") == 1
+    assert "a promise is there, and is not made twice" in capsys.readouterr().err
+    assert (run / "reliability" / "once" / "promise.json").read_bytes() == before
+
+
+def test_the_same_parts_give_the_same_files(small: Path):
+    run = small
+    for name in ("one", "two"):
+        calibrate(run, "--alpha", 0.2, "--name", name)
+    for file in ("score.json", "promise.json", "reliability.json"):
+        assert note(run, "one", file) == note(run, "two", file)
+
+
+def test_parts_that_share_certificates_and_other_questions_are_refused(small: Path, tmp_path: Path, capsys):
+    run = small
+
+    def fails(match: str, *options: object, **parts: str) -> None:
+        assert calibrate(run, *options, **parts) == 1
+        said = capsys.readouterr().err
+        assert match in said and evaluated.CANARY not in said
+
+    fails("calibration have 40 certificates in common", "--name", "x", judge="calibration")
+    fails("--loss cer is of lines", "--loss", "cer", "--name", "x")
+    fails("both are shares", "--alpha", "2", "--name", "x")
+    fails("no evaluation other", "--name", "x", judge="other")
+    copy = tmp_path / "other"
+    shutil.copytree(run / "evaluation" / "test", copy)
+    asked = json.loads((copy / "evaluation.json").read_text())
+    (copy / "evaluation.json").write_text(json.dumps(asked | {"decode": "greedy"}))
+    fails("differ in decode", "--name", "x", judge=str(copy))
+    assert not (run / "reliability" / "x").exists()

@@ -1,0 +1,64 @@
+"""How far a preprocess is: before, while and after, from the folder alone."""
+
+import re
+import shutil
+
+import pytest
+
+from htr.io.sources import read_source
+from jobs.__main__ import main
+from jobs.launch.worker_status import StatusWriter
+from jobs.status import duration, read_state
+from shards.plan import Settings, make_plan
+from shards.write import write_shard
+
+
+@pytest.fixture
+def begun(tmp_path, source):
+    """A plan of seven shards or more, two of which are written."""
+    plan = make_plan(tmp_path / "lines", read_source(source)[0], Settings(rows=7, shares={"train": 1.0}))
+    for number in (0, 1):
+        write_shard(plan, number, source.parent)
+    return plan
+
+
+def test_while_somebody_is_at_work(begun, capsys, monkeypatch):
+    monkeypatch.setattr(StatusWriter, "before", (0, 0.0))
+    with StatusWriter(begun.folder, task=2, shard="train-00002", rows=7) as beacon:
+        assert main(["status", str(begun.folder)]) == 0 and "at work" in capsys.readouterr().out
+        beacon.began -= 2
+        beacon.write(3, 1)
+        state = read_state(begun.folder)
+        assert (state["shards"], state["done"], state["rows"], state["rows_done"]) == (9, 2, 60, 14)
+        assert state["left"] == 60 - 14 - 4 and 1.5 < state["rate"] < 2.1 and not state["whole"]
+        assert main(["status", str(begun.folder)]) == 0
+    said = capsys.readouterr().out
+    assert "2 of 9 shards, 14 of 60 rows" in said and "left" in said
+    assert re.search(r"train-00002 │ 4 of 7", said)
+
+
+def test_while_nobody_is(begun, capsys):
+    main(["status", str(begun.folder)])
+    assert "nobody is at work" in capsys.readouterr().out
+
+
+def test_when_it_is_whole(dataset, capsys):
+    main(["status", str(dataset.folder)])
+    assert "whole" in capsys.readouterr().out
+
+
+def test_when_only_the_index_is_missing(tmp_path, dataset, capsys):
+    folder = shutil.copytree(dataset.folder, tmp_path / "lines")
+    (folder / "index.json").unlink()
+    main(["status", str(folder)])
+    assert "the index is not" in capsys.readouterr().out
+
+
+def test_no_data_set(tmp_path, capsys):
+    assert main(["status", str(tmp_path)]) == 1
+    assert "no data set here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(3, "3 seconds"), (90, "1.5 minutes"), (86400 * 2, "2.0 days")])
+def test_durations(seconds, said):
+    assert duration(seconds) == said

@@ -1,0 +1,111 @@
+"""The figures of a log line, from what each rank counted and timed."""
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from jobs.training import metrics
+from jobs.training.metrics import MetricsLogger, memory
+
+GPU = SimpleNamespace(type="cuda")
+
+
+class Ranks:
+    """A world: what `collect` hands in, changed for each of the ranks."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, *changes: dict):
+        self.changes, self.size, self.exchanges = changes, len(changes), 0
+
+    def gather(self, mine: dict) -> list[dict]:
+        self.exchanges += 1
+        return [mine | change for change in self.changes]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = SimpleNamespace(seconds=100.0)
+    monkeypatch.setattr(metrics, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+    return now
+
+
+def batch(lines: int):
+    """Of 48 x 100 pixels each, 75 of the columns ink."""
+    return SimpleNamespace(texts=["a"] * lines, images=torch.zeros(lines, 1, 48, 100), widths=torch.full((lines,), 75))
+
+
+def test_figures_of_two_ranks(clock):
+    ours = MetricsLogger()
+    for _ in range(2):
+        ours.steps += 1
+        ours.add(batch(4), torch.tensor(3.0), torch.tensor(1))
+        ours.norms.append(torch.tensor(0.5))
+    ours.seconds = {"data": 1.0, "exchange": 2.0, "compute": 6.0, "step": 8.5}
+    clock.seconds += 10
+    world = Ranks({}, {"lines": 12, "loss": 1.0, "data": 0.3, "exchange": 0.0, "step": 0.7})
+    found = ours.collect(world)
+    shown = {name: found[name] for name in ("loss", "lines_per_s", "lines_per_s_rank", "gradient_norm", "padding")}
+    assert shown == pytest.approx(
+        {"loss": (6 + 1) / 2, "lines_per_s": 2.0, "lines_per_s_rank": 1.0, "gradient_norm": 0.5, "padding": 0.25}
+    )
+    assert (found["unfit"], found["skipped_steps"]) == (4, 0)
+    shares = {name: found[f"{name}_share"] for name in metrics.SHARES}
+    assert shares == pytest.approx({"data": 0.2, "exchange": 0.1, "compute": 0.6, "step": 0.775})
+    # of its own: 0.1 + 0.85 - 0.2 of the time on rank 0, all of it on rank 1, which the other waits for
+    assert found["slowest_rank"] == 1
+    assert found["slowest_excess"] == pytest.approx(1 / 0.875 - 1)
+    assert world.exchanges == 1
+
+
+def test_memory_is_that_of_the_largest_rank(clock):
+    ours = MetricsLogger()
+    clock.seconds += 1
+    found = ours.collect(Ranks({"memory_gib": 2.0}, {"memory_gib": 7.5}, {"memory_gib": 3.0}))
+    assert found["memory_gib"] == 7.5
+    assert "gpu_memory_gib" not in found
+
+
+def test_nothing_was_done_yet(clock):
+    ours = MetricsLogger()
+    clock.seconds += 1
+    found = ours.collect(Ranks({}))
+    assert (found["loss"], found["slowest_rank"], found["slowest_excess"]) == (0, 0, 0)
+
+
+def test_the_next_line_begins_anew(clock):
+    ours = MetricsLogger()
+    ours.steps += 1
+    ours.add(batch(4), torch.tensor(3.0), torch.tensor(1))
+    clock.seconds += 1
+    assert ours.collect(Ranks({}))["lines_per_s"] == 4
+    clock.seconds += 1
+    assert ours.collect(Ranks({}))["lines_per_s"] == 0
+
+
+def test_waiting_for_data_is_timed(clock):
+    def slow():
+        for _ in range(2):
+            clock.seconds += 3
+            yield batch(1)
+        clock.seconds += 1
+
+    ours = MetricsLogger()
+    for _ in ours.waiting(slow()):
+        clock.seconds += 100  # what the step takes is not waiting
+    assert (ours.steps, ours.seconds["data"]) == (2, 7)
+
+
+def test_memory_is_the_peak_of_this_process():
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**30
+    found = memory(torch.device("cpu"))
+    assert list(found) == ["memory_gib"]
+    assert 0.9 * resident < found["memory_gib"] < 100 * resident  # GiB, not KiB or bytes
+
+
+def test_memory_of_a_gpu(monkeypatch):
+    monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda device: 3 * 2**29 if device is GPU else 0)
+    assert memory(GPU)["gpu_memory_gib"] == 1.5

@@ -1,0 +1,282 @@
+"""The run folder's lock and what it tells others."""
+
+import json
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from bed import wait_for
+
+from jobs.training import checkpoint, run_folder
+from jobs.training.config import DataConfig, ModelConfig, RuntimeConfig, TrainConfig, read_run
+from jobs.training.run_folder import STALE_AFTER_S, RunFolder
+from shards import files
+
+CONFIG = TrainConfig()
+
+
+def begin(folder: Path, job: str = "11", threads: int | None = None, model: str = "ctc") -> RunFolder:
+    """`threads` may change on resume, `model` may not."""
+    config = replace(CONFIG, runtime=RuntimeConfig(threads=threads), model=ModelConfig(architecture=model))
+    return RunFolder(folder, config, {}, job)
+
+
+def held_elsewhere(folder: Path, job: str, age: float = 0) -> None:
+    """Make the lock look like that of a job on another node, which beat so many seconds ago."""
+    lock = folder / "lock.json"
+    lock.write_text(json.dumps(json.loads(lock.read_text()) | {"job": job, "host": "another", "pid": 1, "birth": "1"}))
+    os.utime(lock, (time.time() - age,) * 2)
+
+
+def test_second_job_is_refused_and_changes_nothing(tmp_path: Path):
+    first = begin(tmp_path)
+    held_elsewhere(tmp_path, "11")
+    before = (tmp_path / "lock.json").read_text()
+    with pytest.raises(ValueError, match="job 11 on another works in this run folder"):
+        begin(tmp_path, "12", threads=5)
+    assert (tmp_path / "lock.json").read_text() == before
+    assert read_run(tmp_path)["threads"] is None
+    assert first.owner["job"] == "11"
+
+
+def test_same_process_twice_is_refused_too(tmp_path: Path):
+    begin(tmp_path, "local-1")
+    with pytest.raises(ValueError, match="works in this run folder"):
+        begin(tmp_path, "local-1")
+
+
+def test_lock_of_the_dead_is_taken(tmp_path: Path):
+    begin(tmp_path)
+    held_elsewhere(tmp_path, "11", age=STALE_AFTER_S + 5)  # its heartbeat stopped
+    assert begin(tmp_path, "12").owner["job"] == "12"
+    lock = tmp_path / "lock.json"
+    lock.write_text(json.dumps(json.loads(lock.read_text()) | {"pid": 2**22 + 1}))  # this node has no such process
+    assert begin(tmp_path, "13").owner["job"] == "13"
+    held_elsewhere(tmp_path, "14")
+    assert begin(tmp_path, "14").owner["job"] == "14"  # Slurm requeued the job, onto another node
+
+
+def test_a_process_that_has_the_pid_of_a_dead_one_does_not_hold_its_lock(tmp_path: Path):
+    begin(tmp_path)
+    lock = tmp_path / "lock.json"
+    lock.write_text(json.dumps(json.loads(lock.read_text()) | {"birth": "1"}))  # this process was born later
+    assert begin(tmp_path, "12").owner["job"] == "12"
+
+
+def test_a_lock_that_another_job_took_meanwhile_is_given_back(tmp_path: Path, monkeypatch):
+    """Two find the lock of a dead job; the quicker one's new lock is what the slower one moves aside."""
+    begin(tmp_path)
+    held_elsewhere(tmp_path, "11", age=STALE_AFTER_S + 5)
+    rename, quick = Path.rename, []
+
+    def overtaken(self: Path, target: Path) -> Path:
+        if self.name == "lock.json" and not quick:
+            quick.append(True)
+            held_elsewhere(tmp_path, "13")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", overtaken)
+    with pytest.raises(ValueError, match="job 13 on another works in this run folder"):
+        begin(tmp_path, "12")
+    assert quick and json.loads((tmp_path / "lock.json").read_text())["job"] == "13"
+
+
+def test_a_patient_job_waits_for_the_dead_and_not_for_the_living(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("jobs.training.run_folder.BEAT_INTERVAL_S", 0.1)
+    with RunFolder(tmp_path, CONFIG, {}, "11") as living:
+        monkeypatch.setattr("jobs.training.run_folder.birth", lambda pid: living.owner["birth"])
+        with pytest.raises(ValueError, match="works in this run folder"):
+            RunFolder(tmp_path, CONFIG, {}, "12", patient=True)
+    RunFolder(tmp_path, CONFIG, {}, "13")
+    held_elsewhere(tmp_path, "13", age=STALE_AFTER_S - 0.5)
+    began = time.monotonic()
+    assert RunFolder(tmp_path, CONFIG, {}, "14", patient=True).owner["job"] == "14"
+    assert time.monotonic() - began < STALE_AFTER_S  # the rest of it, not all
+
+
+def test_lock_is_given_back_only_by_its_owner(tmp_path: Path):
+    with begin(tmp_path):
+        assert (tmp_path / "lock.json").exists()
+    assert not (tmp_path / "lock.json").exists()
+    with begin(tmp_path, "12") as run:
+        held_elsewhere(tmp_path, "13")
+        run.update({"state": "running"})
+    assert json.loads((tmp_path / "lock.json").read_text())["job"] == "13"
+
+
+def test_failure_is_told_and_the_lock_free(tmp_path: Path):
+    with pytest.raises(ValueError, match="no more disk"), begin(tmp_path):
+        raise ValueError("no more disk")
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert (status["state"], status["reason"]) == ("failed", "ValueError: no more disk")
+    assert not (tmp_path / "lock.json").exists()
+
+
+def test_the_time_of_a_run_is_that_of_its_starts(tmp_path: Path, monkeypatch):
+    """What a start took stands in status.json, and is kept beside the start when the next one comes."""
+    took = []
+    for job in ("11", "12", "13"):
+        monkeypatch.setattr(time, "strftime", lambda form, job=job: f"begun {job}")  # in another second each
+        with begin(tmp_path, job) as run:
+            run.note_start({"world": 2, "device": "cpu", "cpus": 8})
+            run.began -= 100 * int(job)
+            run.update({"state": "running"})
+        took.append(json.loads((tmp_path / "status.json").read_text())["seconds"])
+        with pytest.raises(ValueError, match="no data"), begin(tmp_path, job):  # a start that came to nothing
+            raise ValueError("no data")
+    starts = json.loads((tmp_path / "provenance.json").read_text())["starts"]
+    assert [start.get("seconds") for start in starts] == [*took[:2], None] and took[0] >= 1100
+    assert json.loads((tmp_path / "status.json").read_text())["begun"] == starts[-1]["begun"]
+
+
+def test_run_of_another_model(tmp_path: Path):
+    with begin(tmp_path):
+        pass
+    with pytest.raises(ValueError, match="is a run of model 'ctc', asked was 'attention'"):
+        begin(tmp_path, model="attention")
+    assert not (tmp_path / "lock.json").exists()  # who was refused holds nothing
+    with begin(tmp_path, threads=5):  # what is not fixed may change
+        assert read_run(tmp_path)["threads"] == 5
+
+
+def test_run_of_a_version_that_did_not_know_an_option(tmp_path: Path):
+    files.replace(tmp_path / "config.json", '{"model": "ctc", "lr": 0.002}')
+    by_pixels = replace(CONFIG, data=DataConfig(batch_by="pixels"))
+    with RunFolder(tmp_path, by_pixels, {}, "11"):
+        pass
+    with pytest.raises(ValueError, match="is a run of batch_by 'pixels', asked was 'lines'"):
+        RunFolder(tmp_path, CONFIG, {}, "11")
+
+
+def test_heartbeat_is_felt(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("jobs.training.run_folder.BEAT_INTERVAL_S", 0.01)
+    with begin(tmp_path):
+        os.utime(tmp_path / "lock.json", (0, 0))
+        deadline = time.monotonic() + 10
+        while (tmp_path / "lock.json").stat().st_mtime == 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def test_no_heartbeat_for_another_job(tmp_path: Path, monkeypatch):
+    """One that took the run over while this job did not beat: its lock would never grow old."""
+    beaten, read = [], run_folder.read_json
+
+    def counted(path: Path) -> dict | None:
+        beaten.append(path.name)
+        return read(path)
+
+    monkeypatch.setattr("jobs.training.run_folder.BEAT_INTERVAL_S", 0.001)
+    with begin(tmp_path) as run:
+        held_elsewhere(tmp_path, "13", age=30)
+        before, lock = (tmp_path / "lock.json").stat().st_mtime_ns, read(tmp_path / "lock.json")
+        monkeypatch.setattr("jobs.training.run_folder.read_json", counted)
+        wait_for(lambda: beaten.count("lock.json") >= 4, 60)
+        assert lock != run.owner and (tmp_path / "lock.json").stat().st_mtime_ns == before
+
+
+def step_line(step: int) -> dict:
+    return {"step": step, "loss": 1.0, "lr": 0.001, "lines_per_s": 80.0}
+
+
+def test_what_a_step_leaves(tmp_path: Path):
+    status = tmp_path / "status.json"
+    with begin(tmp_path) as run:
+        run.log_step(step_line(50), 1000)
+        kept = json.loads(status.read_text())
+        assert kept == {"job": "11", "state": "running", "step": 50, "steps": 1000, "loss": 1.0, "lines_per_s": 80.0}
+        run.log_step(step_line(100), 1000)
+        run.log_dev(100, 0.5, 0.9)
+        assert (json.loads(status.read_text())["step"], json.loads(status.read_text())["dev_cer"]) == (100, 0.5)
+        assert (tmp_path / "curves.png").stat().st_size > 10_000
+        (tmp_path / "curves.png").unlink()
+        run.log_step(step_line(150), 1000)
+        assert not (tmp_path / "curves.png").exists()  # nor the picture
+        run.update({"state": "finished", "step": 150})
+        assert (tmp_path / "curves.png").exists()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line.get("dev_cer")) for line in lines] == [(50, None), (100, None), (100, 0.5), (150, None)]
+    [events] = (tmp_path / "tensorboard").iterdir()
+    assert (events.read_bytes().count(b"train/loss"), events.read_bytes().count(b"dev/cer")) == (3, 1)
+
+
+def test_status_of_steps_takes_little_of_the_time(tmp_path: Path, monkeypatch):
+    """On a disk where each write takes half a second it follows every ten seconds."""
+    now = [100.0]
+    clock = SimpleNamespace(monotonic=lambda: now[0], time=time.time)
+    replace = files.replace
+    run = begin(tmp_path)
+
+    def slow(path, content):
+        now[0] += 0.5
+        replace(path, content)
+
+    monkeypatch.setattr("jobs.training.run_folder.time", clock)
+    monkeypatch.setattr("jobs.training.run_folder.files.replace", slow)
+    shown = []
+    for step in range(1, 25):
+        run.log_step(step_line(step), 1000)
+        shown.append(json.loads((tmp_path / "status.json").read_text())["step"])
+        now[0] += 1.0
+    assert sorted(set(shown)) == [1, 11, 21]
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 24
+    run.update({"state": "stopped"})
+    assert json.loads((tmp_path / "status.json").read_text())["step"] == 24
+
+
+def test_a_run_that_fails_leaves_its_curves(tmp_path: Path):
+    with pytest.raises(ValueError), begin(tmp_path) as run:
+        run.log_step(step_line(50), 1000)
+        raise ValueError("no finite gradient")
+    assert (tmp_path / "curves.png").exists()
+
+
+def test_training_goes_on_without_curves_and_events(tmp_path: Path, monkeypatch, capsys):
+    tries = []
+    monkeypatch.setattr("jobs.training.learning_curves.draw", lambda run: tries.append(run) or 1 / 0)
+    (tmp_path / "tensorboard").write_text("no folder")
+    with begin(tmp_path) as run:
+        for step in (50, 100):
+            run.log_step(step_line(step), 1000)
+            run.log_dev(step, 0.5, 0.9)
+        run.update({"state": "finished"})
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 4
+    events, drawing = capsys.readouterr().err.splitlines()
+    assert "tensorboard" in events and "FileExistsError" in events
+    assert "curves.png" in drawing and "ZeroDivisionError" in drawing
+    assert len(tries) == 1
+
+
+def test_checkpoints_kept_are_the_newest_and_the_best(tmp_path: Path):
+    for step in range(1, 8):
+        checkpoint.save(tmp_path, step, {"step": step}, best=step == 2)
+    assert [path.name for path in checkpoint.steps(tmp_path)] == [f"step-{step:06d}.pt" for step in (7, 6, 5, 2)]
+    assert (tmp_path / "best.pt").readlink() == Path("step-000002.pt")
+    assert (tmp_path / "last.pt").readlink() == Path("step-000007.pt")
+    assert checkpoint.load_newest(tmp_path) == {"step": 7}
+
+
+def test_steps_are_numbers_and_no_names(tmp_path: Path):
+    for step in (999_999, 1_000_000):
+        checkpoint.save(tmp_path, step, {"step": step}, best=False)
+    assert [path.name for path in checkpoint.steps(tmp_path)] == ["step-1000000.pt", "step-999999.pt"]
+    assert checkpoint.load_newest(tmp_path) == {"step": 1_000_000}
+
+
+def test_checkpoint_that_runs_code_is_not_loaded(tmp_path: Path, capsys):
+    import pickle
+
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    checkpoint.save(tmp_path, 1, {"step": 1}, best=False)
+    (tmp_path / "step-000002.pt").write_bytes(pickle.dumps(Evil()))
+    assert checkpoint.load_newest(tmp_path) == {"step": 1}
+    assert not (tmp_path / "ran").exists()
+    (tmp_path / "step-000001.pt").write_bytes(b"")
+    with pytest.raises(ValueError, match="none of its 2 checkpoints can be read"):
+        checkpoint.load_newest(tmp_path)

@@ -1,0 +1,103 @@
+"""What a training reads: several data sets by weight, blank fields, another column's texts, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from jobs.training.config import DataConfig
+from jobs.training.data import TrainingData, parse_mix
+from shards.plan import Settings
+from shards.sampler import Weight
+
+ALL = Settings(shares={"train": 1.0})
+
+
+def asked(dataset: Path, **more) -> DataConfig:
+    return DataConfig(dataset=dataset, **more)
+
+
+@pytest.fixture
+def other(tmp_path, source, build, write_table) -> Path:
+    rows = [
+        {"image": "c00-Ia.png", "text": f"ŷ{i}", "certificate": f"d{i}", "field": "Ia", "typed": f"ÿ{i}"}
+        for i in range(3)
+    ]
+    return build(tmp_path / "other", write_table(source.parent / "other.csv", rows), ALL).folder
+
+
+def test_one_data_set_is_its_lines(dataset):
+    material = TrainingData.open(asked(dataset.folder))
+    assert len(material.samples) == dataset.lines["train"] and material.weights == [Weight(1.0, 1.0)]
+    assert material.charset == dataset.charset and material.fingerprint == dataset.fingerprint
+    assert len(material.dev) == dataset.lines["dev"]
+    text = material.samples.read(0)[1]
+    assert material.encode(text) == [material.charset.encode(text)]
+
+
+def test_data_sets_are_mixed_by_weight(dataset, other):
+    material = TrainingData.open(asked(dataset.folder, mix=[f"{other}=0.5:0.1"]))
+    assert material.samples.source.tolist() == [0] * dataset.lines["train"] + [1] * 3
+    assert material.weights == [Weight(1.0, 1.0), Weight(0.5, 0.1)]
+    assert set("ŷ") <= set(material.charset.characters) >= set(dataset.characters)
+    assert material.fingerprint not in (dataset.fingerprint, TrainingData.open(asked(dataset.folder)).fingerprint)
+    again = TrainingData.open(asked(dataset.folder, mix=[f"{other}=0.5"]))
+    assert again.fingerprint != material.fingerprint
+
+
+def test_shards_are_read_from_copies_on_the_nodes_disk(dataset, other, tmp_path, monkeypatch):
+    shared = TrainingData.open(asked(dataset.folder, mix=[f"{other}=1"])).samples
+    monkeypatch.setenv("HTR_SCRATCH", str(tmp_path / "disk"))
+    local = TrainingData.open(asked(dataset.folder, mix=[f"{other}=1"]), local_copy=True).samples
+    assert all(tmp_path / "disk" in folder.parents for folder in local.folders)
+    assert [local.read(i)[1] for i in range(len(local))] == [shared.read(i)[1] for i in range(len(shared))]
+    monkeypatch.setenv("HTR_SCRATCH", "")
+    with pytest.raises(ValueError, match="HTR_SCRATCH names no disk"):
+        TrainingData.open(asked(dataset.folder), local_copy=True)
+
+
+@pytest.mark.parametrize(
+    "mix", ["x", "=1", "{other}=", "{other}=-1", "{other}=0", "{other}=0:0", "{other}=1:b", "{other}=nan"]
+)
+def test_a_weight_that_is_none_is_refused(other, mix):
+    with pytest.raises(ValueError, match="write it as DATASET=WEIGHT"):
+        parse_mix(mix.format(other=other))
+
+
+def test_texts_of_another_column(other):
+    material = TrainingData.open(asked(other, text="typed"))
+    assert material.samples.read(0)[1][0] == "ÿ" and "ŷ" not in material.charset.characters
+    with pytest.raises(ValueError, match="no column nosuch"):
+        TrainingData.open(asked(other, text="nosuch"))
+
+
+def test_abbreviations_are_accepted_texts(tmp_path, dataset, source, build, write_table):
+    table = tmp_path / "short.csv"
+    table.write_text("abbreviation,expansion\nIDM,infarctus du myocarde\n")
+    rows = [{"image": "c00-Ia.png", "text": text, "certificate": f"e{i}", "field": "Ia"}
+            for i, text in enumerate(("IDM", "infarctus du myocarde"))]  # fmt: skip
+    folder = build(tmp_path / "idm", write_table(source.parent / "idm.csv", rows), ALL).folder
+    material = TrainingData.open(asked(folder, abbreviations=table))
+    accepted = material.encode("IDM")
+    texts = [material.charset.decode(text) for text in accepted]
+    assert texts[0] == "IDM" and "infarctus du myocarde" in texts
+
+
+def test_blank_fields_are_a_share_of_an_epoch(tmp_path, blanks):
+    material = TrainingData.open(asked(blanks, blanks=0.1))
+    levels = material.samples.columns["length"] == 0
+    weight = material.weights[1].start
+    assert levels.sum() and weight * levels.sum() == pytest.approx(0.1 * (~levels).sum())
+    assert TrainingData.open(asked(blanks, blanks=1e9)).weights[1].start == 1.0
+
+
+@pytest.fixture
+def blanks(tmp_path) -> Path:
+    """Certificates on their form: most of their fields are blank."""
+    from jobs.__main__ import main
+
+    made, out = tmp_path / "made", tmp_path / "fields"
+    assert main(["simulate", "--out", str(made), "--certificates", "3", "--seed", "3"]) == 0
+    table = next(made.glob("*.csv"))
+    argv = ["preprocess", str(table), "--out", str(out), "--unit", "field", "--shares", "train=1", "--workers", "1"]
+    assert main(argv) == 0
+    return out

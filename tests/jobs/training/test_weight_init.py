@@ -1,0 +1,54 @@
+"""Weights of another run: every part that fits, characters by name, and what has nothing in common is refused."""
+
+import pytest
+import torch
+
+from htr.charset import Charset
+from htr.models.registry import create
+from htr.reader import files_of
+from jobs.training.weight_init import start_from
+
+OLD, NEW = Charset("abcé"), Charset("bcdéœ")
+
+
+@pytest.fixture
+def run(tmp_path):
+    torch.manual_seed(0)
+    model = create("ctc", "tiny", len(OLD))
+    folder = tmp_path / "run" / "model"
+    folder.mkdir(parents=True)
+    for name, content in files_of(model, OLD, "ctc", "tiny", 5).items():
+        (folder / name).write_bytes(content)
+    return folder.parent, model
+
+
+@pytest.mark.parametrize("kind", ["ctc", "attention"])
+def test_encoder_and_known_characters_are_taken(run, capsys, kind):
+    folder, old = run
+    torch.manual_seed(1)
+    model = create(kind, "tiny", len(NEW))
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    start_from(model, NEW, folder)
+    for name, weight in model.encoder.state_dict().items():
+        assert torch.equal(weight, old.encoder.state_dict()[name]), name
+    for symbol, character in enumerate(" " + NEW.characters):
+        ours = model.head.weight[symbol]
+        if character == " " or character in OLD.labels:
+            assert torch.equal(ours, old.head.weight[0 if character == " " else OLD.labels[character]])
+        else:
+            assert torch.equal(ours, before["head.weight"][symbol])
+    assert "2 of 5 characters are new" in capsys.readouterr().err
+
+
+def test_a_model_folder_will_do_and_a_conv_reader_takes_the_convolutions(run):
+    folder, old = run
+    model = create("conv", "tiny", len(NEW))
+    start_from(model, NEW, folder / "model")
+    assert torch.equal(model.encoder.stem.weight, old.encoder.stem.weight)
+
+
+def test_another_size_has_nothing_in_common_with_it(run, tmp_path):
+    with pytest.raises(ValueError, match="no weight of its tiny ctc fits"):
+        start_from(create("ctc", "large", len(NEW)), NEW, run[0])
+    with pytest.raises(ValueError, match="no model here"):
+        start_from(create("ctc", "tiny", len(NEW)), NEW, tmp_path)

@@ -1,0 +1,94 @@
+"""Files that are whole or not there: a process that dies while it writes leaves what was there before."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shards import files
+
+CHECKOUT = Path(__file__).parents[2]
+OLD, NEW = "what was there before\n", "new " * 100_000
+DIES = """
+import os, resource, signal, sys
+from pathlib import Path
+from shards import files
+
+how, moment, path = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+content = "new " * 100_000
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if moment == "write":  # the kernel ends the process within the write that goes beyond this size
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+else:
+    setattr(os, moment, die)
+if how == "replace":
+    files.replace(path, content)
+else:
+    attempt = files.temporary(path)
+    files.write_synced(attempt, content)
+    files.commit(attempt, path)
+"""
+
+
+def killed(how: str, moment: str, path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", DIES, how, moment, str(path)], cwd=CHECKOUT, capture_output=True)
+    assert done.returncode == -(signal.SIGXFSZ if moment == "write" else signal.SIGKILL), done.stderr.decode()
+
+
+@pytest.mark.parametrize("moment", ["write", "fsync", "replace"])
+def test_a_file_whose_next_content_is_cut_off_keeps_the_old_one(tmp_path, moment):
+    path = tmp_path / "status.json"
+    files.replace(path, OLD)
+    killed("replace", moment, path)
+    assert path.read_text() == OLD
+    [left] = [found for found in tmp_path.iterdir() if found != path]
+    assert left.name.startswith(".status.json.") and left.suffix == ".tmp"  # which no reader takes for the file
+    files.replace(path, NEW)
+    assert path.read_text() == NEW
+
+
+@pytest.mark.parametrize("moment", ["write", "fsync", "link"])
+def test_a_file_is_not_there_until_it_is_whole(tmp_path, moment):
+    path = tmp_path / "train-00000.tar"
+    killed("commit", moment, path)
+    assert not path.exists()
+    attempt = files.temporary(path)
+    files.write_synced(attempt, NEW)
+    assert files.commit(attempt, path) and path.read_text() == NEW
+
+
+def test_the_first_to_commit_keeps_its_content(tmp_path):
+    path = tmp_path / "train-00000.json"
+    for number, content in enumerate((OLD, NEW)):
+        attempt = files.temporary(path)
+        files.write_synced(attempt, content)
+        assert files.commit(attempt, path) == (number == 0)
+    assert path.read_text() == OLD and list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_while_writing_leaves_the_old_content_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "status.json"
+    files.replace(path, OLD)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device: .*status\.json"):
+        files.replace(path, NEW)
+    assert path.read_text() == OLD and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, commits):
+    files.replace(tmp_path / "a", NEW)
+    attempt = files.temporary(tmp_path / "b")
+    files.write_synced(attempt, NEW)
+    assert files.commit(attempt, tmp_path / "b") and commits == ["a", "b"]
