@@ -25,6 +25,7 @@ from htr.decoding.align import Alignment, Box, align_many, character_boxes, word
 from htr.decoding.decoder import BeamDecoder, GreedyDecoder
 from htr.lines.normalise import normalise_line
 from htr.models.encoder import EncoderConfig
+from htr.models.legacy import current_names
 from htr.models.registry import create, encoder_config
 from htr.types import EncoderOutput, Hypothesis, LineGeometry
 
@@ -82,7 +83,8 @@ class Reader:
             charset = Charset(config["alphabet"])
             model = create(config["model"], encoder_of(config), len(charset))
             with safe_open(folder / "weights.safetensors", "pt") as weights:
-                model.load_state_dict({key: weights.get_tensor(key) for key in weights.keys()})  # noqa: SIM118
+                stored = {key: weights.get_tensor(key) for key in weights.keys()}  # noqa: SIM118
+                model.load_state_dict(current_names(stored))
                 config["step"] = int(weights.metadata()["step"])
         except FileNotFoundError:
             raise ValueError(f"{folder}: no model here (config.json and weights.safetensors are needed)") from None

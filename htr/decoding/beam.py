@@ -79,7 +79,7 @@ class BeamSearch:
     ):
         self.charset, self.language, self.weights, self.limits = charset, language, weights, limits
         self.lexicon = frozenset(unicodedata.normalize("NFC", word).lower() for word in lexicon if word.isalpha())
-        self._order = [0] + [language.labels.get(c, 0) for c in charset.characters] if language else []
+        self._order = [0] + [language.symbols.get(c, 0) for c in charset.characters] if language else []
         self._parts = np.array([False] + [not c.isalpha() for c in charset.characters])  # what ends a word
         self._factors: dict[tuple[object, int], Sequence[float]] = {}
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from htr.models.legacy import current_names
 from jobs.console import log
 from shards import files
 
@@ -61,7 +62,8 @@ def load_newest(folder: Path) -> dict | None:
     found = steps(folder)
     for path in found:
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            return state | {part: current_names(state[part]) for part in ("model", "average") if part in state}
         except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
             log(f"checkpoint {path.name} is damaged ({type(error).__name__}): the one before is taken")
     if found:
