@@ -74,7 +74,8 @@ def main() -> None:
     decoding = measure(lambda turn, i: normalise_line(decode(stored[i]), HEIGHT), len(inks), options.repeat)
     levels = {name: cost(strength) for name, strength in LEVELS.items()}
     print(
-        f"{len(inks)} lines of {HEIGHT} x {np.mean(widths):.0f} px on average; decoding and normalise_line {decoding:.3f} ms"
+        f"{len(inks)} lines of {HEIGHT} x {np.mean(widths):.0f} px on average; "
+        f"decoding and normalise_line {decoding:.3f} ms"
     )
     for name, spent in levels.items():
         print(f"{name:12} {spent:6.3f} ms a line, {spent / decoding:5.2f} times decoding")

@@ -408,7 +408,7 @@ def over_horovod(*argv: str) -> int:
     """`train` in a world of one whose gradients Horovod sums all the same."""
     import horovod.torch as hvd
 
-    from jobs.__main__ import main
+    from jobs.cli.command_line import main
     from jobs.distributed import process_group
     from jobs.distributed.placement import Placement, take_device
 

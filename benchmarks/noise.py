@@ -167,7 +167,8 @@ def word_edges(reader: Reader, lines: int, fonts: Path | None, seed: int) -> flo
             edges = [(box.left, box.right) for box in boxes]
             near += int((np.abs(np.array(edges) - np.array(spans)) <= x_height / 2).sum())
     print(
-        f"word edges: {total} of {len(aligned)} lines, delay {emission_delay:.0f} px, {100 * near / total:.1f} % near the truth"
+        f"word edges: {total} of {len(aligned)} lines, delay {emission_delay:.0f} px, "
+        f"{100 * near / total:.1f} % near the truth"
     )
     return near / total
 

@@ -134,7 +134,7 @@ def make_shards(args: argparse.Namespace) -> None:
     from htr.io.sources import OURS
     from shards import files
     from shards.plan import Settings
-    from shards.samples import NOT_META
+    from shards.sample import NOT_META
     from shards.write import Outcomes
 
     folder = args.out / "index"

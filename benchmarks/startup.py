@@ -124,8 +124,8 @@ def be_rank(data: str, run: str, size: str) -> None:
     times = {"Python runs": BEGAN}
     import horovod.torch  # noqa: F401
 
-    from jobs import __main__ as jobs
     from jobs import train
+    from jobs.cli import command_line as jobs
     from jobs.distributed import process_group
     from jobs.training import trainer
     from jobs.training.train_step import TrainStep

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from jobs.console import Progress, log
+from jobs.cli.console import Progress, log
+from jobs.cli.settings import setting
 from jobs.distributed.work_sharding import share_of_work
-from jobs.settings import setting
 
 HIGH_REJECTED_SHARE = 0.2  # of the lines rejected: more than labels are wrong
 DELAY_TEXTS = 256  # by which the delay of the reader's peaks is measured

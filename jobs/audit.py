@@ -20,8 +20,8 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.console import log
-from jobs.settings import setting
+from jobs.cli.console import log
+from jobs.cli.settings import setting
 
 AUDIT_COLUMNS = (
     "audit_row",

@@ -15,15 +15,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.console import log
-from jobs.runs import clean, describe, find, number, read, settings, text
-from jobs.settings import setting
+from jobs.cli.console import log
+from jobs.cli.settings import setting
 from jobs.training.config import has_run
-from jobs.training.run_folder import read_json
+from jobs.training.run_status import clean, describe, find, number, read, settings, text
+from jobs.training.run_usage import USED, usage
 
 RATES = ("cer", "wer", "wer_unicode", "line_accuracy", "field_accuracy", "certificate_accuracy")
 OF_RUN = ("run", "evaluation", "state", "reason", "model", "size")
-USED = ("world", "hosts", "device", "starts", "hours", "gpu_hours", "cpu_hours")
 PROGRESS = ("step", "steps", "lines_per_s", "dev_cer")
 OF_EVALUATION = ("split", "where", "decode", "eval_step", "lines", "characters", "edits")
 INTERVALS = tuple(f"{name}{end}" for name in RATES for end in ("", "_low", "_high"))
@@ -136,40 +135,6 @@ def evaluation(folder: Path) -> dict:
         damaged = {"evaluation": folder.name, "state": "unreadable", "reason": reason(error)}
         return dict.fromkeys((*OF_EVALUATION, *INTERVALS)) | damaged
     return row
-
-
-def usage(run: Path) -> dict:
-    """What the training took: USED and the code of its last start; None where it was not recorded.
-
-    Hours are summed over its starts. GPU-hours count a GPU a rank, and are 0 on CPUs; CPU-hours count the CPUs that the
-    ranks could use. Raises ValueError for a damaged file.
-    """
-    status = read_json(run / "status.json") or {}
-    record = read(run / "provenance.json") if (run / "provenance.json").exists() else {}
-    starts = [start for start in record.get("starts") or () if isinstance(start, dict)]
-    last = starts[-1] if starts else {}
-    if starts and status.get("begun") == last.get("begun"):  # else it is an earlier start's
-        starts[-1] = last = last | {"seconds": status.get("seconds")}
-    seconds = [number(start, "seconds") for start in starts]
-    gpus = [{"cuda": start["world"], "cpu": 0}.get(start.get("device")) if number(start, "world") else None
-            for start in starts]  # fmt: skip
-    return {
-        "world": number(status, "world") or number(last, "world"),
-        "hosts": len(last.get("hosts") or ()) or None,
-        "device": text(last, "device"),
-        "starts": len(starts) or None,
-        "hours": total(seconds, [1] * len(starts)),
-        "gpu_hours": total(seconds, gpus),
-        "cpu_hours": total(seconds, [number(start, "cpus") for start in starts]),
-        "code": text(last, "code"),
-    }
-
-
-def total(seconds: list[float | None], each: list[int | None]) -> float | None:
-    """Hours; None where one of the starts is not known, since a sum of the rest would seem to be the whole."""
-    if not seconds or None in seconds or None in each:
-        return None
-    return round(sum(s * n for s, n in zip(seconds, each, strict=True)) / 3600, 4)
 
 
 # ---------------------------------------------------------------------------------------------------- the table

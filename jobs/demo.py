@@ -11,8 +11,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.console import log
-from jobs.settings import setting
+from jobs.cli.console import log
+from jobs.cli.settings import setting
 
 CERTIFICATES, OTHERS = 1500, 20
 SHARES = "train=0.9,dev=0.02,val=0.08"
@@ -27,7 +27,7 @@ class Settings:
 
 
 def main(args: Settings) -> int:
-    from jobs.__main__ import main as run
+    from jobs.cli.command_line import main as run
 
     began = time.monotonic()
     if args.fresh:

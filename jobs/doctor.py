@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from jobs.cli.settings import setting
 from jobs.launch.node_probe import START, ask, probe
-from jobs.settings import setting
 from jobs.training.run_folder import STALE_AFTER_S
 
 CHECKOUT = Path(__file__).resolve().parent.parent

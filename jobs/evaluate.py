@@ -7,8 +7,9 @@ Lines are read, and fields of several lines with one text: their lines one by on
 with a row a text, written once. The task that ends last merges the parts into metrics.json. A second run does only what
 is missing. Padding and batches are a function of the shard alone, so the result does not depend on the number of tasks.
 
-`--decode beam` reads with what `python -m jobs tune` left in RUN/decoding. jobs/evaluation/result_files.py says what metrics.json and
-the parts hold; timing.json says how fast it was. `--against` compares two evaluations of the same lines.
+`--decode beam` reads with what `python -m jobs tune` left in RUN/decoding. jobs/evaluation/result_files.py says
+what metrics.json and the parts hold; timing.json says how fast it was. `--against` compares two evaluations of the same
+lines.
 """
 
 import hashlib
@@ -17,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from jobs.console import Progress, log
+from jobs.cli.console import Progress, log
+from jobs.cli.settings import setting
 from jobs.distributed.work_sharding import share_of_work
-from jobs.settings import setting
 
 QUEUED_BATCHES = 2  # batches that wait to be decoded
 LEVELS = ("line", "field")  # that are read, unless --where says others

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from jobs.console import log
-from jobs.settings import setting
+from jobs.cli.console import log
+from jobs.cli.settings import setting
 
 LINES_SHOWN = 12  # of a sheet
 

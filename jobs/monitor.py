@@ -15,9 +15,9 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from jobs.console import log as say
-from jobs.settings import setting
-from shards.samples import given_reason
+from jobs.cli.console import log as say
+from jobs.cli.settings import setting
+from shards.sample import given_reason
 
 ALARM = 3
 ACCEPT = "accept"

@@ -12,8 +12,8 @@ transcriptions, and makes it as confidential as they are.
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.console import log
-from jobs.settings import setting
+from jobs.cli.console import log
+from jobs.cli.settings import setting
 
 SAMPLES = 12  # lines of each kind
 
@@ -61,7 +61,7 @@ def one(args: Settings, run: Path) -> tuple[str, Path]:
     """-> the page of one run, and where it goes."""
     from jobs.evaluation.texts import config_of
     from jobs.html import evaluation, plot, reliability, render, samples, training
-    from jobs.runs import text
+    from jobs.training.run_status import text
 
     config = config_of(run)
     folder = evaluation.choose(run, args.evaluation)

@@ -7,9 +7,9 @@ What is committed is not touched; run it as any task of a job array, as preproce
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.console import log
-from jobs.preprocess import write_missing
-from jobs.settings import setting
+from jobs.cli.console import log
+from jobs.cli.settings import setting
+from jobs.launch.shard_workers import write_missing
 
 
 @dataclass(frozen=True)

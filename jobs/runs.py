@@ -11,34 +11,20 @@ import argparse
 import contextlib
 import itertools
 import json
-import math
-import os
-import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.console import log
-from jobs.settings import setting
+from jobs.cli.console import log
+from jobs.cli.settings import setting
+from jobs.launch.slurm_state import ENDED, WAITING, Slurm
 from jobs.training import learning_curves as curves
-from jobs.training.config import has_run, read_run
-from jobs.training.run_folder import is_stale, read_json
+from jobs.training.run_status import MAX_FOLDER_DEPTH, describe, find
 
-MAX_FOLDER_DEPTH = 3  # levels of folders below the one that is listed
-SACCT_TIMEOUT_S = 20.0  # seconds for sacct
-ASK_EVERY = 60.0  # seconds from one question to it to the next, while the table is watched: it asks a shared data base
-FIELDS = (
-    *("run", "model", "size", "world", "step", "steps", "lines_per_s", "dev_cer"),
-    *("eval_cer", "eval_split", "eval_lines", "state", "reason", "job", "heartbeat"),
-)
 HEADINGS = ("run", "model", "world", "step", "lines/s", "CER dev", "evaluation", "job", "beat", "state")
 NUMBERS = ("world", "step", "lines/s", "CER dev", "job", "beat")  # set to the right
-# what Slurm says of a job that is over, whatever its run folder still says; the rest is said by the folder better
-ENDED = ("BOOT_FAIL", "CANCELLED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT")
-WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
 
 
 def seconds(text: str) -> float:
@@ -111,121 +97,10 @@ def draw(folder: Path) -> int:
     return 0
 
 
-def find(folder: Path, depth: int = MAX_FOLDER_DEPTH, quiet: bool = False, half: bool = False) -> Iterator[Path]:
-    """Run folders, by name. Nothing is looked for inside a run: its checkpoints may be many. `half`: those too that
-    lack their config.yaml or status.json, but no model's folder.
-    """
-    there = [has_run(folder), os.path.isfile(folder / "status.json")]
-    if all(there) or (half and any(there) and not os.path.exists(folder / "weights.safetensors")):
-        yield folder
-    elif depth:
-        try:
-            children = sorted(Path(entry) for entry in os.scandir(folder) if entry.is_dir())
-        except OSError as error:  # another user's
-            if not quiet:
-                log(f"runs: {folder} is passed over: {error.strerror}")
-            return
-        for child in children:
-            yield from find(child, depth - 1, quiet, half)
-
-
 # --- one run
 
 
-def describe(run: Path, name: str, evaluated: bool = True) -> dict:
-    """A row: FIELDS, None where it is not known. CER as a fraction, heartbeat in seconds since the last one.
-    `evaluated`: with the figures of its newest evaluation.
-    """
-    row = dict.fromkeys(FIELDS) | {"run": name}
-    try:
-        config, status, lock = settings(run), read(run / "status.json"), run / "lock.json"
-        row |= {"model": text(config, "model"), "size": text(config, "size"), "job": text(status, "job")}
-        row |= {name: number(status, name) for name in ("world", "step", "steps", "lines_per_s", "dev_cer")}
-        newest = max(run.glob("evaluation/*/metrics.json"), key=lambda path: path.stat().st_mtime, default=None)
-        if newest and evaluated:
-            metrics = read(newest)
-            row |= {f"eval_{name}": number(metrics, name) for name in ("cer", "lines")}
-            row["eval_split"] = text(metrics, "split")
-        stale = is_stale(lock)
-        if stale is not None:
-            row["heartbeat"] = round(max(time.time() - lock.stat().st_mtime, 0.0), 1)
-        row["state"], row["reason"] = text(status, "state"), text(status, "reason")
-        if row["state"] in ("starting", "running") and stale is not False:
-            row |= {"state": "lost", "reason": "no heartbeat" if stale else "nobody holds its lock.json"}
-    except (ValueError, OSError) as error:
-        row |= {"state": "unreadable", "reason": clean(str(error))}
-    return row
-
-
-def settings(run: Path) -> dict:
-    """See jobs.training.config.read_run. Raises ValueError where there is nothing, or it is damaged."""
-    found = read_run(run)
-    if found is None:
-        raise ValueError("config.yaml is damaged")
-    return found
-
-
-def read(path: Path) -> dict:
-    """A JSON object. Raises ValueError with the file's name for anything else."""
-    try:
-        content = read_json(path)
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise ValueError(
-            f"{path.relative_to(path.parents[2]) if path.name == 'metrics.json' else path.name} is damaged"
-        )
-    return content
-
-
-def number(content: dict, name: str) -> float | int | None:
-    value = content.get(name)
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):  # JSON has no infinity
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{name} is not a number")
-    return value
-
-
-def text(content: dict, name: str) -> str | None:
-    value = content.get(name)
-    return None if value is None else clean(str(value))
-
-
-def clean(message: str) -> str:
-    """One short line that can't steer a terminal."""
-    line = (message.splitlines() or [""])[0]
-    return "".join(letter if letter.isprintable() else "?" for letter in line)[:200]
-
-
 # --- what Slurm knows
-
-
-def ask_slurm(jobs: Iterable[str | None]) -> dict[str, str]:
-    """Slurm's word for each of the jobs it knows, from one call; empty where accounting does not answer."""
-    ids = sorted({job for job in jobs if job and job.isascii() and job.isdigit()})
-    if not ids or not shutil.which("sacct"):
-        return {}
-    command = ["sacct", "-X", "-n", "-P", "--format=JobIDRaw,State", f"--jobs={','.join(ids)}"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SACCT_TIMEOUT_S, check=True)
-    except (OSError, ValueError, subprocess.SubprocessError):
-        return {}
-    pairs = (line.split("|") for line in done.stdout.splitlines() if line.count("|") == 1)
-    return {job: state.split()[0] for job, state in pairs if state.strip()}  # "CANCELLED by 1000"
-
-
-class Slurm:
-    """What it last said; it is asked again when that is old or a job has come up that it was not asked for."""
-
-    def __init__(self):
-        self.states, self.asked, self.when = {}, frozenset(), -math.inf
-
-    def ask(self, jobs: Iterable[str | None]) -> dict[str, str]:
-        jobs = frozenset(jobs)
-        if not jobs <= self.asked or time.monotonic() - self.when >= ASK_EVERY:
-            self.states, self.asked, self.when = ask_slurm(jobs), jobs, time.monotonic()
-        return self.states
 
 
 def refine(rows: list[dict], states: dict[str, str]) -> None:

@@ -21,10 +21,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.console import log
-from jobs.runs import ENDED, WAITING, Slurm
-from jobs.settings import argv_of, group, setting
-from jobs.submit import ClusterConfig, cluster_options, local_gpus
+from jobs.cli.console import log
+from jobs.cli.options import argv_of
+from jobs.cli.settings import group, setting
+from jobs.launch.cluster_options import ClusterConfig, cluster_options, local_gpus
+from jobs.launch.slurm_state import ENDED, WAITING, Slurm
 from jobs.training.config import TrainConfig
 from jobs.training.run_folder import is_stale, read_json
 from shards import files

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from jobs.console import Progress, log
-from jobs.settings import setting
+from jobs.cli.console import Progress, log
+from jobs.cli.settings import setting
 
 
 @dataclass(frozen=True)

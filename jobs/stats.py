@@ -6,8 +6,8 @@ Samples by split, level, year, form and field; widths; text lengths; characters;
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.console import log
-from jobs.settings import setting
+from jobs.cli.console import log
+from jobs.cli.settings import setting
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.cli.settings import setting
 from jobs.launch.worker_status import LOST_AFTER_S, WorkerStatus, read_worker_status
-from jobs.settings import setting
 
 
 @dataclass(frozen=True)

@@ -14,28 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from jobs.console import Progress, log
-from jobs.settings import argv_of, group, setting
+from jobs.cli.console import Progress, log
+from jobs.cli.options import argv_of
+from jobs.cli.settings import group, setting
+from jobs.launch.cluster_options import ClusterConfig, cluster_options, local_gpus
 
 SUBMITTED = ("train", "preprocess", "evaluate", "transcribe", "align")
-PLACES = ("partition", "account", "qos", "constraint", "exclude", "dependency")
-
-
-@dataclass(frozen=True)
-class ClusterConfig:
-    """What every verb that submits asks of the cluster."""
-
-    cluster: Literal["auto", "slurm", "local"] = setting("auto", "auto: slurm where there is sbatch")
-    cpus_per_task: int | None = setting(None, "CPUs a rank, on Slurm; decoding wants at least two")
-    time: str | None = setting(None, "limit of a job, as Slurm writes it: 8:00:00")
-    mem: str | None = setting(None, "a node, as Slurm writes it: 64G")
-    partition: str | None = setting(None, "as sbatch's")
-    account: str | None = setting(None, "as sbatch's")
-    qos: str | None = setting(None, "as sbatch's")
-    constraint: str | None = setting(None, "as sbatch's")
-    exclude: str | None = setting(None, "as sbatch's")
-    dependency: str | None = setting(None, "as sbatch's")
-    wait: bool = setting(False, "follow the jobs to their end (local ones always are)")
 
 
 @dataclass(frozen=True)
@@ -57,18 +41,8 @@ class Settings:
     rest: list[str] = setting([], argparse.SUPPRESS)  # the command line of the verb, which the dispatcher leaves over
 
 
-def cluster_options(on: ClusterConfig, gpus_per_node: int | None, cluster: str) -> dict:
-    """Of a `Request`, what was asked by these arguments; what was not, from the site's settings."""
-    from jobs.launch.submitit_launcher import site_settings
-
-    site = site_settings() if cluster == "slurm" else {}
-    cpus = on.cpus_per_task or (int(site.get("cpus_per_gpu", 0)) if gpus_per_node else None) or None
-    options = {name: getattr(on, name) or site.get(name) for name in PLACES}
-    return options | {"cpus_per_task": cpus, "time": on.time or site.get("timelimit"), "mem": on.mem}
-
-
 def main(args: Settings) -> int:
-    from jobs.__main__ import parse
+    from jobs.cli.command_line import parse
     from jobs.launch import code_snapshot
     from jobs.launch.submitit_launcher import Request, dry_run, submit, wait
 
@@ -126,7 +100,7 @@ def main(args: Settings) -> int:
 
 def folder_of(verb: str, asked) -> Path:
     """Where the job works, and its logs lie. `asked`: the verb's settings."""
-    from jobs.transcribe import parts_folder
+    from jobs.transcription.table_writer import parts_folder
 
     if verb == "train":
         return asked.run_folder
@@ -152,10 +126,3 @@ def watch(started: list, run: Path) -> int:
             progress.show(status["step"], status["steps"], note)
 
         return wait(started, poll, errors_only=True)
-
-
-def local_gpus() -> int:
-    """GPUs of this machine; without them one rank on its CPUs."""
-    import torch
-
-    return torch.cuda.device_count()

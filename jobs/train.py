@@ -11,7 +11,7 @@ time limit's signal (see jobs.distributed.signals) ends it with a checkpoint and
 import os
 from dataclasses import replace
 
-from jobs.console import log
+from jobs.cli.console import log
 from jobs.distributed.work_sharding import job_name
 from jobs.training.config import BATCH, ModelConfig, TrainConfig, read_run
 

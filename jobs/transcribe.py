@@ -32,9 +32,10 @@ from pathlib import Path
 from typing import Literal
 
 import htr
-from jobs.console import Progress, log
+from jobs.cli.console import Progress, log
+from jobs.cli.settings import setting
 from jobs.distributed.work_sharding import share_of_work
-from jobs.settings import setting
+from jobs.transcription.table_writer import parts_folder
 
 PRETRAINED = Path(htr.__file__).parent / "pretrained"  # the reader that comes with the project
 FORMAT = 1
@@ -126,10 +127,6 @@ def main(args: Settings) -> int:
     for line in report(read_summary(folder), source.count, source.unit, asked):
         log(f"transcribe: {line}" if not line.startswith(" ") else line)
     return 0
-
-
-def parts_folder(out: Path) -> Path:
-    return out.with_name(f"{out.name}.parts")
 
 
 def model_folder(asked: Path | None) -> Path:

@@ -17,8 +17,8 @@ from typing import Literal
 
 import numpy as np
 
-from jobs.console import Progress, log
-from jobs.settings import setting
+from jobs.cli.console import Progress, log
+from jobs.cli.settings import setting
 
 MIN_FIELD_TEXTS = 300  # texts of a field that has a language model of its own
 DELAY_LINES = 300  # lines that the delay is measured on

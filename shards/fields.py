@@ -13,7 +13,7 @@ from htr.forms.template import Field
 from htr.lines import normalise as lines
 from htr.lines.normalise import Region, RejectedInput
 from htr.lines.segmentation import FoundLine, flatten_background
-from shards.samples import Sample, check, given_reason, pack, typed
+from shards.sample import Sample, check, given_reason, pack, typed
 from shards.scans import Scans
 
 TICKED, NOT_TICKED = {"1", "x", "oui", "yes", "true"}, {"", "0", "non", "no", "false"}

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from htr.certificate import sample_key
 from shards import files
 from shards.plan import PLAN, Plan
-from shards.samples import NOT_META, Sample, make_samples
+from shards.sample import NOT_META, Sample
+from shards.samples import make_samples
 from shards.tar import Tar
 
 NUMBERS = ("offset", "size", "text_size", "width", "height", "length")  # of a sample; offset and sizes in bytes

@@ -19,7 +19,7 @@ from htr.charset import Charset
 from htr.io.sources import read_source
 from htr.models.registry import create
 from htr.reader import files_of
-from jobs.__main__ import main
+from jobs.cli.command_line import main
 from shards.index import Index, merge
 from shards.plan import Settings, make_plan
 from shards.reading import Samples

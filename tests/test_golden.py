@@ -15,7 +15,7 @@ import pytest
 import htr
 from htr.reader import Reader
 from htr.synth.simulate import simulate
-from jobs.__main__ import main
+from jobs.cli.command_line import main
 from shards.index import read_index
 
 GOLDEN = Path(__file__).with_name("golden_data.json")

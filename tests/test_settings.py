@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from jobs.__main__ import STAGES, VERBS, main, parse
-from jobs.config_files import RECIPES, read_settings, to_yaml
-from jobs.settings import argv_of, build, leaves
+from jobs.cli.command_line import STAGES, VERBS, main, parse
+from jobs.cli.config_files import RECIPES, read_settings, to_yaml
+from jobs.cli.options import argv_of
+from jobs.cli.settings import build, leaves
 from jobs.training.config import TrainConfig, check_resumable, read_run
 
 CHECKOUT = Path(__file__).parent.parent
@@ -143,7 +144,8 @@ def test_what_may_change_on_resume_is_said_at_the_field(tmp_path: Path):
     fixed = {leaf.key for leaf in leaves(TrainConfig) if leaf.meta.fixed}
     assert fixed == {
         "seed", "data.split", "data.where", "data.blanks", "data.batch", "data.batch_by", "model.architecture",
-        "model.size", "model.height", "model.recurrent_stride", "model.freeze", "optim.name", "optim.lr", "optim.ema", "schedule.steps", "schedule.warmup",
+        "model.size", "model.height", "model.recurrent_stride", "model.freeze", "optim.name", "optim.lr", "optim.ema",
+        "schedule.steps", "schedule.warmup",
         "schedule.guide",
     }  # fmt: skip
     (tmp_path / "config.json").write_text('{"lr": 0.5, "threads": 9, "dataset": "abc"}')
@@ -166,10 +168,11 @@ def test_help_groups_the_verbs_and_needs_no_torch(capsys):
         assert (f"python -m jobs {verb}" in told) if verb else all(f"\n{stage}:\n" in told for stage in STAGES)
     for verb in ("train", "evaluate", "scale"):
         code = (
-            f"import sys; from jobs.__main__ import main\ntry: main(['{verb}', '--help'])\nfinally: print(*sys.modules)"
+            "import sys; from jobs.cli.command_line import main\n"
+            f"try: main(['{verb}', '--help'])\nfinally: print(*sys.modules)"
         )
         done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, timeout=60)
-        assert "jobs.settings" in done.stdout.split() and not {"torch", "jsonargparse"} & set(done.stdout.split())
+        assert "jobs.cli.settings" in done.stdout.split() and not {"torch", "jsonargparse"} & set(done.stdout.split())
 
 
 def test_scale_and_submit_take_a_trainings_file(tmp_path: Path, capsys):

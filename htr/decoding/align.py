@@ -168,8 +168,8 @@ def word_boxes(
 ) -> list[Box]:
     """A box a word (what stands between spaces), in px of the stored image of this shape (H, W).
 
-    With `ink` (what `normalise_line` makes of the image) a word's box is that of its strokes: a stroke belongs to the word that
-    has most of it, one that two words have much of is cut between them.
+    With `ink` (what `normalise_line` makes of the image) a word's box is that of its strokes: a stroke belongs to the
+    word that has most of it, one that two words have much of is cut between them.
     """
     characters = character_boxes(alignment, text, shape, geometry, emission_delay)
     spans = [list(group) for space, group in groupby(range(len(text)), lambda i: text[i].isspace()) if not space]
@@ -198,8 +198,8 @@ def measure_emission_delay(
     """How far right of the writing a model puts its peaks, in px of what it sees; less than 0: left of it.
 
     CTC does not say where within reach of its context a symbol is emitted, and each model settles on a delay of its
-    own. Where the aligned spaces should be, there is the least ink (columns of `normalise_line`'s images): some hundred lines
-    show it. 0 without any space.
+    own. Where the aligned spaces should be, there is the least ink (columns of `normalise_line`'s images): some
+    hundred lines show it. 0 without any space.
     """
     total, count = np.zeros(2 * reach + 1), 0
     for alignment, text, ink in zip(alignments, texts, inks, strict=True):

@@ -19,7 +19,8 @@ Of a line, each 0 to 1 but for the last two:
 Of a word: least_character, mean_character, length, known; and its confidence, the share of the n best that have it in
 its place or, without a beam search, the probability of its least certain character.
 
-A reading's confidence is made of the first five. A calibrated probability is made of all: htr/reliability/calibration.py.
+A reading's confidence is made of the first five. A calibrated probability is made of all, see
+htr/reliability/calibration.py.
 """
 
 import math

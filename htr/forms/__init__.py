@@ -1,1 +1,1 @@
-"""A scan on its form: the template, registration by keypoints, fields cut out, print and rulings removed, tick boxes."""
+"""A scan on its form: templates, registration by keypoints, fields cut out, print removed, tick boxes."""

@@ -42,8 +42,8 @@ def decode(encoded: bytes, page: int = 0) -> np.ndarray:
     """A JPEG, PNG or TIFF (its page-th page) -> gray (H, W) uint8: colour by luma, transparency on white paper.
 
     An orientation in Exif or TIFF tags is obeyed, since boxes were drawn on what a viewer showed (not where a PNG is
-    transparent). Raises RejectedInput: another format, CMYK, too many pixels, truncated, damaged. Bits that flipped within a
-    JPEG's own data can't be seen: it has no checksum.
+    transparent). Raises RejectedInput: another format, CMYK, too many pixels, truncated, damaged. Bits that flipped
+    within a JPEG's own data can't be seen: it has no checksum.
     """
     header = read_header(encoded, page)
     if header.width * header.height > min(MAX_PIXELS, MAX_DECODED_BYTES // header.cost):

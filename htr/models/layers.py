@@ -38,7 +38,7 @@ class MaskedInstanceNorm(nn.Module):
 
 
 class MaskedInstanceNormFunction(torch.autograd.Function):
-    """MaskedInstanceNorm by matrix products over the positions: autograd's own way through sums takes half as long again.
+    """MaskedInstanceNorm by matrix products over the positions: through sums autograd takes half as long again.
 
     In half precision all of it is computed in float32: a line's sum passes fp16's 65 504, and a mean rounded to eight
     bits moves every position of the line. float64 stays float64.

@@ -1,1 +1,1 @@
-"""How far a reading can be trusted: calibration of probabilities, risk control, promises, monitoring, covariate shift."""
+"""How far a reading can be trusted: calibration, risk control, promises, monitoring, covariate shift."""

@@ -1,1 +1,1 @@
-"""Simulated and semi-real certificates: forms, handwriting, texts and scanner effects. A deployed reader needs none of it."""
+"""Simulated and semi-real certificates: forms, handwriting, scanner effects. A deployed reader needs none of it."""

@@ -269,7 +269,7 @@ def visible_gpus() -> list[str]:
 
 
 def take_device(place: Placement, device: str = "auto") -> "torch.device":
-    """The device of this rank; a DistributedError where GPUs and tasks do not match, which would waste or share GPUs."""
+    """The device of this rank; a DistributedError where GPUs and tasks do not match: it would waste or share GPUs."""
     import torch
 
     if device not in ("auto", "cpu", "cuda"):

@@ -183,7 +183,7 @@ class ProcessGroup:
 
     @contextmanager
     def guard(self, doing: str) -> Iterator[None]:
-        """Turn Horovod's error when another rank dies or hangs into a DistributedError; for `loss.backward()` as well."""
+        """Turn Horovod's error when another rank dies or hangs into a DistributedError; for `loss.backward()` too."""
         try:
             yield
         except Exception as error:

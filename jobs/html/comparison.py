@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from jobs.collect import usage
 from jobs.html import UNKNOWN_SIGN, bounds, evaluation, known, number, pair, percent, plot, points, training
-from jobs.runs import clean, read, text
 from jobs.scaling.results import figures
 from jobs.training.learning_curves import points as logged_points
 from jobs.training.learning_curves import read_metrics
+from jobs.training.run_status import clean, read, text
+from jobs.training.run_usage import usage
 
 COLOURS = 6
 RATES = ("cer", "wer", "line_accuracy", "field_accuracy", "certificate_accuracy")

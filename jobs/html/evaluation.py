@@ -6,7 +6,7 @@ import unicodedata
 from pathlib import Path
 
 from jobs.html import bounds, count, known, number, pair, percent, plot, points
-from jobs.runs import clean, read, text
+from jobs.training.run_status import clean, read, text
 
 FEW_CLUSTERS = 40  # clusters below which an interval is to be read with care
 RATES = {  # what a rate is called, what it means

@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 
 from htr.forms.fields import DeskewedScan, enlarging
+from htr.forms.prepared import prepare_forms
 from htr.forms.tick_boxes import read_tick
 from htr.lines.normalise import Region, RejectedInput
 from htr.lines.rulings import remove_rulings
 from htr.lines.segmentation import find_lines
-from jobs.preprocess import prepare_forms
 from shards.samples import LEVELS, make_samples
 from shards.scans import Scans
 

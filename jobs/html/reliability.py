@@ -6,7 +6,7 @@ Of each RUN/reliability/NAME; one made for other weights or another decoding tha
 from pathlib import Path
 
 from jobs.html import known, number, pair, percent, plot
-from jobs.runs import clean, read
+from jobs.training.run_status import clean, read
 
 SCORES = {
     "confidence": ("as the reader gives it", 6),

@@ -4,9 +4,9 @@ import math
 from pathlib import Path
 
 from jobs.html import UNKNOWN_SIGN, plot
-from jobs.runs import clean, read, settings
 from jobs.training.learning_curves import points, read_metrics
 from jobs.training.run_folder import read_json
+from jobs.training.run_status import clean, read, settings
 
 MAX_CURVE_POINTS = 400  # points of a curve
 CURVES = (  # of metrics.jsonl, what is drawn of them, and how

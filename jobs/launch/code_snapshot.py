@@ -13,7 +13,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from jobs.training.run_folder import CHECKOUT, SNAPSHOT, code_version
+from jobs.cli.code_version import CHECKOUT, SNAPSHOT, code_version
 from shards import files
 
 PARTS = ("htr", "jobs", "shards", "slurm", "pyproject.toml")

@@ -23,7 +23,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO
 
-from jobs.console import log
+from jobs.cli.code_version import code_version
+from jobs.cli.console import log
 from jobs.distributed.placement import (
     DistributedError,
     Placement,
@@ -34,14 +35,14 @@ from jobs.distributed.placement import (
     in_step,
     visible_gpus,
 )
-from jobs.training.run_folder import code_version
 from shards import files
 
 QUEUE, START, LOOK = 300.0, 120.0, 100.0  # seconds for the first node's answer, for the others', for their meeting
 VISIBLE_WITHIN_S = (
     60.0  # seconds until a file of one node must be there on another: as long as NFS may remember that it is not
 )
-# In a process of its own: a Horovod that does not fit its torch may abort. Only jobs/distributed/process_group.py imports it for good.
+# In a process of its own: a Horovod that does not fit its torch may abort. Only jobs/distributed/process_group.py
+# imports it for good.
 HOROVOD = "import horovod.torch as h; print(bool(h.gloo_built()), bool(h.nccl_built()))"
 
 
@@ -187,7 +188,7 @@ def gpus() -> dict:
 
 
 def listen(token: str) -> dict:
-    """Answer with the token at a port of the site's, at the address that the ranks would take. Raises DistributedError."""
+    """Answer with the token at a port of the site's, at the address that ranks would take. Raises DistributedError."""
     settings = Settings.find()
     interface, address = choose_interface(Placement.find(), settings.interface)
     server = bind(address, settings.ports, socket.create_server)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import submitit
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+from jobs.cli.code_version import CHECKOUT
+
 SIBLING_WAIT_S = 5.0  # seconds that the other local ranks have to say what they saw, when one fails
 
 
@@ -58,7 +59,7 @@ class Verb:
         self.argv = argv
 
     def __call__(self) -> None:
-        from jobs.__main__ import main
+        from jobs.cli.command_line import main
 
         # submitit would have its tasks live on after a SIGTERM
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

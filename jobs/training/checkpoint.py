@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from htr.models.legacy import current_names
-from jobs.console import log
+from jobs.cli.console import log
 from shards import files
 
 KEPT_CHECKPOINTS = 3  # the newest ones, beside the best

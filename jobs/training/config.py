@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from jobs.config_files import read_yaml, to_yaml
-from jobs.settings import group, leaves, setting
+from jobs.cli.config_files import read_yaml, to_yaml
+from jobs.cli.settings import group, leaves, setting
 from shards import files
 
 BATCH = 32  # lines a step that --lr is meant for

@@ -5,21 +5,19 @@ import json
 import math
 import os
 import platform
-import subprocess
 import threading
 import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from jobs.console import log as say
+from jobs.cli.code_version import code_version
+from jobs.cli.console import log as say
 from jobs.training import learning_curves
 from jobs.training.config import TrainConfig, check_resumable, has_run, write_run
 from jobs.training.tensorboard import Events
 from shards import files
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-SNAPSHOT = "SNAPSHOT"  # a file that marks a copy of the code (see jobs.launch.code_snapshot), and holds its commit
 BEAT_INTERVAL_S = 5.0  # seconds between heartbeats
 STALE_AFTER_S = 60.0  # seconds after the last one until a run counts as left
 MAX_STATUS_TIME_SHARE = 0.05  # of the time, at most, for the status of steps
@@ -226,21 +224,6 @@ def read_json(path: Path) -> dict | None:
         return json.loads(path.read_text())
     except FileNotFoundError:
         return None
-
-
-def code_version(home: Path = CHECKOUT) -> str:
-    """The commit, with + where files differ from it; of a snapshot, that of what was copied; "unknown" outside a git
-    checkout.
-    """
-    git = ["git", "-C", str(home)]
-    try:
-        if (home / SNAPSHOT).exists():
-            return (home / SNAPSHOT).read_text().strip()
-        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
-        dirty = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
-        return commit.stdout.strip() + ("+" if dirty.stdout.strip() else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def is_stale(lock: Path) -> bool | None:

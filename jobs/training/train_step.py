@@ -10,7 +10,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 
 from htr.certificate import log_name
-from jobs.console import log
+from jobs.cli.console import log
 from shards.loader import few_widths
 
 MAX_NAMED_SAMPLES = 50  # samples without a finite loss that a rank names

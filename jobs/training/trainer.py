@@ -10,7 +10,7 @@ import torch
 
 from htr.metrics.error_rates import Errors, compare
 from htr.reader import Reader, files_of
-from jobs.console import Progress, log
+from jobs.cli.console import Progress, log
 from jobs.distributed.signals import Decision, SignalHandler
 from jobs.training import checkpoint
 from jobs.training import optimizer as optimizers

@@ -6,7 +6,7 @@ import torch
 
 from htr.charset import Charset
 from htr.reader import Reader
-from jobs.console import log
+from jobs.cli.console import log
 
 
 def start_from(model: torch.nn.Module, charset: Charset, path: Path) -> None:

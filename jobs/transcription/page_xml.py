@@ -13,7 +13,9 @@ from shards import files
 
 
 def write_pages(part: pa.Table, kind: str, folder: Path) -> None:
-    """Those of a decided part (see jobs.transcription.results), each written whole. An image that could not be read has none."""
+    """Those of a decided part (see jobs.transcription.results), each written whole. An image that could not be read
+    has none.
+    """
     for (image, page), rows in groupby(part.to_pylist(), key=lambda row: (row["image"], row["page"])):
         rows = [row for row in rows if row["width"]]
         if not rows:

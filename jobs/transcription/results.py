@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from jobs.transcription.predictions import BESIDE, COLUMNS
 from jobs.transcription.table_writer import Table
 from shards import files
-from shards.samples import NOT_YET
+from shards.sample import NOT_YET
 
 ACCEPT, REVIEW, NOT_JUDGED = "accept", "review", ""
 KEYED = {  # columns of a table for people: where it stands, then what they fill in

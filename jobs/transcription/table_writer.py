@@ -76,3 +76,8 @@ class Table:
                 files.sync(self.path.parent)
         finally:
             self.attempt.unlink(missing_ok=True)
+
+
+def parts_folder(out: Path) -> Path:
+    """Where the parts of a table lie until they are merged, beside it."""
+    return out.with_name(f"{out.name}.parts")

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from bed import kill_at, wait_for
 
-from jobs.__main__ import main
+from jobs.cli.command_line import main
 from shards.index import Index
 from shards.plan import Settings
 

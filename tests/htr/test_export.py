@@ -17,7 +17,7 @@ from htr.models.encoder import SIZES
 from htr.models.registry import create
 from htr.reader import Reader, files_of
 from jobs import export
-from jobs.__main__ import parse
+from jobs.cli.command_line import parse
 
 for name in export.NEEDED:
     pytest.importorskip(name, reason=f"the extra onnx is not installed: {name} is missing")

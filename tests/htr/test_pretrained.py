@@ -7,7 +7,7 @@ import cv2
 
 import htr
 from htr.reader import Reader
-from jobs.__main__ import main
+from jobs.cli.command_line import main
 
 FOLDER = Path(htr.__file__).parent / "pretrained"
 

@@ -15,11 +15,11 @@ from htr.charset import Charset
 from htr.io.sources import read_source
 from htr.reader import Reader
 from htr.types import EncoderOutput, LineGeometry
-from jobs.__main__ import parse
+from jobs.cli.command_line import parse
 from shards import write
 from shards.index import Index, merge
 from shards.plan import Settings, make_plan
-from shards.samples import pack
+from shards.sample import pack
 from shards.write import write_shard
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from htr.io.sources import read_source
-from jobs.__main__ import main
 from jobs.audit import AUDIT_COLUMNS, surprises
+from jobs.cli.command_line import main
 from shards.index import read_index
 
 WRONG = (5, 11)  # rows of the source whose label is another line's

@@ -8,7 +8,7 @@ import evaluated
 import pytest
 
 from htr.reliability.promise import Promise
-from jobs.__main__ import main
+from jobs.cli.command_line import main
 from jobs.evaluation.results import Evaluation
 
 SIZES = {"dev": 150, "calibration": 600, "test": 300}

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import collect
-from jobs.__main__ import main
-from jobs.collect import COLUMNS, usage
+from jobs.cli.command_line import main
+from jobs.collect import COLUMNS
+from jobs.training.run_usage import usage
 
 
 def collected(*words: object, out: Path) -> list[dict]:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from jobs import doctor
-from jobs.__main__ import main
+from jobs.cli.command_line import main
 from jobs.launch import node_probe
 
 VERSIONS = {"python": "3.11.7", "torch": "2.13.0", "horovod": "0.28.1", "numpy": "2.4.6", "cv2": "4.14.0"}

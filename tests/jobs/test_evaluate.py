@@ -12,7 +12,7 @@ import pytest
 from htr.metrics.error_rates import Errors, compare
 from htr.metrics.words import unseen, words_in
 from htr.synth.simulate import simulate
-from jobs.__main__ import main
+from jobs.cli.command_line import main
 from jobs.evaluation.comparison import paired
 from jobs.evaluation.metrics import rates
 from jobs.transcribe import PRETRAINED

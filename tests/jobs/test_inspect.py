@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from htr.synth.simulate import simulate
-from jobs.__main__ import main
+from jobs.cli.command_line import main
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.__main__ import main
+from jobs.cli.command_line import main
 from jobs.monitor import ALARM
-from shards.samples import NOT_YET
+from shards.sample import NOT_YET
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import made
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.__main__ import main
+from jobs.cli.command_line import main
 
 # of a selector; checkVisibility alone takes a hidden <g> for visible
 SHOWN = """[...document.querySelectorAll('%s')].filter((part) => part.checkVisibility() &&

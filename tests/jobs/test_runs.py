@@ -7,7 +7,9 @@ import time
 import pytest
 
 from jobs import runs
-from jobs.__main__ import main
+from jobs.cli.command_line import main
+from jobs.launch import slurm_state
+from jobs.training import run_status
 from jobs.training.config import TrainConfig
 from jobs.training.run_folder import STALE_AFTER_S, RunFolder
 from shards import files
@@ -37,7 +39,7 @@ def make(folder, job="4711", beat=0.0, **state):
 def listed(folder, capsys) -> dict[str, dict]:
     assert main(["runs", str(folder), "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert all(tuple(row) == runs.FIELDS for row in rows)
+    assert all(tuple(row) == run_status.FIELDS for row in rows)
     return {row["run"]: row for row in rows}
 
 
@@ -132,7 +134,7 @@ def test_slurm_is_asked_once_for_all_its_jobs(tmp_path, capsys):
 
 @pytest.mark.parametrize("script", ["echo '4711|NODE_FAIL'; exit 1", "exec /bin/sleep 60", r"printf '\377\n'", ":"])
 def test_a_sacct_that_fails_changes_nothing(tmp_path, capsys, monkeypatch, script):
-    monkeypatch.setattr(runs, "SACCT_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(slurm_state, "SACCT_TIMEOUT_S", 0.5)
     make(tmp_path / "runs" / "a")
     sacct(tmp_path, script)
     assert listed(tmp_path / "runs", capsys)["a"]["state"] == "running"
@@ -220,7 +222,8 @@ class Rounds:
     time, strftime = staticmethod(time.time), staticmethod(time.strftime)
 
     def __init__(self, monkeypatch, *between):
-        monkeypatch.setattr(runs, "time", self)
+        for module in (runs, slurm_state, run_status):
+            monkeypatch.setattr(module, "time", self)
         self.between, self.slept, self.now = list(between), [], 1000.0
 
     def monotonic(self):

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from jobs import runs, scale
-from jobs.__main__ import main, parse
-from jobs.launch import submitit_launcher
+from jobs import scale
+from jobs.cli.command_line import main, parse
+from jobs.launch import slurm_state, submitit_launcher
 from jobs.scaling.results import figures, training_lines
 
 
@@ -37,7 +37,7 @@ def submitted(monkeypatch) -> list:
 
     monkeypatch.setattr(submitit_launcher, "submit", submit)
     monkeypatch.setattr(submitit_launcher, "site_settings", lambda: {"partition": "gpu", "cpus_per_gpu": "6"})
-    monkeypatch.setattr(runs, "ask_slurm", lambda jobs: dict.fromkeys(jobs, "PENDING"))
+    monkeypatch.setattr(slurm_state, "ask_slurm", lambda jobs: dict.fromkeys(jobs, "PENDING"))
     return found
 
 
@@ -144,7 +144,7 @@ def test_done_is_not_redone_and_missing_is_said(tmp_path: Path, submitted: list,
     assert main(command) == 0 and len(submitted) == 3
     said = capsys.readouterr()
     assert "4 ranks: queued" in said.err and "Not measured yet: 4 ranks" in said.out and "| 0.900 |" in said.out
-    monkeypatch.setattr(runs, "ask_slurm", lambda jobs: dict.fromkeys(jobs, "TIMEOUT"))
+    monkeypatch.setattr(slurm_state, "ask_slurm", lambda jobs: dict.fromkeys(jobs, "TIMEOUT"))
     assert main([*command, "--collect"]) == 1 and len(submitted) == 3
     assert "job 103 failed (Slurm says TIMEOUT)" in capsys.readouterr().err
     main(command)

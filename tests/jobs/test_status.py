@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from htr.io.sources import read_source
-from jobs.__main__ import main
+from jobs.cli.command_line import main
 from jobs.launch.worker_status import StatusWriter
 from jobs.status import duration, read_state
 from shards.plan import Settings, make_plan

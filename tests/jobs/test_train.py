@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from htr.metrics.error_rates import Errors
 from htr.reader import Reader
-from jobs.__main__ import main
+from jobs.cli.command_line import main
 from jobs.distributed.signals import Decision, SignalHandler
 from jobs.training.config import DataConfig, RuntimeConfig, ScheduleConfig, TrainConfig
 from jobs.training.trainer import Trainer

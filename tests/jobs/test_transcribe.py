@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-import jobs.__main__
+import jobs.cli.command_line
 import jobs.transcribe
 import jobs.transcription.chunks
 import jobs.transcription.predictions
@@ -29,7 +29,7 @@ from shards.scans import Scans
 
 @pytest.fixture(autouse=True)
 def verb(monkeypatch) -> None:
-    monkeypatch.setitem(jobs.__main__.VERBS, "transcribe", "read images, scans or a data set")
+    monkeypatch.setitem(jobs.cli.command_line.VERBS, "transcribe", "read images, scans or a data set")
     monkeypatch.delenv("HTR_MODEL", raising=False)
 
 
@@ -56,7 +56,7 @@ def folder(tmp_path, draw) -> Path:
 
 
 def run(*argv: object) -> int:
-    return jobs.__main__.main(["transcribe", *map(str, argv), "--device", "cpu"])
+    return jobs.cli.command_line.main(["transcribe", *map(str, argv), "--device", "cpu"])
 
 
 def rows_of(path: Path) -> list[dict]:

@@ -13,7 +13,7 @@ from htr.decoding.tuning import allowed, frequent_words, judge, letters, tune_de
 from htr.io.sources import read_source
 from htr.reader import Reader, weights_of
 from jobs import tune as job
-from jobs.__main__ import main, parse
+from jobs.cli.command_line import main, parse
 from jobs.evaluation.texts import config_of, texts_of, trained_on
 from shards.index import Index
 from shards.loader import Samples

@@ -13,7 +13,7 @@ from htr.io.sources import OURS, read_source
 from shards import files
 from shards.index import describe, merge, missing_shards, read_index, sweep
 from shards.plan import Plan, Settings, make_plan
-from shards.samples import NOT_META, Sample
+from shards.sample import NOT_META, Sample
 from shards.write import Outcomes, write_shard
 
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from htr.io.sources import read_source
-from jobs.__main__ import main
+from jobs.cli.command_line import main
 from shards.index import missing_shards, read_index
 from shards.plan import read_plan
 from shards.retry import open_retry, read_retries

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from jobs.__main__ import main
+from jobs.cli.command_line import main
 from shards.stats import draw, stats_of
 
 

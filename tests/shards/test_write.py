@@ -24,7 +24,7 @@ from htr.lines.normalise import decode
 from shards import files
 from shards.index import merge, missing_shards
 from shards.plan import Plan, Settings, make_plan
-from shards.samples import Sample
+from shards.sample import Sample
 from shards.write import Outcomes, is_committed, write_shard
 
 ONE = Settings(shares={"train": 1.0})

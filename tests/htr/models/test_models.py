@@ -1,6 +1,6 @@
 """Both readers: shapes, padding that leaks nothing, targets that do not fit, folders, and losses that are written down.
 
-HTR_GOLDEN=write python -m pytest tests/htr/models/test_models.py      # after a change that is meant to change the losses
+HTR_GOLDEN=write python -m pytest tests/htr/models/test_models.py     # after a change that is meant to change losses
 """
 
 import itertools

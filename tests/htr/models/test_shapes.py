@@ -16,7 +16,7 @@ from htr.lines.normalise import MAX_LINE_WIDTH_PX, MIN_LINE_WIDTH_PX, normalise_
 from htr.models.encoder import SIZES, EncoderConfig
 from htr.models.registry import MODELS, create
 from htr.reader import Reader
-from jobs.__main__ import main
+from jobs.cli.command_line import main
 from shards.index import read_index
 from shards.loader import Samples, batches, in_order
 from shards.plan import Settings

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from jobs.cli.code_version import code_version
 from jobs.launch import code_snapshot
-from jobs.training.run_folder import code_version
 
 
 @pytest.fixture

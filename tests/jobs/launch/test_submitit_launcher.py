@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.__main__ import main
+from jobs.cli.command_line import main
 from jobs.launch.submitit_launcher import Request, dry_run, minutes, site_settings
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.__main__ import main
+from jobs.cli.command_line import main
 from jobs.scaling.cost_model import ALLREDUCE, MAX_RANKS, Figures, end_of, hierarchical, padding, predict, ring, slowest
 from shards.files import to_json
 

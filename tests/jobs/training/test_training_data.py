@@ -93,7 +93,7 @@ def test_blank_fields_are_a_share_of_an_epoch(tmp_path, blanks):
 @pytest.fixture
 def blanks(tmp_path) -> Path:
     """Certificates on their form: most of their fields are blank."""
-    from jobs.__main__ import main
+    from jobs.cli.command_line import main
 
     made, out = tmp_path / "made", tmp_path / "fields"
     assert main(["simulate", "--out", str(made), "--certificates", "3", "--seed", "3"]) == 0

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-import jobs.__main__
+import jobs.cli.command_line
 from htr.forms.registration import Forms
 from htr.forms.template import load_templates
 from htr.io.image_files import decode
@@ -30,7 +30,7 @@ from shards.loader import Samples
 
 @dataclass
 class Promised:
-    """As htr.reliability.promise: a row's probability is its likelihood, of a field or certificate the least of them."""
+    """As htr.reliability.promise: a row's probability is its likelihood, of a field or certificate the least one."""
 
     unit: str = "field"
     threshold: float | None = 0.5
@@ -76,7 +76,7 @@ def scans(tmp_path_factory) -> Path:
 
 
 def run(*argv: object) -> None:
-    assert jobs.__main__.main([*map(str, argv)]) == 0
+    assert jobs.cli.command_line.main([*map(str, argv)]) == 0
 
 
 def transcribe(source: Path, model: Path, out: Path, *options: object) -> list[dict]:
@@ -307,10 +307,10 @@ def test_a_table_that_people_work_in_is_not_replaced(scans, untrained, promise, 
         "cpu",
     ]
     again = [*map(str, [*again, *options, "--promise", promise[0]])]
-    assert jobs.__main__.main(again) == 1
+    assert jobs.cli.command_line.main(again) == 1
     assert "was changed, by who keys perhaps" in capsys.readouterr().err and review.read_bytes() == corrected
     review.write_bytes(as_written)
-    assert jobs.__main__.main(again) == 0 and review.read_bytes() != as_written
+    assert jobs.cli.command_line.main(again) == 0 and review.read_bytes() != as_written
     review.unlink()
 
 

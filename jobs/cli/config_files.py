@@ -11,10 +11,10 @@ from typing import Any, get_args, get_origin
 
 import yaml
 
-from jobs.console import log
-from jobs.settings import Leaf, leaves, nearest, set_by_verb
+from jobs.cli.console import log
+from jobs.cli.settings import Leaf, leaves, nearest, set_by_verb
 
-RECIPES = Path(__file__).parent / "recipes"
+RECIPES = Path(__file__).parents[1] / "recipes"
 
 
 class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):

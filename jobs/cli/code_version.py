@@ -1,0 +1,22 @@
+"""Which code this is: the commit of a checkout or of a snapshot."""
+
+import subprocess
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+SNAPSHOT = "SNAPSHOT"  # a file that marks a copy of the code (see jobs.launch.code_snapshot), and holds its commit
+
+
+def code_version(home: Path = CHECKOUT) -> str:
+    """The commit, with + where files differ from it; of a snapshot, that of what was copied; "unknown" outside a git
+    checkout.
+    """
+    git = ["git", "-C", str(home)]
+    try:
+        if (home / SNAPSHOT).exists():
+            return (home / SNAPSHOT).read_text().strip()
+        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        dirty = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+        return commit.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

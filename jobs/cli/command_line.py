@@ -1,0 +1,134 @@
+"""The verbs by name, and how one is run. A verb is a file of jobs/ that nothing imports: it is loaded by its name."""
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+STAGES = {
+    "data": {
+        "simulate": "make simulated certificates",
+        "preprocess": "a table or pages to WebDataset shards",
+        "status": "how far a preprocess is, from any terminal",
+        "retry": "rejected rows once more, after a fix",
+        "stats": "what is in a data set: counts, widths, lengths, characters, rejects",
+        "inspect": "a page of pictures: every stage of one certificate",
+        "verify": "read every byte of a data set and say what is wrong",
+        "align": "where each text stands: words, lines of fields, labels that fit badly",
+    },
+    "training": {
+        "train": "train a reader",
+        "tune": "train a language model and tune the decoding on dev",
+        "runs": "list the experiments of a folder",
+    },
+    "evaluation": {
+        "evaluate": "CER and WER of a run on a split",
+        "report": "an HTML page of a run's figures, or of several runs compared",
+        "collect": "the figures of all experiments as one table",
+        "calibrate": "the probability that a reading is right, and a threshold with a guarantee",
+        "audit": "transcriptions that a sure reading contradicts, for correction",
+    },
+    "production": {
+        "transcribe": "read line images, scans or a data set",
+        "monitor": "does a promise hold in production, batch by batch",
+        "export": "a CTC reader as ONNX",
+    },
+    "operations": {
+        "submit": "train, preprocess, evaluate, transcribe or align through submitit, on Slurm or this machine",
+        "scale": "lines/s and efficiency over the number of GPUs, measured or predicted",
+        "doctor": "check environment, interface, shared storage, GPUs and versions",
+        "demo": "the whole way on simulated certificates",
+    },
+}
+VERBS = {verb: does for verbs in STAGES.values() for verb, does in verbs.items()}
+
+
+def overview() -> str:
+    """The verbs, by the stage of the work that they belong to."""
+    wide = max(map(len, VERBS))
+    lines = []
+    for stage, verbs in STAGES.items():
+        lines += ["", f"{stage}:", *(f"  {verb:<{wide}}  {does}" for verb, does in verbs.items())]
+    return "\n".join([*lines, "", "python -m jobs VERB --help says more of each."])
+
+
+def parse(argv: list[str]) -> tuple[Callable[[Any], int], Any]:
+    """-> the verb's main, and its settings; ends the program where the command line is wrong.
+
+    A verb is a module with a dataclass `Settings` (see jobs/cli/settings.py), or with a function `arguments(parser)`
+    whose Namespace its main takes. Raises ValueError for a settings file that is not right.
+    """
+    from jobs.cli.options import add_options, config_from, unknown_options
+
+    style = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs",
+        description="Handwriting recognition for HPC clusters.",
+        epilog=overview(),
+        formatter_class=style,
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, help="one of these:")
+    module = settings = child = None
+    for verb in VERBS:
+        # only the verb that is asked for is imported: help needs no torch, and a wrong word no cluster
+        if verb not in argv[:1]:
+            verbs.add_parser(verb)
+            continue
+        child = verbs.add_parser(verb, formatter_class=style, allow_abbrev=False)
+        module = importlib.import_module(f"jobs.{verb}")
+        child.description, settings = module.__doc__, getattr(module, "Settings", None)
+        if settings:
+            add_options(child, settings, files=verb != "submit")  # what it submits has files of its own
+        else:
+            module.arguments(child)
+    args, rest = parser.parse_known_args(argv)
+    if args.verb != "submit" and rest:
+        parser.error(f"{unknown_options(rest, settings)} (see python -m jobs {args.verb} --help)")
+    config = config_from(child, settings, args) if settings else args
+    if args.verb == "submit":
+        config = replace(config, rest=rest)  # the command line of the verb that it submits
+    return module.main, config
+
+
+def main(argv: list[str] | None = None) -> int:
+    os.umask(0o027)  # confidential data: nothing for others, nothing writable for the group
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of every `with`: a lock is given back
+    try:
+        run_verb, config = parse(sys.argv[1:] if argv is None else argv)
+        limit_threads()
+        return run_verb(config)
+    except (ValueError, OSError, RuntimeError) as error:
+        # one clear line; a DistributedError is a RuntimeError. HTR_TRACE=1 shows where, for who debugs the code
+        if os.environ.get("HTR_TRACE"):
+            raise
+        kind = (
+            ""
+            if type(error) is ValueError or type(error).__name__ == "DistributedError"
+            else f"{type(error).__name__}: "
+        )
+        print(f"error: {kind}{error}", file=sys.stderr, flush=True)
+        if "SLURM_STEP_ID" in os.environ:
+            time.sleep(3)  # srun ends the other ranks with the first: let each say what it has to say
+        return 1
+
+
+def limit_threads() -> None:
+    """The CPUs of this process, shared among the ranks of its node: without it each rank takes all of them."""
+    from jobs.distributed.placement import DistributedError
+    from jobs.distributed.work_sharding import cpus_of_task
+
+    try:
+        given = cpus_of_task()
+    except DistributedError:
+        return  # the ring says it, on every rank
+    cpus = len(os.sched_getaffinity(0))
+    # some sixty primitives for each of the widths that the stream pads to; the default of 1024 forgets them too soon
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "2048")
+    # what the user set stands; what the process that started this one chose was for itself
+    if "OMP_NUM_THREADS" not in os.environ or "HTR_CHOSE_THREADS" in os.environ:
+        os.environ |= {"OMP_NUM_THREADS": str(min(given, cpus)), "HTR_CHOSE_THREADS": "yes"}

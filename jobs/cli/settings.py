@@ -1,0 +1,156 @@
+"""The settings of a verb: a typed dataclass that YAML files, options and dotted options fill in.
+
+    @dataclass(frozen=True)
+    class OptimConfig:
+        lr: float = setting(2e-3, "peak learning rate of batches of 32 lines (default: %(default)s)")
+
+    @dataclass(frozen=True)
+    class TrainConfig:
+        run: Path | None = setting(None, "the run's folder")
+        optim: OptimConfig = group(OptimConfig, "optimisation")
+
+A setting of a group has two spellings, `--lr 1e-3` and `--optim.lr 1e-3`, and stands in a file as `optim: {lr: 1e-3}`.
+The command line wins over files, a later `--config` over an earlier one. argparse reads the command line, so that
+spelling, help and errors are what they always were; jsonargparse gives what files say its type. Where the two would
+meet in one jsonargparse parser, `--model` can't be short for `--model.architecture`, and options that another verb
+knows (those of submit) can't be left over.
+"""
+
+import difflib
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from typing import Any, Union, get_args, get_origin
+
+META = "setting"
+REQUIRED = "required"  # as `exclusive`: one of these options must be given, on the command line
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What the command line knows of a field beside its type and default.
+
+    `flag`: the option without its dashes, if it isn't the field's name. `const`: the value of the option when it is
+    given without one. `parse`: a word of the command line to the value, where the type does not say it. `fixed`: a run
+    that has this setting can't be resumed with another.
+    """
+
+    help: str = ""
+    flag: str | None = None
+    metavar: str | None = None
+    positional: bool = False
+    const: Any = None
+    parse: Callable[[str], Any] | None = None
+    choices: tuple = ()
+    exclusive: str = ""  # of the options with one such word one may be given
+    fixed: bool = False
+
+
+@dataclass(frozen=True)
+class GroupMeta:
+    title: str
+    inline: bool = False  # its settings are the verb's own: options and files name them without the group
+    without: tuple[str, ...] = ()  # dotted names that the verb does not take
+
+
+def setting(default: Any = MISSING, help: str = "", *, make: Callable[[], Any] | None = None, **meta: Any) -> Any:
+    """A field. Without a default it must be given; `make` makes one when the verb starts. See `Meta` for the rest."""
+    metadata = {META: Meta(help, **meta)}
+    if make or isinstance(default, list):
+        return field(default_factory=make or default.copy, metadata=metadata, kw_only=True)
+    return field(default=default, metadata=metadata, kw_only=True)
+
+
+def group(cls: type, title: str, inline: bool = False, without: tuple[str, ...] = ()) -> Any:
+    """A field that is a dataclass of settings itself."""
+    return field(default_factory=cls, metadata={META: GroupMeta(title, inline, without)}, kw_only=True)
+
+
+# --- what a dataclass consists of
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A setting. `path`: the names that lead to it; `key`: those that files and dotted options use."""
+
+    path: tuple[str, ...]
+    key: str
+    field: Field
+    meta: Meta
+    title: str = ""  # of its group
+
+    @property
+    def flag(self) -> str:
+        return self.meta.flag or self.path[-1].replace("_", "-")
+
+    @property
+    def name(self) -> str:
+        """Without the group: what run folders, tables and messages call it."""
+        return self.flag.replace("-", "_")
+
+    @property
+    def default(self) -> Any:
+        made = self.field.default_factory
+        return made() if made is not MISSING else self.field.default
+
+    @property
+    def kind(self) -> Any:
+        """The type of one value: of `int | None` and `list[int]` int."""
+        kind = self.field.type
+        if get_origin(kind) in (types.UnionType, Union):  # Literal["a"] | None is the older one
+            [kind] = [one for one in get_args(kind) if one is not type(None)]
+        return get_args(kind)[0] if get_origin(kind) is list else kind
+
+    @property
+    def is_list(self) -> bool:
+        return get_origin(self.field.type) is list and self.meta.parse is None
+
+    def of(self, config: Any) -> Any:
+        for name in self.path:
+            config = getattr(config, name)
+        return config
+
+
+def leaves(cls: type) -> Iterator[Leaf]:
+    """The settings of a dataclass, those of its groups among them, in their order."""
+    for one in fields(cls):
+        meta = one.metadata.get(META, Meta())
+        if not is_dataclass(one.type):
+            yield Leaf((one.name,), one.name, one, meta)
+            continue
+        for leaf in leaves(one.type):
+            if leaf.key not in meta.without:
+                key = leaf.key if meta.inline else f"{one.name}.{leaf.key}"
+                yield Leaf((one.name, *leaf.path), key, leaf.field, leaf.meta, leaf.title or meta.title)
+
+
+def set_by_verb(cls: type) -> set[str]:
+    """The keys of its groups that the verb does not take, since it sets them itself."""
+    metas = (one.metadata.get(META) for one in fields(cls))
+    return {key for meta in metas if isinstance(meta, GroupMeta) for key in meta.without}
+
+
+def build(cls: type, values: dict[tuple[str, ...], Any], path: tuple[str, ...] = ()) -> Any:
+    """The dataclass with these values, by the path of each; the rest are defaults."""
+    given = {}
+    for one in fields(cls):
+        here = (*path, one.name)
+        if is_dataclass(one.type):
+            given[one.name] = build(one.type, values, here)
+        elif here in values:
+            given[one.name] = values[here]
+    return cls(**given)
+
+
+# --- the command line
+
+
+def nearest(word: str, cls: type) -> str:
+    """The key that was probably meant, or an empty string."""
+    spellings = {}
+    for leaf in leaves(cls):
+        spellings |= {leaf.path[-1]: leaf.key, leaf.name: leaf.key, leaf.flag: leaf.key, leaf.key: leaf.key}
+    for asked in (word, word.split(".")[-1]):
+        if close := difflib.get_close_matches(asked, spellings, 1, 0.6):
+            return spellings[close[0]]
+    return ""

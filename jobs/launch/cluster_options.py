@@ -1,0 +1,42 @@
+"""What a verb that submits asks of the cluster: its options, and those of the site."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jobs.cli.settings import setting
+
+PLACES = ("partition", "account", "qos", "constraint", "exclude", "dependency")
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """What every verb that submits asks of the cluster."""
+
+    cluster: Literal["auto", "slurm", "local"] = setting("auto", "auto: slurm where there is sbatch")
+    cpus_per_task: int | None = setting(None, "CPUs a rank, on Slurm; decoding wants at least two")
+    time: str | None = setting(None, "limit of a job, as Slurm writes it: 8:00:00")
+    mem: str | None = setting(None, "a node, as Slurm writes it: 64G")
+    partition: str | None = setting(None, "as sbatch's")
+    account: str | None = setting(None, "as sbatch's")
+    qos: str | None = setting(None, "as sbatch's")
+    constraint: str | None = setting(None, "as sbatch's")
+    exclude: str | None = setting(None, "as sbatch's")
+    dependency: str | None = setting(None, "as sbatch's")
+    wait: bool = setting(False, "follow the jobs to their end (local ones always are)")
+
+
+def cluster_options(on: ClusterConfig, gpus_per_node: int | None, cluster: str) -> dict:
+    """Of a `Request`, what was asked by these arguments; what was not, from the site's settings."""
+    from jobs.launch.submitit_launcher import site_settings
+
+    site = site_settings() if cluster == "slurm" else {}
+    cpus = on.cpus_per_task or (int(site.get("cpus_per_gpu", 0)) if gpus_per_node else None) or None
+    options = {name: getattr(on, name) or site.get(name) for name in PLACES}
+    return options | {"cpus_per_task": cpus, "time": on.time or site.get("timelimit"), "mem": on.mem}
+
+
+def local_gpus() -> int:
+    """GPUs of this machine; without them one rank on its CPUs."""
+    import torch
+
+    return torch.cuda.device_count()

@@ -1,0 +1,101 @@
+"""What a run folder says of itself: its settings, how far it is, its figures; damage is a reason, never a crash."""
+
+import math
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from jobs.cli.console import log
+from jobs.training.config import has_run, read_run
+from jobs.training.run_folder import is_stale, read_json
+
+MAX_FOLDER_DEPTH = 3  # levels of folders below the one that is listed
+FIELDS = (
+    *("run", "model", "size", "world", "step", "steps", "lines_per_s", "dev_cer"),
+    *("eval_cer", "eval_split", "eval_lines", "state", "reason", "job", "heartbeat"),
+)
+
+
+def find(folder: Path, depth: int = MAX_FOLDER_DEPTH, quiet: bool = False, half: bool = False) -> Iterator[Path]:
+    """Run folders, by name. Nothing is looked for inside a run: its checkpoints may be many. `half`: those too that
+    lack their config.yaml or status.json, but no model's folder.
+    """
+    there = [has_run(folder), os.path.isfile(folder / "status.json")]
+    if all(there) or (half and any(there) and not os.path.exists(folder / "weights.safetensors")):
+        yield folder
+    elif depth:
+        try:
+            children = sorted(Path(entry) for entry in os.scandir(folder) if entry.is_dir())
+        except OSError as error:  # another user's
+            if not quiet:
+                log(f"runs: {folder} is passed over: {error.strerror}")
+            return
+        for child in children:
+            yield from find(child, depth - 1, quiet, half)
+
+
+def describe(run: Path, name: str, evaluated: bool = True) -> dict:
+    """A row: FIELDS, None where it is not known. CER as a fraction, heartbeat in seconds since the last one.
+    `evaluated`: with the figures of its newest evaluation.
+    """
+    row = dict.fromkeys(FIELDS) | {"run": name}
+    try:
+        config, status, lock = settings(run), read(run / "status.json"), run / "lock.json"
+        row |= {"model": text(config, "model"), "size": text(config, "size"), "job": text(status, "job")}
+        row |= {name: number(status, name) for name in ("world", "step", "steps", "lines_per_s", "dev_cer")}
+        newest = max(run.glob("evaluation/*/metrics.json"), key=lambda path: path.stat().st_mtime, default=None)
+        if newest and evaluated:
+            metrics = read(newest)
+            row |= {f"eval_{name}": number(metrics, name) for name in ("cer", "lines")}
+            row["eval_split"] = text(metrics, "split")
+        stale = is_stale(lock)
+        if stale is not None:
+            row["heartbeat"] = round(max(time.time() - lock.stat().st_mtime, 0.0), 1)
+        row["state"], row["reason"] = text(status, "state"), text(status, "reason")
+        if row["state"] in ("starting", "running") and stale is not False:
+            row |= {"state": "lost", "reason": "no heartbeat" if stale else "nobody holds its lock.json"}
+    except (ValueError, OSError) as error:
+        row |= {"state": "unreadable", "reason": clean(str(error))}
+    return row
+
+
+def settings(run: Path) -> dict:
+    """See jobs.training.config.read_run. Raises ValueError where there is nothing, or it is damaged."""
+    found = read_run(run)
+    if found is None:
+        raise ValueError("config.yaml is damaged")
+    return found
+
+
+def read(path: Path) -> dict:
+    """A JSON object. Raises ValueError with the file's name for anything else."""
+    try:
+        content = read_json(path)
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{path.relative_to(path.parents[2]) if path.name == 'metrics.json' else path.name} is damaged"
+        )
+    return content
+
+
+def number(content: dict, name: str) -> float | int | None:
+    value = content.get(name)
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):  # JSON has no infinity
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{name} is not a number")
+    return value
+
+
+def text(content: dict, name: str) -> str | None:
+    value = content.get(name)
+    return None if value is None else clean(str(value))
+
+
+def clean(message: str) -> str:
+    """One short line that can't steer a terminal."""
+    line = (message.splitlines() or [""])[0]
+    return "".join(letter if letter.isprintable() else "?" for letter in line)[:200]
