@@ -163,7 +163,8 @@ def both(layer, x, along, strided, device, dtype) -> list[torch.Tensor]:
     torch.manual_seed(5)
     weights = torch.randn(y.shape, dtype=torch.float64).to(device)
     (y.double() * weights).sum().mul(1e-2).backward()
-    return [y.detach(), x.grad, *(weight.grad for weight in layer.parameters())]
+    # copies: a layer that moves to another device takes its gradients along
+    return [y.detach(), x.grad, *(weight.grad.clone() for weight in layer.parameters())]
 
 
 def readings(section: Section) -> None:
