@@ -97,9 +97,9 @@ def global_batch(config: TrainConfig, ranks: int) -> int:
 
 def train(world, notice, config: TrainConfig, material, model):
     """-> the decision that ended it (see jobs.distributed.signals)."""
+    from jobs.distributed.heartbeat import Heartbeat
     from jobs.distributed.placement import DistributedError
     from jobs.distributed.process_group import versions
-    from jobs.distributed.watchdog import Heartbeat
     from jobs.training.run_folder import NullRun, RunFolder
     from jobs.training.trainer import Trainer
 

@@ -5,6 +5,8 @@
 
 The language models (a general one and, for fields with texts enough, their own) are of the texts that the run was
 trained on and of the `--text` files, without those that share eight words in a row with the data set's other splits.
+`--language FOLDER` takes those of another decoding, and its lexicon, as they are: new weights of a model want new
+weights of the search, not new texts.
 The weights are those of the least CER on dev; where no weight makes it less, the language model is given none. The
 delay of the model's peaks is measured there too. All is written to RUN/decoding, for these weights of the model alone:
 tune again after more training. It holds words and pieces of texts, as confidential as the shards. One process.
@@ -43,6 +45,9 @@ class Settings:
     run: Path = setting(help="the run whose model/ reads")
     text: list[Path] = setting([], "more texts, one a line; repeatable", metavar="FILE")
     lexicon: list[Path] = setting([], "more words, one a line; repeatable", metavar="FILE")
+    language: Path | None = setting(
+        None, "another decoding's folder: its language models and lexicon, no texts", metavar="FOLDER"
+    )
     order: int = setting(6, "characters of the language model, 1 to 7 (default: %(default)s)")
     least: int = setting(1, "drop rarer sequences of characters: smaller models", metavar="TIMES")
     split: str = setting("dev", "to tune on (default: %(default)s)")
@@ -77,14 +82,20 @@ def main(args: Settings) -> int:
     mixed, _ = autocast(args.amp, device)
 
     # ---------------------------------------------------------------- language models and lexicon
+    if args.language and (args.text or args.lexicon):
+        raise ValueError("--language takes another decoding's texts and words as they are: no --text, no --lexicon")
     rows, left_out = language_texts(config, index, args)
-    models = train_by_field(with_blanks(rows), args.order, args.least, MIN_FIELD_TEXTS)
-    languages, known = with_general(models), words_in(text for _, text in rows)
-    lexicon = frequent_words(text for _, text in rows) | {w for text in read_lines(args.lexicon) for w in letters(text)}
-    log(
-        f"tune: language models of {len(rows)} texts (a general one, {len(models) - 1} of fields), {len(lexicon)} words"
-    )
-    if left_out:
+    known = words_in(text for _, text in rows)
+    if args.language:
+        models, lexicon, made = language_of(args.language)
+    else:
+        models = train_by_field(with_blanks(rows), args.order, args.least, MIN_FIELD_TEXTS)
+        lexicon = {word for text in read_lines(args.lexicon) for word in letters(text)}
+        lexicon |= frequent_words(text for _, text in rows)
+        made = {"order": args.order, "least": args.least, "texts": len(rows)}
+    languages = with_general(models)
+    log(f"tune: language models (a general one, {len(models) - 1} of fields), {len(lexicon)} words")
+    if left_out and not args.language:
         log(f"tune: {left_out} texts were left out, they share eight words in a row with held-out ones")
 
     # ---------------------------------------------------------------- the lines, and weights for them
@@ -110,12 +121,7 @@ def main(args: Settings) -> int:
     # ---------------------------------------------------------------- RUN/decoding
     greedy, tuned = judge(references, [line.greedy for line in lines], known), judge(references, texts, known)
     about = {"dataset": index.fingerprint, "split": args.split, "where": sorted(args.where), "lines": len(lines)}
-    about |= {
-        "order": args.order,
-        "least": args.least,
-        "texts": len(rows),
-        "fields": sorted(field for field in models if field),
-    }
+    about |= made | {"fields": sorted(field for field in models if field)}
     about |= {"greedy": greedy, "beam_without_language": plain, "beam": tuned}
     tuned_for = {"weights": sha, "step": reader.config["step"]}
     folder = args.run / "decoding"
@@ -153,6 +159,17 @@ def language_texts(config: dict, index, args: Settings) -> tuple[list[tuple[str,
                 held_out += texts_of(folder, folder.samples(split), column)
     kept = allowed(rows, held_out)
     return kept, len(rows) - len(kept)
+
+
+def language_of(folder: Path) -> tuple[dict, set[str], dict]:
+    """-> another decoding's language models by field, its lexicon, and what they were made of."""
+    from htr.decoding.decoder import read_files
+    from htr.decoding.language import load_language_models
+
+    note, contents = read_files(folder)
+    made = {name: note["tuned"].get(name) for name in ("order", "least", "texts")}
+    lexicon = set(contents["lexicon.txt"].decode().split())
+    return load_language_models(folder / "language.safetensors"), lexicon, made
 
 
 def read_lines(paths: list[Path]) -> Iterator[str]:

@@ -73,7 +73,7 @@ def test_a_switch_of_a_file_can_be_taken_back(tmp_path: Path):
         ("optim: {lr: fast}", "optim.lr: 'fast' is not a number"),
         ("data: {batch: 2.5}", "data.batch: 2.5 is not a whole number"),
         ("data: {where: a=1}", "data.where: 'a=1' is not a list, each a text"),
-        ("model: {size: huge}", "model.size: 'huge' is not one of tiny, small, base, large"),
+        ("model: {size: huge}", "model.size: 'huge' is not one of tiny, small, mid, base, large"),
         ("model: {freeze: 1}", "model.freeze: 1 is not true or false"),
         ("runtime: {threads: true}", "runtime.threads: True is not a whole number"),
         ("model: ctc", "model is a group of settings"),

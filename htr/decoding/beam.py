@@ -33,10 +33,10 @@ class ScoreWeights:
 class SearchLimits:
     """What the search leaves out."""
 
-    width: int = 16  # prefixes kept after a frame
+    width: int = 32  # prefixes kept after a frame
     top: int = 12  # symbols of a frame that may prolong a prefix
     least: float = 1e-3  # the probability that such a symbol has at least
-    threshold: float = 10.0  # a prefix that is so far (natural logarithm) behind the best is dropped
+    threshold: float = 8.0  # a prefix that is so far (natural logarithm) behind the best is dropped
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,7 @@ class Searches:
 GRID = {
     "alpha": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.3),
     "beta": (-0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0),
-    "gamma": (0.0, 0.1, 0.2, 0.4, 0.7),
+    "gamma": (0.0, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0),
 }
 
 

@@ -91,20 +91,8 @@ class BeamDecoder:
         decoding, a damaged one, or one that was tuned for other weights than these.
         """
         folder = Path(folder)
+        note, contents = read_files(folder)
         try:
-            note = json.loads((folder / "weights.json").read_text())
-            contents = {name: (folder / name).read_bytes() for name in FILES}
-        except FileNotFoundError as error:
-            name = Path(error.filename).name
-            raise ValueError(f"{folder}: no decoding here ({name} is missing): run python -m jobs tune") from None
-        except ValueError as error:
-            raise ValueError(f"{folder / 'weights.json'}: damaged ({error}): run python -m jobs tune again") from None
-        try:
-            if note["format"] != FORMAT:
-                raise ValueError(f"format {note['format']}, this code reads {FORMAT}")
-            for name, content in contents.items():
-                if hashlib.sha256(content).hexdigest() != note["files"][name]:
-                    raise ValueError(f"{name} is not the one that weights.json was written for")
             weights, limits = ScoreWeights(**note["weights"]), SearchLimits(**note["limits"])
             best, emission_delay = int(note["best"]), float(note["delay"])
             tuned_for, step = note["model"]["weights"], note["model"]["step"]
@@ -171,6 +159,30 @@ class BeamDecoder:
             self.searches.of(field).search(line[:length], self.best)
             for line, length, field in zip(log_probs, lengths, fields, strict=True)
         ]
+
+
+def read_files(folder: Path) -> tuple[dict, dict[str, bytes]]:
+    """-> weights.json and the content of the other files, by name. Raises ValueError where one is missing, damaged or
+    another folder's.
+    """
+    try:
+        note = json.loads((folder / "weights.json").read_text())
+        contents = {name: (folder / name).read_bytes() for name in FILES}
+    except FileNotFoundError as error:
+        name = Path(error.filename).name
+        raise ValueError(f"{folder}: no decoding here ({name} is missing): run python -m jobs tune") from None
+    except ValueError as error:
+        raise ValueError(f"{folder / 'weights.json'}: damaged ({error}): run python -m jobs tune again") from None
+    try:
+        if note["format"] != FORMAT:
+            raise ValueError(f"format {note['format']}, this code reads {FORMAT}")
+        for name, content in contents.items():
+            if hashlib.sha256(content).hexdigest() != note["files"][name]:
+                raise ValueError(f"{name} is not the one that weights.json was written for")
+    except (ValueError, KeyError, TypeError) as error:
+        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+        raise ValueError(f"{folder}: not a decoding that can be read ({kind}{error}): tune again") from None
+    return note, contents
 
 
 def rescore(hypotheses: list[BeamHypothesis], scores: Sequence[float], delta: float) -> list[BeamHypothesis]:

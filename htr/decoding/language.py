@@ -29,7 +29,7 @@ class Table:
     """What followed the histories of one length."""
 
     histories: np.ndarray  # (H,) int64, sorted: packed symbols, the newest in the lowest bits
-    offsets: np.ndarray  # (H + 1,) int64: where a history's continuations begin
+    offsets: np.ndarray  # (H + 1,) int32 (int64 in older files): where a history's continuations begin
     symbols: np.ndarray  # (K,) int16, the continuations
     probs: np.ndarray  # (K,) float32, discounted
     backoffs: np.ndarray  # (H,) float32, what is left for the shorter history
@@ -192,7 +192,7 @@ def _table(grams: list[tuple[np.ndarray, np.ndarray]], n: int, start: int, least
         kept = raw >= least
         keys, probs = keys[kept], probs[kept]
         histories, offsets = np.unique(keys >> LABEL_BITS, return_index=True)
-    offsets = np.append(offsets, len(keys))
+    offsets = np.append(offsets, len(keys)).astype(np.int32)
     backoffs = 1 - np.add.reduceat(probs, offsets[:-1]) if len(keys) else np.zeros(0)
     symbols = keys & (1 << LABEL_BITS) - 1
     return Table(histories, offsets, symbols.astype(np.int16), probs.astype(np.float32), backoffs.astype(np.float32))

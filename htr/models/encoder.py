@@ -90,6 +90,7 @@ class EncoderConfig:
 SIZES = {
     "tiny": EncoderConfig(channels=(16, 32, 64, 96), blocks=(0, 1, 1, 1), hidden=96, layers=1),
     "small": EncoderConfig(channels=(16, 40, 80, 160), blocks=(0, 1, 1, 1), hidden=160, layers=2),
+    "mid": EncoderConfig(channels=(16, 32, 72, 192), blocks=(0, 1, 1, 1), hidden=256, layers=2),
     "base": EncoderConfig(channels=(24, 64, 128, 256), blocks=(0, 1, 2, 3), hidden=256, layers=3),
     "large": EncoderConfig(channels=(32, 96, 192, 384), blocks=(0, 2, 3, 4), hidden=384, layers=3),
 }

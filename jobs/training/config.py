@@ -53,7 +53,7 @@ class DataConfig:
 @dataclass(frozen=True)
 class ModelConfig:
     architecture: Literal["ctc", "conv", "attention"] = setting("ctc", "what reads", flag="model", fixed=True)
-    size: Literal["tiny", "small", "base", "large"] = setting("small", "of the model", fixed=True)
+    size: Literal["tiny", "small", "mid", "base", "large"] = setting("small", "of the model", fixed=True)
     height: int = setting(48, "of the lines as the model sees them (default: %(default)s)", metavar="PX", fixed=True)
     recurrent_stride: Literal[8, 4] = setting(
         8,

@@ -12,7 +12,7 @@ from jobs.cli.console import log
 def start_from(model: torch.nn.Module, charset: Charset, path: Path) -> None:
     """Copy what fits. A row a symbol is copied for every character that both alphabets have; the rest stays as it is.
 
-    `path`: a run or a model's folder. Raises ValueError where nothing of the encoder fits: another size or kind.
+    `path`: a run or a model's folder. Raises ValueError where less than half of its convolutions fit: another size.
     """
     other = Reader.load(path / "model" if (path / "model").is_dir() else path)
     ours, theirs = model.state_dict(), other.model.state_dict()
@@ -36,9 +36,14 @@ def start_from(model: torch.nn.Module, charset: Charset, path: Path) -> None:
         else:
             continue
         copied.append(name)
-    wanted = [name for name in ours if name.startswith("encoder.")]
-    if not set(wanted) & set(copied):
-        raise ValueError(f"{path}: no weight of its {other.config['size']} {other.config['model']} fits this model")
+    # the recurrent layers may be of another kind; a few convolutions that happen to fit are no start
+    wanted = [name for name in ours if name.startswith(("encoder.stem", "encoder.stages"))]
+    fit = len(set(wanted) & set(copied))
+    if 2 * fit < len(wanted):
+        raise ValueError(
+            f"{path}: {fit} of {len(wanted)} weights of this model's convolutions fit: give the size of its encoder, "
+            f"--size {other.config['size']}"
+        )
     model.load_state_dict(ours)
     new = len(charset) - len(both)
     log(f"train: {len(copied)} of {len(ours)} weights taken from {path}, {new} of {len(charset)} characters are new")

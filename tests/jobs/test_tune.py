@@ -66,6 +66,25 @@ def test_more_texts_and_words(run: Path, tmp_path: Path, monkeypatch):
     assert models[""].score("") > models[""].score("z")  # a line may be blank
 
 
+def test_new_weights_take_another_decoding_s_texts_and_words(run: Path, tmp_path: Path, capsys):
+    (tmp_path / "words.txt").write_text("xérostomie\n")
+    tune(run, "--most", 4, "--lexicon", tmp_path / "words.txt")
+    other = shutil.copytree(run / "decoding", tmp_path / "other")
+    shutil.rmtree(run / "decoding")
+    note = tune(run, "--most", 4, "--language", other, "--order", 2)
+    before = json.loads((other / "weights.json").read_text())
+    assert note["files"] == before["files"] and note["weights"] == before["weights"]
+    assert {name: note["tuned"][name] for name in ("order", "least", "texts")} == {
+        name: before["tuned"][name] for name in ("order", "least", "texts")
+    }
+    words = ["tune", "--run", str(run), "--device", "cpu", "--language"]
+    assert main([*words, str(other), "--text", str(tmp_path / "words.txt")]) == 1
+    assert "no --text, no --lexicon" in capsys.readouterr().err
+    (other / "lexicon.txt").write_text("other")
+    assert main([*words, str(other)]) == 1
+    assert "lexicon.txt is not the one that weights.json was written for" in capsys.readouterr().err
+
+
 @pytest.fixture
 def without_fields(source: Path, tmp_path: Path, build, write_table) -> Index:
     """The same lines, of no known field."""

@@ -1,12 +1,14 @@
 """Models of other heights and strides beside each other: each knows its own, in memory and in its folder."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from htr.charset import Charset
 from htr.models.encoder import RECURRENT_STRIDES, SIZES, EncoderConfig
@@ -103,6 +105,33 @@ def test_format_1_is_still_read(tmp_path, name, draw):
     (folder / "config.json").write_text(json.dumps(old))
     reader = Reader.load(folder)
     assert reader.geometry == LineGeometry(48, 4) and reader.read([draw("grippe")]) == now
+
+
+OF_FORMAT_1 = [  # log-probabilities of every eighth frame, as the code of format 1 gave them for these weights
+    [-8.589, -4.09, -8.883, -6.841, -3.75, -6.124, -0.045, -8.749],
+    [-8.577, -4.094, -8.823, -6.846, -3.723, -6.131, -0.046, -8.716],
+    [-8.473, -4.093, -8.682, -6.845, -3.696, -6.129, -0.046, -8.642],
+    [-8.558, -4.063, -8.69, -6.798, -3.684, -6.066, -0.047, -8.635],
+    [-8.527, -4.058, -8.632, -6.791, -3.67, -6.055, -0.048, -8.593],
+    [-8.532, -4.056, -8.555, -6.787, -3.683, -6.051, -0.048, -8.616],
+]
+
+
+def test_a_model_of_format_1_gives_the_frames_that_it_gave(tmp_path):
+    def weights(number: int, shape: tuple[int, ...]) -> torch.Tensor:
+        count = math.prod(shape)
+        values = (torch.arange(count, dtype=torch.float64) * 7919 + 104729 * number) % 1009 / 504 - 1
+        return (values * math.sqrt(3 / max(count // shape[0], 1))).float().reshape(shape)
+
+    shapes = {name: tuple(value.shape) for name, value in create("ctc", "tiny", 7).state_dict().items()}
+    made = {name: weights(number, shapes[name]) for number, name in enumerate(sorted(shapes))}
+    save_file(made, tmp_path / "weights.safetensors", {"step": "7"})
+    old = {"format": 1, "model": "ctc", "size": "tiny", "alphabet": "abcdefg", "writes": "as written"}
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    ink = (torch.arange(48 * 200) * 31 % 257).clamp(0, 255) * (torch.arange(48 * 200) % 7 < 3)
+    frames = Reader.load(tmp_path).frames(ink.to(torch.uint8).reshape(1, 1, 48, 200), torch.tensor([190]))
+    assert frames.log_probs.shape == (1, 50, 8) and frames.lengths.tolist() == [48]
+    torch.testing.assert_close(frames.log_probs[0, 3:47:8], torch.tensor(OF_FORMAT_1), atol=2e-3, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_the_number_of_frames(width):
 def test_the_choices_are_named():
     with pytest.raises(ValueError, match="no model 'crnn': choose one of ctc, conv, attention"):
         create("crnn", "tiny", 5)
-    with pytest.raises(ValueError, match="no size 'huge': choose one of tiny, small, base"):
+    with pytest.raises(ValueError, match="no size 'huge': choose one of tiny, small, mid, base"):
         create("ctc", "huge", 5)
 
 

@@ -3,8 +3,8 @@
 import os
 import time
 
-from jobs.distributed import watchdog
-from jobs.distributed.watchdog import Heartbeat
+from jobs.distributed import heartbeat
+from jobs.distributed.heartbeat import Heartbeat
 
 
 def test_silent_ranks_are_named_with_their_hosts(tmp_path):
@@ -21,7 +21,7 @@ def test_silent_ranks_are_named_with_their_hosts(tmp_path):
 
 
 def test_it_beats_until_it_ends_and_forgets_an_earlier_start(tmp_path, monkeypatch):
-    monkeypatch.setattr(watchdog, "BEAT_INTERVAL_S", 0.01)
+    monkeypatch.setattr(heartbeat, "BEAT_INTERVAL_S", 0.01)
     (tmp_path / ".pulse").mkdir()
     old = tmp_path / ".pulse" / "0-gone"
     old.touch()

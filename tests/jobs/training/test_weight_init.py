@@ -1,9 +1,12 @@
 """Weights of another run: every part that fits, characters by name, and what has nothing in common is refused."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from htr.charset import Charset
+from htr.models.encoder import SIZES
 from htr.models.registry import create
 from htr.reader import files_of
 from jobs.training.weight_init import start_from
@@ -48,7 +51,10 @@ def test_a_model_folder_will_do_and_a_conv_reader_takes_the_convolutions(run):
 
 
 def test_another_size_has_nothing_in_common_with_it(run, tmp_path):
-    with pytest.raises(ValueError, match="no weight of its tiny ctc fits"):
+    with pytest.raises(ValueError, match="give the size of its encoder, --size tiny"):
         start_from(create("ctc", "large", len(NEW)), NEW, run[0])
+    config = SIZES["tiny"]  # its stem alone fits: no start
+    with pytest.raises(ValueError, match="of this model's convolutions fit"):
+        start_from(create("ctc", replace(config, channels=(config.channels[0], 24, 40, 48)), len(NEW)), NEW, run[0])
     with pytest.raises(ValueError, match="no model here"):
         start_from(create("ctc", "tiny", len(NEW)), NEW, tmp_path)
