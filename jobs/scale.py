@@ -256,7 +256,7 @@ def collect(args: Settings, trainings: list[Training], known: dict) -> int:
 
 
 def predict(args: Settings) -> int:
-    from jobs.scaling.results import cost_model
+    from jobs.scaling import cost_model
 
     if args.texts is not None and (args.texts < 1 or not args.measured):
         raise ValueError(f"--texts {args.texts}: it is a number of lines, and goes with --from")

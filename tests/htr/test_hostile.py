@@ -22,6 +22,7 @@ from htr.io.image_files import decode, resolution
 from htr.lines.normalise import Region, RejectedInput, cut
 
 CHECKOUT = Path(__file__).parents[2]
+sys.path.append(str(Path(__file__).parent / "io"))  # test_image_files, whose made files are used here
 ADDRESS_SPACE = 3 << 30
 CANARY = "canary-d41d8cd9"  # stands in files that nothing may read
 VARIANTS, PART = 6000, 2000
@@ -43,7 +44,7 @@ def run(*command: str, cwd: Path = CHECKOUT) -> subprocess.CompletedProcess:
 
 
 def originals() -> list[bytes]:
-    from test_picture import G4, exif, tiff, with_chunk, with_segment
+    from test_image_files import G4, exif, tiff, with_chunk, with_segment
 
     gray = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, (40, 150)).astype(np.uint8), (0, 0), 2)
     colour = np.dstack([gray, 255 - gray, gray // 2])
@@ -193,7 +194,7 @@ def table(path: Path, rows: list[dict]) -> Path:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, draw) -> Path:
     """Images good and bad, among them what leads out of the folder: there a line image and a text lie."""
-    from test_picture import BOMBS
+    from test_image_files import BOMBS
 
     outside = tmp_path_factory.mktemp("outside")
     cv2.imwrite(str(outside / "secret.png"), draw(CANARY))

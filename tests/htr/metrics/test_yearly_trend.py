@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from htr.metrics.yearly_trend import tested, yearly_trend
+from htr.metrics.yearly_trend import tested as z_test
+from htr.metrics.yearly_trend import yearly_trend
 
 
 def simulated(rng: np.random.Generator, rates: list[float], writers: int = 60) -> tuple[np.ndarray, ...]:
@@ -53,9 +54,9 @@ def test_the_slope_is_that_of_least_squares():
 def test_ends_and_level_are_those_computed_by_hand():
     """Four clusters add 1, 1, -3 and 1 hundredths: an error of sqrt(12 * 4/3) of them, and Student's t of 3 degrees."""
     influence = np.array([0.01, 0.01, -0.03, 0.01])
-    found = tested(0.04 * 3.1824, influence)  # of which 5 % are beyond
+    found = z_test(0.04 * 3.1824, influence)  # of which 5 % are beyond
     assert (found["low"], found["high"]) == pytest.approx((0.0, 0.08 * 3.1824), abs=1e-5)
-    assert found["p"] == pytest.approx(0.05, rel=0.03) and tested(-0.04 * 3.1824, influence)["p"] == found["p"]
+    assert found["p"] == pytest.approx(0.05, rel=0.03) and z_test(-0.04 * 3.1824, influence)["p"] == found["p"]
     assert tested(0.0, influence)["p"] == tested(0.0, np.zeros(4))["p"] == 1.0
     assert tested(1.0, np.zeros(4))["p"] == 0.0
     # two writers in both years, rates of 0.1 and 0.2
