@@ -1,6 +1,6 @@
 """How well scans are registered on their forms, how many others are taken for one, and what it costs.
 
-    python benchmarks/forms.py [--scans 500] [--seed 0] [--foreign PAGES]
+    python benchmarks/forms.py [--scans 500] [--seed 0] [--foreign PAGES] [--kinds 200] [--remade 50]
 
 Real: the two nearly identical editions adult-2018 and adult-2024 and neonatal-2018 in turn, handwriting in all text
 fields and crosses in some boxes, scanned at severity "hard" (within 3 degrees, 5 % of scale, shift, folds, bleed,
@@ -9,6 +9,9 @@ Foreign: the images of PAGES, whole, and pages drawn here: letters, ruled and sq
 of this form's own pieces, blank paper, noise; as many as scans. Unknown edition: the scans of adult-2024 again, when
 only the other two templates are there. The peer is the usual way: 1000 ORB features at quarter scale, RANSAC, 15 steps
 of ECC, on the right template alone; it and register take turns on the scans at 200 dpi, in CPU time of one thread.
+Kinds: scans of severity medium as offices make them (form_kinds.py), so many of each; where a corner of a field lies
+off the scan it does not count. Of a stamped mark the editions differ in one place alone. Remade: both forms made anew
+from so many filled-in scans of severity medium, fields proposed on them, hard scans registered on them.
 """
 
 import argparse
@@ -16,38 +19,52 @@ import json
 import time
 from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+from form_kinds import (
+    KINDS,
+    NAMES,
+    Worse,
+    by_matrix,
+    curled,
+    cut_off,
+    foreign,
+    on_a4,
+    one_mark,
+    paste,
+    photograph,
+    resized,
+    stamped,
+    stored,
+)
 
+from htr.forms.blank_form import blank_of_scans
 from htr.forms.fields import corners
 from htr.forms.keypoints import apply
 from htr.forms.registration import Forms, NoForm, Registration
+from htr.forms.structure import propose_fields
 from htr.forms.template import Template
 from htr.synth.draw_forms import draw
-from htr.synth.handwriting import Writer, hands
+from htr.synth.handwriting import Writer
+from htr.synth.handwriting import hands as hands_of
 from htr.synth.scanner import SEVERITIES, scan
+from htr.synth.simulate import certificate
 from htr.synth.text_generator import cause
 
-NAMES = "adult-2018", "adult-2024", "neonatal-2018"
-KINDS = "page", "letter", "ruled", "squared", "table", "pieces", "upside-down pieces", "blank", "noise"
+WORSE = "a5_on_a4", "cut_10", "cut_15", "photograph", "curled", "stamped_mark", "negative"
 TIMED = 60  # scans on which the peer is timed
 
 
 def writing(pieces: int, seed: int) -> list[np.ndarray]:
     """Lines of handwriting as ink, uint8."""
-    faces, inks = hands(None), []
+    faces, inks = hands_of(None), []
     for number in range(pieces):
         rng = np.random.default_rng((seed, 1, number))
         inks.append(Writer.make((seed, 2, number), faces).write(cause(rng), 76, rng).pixels)
     return inks
-
-
-def paste(ink: np.ndarray, piece: np.ndarray, x: int, y: int) -> None:
-    """Ink onto ink, in place, as far as it fits."""
-    room = ink[max(y, 0) :, max(x, 0) :][: piece.shape[0], : piece.shape[1]]
-    np.maximum(room, piece[: room.shape[0], : room.shape[1]], out=room)
 
 
 def filled(template: Template, inks: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
@@ -66,55 +83,6 @@ def filled(template: Template, inks: list[np.ndarray], rng: np.random.Generator)
             left, top = x + int(rng.integers(-20, 60)), y + round(line * field.pitch) + int(rng.integers(-15, 15))
             paste(ink, piece[:, : w + 60], left, top)
     return ink
-
-
-def resized(image: np.ndarray, scale: float) -> np.ndarray:
-    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-
-
-def stored(image: np.ndarray, quality: int) -> np.ndarray:
-    """As it comes back from its JPEG."""
-    return cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_GRAYSCALE)
-
-
-def foreign(kind: str, pages: list[Path], inks: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """A page that is no form of ours, uint8."""
-    if kind == "page" and pages:
-        page = cv2.imread(str(pages[rng.integers(len(pages))]), cv2.IMREAD_GRAYSCALE)
-        return resized(page, rng.uniform(0.35, 0.8))
-    height, width = (1165, 1654) if rng.random() < 0.7 else (1654, 1165)
-    printed, ink = np.full((height, width), 255, np.uint8), np.zeros((height, width), np.uint8)
-    step = int(rng.integers(60, 110))
-    if kind == "noise":
-        small = rng.integers(0, 256, (height // 8, width // 8), dtype=np.uint8)
-        return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
-    if kind in ("ruled", "squared", "table"):
-        for y in range(step, height, step):
-            cv2.line(printed, (30, y), (width - 30, y), 90, 2)
-        columns = range(60, width, step // 2) if kind == "squared" else rng.integers(40, width - 40, 5).tolist()
-        for x in columns if kind != "ruled" else [120]:
-            cv2.line(printed, (int(x), 30), (int(x), height - 30), 90, 2)
-    if kind in ("letter", "table"):
-        words = ["certificat", "de", "deces", "cause", "maladie", "partie", "medecin", "date", "lieu", "commune", "nom"]
-        for y in range(60, height - 40, 34):
-            text = " ".join(rng.choice(words, 12))
-            cv2.putText(printed, text, (60, y), cv2.FONT_HERSHEY_SIMPLEX, 0.6, 40, 1, cv2.LINE_AA)
-    if "pieces" in kind:  # the same print in other places
-        picture = draw(NAMES[rng.integers(3)]).picture
-        tiles = [row for band in np.array_split(picture, 4) for row in np.array_split(band, 4, axis=1)]
-        order = rng.permutation(16)
-        printed = np.full_like(picture, 255)
-        for place, tile in enumerate(order):
-            y, x = place // 4 * (picture.shape[0] // 4), place % 4 * (picture.shape[1] // 4)
-            paste(invert := 255 - printed, 255 - tiles[tile], x, y)
-            printed = 255 - invert
-        printed = np.ascontiguousarray(printed[::-1, ::-1]) if kind.startswith("upside") else printed
-        ink = np.zeros_like(printed)
-    if kind != "blank":
-        for y in range(80, ink.shape[0] - 100, step):
-            paste(ink, inks[rng.integers(len(inks))], int(rng.integers(60, 400)), y)
-    result = scan(printed, ink, SEVERITIES["hard"], rng)
-    return stored(result.image, result.quality)
 
 
 def peer(image: np.ndarray, template: Template) -> None:
@@ -219,15 +187,113 @@ def foreign_pages(args: argparse.Namespace, inks: list[np.ndarray]) -> dict:
     return {"foreign_accepted": sum(accepted.values()), "foreign_ms": round(float(np.median(spent)), 2)}
 
 
+def worse(kind: str, page, template: Template, rng: np.random.Generator) -> Worse:
+    if kind == "a5_on_a4":
+        return on_a4([page], rng)[1][0]
+    if kind.startswith("cut"):
+        return cut_off(page, *((0.01, 0.10) if kind == "cut_10" else (0.10, 0.15)), rng)
+    if kind == "photograph":
+        return photograph(page, rng)
+    if kind == "curled":
+        return curled(page, rng)
+    return by_matrix(255 - page.image if kind == "negative" else page.image, page.matrix)
+
+
+def kinds_of_scans(args: argparse.Namespace, inks: list[np.ndarray]) -> dict:
+    """Scans as offices make them: accepted, right, near."""
+    templates, figures = [draw(name) for name in NAMES], {}
+    editions = [*one_mark(templates[:2], (1392, 16, 233, 84)), templates[2]]
+    plain, stamps = Forms(templates), Forms(editions)
+    print(f"{'kind':>20} {'scans':>6} {'accepted':>9} {'near':>7} {'wrong':>6} {'CPU ms':>7}")
+    for place, kind in enumerate(WORSE):
+        limit, accepted, near, wrong, spent, reasons = 4 if kind == "photograph" else 3, 0, 0, 0, [], Counter()
+        for number in range(args.kinds):
+            rng = np.random.default_rng((args.seed, 5, place, number))
+            template = (editions if kind == "stamped_mark" else templates)[number % 3]
+            picture = stamped(template, rng) if kind == "stamped_mark" else template.picture
+            page = scan(picture, filled(template, inks, rng), SEVERITIES["medium"], rng)
+            made = worse(kind, page, template, rng)
+            forms = stamps if kind == "stamped_mark" else plain
+            answer, ms = registered(forms, stored(made.image, page.quality))
+            spent.append(ms)
+            if isinstance(answer, NoForm):
+                reasons[str(answer).partition(":")[2] or str(answer).partition(" (")[0]] += 1
+                continue
+            accepted += 1
+            if answer.template.name != template.name:
+                wrong += 1
+                continue
+            places = np.concatenate([corners(field.box) for field in template.fields])
+            truth = made.places(places)
+            on_it = ((truth >= 0) & (truth < made.image.shape[::-1])).all(axis=1)
+            distance = np.linalg.norm(truth - answer.places(places), axis=1) / made.size
+            near += bool(distance[on_it].max() < limit)
+        share = [round(value / max(args.kinds, 1), 4) for value in (accepted, near)]
+        print(f"{kind:>20} {args.kinds:6} {share[0]:9.4f} {share[1]:7.4f} {wrong:6} {np.median(spent):7.1f}")
+        print(*(f"{count:27} x {reason.strip()}" for reason, count in reasons.most_common()), sep="\n", end="")
+        print() if reasons else None
+        figures[kind] = {"scans": args.kinds, "accepted": share[0], "near": share[1], "wrong": wrong,
+                         "ms": round(float(np.median(spent)), 1)}  # fmt: skip
+    return {"kinds": figures}
+
+
+def overlap(one: tuple, other: tuple) -> float:
+    """Intersection over union of two boxes."""
+    w, h = (max(min(one[i] + one[i + 2], other[i] + other[i + 2]) - max(one[i], other[i]), 0) for i in (0, 1))
+    return w * h / (one[2] * one[3] + other[2] * other[3] - w * h)
+
+
+def remade(args: argparse.Namespace, inks: list[np.ndarray]) -> dict:
+    """Both forms of the project out of filled-in scans: fields found, and hard scans registered on them."""
+    right = found = false = proposed = 0
+    hands, errors, rejected = hands_of(None), [], 0
+    for name in (NAMES[0], NAMES[2]):
+        true = draw(name)
+        pages = [
+            certificate(n, seed=args.seed + 9, hands=hands, form=name, severity="medium") for n in range(args.remade)
+        ]
+        blank = blank_of_scans([page.scan.image for page in pages], [None] * len(pages))
+        way = Forms([replace(true, marks=())]).register(blank.picture)  # the drawn form to the one that was made
+        boxes = []
+        for field in true.fields:
+            (x, y), (to_x, to_y) = way.places(np.array(corners(field.box)))[[0, 2]]
+            boxes.append((x, y, to_x - x, to_y - y))
+        fields = propose_fields(blank.picture, blank.dpi)
+        hit = [[overlap(field.box, box) >= 0.7 and field.kind == own.kind for field in fields]
+               for box, own in zip(boxes, true.fields, strict=True)]  # fmt: skip
+        hits = np.array(hit)
+        right, found = right + len(true.fields), found + int(hits.any(axis=1).sum())
+        proposed, false = proposed + len(fields), false + int((~hits.any(axis=0)).sum())
+        forms = Forms([Template(name, blank.picture, blank.dpi, tuple(fields), ())])
+        for number in range(args.scans // 5):
+            rng = np.random.default_rng((args.seed, 6, number))
+            page = scan(true.picture, filled(true, inks, rng), SEVERITIES["hard"], rng)
+            answer, _ = registered(forms, stored(page.image, page.quality))
+            if isinstance(answer, NoForm):
+                rejected += 1
+                continue
+            places = np.concatenate([corners(field.box) for field in true.fields])
+            apart = apply(page.matrix, places) - answer.places(way.places(places))
+            errors.extend(np.linalg.norm(apart, axis=1) * 200 / page.dpi)
+    shares = {"fields_found": found / right, "fields_false": false / max(proposed, 1)}
+    shares["corners_within_3px"] = float(np.mean(np.array(errors or [np.inf]) < 3))
+    print(f"remade from {args.remade} scans: " + ", ".join(f"{key} {value:.4f}" for key, value in shares.items()))
+    return {"remade": {key: round(value, 4) for key, value in shares.items()} | {"rejected": rejected}}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scans", type=int, default=500, help="real ones, and as many foreign ones")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", type=int, default=200, help="scans of each kind of WORSE; 0: none")
+    parser.add_argument("--remade", type=int, default=50, help="filled-in scans that forms are made of; 0: none")
     parser.add_argument("--foreign", type=Path, help="a folder of page images that are no forms")
     args = parser.parse_args()
     cv2.setNumThreads(1)
     inks = writing(80, args.seed)
-    print(json.dumps(real_scans(args, inks) | foreign_pages(args, inks)))
+    figures = real_scans(args, inks) | foreign_pages(args, inks)
+    figures |= kinds_of_scans(args, inks) if args.kinds else {}
+    print(json.dumps(figures | (remade(args, inks) if args.remade else {})))
 
 
 if __name__ == "__main__":

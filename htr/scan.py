@@ -15,7 +15,7 @@ import numpy as np
 
 from htr.forms.field_content import line_image, tick_score, with_rulings, written_lines
 from htr.forms.fields import DeskewedScan, FieldImage
-from htr.forms.registration import Forms
+from htr.forms.registration import Forms, Registration
 from htr.forms.template import Field, Template
 from htr.lines.normalise import RejectedInput
 from htr.lines.segmentation import MIN_INK, ink_measure
@@ -84,7 +84,15 @@ def cut_scan(gray: np.ndarray, forms: Forms, rulings: str = "keep") -> list[CutF
 
     `rulings`: "keep" or "remove", as the reader's data set was made.
     """
-    registration = forms.register(gray)
+    return cut_registered(gray, forms.register(gray), rulings)
+
+
+def cut_forms(gray: np.ndarray, forms: Forms, rulings: str = "keep") -> list[list[CutField]]:
+    """As `cut_scan`, of each of the forms that lie on one scan, from the top."""
+    return [cut_registered(gray, registration, rulings) for registration in forms.register_all(gray)]
+
+
+def cut_registered(gray: np.ndarray, registration: Registration, rulings: str) -> list[CutField]:
     upright, template = DeskewedScan(gray, registration), registration.template
     fields = []
     for field in template.fields:

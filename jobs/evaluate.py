@@ -41,6 +41,7 @@ class Settings:
     name: str | None = setting(
         None, "of the evaluation (default: the split, the model's step, the decoding, and --where)"
     )
+    forms: Path | None = setting(None, "a folder of templates with rules: contradicting fields are counted")
     against: Path | None = setting(None, "compare with another evaluation's folder, line by line", metavar="EVALUATION")
     batch: int = setting(16, "lines read at once")
     device: Literal["auto", "cpu", "cuda"] = setting("auto")
@@ -85,6 +86,9 @@ def main(args: Settings) -> int:
     asked |= {"decode": args.decode, "levels": levels, "format": FORMAT}
     if args.abbreviations:
         asked |= {"abbreviations": files.sha256(args.abbreviations)[:16]}
+    rules = rules_of_forms(args.forms)
+    if rules:
+        asked |= {"rules": {name: [rule.note() for rule in own] for name, own in rules.items()}}
     references = References.load(args.abbreviations) if args.abbreviations else None
     if decoding:  # its weights.json holds the hashes of its other files
         asked |= {"decoding": hashlib.sha256((decoding / "weights.json").read_bytes()).hexdigest()[:16]}
@@ -122,7 +126,7 @@ def main(args: Settings) -> int:
     if left:
         log(f"evaluate: this task is done; {len(left)} of {len(shards)} shards are others'")
         return 0
-    metrics, timing = merge(folder, shards, asked, known_words(config)), speed(folder, shards)
+    metrics, timing = merge(folder, shards, asked, known_words(config), rules), speed(folder, shards)
     log(f"evaluate: {folder / 'metrics.json'}")
     if timing:
         cores = " or ".join(map(str, timing["cores"]))
@@ -137,6 +141,10 @@ def main(args: Settings) -> int:
     if metrics["unseen"] and metrics["unseen"]["words"]:
         words, rate = metrics["unseen"]["words"], metrics["unseen"]["rate"]
         print(f"words unseen in training: {words}, misread {100 * rate:.1f} %")
+    if rules:
+        apart = metrics["contradictions"]
+        print(f"contradicting fields: {apart['hypothesis']['certificates']} of {apart['certificates']} certificates as "
+              f"read, {apart['reference']['certificates']} as typed")  # fmt: skip
     if known["warning"]:
         log(f"evaluate: {known['warning']}")
     if args.against:
@@ -147,6 +155,18 @@ def main(args: Settings) -> int:
         print(f"CER less that of {args.against}: {100 * found['difference']:+.2f} points ({low} to {high}), "
               f"p {found['p']:.2g}, {found['lines']} lines of {found['groups']} {found['unit']}s")  # fmt: skip
     return 0
+
+
+def rules_of_forms(folder: Path | None) -> dict[str, tuple]:
+    """The rules of each template of a folder that has any. Raises ValueError: none has."""
+    if folder is None:
+        return {}
+    from htr.forms.template import load_templates
+
+    rules = {template.name: template.rules for template in load_templates(folder) if template.rules}
+    if not rules:
+        raise ValueError(f"--forms {folder}: no template there has rules (see docs/forms.md)")
+    return rules
 
 
 def shards_of(index, split: str, where: dict[str, list[str]]) -> list[str]:

@@ -10,6 +10,7 @@
 
 A row for every line, or with --unit field for every field of every certificate, in the order of the input: the text,
 how sure it is, other texts that it may be (beam search alone), and whether it is accepted or for a person to review.
+A form's rules (docs/forms.md) fill the column `contradicts`; what contradicts another field is for review.
 What can't be read has no text and a reason in the column `reason`.
 
 The input is cut into chunks, by itself and the settings alone; tasks own chunks by number, and each chunk becomes one
@@ -38,7 +39,7 @@ from jobs.distributed.work_sharding import share_of_work
 from jobs.transcription.table_writer import parts_folder
 
 PRETRAINED = Path(htr.__file__).parent / "pretrained"  # the reader that comes with the project
-FORMAT = 1
+FORMAT = 3  # of the parts: 2 has what the models say of themselves, 3 what a form's rules say (`contradicts`)
 CHUNK = {"fields": 64, "lines": 1024, "samples": 1024}  # items of a part: what is lost when a task dies
 
 

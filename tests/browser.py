@@ -42,7 +42,8 @@ class Browser:
         self.requests: list[str] = []
         self.errors: list[str] = []
         self.loaded = threading.Event()
-        threading.Thread(target=self.listen, daemon=True).start()
+        self.listener = threading.Thread(target=self.listen, daemon=True)
+        self.listener.start()
         self.session = None
         [target] = [t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page"]
         self.session = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
@@ -60,6 +61,9 @@ class Browser:
         except (OSError, RuntimeError, subprocess.TimeoutExpired):
             self.process.kill()
             self.process.wait()
+        self.out.close()
+        self.listener.join(PATIENCE)  # it reads to the end of its pipe, which the browser's own children hold too
+        self.back.close()
 
     def listen(self) -> None:
         left = b""

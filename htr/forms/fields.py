@@ -83,7 +83,8 @@ class DeskewedScan:
     """
 
     def __init__(self, scan: np.ndarray, registration: Registration, whole: bool = False):
-        matrix, template = registration.matrix, registration.template
+        template, self.page, self.warp = registration.template, scan.shape, registration.warp
+        scan, matrix = registration.flat(scan)
         places = Places.of(template)
         angle = np.arctan2(matrix[1, 0], matrix[0, 0])
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -92,7 +93,7 @@ class DeskewedScan:
         outline = corners((0, 0, width, height)) if whole else places.outlines.reshape(-1, 2)
         first, last = extent(apply(upright, outline))
         self.size = (last - first).tolist()
-        self.template, self.page = template, scan.shape
+        self.template = template
         self.scale = float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))  # px of the scan to one of the template
         self.to_scan = np.vstack([np.column_stack([turn, turn @ first]), [0, 0, 1]])
         self.from_template = np.linalg.inv(self.to_scan) @ matrix
@@ -103,7 +104,24 @@ class DeskewedScan:
         first = np.maximum(np.floor(outlines.min(axis=1)), 0)
         self.outer = np.hstack([first, np.ceil(outlines.max(axis=1))]).astype(int).tolist()
         self.inner = np.rint(np.hstack([boxes.min(axis=1), boxes.max(axis=1)])).astype(int).tolist()
-        self.on_page = on_page(apply(matrix, places.boxes), self.page).tolist()
+        self.to_flat = matrix  # pixels of the template to those of the flat scan, which a flatbed's is itself
+        self.on_page = on_page(self.placed(places.boxes), self.page).tolist()
+
+    def placed(self, outlines: np.ndarray) -> np.ndarray:
+        """Outlines (n, 4, 2) on the template -> on the scan as it came."""
+        if self.warp is None:
+            return apply(self.to_flat, outlines)
+        return self.warp.places(outlines.reshape(-1, 2)).reshape(outlines.shape)
+
+    def way_to_scan(self, left: int, top: int, middle: tuple[float, float]) -> np.ndarray:
+        """Pixels of a crop at (left, top) to those of the scan as it came, (2, 3); about its middle if it is warped."""
+        to_flat = self.to_scan[:2].copy()
+        to_flat[:, 2] += to_flat[:, :2] @ (left, top)
+        if self.warp is None:
+            return to_flat
+        to_template = np.linalg.inv(self.to_flat) @ np.vstack([to_flat, [0, 0, 1]])
+        near = self.warp.linear(apply(to_template, np.array([middle]))[0])
+        return near @ to_template
 
     def is_bare(self, field: Field) -> bool:
         """Whether nothing at all is dark in a text field but the form's print: most fields, for a thousandth of the
@@ -140,8 +158,7 @@ class DeskewedScan:
             raise RejectedInput("field lies outside the scan")
         left, top, right, bottom = self.outer[number]
         x, y, to_x, to_y = self.inner[number]
-        to_scan = self.to_scan[:2].copy()
-        to_scan[:, 2] += to_scan[:, :2] @ (left, top)
+        to_scan = self.way_to_scan(left, top, ((x + to_x) / 2 - left, (y + to_y) / 2 - top))
         _, down, start = self.from_template[1].tolist()  # a level line of the template is level here
         rulings = tuple(tuple(round(down * row + start) - top for row in band) for band in places.bands[number])
         return FieldImage(

@@ -13,6 +13,7 @@ from htr.forms.template import Template
 
 Box = tuple[int, int, int, int]  # x, y, w, h
 MIN_SIDE_PX = 150  # px of a pyramid's last level
+PROJECTIVE = 1e-12  # a last row of a matrix with less than this is that of an affine
 
 
 @dataclass(frozen=True)
@@ -215,5 +216,8 @@ def rotation(quarters: int, shape: tuple[int, int]) -> np.ndarray:
 
 
 def apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Points (n, 2) through an affine (2 or 3, 3)."""
-    return points @ matrix[:2, :2].T + matrix[:2, 2]
+    """Points (n, 2) through an affine (2 or 3, 3), or a projective matrix (3, 3)."""
+    moved = points @ matrix[:2, :2].T + matrix[:2, 2]
+    if len(matrix) == 3 and abs(matrix[2, :2]).max() > PROJECTIVE:
+        moved /= (points @ matrix[2, :2] + matrix[2, 2])[..., None]
+    return moved

@@ -8,17 +8,21 @@ NAME.png is the empty form, gray; NAME.json, with lengths in pixels of the pictu
                 {"name": "autopsy_yes", "kind": "tick", "box": [x, y, w, h]}]}
 
 `box` is where the answer belongs, `lines` how many lines people write there at most, `pitch` the height that one line
-of writing has: characters keep a like size in all that is cut from fields of one pitch.
+of writing has: characters keep a like size in all that is cut from fields of one pitch. `rules` may say how
+fields depend on each other, see field_rules.py. `python -m jobs template new` makes both files.
 """
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+from htr.forms.field_rules import Rule, rules_of
 
 FORMS = Path(__file__).parent / "data"  # the templates that come with the project
 MAX_FIELD_LINES = 8
@@ -40,6 +44,7 @@ class Template:
     dpi: float
     fields: tuple[Field, ...]
     marks: tuple[tuple[int, int, int, int], ...]  # x, y, w, h
+    rules: tuple[Rule, ...] = ()  # what must hold between its fields
 
     def field(self, name: str) -> Field | None:
         return next((field for field in self.fields if field.name == name), None)
@@ -52,6 +57,7 @@ def load_template(path: Path) -> Template:
         fields = tuple(as_field(entry) for entry in note["fields"])
         marks = tuple(as_box(mark) for mark in note.get("marks", []))
         name, dpi = str(note["name"]), float(note["dpi"])
+        rules = rules_of(note.get("rules", []), {field.name: field.kind for field in fields})
     except FileNotFoundError:
         raise ValueError(f"{path}: no such template") from None
     except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -70,7 +76,7 @@ def load_template(path: Path) -> Template:
     for owner, (x, y, w, h) in [(f.name, f.box) for f in fields] + [("marks", mark) for mark in marks]:
         if x < 0 or y < 0 or w < 4 or h < 4 or x + w > width or y + h > height:
             raise ValueError(f"{path}: {owner}: box {[x, y, w, h]} does not lie on the picture of {width} x {height}")
-    return Template(name, picture, dpi, fields, marks)
+    return Template(name, picture, dpi, fields, marks, rules)
 
 
 def as_box(value: object) -> tuple[int, int, int, int]:
@@ -101,6 +107,37 @@ def load_templates(folder: Path = FORMS) -> tuple[Template, ...]:
     if len(set(names)) < len(names):
         raise ValueError(f"{folder}: two templates of the same name among {', '.join(names)}")
     return templates
+
+
+def write_template(template: Template, folder: Path) -> Path:
+    """NAME.png, then NAME.json beside it -> the path of the JSON, which `load_template` takes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{template.name}.json"
+    done, encoded = cv2.imencode(".png", template.picture, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    assert done, "OpenCV without its PNG encoder"
+    replace(path.with_suffix(".png"), encoded.tobytes())
+    replace(path, note_of(template).encode())
+    return path
+
+
+def replace(path: Path, content: bytes) -> None:
+    """A reader sees the file that was, or the whole new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+def note_of(template: Template) -> str:
+    """NAME.json, a field a row."""
+    fields = []
+    for owner in template.fields:
+        entry = {"name": owner.name, "kind": owner.kind, "box": list(owner.box)}
+        fields.append(entry if owner.kind == "tick" else entry | {"lines": owner.lines, "pitch": owner.pitch})
+    note = {"name": template.name, "dpi": template.dpi, "marks": [list(mark) for mark in template.marks]}
+    if template.rules:
+        note["rules"] = [rule.note() for rule in template.rules]
+    rows = ",\n".join(f"  {json.dumps(entry, ensure_ascii=False)}" for entry in fields)
+    return f'{json.dumps(note, ensure_ascii=False)[:-1]},\n "fields": [\n{rows}\n]}}\n'
 
 
 def digest_of_forms(folder: Path = FORMS) -> str:

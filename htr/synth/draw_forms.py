@@ -5,18 +5,15 @@
 `python -m htr.synth.draw_forms` writes the ones that come with the project into htr/forms/data.
 """
 
-import json
-import os
 import unicodedata
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from htr.forms.template import FORMS, Field, Template
+from htr.forms.template import FORMS, Field, Template, write_template
 from htr.synth.handwriting import ACCENTS, CEDILLA
 
 SIZE, DPI = (1654, 1165), 200  # width, height
@@ -216,23 +213,6 @@ def differences(picture: np.ndarray, like: np.ndarray) -> tuple[tuple[int, int, 
     changed = cv2.dilate(cv2.absdiff(picture, like), np.ones((17, 33), np.uint8)) > 40
     stats = cv2.connectedComponentsWithStats(changed.astype(np.uint8))[2][1:, :4].tolist()
     return tuple(sorted(map(tuple, stats), key=lambda box: (box[1], box[0])))
-
-
-def write_template(template: Template, folder: Path) -> Path:
-    """NAME.png, then NAME.json beside it -> the path of the JSON, which `load_template` takes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    fields = []
-    for owner in template.fields:
-        entry = {"name": owner.name, "kind": owner.kind, "box": list(owner.box)}
-        fields.append(entry if owner.kind == "tick" else entry | {"lines": owner.lines, "pitch": owner.pitch})
-    note = {"name": template.name, "dpi": template.dpi, "marks": [list(mark) for mark in template.marks]}
-    rows = ",\n".join(f"  {json.dumps(entry)}" for entry in fields)
-    path = folder / f"{template.name}.json"
-    Image.fromarray(template.picture).save(path.with_suffix(".png"), optimize=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(f'{json.dumps(note)[:-1]},\n "fields": [\n{rows}\n]}}\n', encoding="utf-8")
-    os.replace(temporary, path)
-    return path
 
 
 def main() -> None:

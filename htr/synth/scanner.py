@@ -155,8 +155,8 @@ def fold(sheet: np.ndarray, rng: np.random.Generator) -> None:
     view[:, first : first + 2 * FOLD_REACH_PX] = band * (1 - line - shade)
 
 
-def stamp(sheet: np.ndarray, rng: np.random.Generator) -> None:
-    """A round or rectangular stamp, unevenly inked, anywhere on the sheet, in place."""
+def stamp(sheet: np.ndarray, rng: np.random.Generator, middle: tuple[int, int] | None = None) -> None:
+    """A round or rectangular stamp, unevenly inked, in place: about `middle` (x, y), or anywhere on the sheet."""
     tile = np.zeros((300, 420), np.uint8)
     words, date = (
         str(rng.choice(STAMPS)),
@@ -177,6 +177,9 @@ def stamp(sheet: np.ndarray, rng: np.random.Generator) -> None:
     pressed = cv2.resize(rng.uniform(0.1, 0.7, (5, 6)).astype(np.float32), (420, 300), interpolation=cv2.INTER_LINEAR)
     ink = cv2.warpAffine(tile, turn, (420, 300)) * pressed * rng.uniform(0.6, 1.0)
     y, x = rng.integers(sheet.shape[0] - 300), rng.integers(sheet.shape[1] - 420)
+    if middle is not None:
+        x, y = (int(np.clip(at - half, 0, size - 2 * half)) for at, half, size in
+                zip(middle, (210, 150), sheet.shape[::-1], strict=True))  # fmt: skip
     sheet[y : y + 300, x : x + 420] = sheet[y : y + 300, x : x + 420] * (1 - ink / 255)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 STAGES = {
     "data": {
         "simulate": "make simulated certificates",
+        "template": "forms of one's own: made, checked, exchanged with annotation programs",
         "preprocess": "a table or pages to WebDataset shards",
         "status": "how far a preprocess is, from any terminal",
         "retry": "rejected rows once more, after a fix",
@@ -60,8 +61,8 @@ def overview() -> str:
 def parse(argv: list[str]) -> tuple[Callable[[Any], int], Any]:
     """-> the verb's main, and its settings; ends the program where the command line is wrong.
 
-    A verb is a module with a dataclass `Settings` (see jobs/cli/settings.py), or with a function `arguments(parser)`
-    whose Namespace its main takes. Raises ValueError for a settings file that is not right.
+    A verb is a module with a dataclass `Settings` (see jobs/cli/settings.py), or with ACTIONS, each with settings of its
+    own and what it does. Raises ValueError for a settings file that is not right.
     """
     from jobs.cli.options import add_options, config_from, unknown_options
 
@@ -74,6 +75,7 @@ def parse(argv: list[str]) -> tuple[Callable[[Any], int], Any]:
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, help="one of these:")
     module = settings = child = None
+    actions: dict[str, argparse.ArgumentParser] = {}
     for verb in VERBS:
         # only the verb that is asked for is imported: help needs no torch, and a wrong word no cluster
         if verb not in argv[:1]:
@@ -85,14 +87,27 @@ def parse(argv: list[str]) -> tuple[Callable[[Any], int], Any]:
         if settings:
             add_options(child, settings, files=verb != "submit")  # what it submits has files of its own
         else:
-            module.arguments(child)
+            actions = add_actions(child, module.ACTIONS)
     args, rest = parser.parse_known_args(argv)
+    if actions:
+        child, settings = actions[args.action], module.ACTIONS[args.action][0]
     if args.verb != "submit" and rest:
         parser.error(f"{unknown_options(rest, settings)} (see python -m jobs {args.verb} --help)")
-    config = config_from(child, settings, args) if settings else args
+    config = config_from(child, settings, args)
     if args.verb == "submit":
         config = replace(config, rest=rest)  # the command line of the verb that it submits
     return module.main, config
+
+
+def add_actions(parser: argparse.ArgumentParser, actions: dict[str, tuple[type, str]]) -> dict:
+    """The actions of a verb, by their names: the dataclass of settings of each, and what it does. -> their parsers"""
+    from jobs.cli.options import add_options
+
+    places = parser.add_subparsers(dest="action", metavar="|".join(actions), required=True)
+    found = {name: places.add_parser(name, help=does, allow_abbrev=False) for name, (_, does) in actions.items()}
+    for name, (settings, _) in actions.items():
+        add_options(found[name], settings)
+    return found
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -46,6 +46,7 @@ from htr.metrics import counts
 from htr.metrics.words import unseen
 from htr.references import References
 from jobs.evaluation.accumulators import COUNTED, Sums
+from jobs.evaluation.contradictions import count_contradictions
 from jobs.evaluation.metrics import figures, over
 from shards import files
 
@@ -88,10 +89,13 @@ def write_part(table: pa.Table, path: Path) -> None:
         attempt.unlink(missing_ok=True)
 
 
-def merge(folder: Path, shards: Sequence[str], asked: dict, known: set[str] | None) -> dict:
+def merge(
+    folder: Path, shards: Sequence[str], asked: dict, known: set[str] | None, rules: dict[str, tuple] | None = None
+) -> dict:
     """metrics.json from all parts; written by any task that finds them whole, always the same.
 
-    known: the words that the reader was trained on, None where its data set is no longer there.
+    known: the words that the reader was trained on, None where its data set is no longer there. `rules`: between the
+    fields of a form, by its name (see htr/forms/field_rules.py); None or none: nothing is counted of them.
     """
     sums, words = Sums(), Counter()
 
@@ -110,6 +114,8 @@ def merge(folder: Path, shards: Sequence[str], asked: dict, known: set[str] | No
         metrics["unseen"] = {name: words[name] for name in ("words", "missed")} | {
             "rate": over(words["missed"], words["words"])
         }
+    if rules:
+        metrics["contradictions"] = count_contradictions([part(folder, shard) for shard in sorted(shards)], rules)
     files.replace(folder / "metrics.json", files.to_json(metrics))
     for left in (folder / "parts").glob(".*.tmp"):  # of attempts that were killed
         left.unlink(missing_ok=True)

@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from htr.forms.field_rules import contradictions
 from htr.lines.normalise import RejectedInput, normalise_line
 from htr.reader import Prediction, Reader, join_lines
-from htr.scan import CutField, alternatives, cut_scan
+from htr.scan import CutField, alternatives, cut_forms
 from jobs.transcription.inputs import Chunk
 from shards import files
 from shards.loader import few_widths, in_order
@@ -29,7 +30,7 @@ COLUMNS = {  # of the result: what is known of a row, and what was read
     "fields": (*PLACE, "form", "field", "box"),
 }
 # strings of a part alone, but for a field's lines
-BESIDE = {"lines": ("polygon", "baseline"), "samples": (), "fields": ("lines", "line_alternatives")}
+BESIDE = {"lines": ("polygon", "baseline"), "samples": (), "fields": ("lines", "line_alternatives", "contradicts")}
 READ = ("text", "alternatives", "reason")
 SIZE_COLUMNS = ("width", "height")  # of the page, null where it could not be read
 DAMAGED = "image can't be processed"  # what OpenCV itself refuses
@@ -73,10 +74,12 @@ def read_chunk(chunk: Chunk, reader: Reader, forms, rulings: str, batch: int) ->
         known = nothing | known | {"item": number, "reason": reason}
         try:
             if chunk.kind == "fields" and images:
-                cuts = cut_scan(images[0], forms, rulings)
-                inks += [normalise_line(image, height) for field in cuts for image in field.images]
-                fields += [field.field.name for field in cuts for _ in field.images]
-                found.append((known, [replace(field, images=()) for field in cuts]))
+                glass = cut_forms(images[0], forms, rulings)
+                inks += [normalise_line(image, height) for cuts in glass for field in cuts for image in field.images]
+                fields += [field.field.name for cuts in glass for field in cuts for _ in field.images]
+                for place, cuts in enumerate(glass, 1):  # several forms on one scan are certificates of their own
+                    own = known["certificate"] if len(glass) == 1 else f"{known['certificate']}-{place}"
+                    found.append((known | {"certificate": own}, [replace(field, images=()) for field in cuts]))
                 continue
             inks += [normalise_line(image, height) for image in images]
             fields += [known["field"] or None] * len(images)
@@ -91,8 +94,16 @@ def read_chunk(chunk: Chunk, reader: Reader, forms, rulings: str, batch: int) ->
         if isinstance(cut, int):
             rows.append(line_row(known, [next(texts) for _ in range(cut)]))
         else:
-            rows += [field_row(known, field, [next(texts) for _ in field.boxes]) for field in cut]
+            rows += with_contradictions(
+                [field_row(known, field, [next(texts) for _ in field.boxes]) for field in cut], cut
+            )
     return rows
+
+
+def with_contradictions(rows: list[dict], fields: Sequence[CutField]) -> list[dict]:
+    """The rows of one form, each with what it contradicts by the rules of its template; "" if nothing."""
+    found = contradictions(fields[0].template.rules, {row["field"]: row["text"] for row in rows}) if fields else {}
+    return [row | {"contradicts": "; ".join(found.get(row["field"], ()))} for row in rows]
 
 
 def read_inks(reader: Reader, inks: Sequence[np.ndarray], fields: Sequence[str | None], batch: int) -> list[Prediction]:

@@ -26,7 +26,10 @@ KEYED = {  # columns of a table for people: where it stands, then what they fill
     "lines": ("image", "page", "certificate", "field", "line", "box", "polygon", "baseline", "text", "reject"),
     "fields": ("image", "page", "certificate", "form", "field", "place", "text", "reject"),
 }
-SHOWN = ("reading", "alternatives", "confidence", "probability")  # of a review, after them
+SHOWN = {  # of a review, after them
+    "lines": ("reading", "alternatives", "confidence", "probability"),
+    "fields": ("reading", "alternatives", "confidence", "probability", "contradicts"),
+}
 SUMMARY = "summary.json"
 
 
@@ -64,7 +67,8 @@ def decide(part: pa.Table, promise, sure: float) -> pa.Table:
 
     A row's probability is the least of its lines', null where none was read. Without a promise nothing that was read is
     accepted. A promise speaks of what was read: a blank field and a tick box, which only their ink tells, are reviewed
-    or not by how `sure` that is, and so is to be reviewed whatever could not be read, or was read as nothing.
+    or not by how `sure` that is, and so is to be reviewed what could not be read, was read as nothing, or contradicts
+    another field by a rule of the form (see htr/forms/field_rules.py).
     """
     signals = [name for name in part.column_names if name.startswith("signal_")]
     counts = pc.fill_null(pc.list_value_length(part["confidences"]), 0).to_numpy()
@@ -87,6 +91,9 @@ def decide(part: pa.Table, promise, sure: float) -> pa.Table:
     reason, text = (np.asarray(part[name].to_pylist(), object) for name in ("reason", "text"))
     told_by_ink = (counts == 0) & (reason == "") & (part["confidence"].to_numpy() >= sure)
     accepted &= (reason == "") & (text != "")
+    if "contradicts" in part.column_names:  # what can't be true together is never accepted, however sure
+        apart = np.asarray(part["contradicts"].to_pylist(), object) != ""
+        accepted, told_by_ink = accepted & ~apart, told_by_ink & ~apart
     decision = np.where(accepted, ACCEPT, np.where(told_by_ink, NOT_JUDGED, REVIEW))
     if promise is None:
         probability[:] = np.nan
@@ -118,9 +125,10 @@ def merge(folder: Path, parts: list[Path], kind: str, images: Path, asked: Asked
     signals = signals if asked.promise is not None else []
     strings = dict.fromkeys((*COLUMNS[kind], "text", "decision", "alternatives", *BESIDE[kind], "reason"), pa.string())
     schema = [*COLUMNS[kind], "text", "confidence", "probability", "decision", "alternatives"]
-    schema += ["lines"] * (kind == "fields") + ["reason", *signals]
+    schema += ["lines", "contradicts"] * (kind == "fields") + ["reason", *signals]
     schema = pa.schema([(name, strings.get(name, pa.float64())) for name in schema])
     reasons, decisions, draw = Counter(), Counter(), Draw(asked.sample, asked.seed)
+    contradicting = 0
     with ExitStack() as stack:
         table = stack.enter_context(Table(asked.out, schema))
         review = None
@@ -136,13 +144,15 @@ def merge(folder: Path, parts: list[Path], kind: str, images: Path, asked: Asked
             decision = part["decision"]
             decisions.update(decision.to_pylist())
             reasons.update(reason.partition(" (")[0] for reason in part["reason"].to_pylist() if reason)
+            if kind == "fields":
+                contradicting += sum(map(bool, part["contradicts"].to_pylist()))
             if review:
                 rows = part.filter(pc.equal(decision, REVIEW))
                 review.write(to_key(rows, kind, prefix_of(images, asked.review)))
             if asked.sample:
                 draw.take(part.filter(pc.equal(decision, ACCEPT)), unit_of(asked.promise))
         total = table.rows
-    summary = {"rows": total, "reasons": dict(reasons), "decisions": dict(decisions)}
+    summary = {"rows": total, "reasons": dict(reasons), "decisions": dict(decisions), "contradicting": contradicting}
     if asked.sample:
         schema = keyed_schema(kind, shown=False)
         with Table(asked.sampled, schema, NotChanged(asked.sampled, before)) as table:
@@ -194,7 +204,7 @@ def prefix_of(images: Path, table: Path) -> str:
 
 def keyed_schema(kind: str, shown: bool) -> pa.Schema:
     kinds = {"confidence": pa.float64(), "probability": pa.float64()}
-    return pa.schema([(name, kinds.get(name, pa.string())) for name in (*KEYED[kind], *(SHOWN if shown else ()))])
+    return pa.schema([(name, kinds.get(name, pa.string())) for name in (*KEYED[kind], *(SHOWN[kind] if shown else ()))])
 
 
 def to_key(rows: pa.Table, kind: str, prefix: str) -> pa.Table:
@@ -211,7 +221,8 @@ def to_key(rows: pa.Table, kind: str, prefix: str) -> pa.Table:
     columns["reading"] = rows["text"]
     others = (json.loads(cell) for cell in rows["alternatives"].to_pylist())
     columns["alternatives"] = pa.array([" | ".join(text for text, _ in texts) for texts in others], pa.string())
-    return pa.table(columns | {name: rows[name] for name in ("confidence", "probability")})
+    shown = [name for name in ("confidence", "probability", "contradicts") if name in rows.column_names]
+    return pa.table(columns | {name: rows[name] for name in shown})
 
 
 # ---------------------------------------------------------------------------------------------------- the sample
@@ -277,6 +288,8 @@ def report(summary: dict, count: int, unit: str, asked: Asked) -> list[str]:
     found += [f"    {times:6d} x {reason}" for reason, times in sorted(reasons.items())]
     found.append(f"{decisions.get(ACCEPT, 0)} accepted, {decisions.get(REVIEW, 0)} to review, "
                  f"{decisions.get(NOT_JUDGED, 0)} blank or ticked for sure")  # fmt: skip
+    if summary.get("contradicting"):
+        found.append(f"{summary['contradicting']} contradict another field of their form: to review")
     if asked.sample:
         kinds = {"line": "rows"}.get(unit_of(asked.promise), f"{unit_of(asked.promise)}s")
         found.append(f"{summary['sampled']} of {summary['accepted']} accepted {kinds} to be keyed: {asked.sampled}")

@@ -1,0 +1,255 @@
+"""A template's fields to and from programs that people draw boxes with: PAGE XML, Label Studio, LabelMe, COCO (CVAT).
+
+    write_fields(template, Path("form.xml"), "page")          # one of FORMATS
+    template = read_fields(template, Path("form.json"))       # the format is known by its content
+
+A program that knows names alone keeps `kind`, `lines` and `pitch` of the template's field of that name; a new box is
+a tick box if it is a small square. Boxes drawn on a picture of another size are scaled to the template's.
+"""
+
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import defusedxml.ElementTree
+
+from htr.forms.field_rules import rules_of
+from htr.forms.template import MAX_FIELD_LINES, Field, Template, as_field
+from htr.io.page_xml import Region, box_outline, page_xml
+
+FORMATS = {"page": ".xml", "labelstudio": ".json", "labelme": ".json", "coco": ".json"}
+TICK = 8.0  # mm: a square that is smaller is a tick box
+LINE = 9.0  # mm of height that a line of a new field has
+KINDS = ("text", "tick")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A box of another program, in pixels of its picture, with what it says of it; "" and 0: nothing."""
+
+    name: str
+    box: tuple[float, float, float, float]  # x, y, w, h
+    kind: str = ""
+    lines: int = 0
+    pitch: float = 0.0
+
+
+# ---------------------------------------------------------------------------------------------------- out
+
+
+def write_fields(template: Template, path: Path, to: str) -> None:
+    if to not in FORMATS:
+        raise ValueError(f"format {to!r}: choose one of {', '.join(FORMATS)}")
+    writers = {"page": as_page, "labelstudio": as_label_studio, "labelme": as_labelme, "coco": as_coco}
+    content = writers[to](template)
+    if to != "page":
+        content = json.dumps(content, ensure_ascii=False, indent=1).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def as_page(template: Template) -> bytes:
+    height, width = template.picture.shape
+    regions = [Region(field.name, box_outline(field.box), "", 1.0) for field in template.fields]
+    root = ElementTree.fromstring(page_xml(f"{template.name}.png", (width, height), regions))
+    space = root.tag.partition("}")[0] + "}"
+    ElementTree.register_namespace("", space[1:-1])
+    for element, field in zip(root.iter(f"{space}TextRegion"), template.fields, strict=True):
+        told = f"kind:{field.kind}; lines:{field.lines}; pitch:{field.pitch:g};"
+        element.set("custom", f"{element.get('custom')} field {{{told}}}")
+        for text in element.findall(f"{space}TextEquiv"):  # a blank form says nothing
+            element.remove(text)
+    return b'<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="utf-8") + b"\n"
+
+
+def as_label_studio(template: Template) -> list[dict]:
+    height, width = template.picture.shape
+    results = []
+    for number, field in enumerate(template.fields):
+        x, y, w, h = field.box
+        value = {"x": 100 * x / width, "y": 100 * y / height, "width": 100 * w / width, "height": 100 * h / height}
+        results.append({
+            "id": f"field{number}", "type": "rectanglelabels", "from_name": "label", "to_name": "image",
+            "original_width": width, "original_height": height, "image_rotation": 0,
+            "value": value | {"rotation": 0, "rectanglelabels": [field.kind]},
+            "meta": {"text": [field.name], "lines": field.lines, "pitch": field.pitch},
+        })  # fmt: skip
+    return [{"data": {"image": f"{template.name}.png"}, "annotations": [{"result": results}]}]
+
+
+def as_labelme(template: Template) -> dict:
+    height, width = template.picture.shape
+    shapes = []
+    for field in template.fields:
+        x, y, w, h = field.box
+        told = f"kind:{field.kind}; lines:{field.lines}; pitch:{field.pitch:g};"
+        shapes.append({"label": field.name, "points": [[x, y], [x + w, y + h]], "group_id": None,
+                       "description": told, "shape_type": "rectangle", "flags": {}})  # fmt: skip
+    return {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": f"{template.name}.png", "imageData": None,
+            "imageHeight": height, "imageWidth": width}  # fmt: skip
+
+
+def as_coco(template: Template) -> dict:
+    height, width = template.picture.shape
+    annotations = [
+        {"id": number, "image_id": 1, "category_id": 1 + KINDS.index(field.kind), "bbox": list(map(float, field.box)),
+         "area": float(field.box[2] * field.box[3]), "iscrowd": 0, "segmentation": [],
+         "attributes": {"name": field.name, "lines": field.lines, "pitch": field.pitch}}
+        for number, field in enumerate(template.fields, 1)
+    ]  # fmt: skip
+    return {
+        "images": [{"id": 1, "file_name": f"{template.name}.png", "width": width, "height": height}],
+        "categories": [{"id": number, "name": kind} for number, kind in enumerate(KINDS, 1)],
+        "annotations": annotations,
+    }
+
+
+# ---------------------------------------------------------------------------------------------------- in
+
+
+def read_fields(template: Template, path: Path) -> Template:
+    """The template with the fields that were drawn on it. Raises ValueError that says what is wrong where."""
+    try:
+        content = path.read_bytes()
+        if content.lstrip()[:1] == b"<":
+            size, drawn = from_page(content)
+        else:
+            size, drawn = from_json(json.loads(content))
+    except OSError as error:
+        raise ValueError(f"{path}: can't be read ({error.strerror})") from None
+    except (KeyError, TypeError, IndexError, AttributeError, ElementTree.ParseError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: neither PAGE XML, Label Studio, LabelMe, COCO nor the editor's JSON "
+                         f"({type(error).__name__}: {error})") from None  # fmt: skip
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    height, width = template.picture.shape
+    if not drawn:
+        raise ValueError(f"{path}: no box is drawn on it")
+    if not size[0] or not size[1] or abs(size[0] / size[1] * height / width - 1) > 0.02:
+        raise ValueError(
+            f"{path}: drawn on a picture of {size[0]} x {size[1]}, but {template.name} is {width} x {height}"
+        )
+    scale = width / size[0], height / size[1]
+    fields = []
+    for number, one in enumerate(drawn, 1):
+        if not one.name:
+            raise ValueError(f"{path}: box {number} has no name")
+        try:
+            fields.append(as_own(one, template, scale))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+    names = [field.name for field in fields]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{path}: more than one box is named {', '.join(twice)}")
+    kinds = {field.name: field.kind for field in fields}
+    try:
+        rules = rules_of([rule.note() for rule in template.rules], kinds)
+    except ValueError as error:
+        raise ValueError(f"{path}: {template.name}'s rules need what is not drawn: {error}") from None
+    return replace(template, fields=tuple(fields), rules=rules)
+
+
+def as_own(drawn: Drawn, template: Template, scale: tuple[float, float]) -> Field:
+    height, width = template.picture.shape
+    left, top = (min(max(round(drawn.box[i] * scale[i]), 0), (width, height)[i] - 4) for i in (0, 1))
+    right, bottom = (min(round((drawn.box[i] + drawn.box[i + 2]) * scale[i]), (width, height)[i]) for i in (0, 1))
+    box = [left, top, max(right - left, 4), max(bottom - top, 4)]
+    before = template.field(drawn.name)
+    mm = template.dpi / 25.4
+    small = max(box[2], box[3]) < TICK * mm and max(box[2], box[3]) < 1.6 * min(box[2], box[3])
+    kind = drawn.kind or (before.kind if before else "tick" if small else "text")
+    like = before is not None and before.kind == kind
+    lines = drawn.lines or (before.lines if like else min(max(round(box[3] / (LINE * mm)), 1), MAX_FIELD_LINES))
+    pitch = drawn.pitch * scale[1] if drawn.pitch else before.pitch if like else box[3] / lines
+    lines, pitch = (1, box[3]) if kind == "tick" else (lines, pitch)
+    return as_field({"name": drawn.name, "kind": kind, "box": box, "lines": lines, "pitch": round(pitch, 1)})
+
+
+def from_page(content: bytes) -> tuple[tuple[int, int], list[Drawn]]:
+    root = defusedxml.ElementTree.fromstring(content)
+    space = root.tag.partition("}")[0] + "}" if root.tag.startswith("{") else ""
+    page = root.find(f"{space}Page")
+    if page is None:
+        raise ValueError("no Page in this XML")
+    drawn = []
+    for element in root.iter(f"{space}TextRegion"):
+        custom = element.get("custom", "")
+        named = re.search(r"structure\s*\{[^}]*type:\s*([^;}]+)", custom)
+        points = element.find(f"{space}Coords").get("points").split()
+        x, y = zip(*(map(float, point.split(",")) for point in points), strict=True)
+        box = min(x), min(y), max(x) - min(x) + 1, max(y) - min(y) + 1  # its last pixels are among the points
+        drawn.append(Drawn(named[1].strip() if named else element.get("id", ""), box, **told(custom)))
+    return (int(page.get("imageWidth")), int(page.get("imageHeight"))), drawn
+
+
+def from_json(content: object) -> tuple[tuple[int, int], list[Drawn]]:
+    if isinstance(content, list) or (isinstance(content, dict) and "annotations" in content and "data" in content):
+        return from_label_studio(content if isinstance(content, list) else [content])
+    if "shapes" in content:
+        return from_labelme(content)
+    if "annotations" in content and "categories" in content:
+        return from_coco(content)
+    width, height = content["size"]  # the editor's own: NAME.json with the size of its picture
+    fields = [as_field(entry) for entry in content["fields"]]
+    return (width, height), [Drawn(field.name, field.box, field.kind, field.lines, field.pitch) for field in fields]
+
+
+def from_label_studio(tasks: Sequence[dict]) -> tuple[tuple[int, int], list[Drawn]]:
+    if len(tasks) != 1:
+        raise ValueError(f"{len(tasks)} tasks: export the one of this form alone")
+    size, drawn = (0, 0), []
+    for annotation in tasks[0]["annotations"][:1]:
+        for result in annotation["result"]:
+            if result["type"] not in ("rectanglelabels", "rectangle"):
+                continue
+            size = result["original_width"], result["original_height"]
+            value, meta = result["value"], result.get("meta", {})
+            label = (value.get("rectanglelabels") or [""])[0]
+            name = (meta.get("text") or [label if label not in KINDS else ""])[0]
+            box = tuple(
+                value[key] / 100 * side for key, side in zip(("x", "y", "width", "height"), size * 2, strict=True)
+            )
+            kind = label if label in KINDS else ""
+            drawn.append(Drawn(name, box, kind, int(meta.get("lines", 0)), float(meta.get("pitch", 0))))
+    return size, drawn
+
+
+def from_labelme(content: dict) -> tuple[tuple[int, int], list[Drawn]]:
+    drawn = []
+    for shape in content["shapes"]:
+        if shape["shape_type"] not in ("rectangle", "polygon"):
+            continue
+        x, y = zip(*shape["points"], strict=True)
+        box = min(x), min(y), max(x) - min(x), max(y) - min(y)
+        drawn.append(Drawn(shape["label"], box, **told(shape.get("description") or "")))
+    return (content["imageWidth"], content["imageHeight"]), drawn
+
+
+def from_coco(content: dict) -> tuple[tuple[int, int], list[Drawn]]:
+    if len(content["images"]) != 1:
+        raise ValueError(f"{len(content['images'])} images: export the one of this form alone")
+    labels = {category["id"]: category["name"] for category in content["categories"]}
+    drawn = []
+    for entry in content["annotations"]:
+        label, known = labels[entry["category_id"]], entry.get("attributes", {})
+        name = known.get("name") or (label if label not in KINDS else "")
+        kind = label if label in KINDS else ""
+        drawn.append(Drawn(name, tuple(entry["bbox"]), kind, int(known.get("lines", 0)), float(known.get("pitch", 0))))
+    image = content["images"][0]
+    return (image["width"], image["height"]), drawn
+
+
+def told(text: str) -> dict:
+    """What this project wrote beside a name: "kind:text; lines:2; pitch:94;"."""
+    return dict(pairs(text))
+
+
+def pairs(text: str) -> Iterator[tuple[str, str | int | float]]:
+    for key, value in re.findall(r"\b(kind|lines|pitch):\s*([\w.]+)", text):
+        if key == "kind" and value in KINDS:
+            yield key, value
+        elif key != "kind" and re.fullmatch(r"\d+(\.\d+)?", value):
+            yield key, int(float(value)) if key == "lines" else float(value)

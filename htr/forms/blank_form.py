@@ -1,0 +1,201 @@
+"""A blank form out of filled-in scans: laid on each other without a template, then what most of them show.
+
+The scans' SIFT features are matched with those of the one that most others agree with; what they share is print. The
+sheet is turned and sized as the middle one of them. A second round lays each scan on the first round's picture by the
+anchors that registration uses, so that the picture is as sharp as its print.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from htr.forms.edition import Form
+from htr.forms.feature_matching import AROUND, Features, features_of_scan
+from htr.forms.fitting import refine
+from htr.forms.keypoints import apply, pyramid, search_patch, translation
+from htr.forms.structure import propose_fields, slope_of_rulings
+from htr.forms.template import Field, Template
+from htr.lines.segmentation import flatten_background
+
+DPI = 200  # of the picture that is made
+FEWEST = 8  # scans: writing in more than a third of fewer stays
+MOST = 120  # scans that are laid on each other
+CANDIDATES, JUDGES = 5, 9  # scans that may be the one that others are laid on, and by how many others it is judged
+INLIERS = 25  # matches with that scan, for another to be of the same form
+QUANTILE = 0.66  # of the brightness of all scans at a place: print is dark on nearly all, writing on fewer
+GOOD = 0.5  # score of a scan in the second round
+# A4, A5, letter, A3, A6 in inches: those first that forms are on
+PAPERS = (11.69, 8.27), (8.27, 5.83), (11.0, 8.5), (16.54, 11.69), (5.83, 4.13)
+USUAL_DPI = 100, 150, 200, 240, 300, 400, 600
+
+
+@dataclass(frozen=True, eq=False)
+class Blank:
+    picture: np.ndarray  # (H, W) uint8, paper 255
+    dpi: float
+    used: list[int]  # numbers of the scans that it was made of
+    left_out: list[int]  # those that show another form
+
+
+def guess_dpi(shape: tuple[int, int]) -> float | None:
+    """The resolution at which an image (rows, columns) is a usual paper at a usual resolution; None: at none."""
+    fits = [
+        (max(abs(max(shape) / long / dpi - 1), abs(min(shape) / short / dpi - 1)), number, dpi)
+        for number, (long, short) in enumerate(PAPERS)
+        for dpi in USUAL_DPI
+    ]
+    best = min(fits)[0]
+    if best >= 0.04:
+        return None
+    # A5 at 300 dpi has the pixels of A3 at 150, but for some: the more usual paper
+    return float(min((number, dpi) for off, number, dpi in fits if off < best + 0.01)[1])
+
+
+def blank_of_scans(
+    scans: Sequence[np.ndarray], dpi: Sequence[float | None], progress: Callable[[int], object] = lambda _: None
+) -> Blank:
+    """Scans (H, W) uint8 of one form, filled in, with their resolutions -> the blank form, at DPI.
+
+    Raises ValueError: too few of them show the same print, or their resolution is not known.
+    """
+    if len(scans) < FEWEST:
+        raise ValueError(f"{len(scans)} scans: the blank form is found from {FEWEST} on, better from 30")
+    sizes = [known or guess_dpi(scan.shape) for known, scan in zip(dpi, scans, strict=True)]
+    known = [size for size in sizes if size]
+    if len(known) < len(scans) / 2:
+        raise ValueError("the scans' resolution is not in their files, nor is their size that of a usual paper: "
+                         "give it with --dpi")  # fmt: skip
+    # as if all had one resolution: those that don't say take the middle one's paper
+    long = float(np.median([max(scan.shape) / size for scan, size in zip(scans, sizes, strict=True) if size]))
+    zooms = [DPI / size if size else DPI * long / max(scan.shape) for scan, size in zip(scans, sizes, strict=True)]
+    seen = []
+    for scan in scans:
+        found, factor = features_of_scan(scan)
+        seen.append((found, factor))
+        progress(1)
+    ways = common_frame(seen)
+    used = [number for number, way in enumerate(ways) if way is not None]
+    if len(used) < max(FEWEST, len(scans) / 3):
+        raise ValueError(
+            f"only {len(used)} of {len(scans)} scans show the same print: are they of one form, and legible?"
+        )
+    frame, shape = middle_sheet([scans[i].shape for i in used], [ways[i] for i in used], [zooms[i] for i in used])
+    matrices = {i: ways[i] @ frame for i in used}
+    picture = middle_picture([(scans[i], matrices[i]) for i in used], shape)
+    slope = slope_of_rulings(picture)
+    turn = np.array([[1, -slope, 0], [slope, 1, 0], [0, 0, 1]])
+    about = translation(shape[1] / 2, shape[0] / 2)
+    frame = frame @ about @ turn @ np.linalg.inv(about)  # its rulings level
+    matrices = {i: ways[i] @ frame for i in used}
+    picture = middle_picture([(scans[i], matrices[i]) for i in used], shape)
+    template = Template("blank", picture, DPI, tuple(fields_or_none(picture)), ())
+    form, better = Form.prepare(template), {}
+    for number in used:
+        fit = refine(form, pyramid(scans[number]), matrices[number])
+        if fit.score >= GOOD:
+            better[number] = fit.matrix
+        progress(1)
+    if len(better) < max(FEWEST, len(used) / 2):
+        raise ValueError(f"{len(used)} scans show the same print, but only {len(better)} lie well on each other")
+    picture = sharpened(middle_picture([(scans[i], way) for i, way in better.items()], shape))
+    return Blank(picture, DPI, list(better), [i for i in range(len(scans)) if i not in better])
+
+
+def fields_or_none(picture: np.ndarray) -> list[Field]:
+    """What is proposed, where anchors are not to be; a template has at least one field."""
+    return propose_fields(picture, DPI) or [Field("none", "tick", (0, 0, 8, 8), 1, 8.0)]
+
+
+def common_frame(seen: list[tuple[Features, float]]) -> list[np.ndarray | None]:
+    """Features of each scan -> the affine (3, 3) from the scan that most agree with to each; None: of another form."""
+    count = len(seen)
+    candidates = sorted({round(place) for place in np.linspace(0, count - 1, CANDIDATES)})
+    judges = sorted({round(place) for place in np.linspace(0, count - 1, JUDGES)})
+
+    def agreement(number: int) -> float:
+        # the middle one counts: a judge of another form, or an illegible one, decides nothing
+        own = [affine_between(seen[number], seen[other])[1] for other in judges if other != number]
+        return float(np.median(own))
+
+    best = max(candidates, key=agreement)
+    ways = [affine_between(seen[best], other) if other is not seen[best] else (np.eye(3), INLIERS) for other in seen]
+    return [way if agree >= INLIERS else None for way, agree in ways]
+
+
+def affine_between(first: tuple[Features, float], second: tuple[Features, float]) -> tuple[np.ndarray | None, int]:
+    """-> (3, 3) from the pixels of one scan to another's, how many places agree."""
+    (ours, _), (theirs, factor) = first, second
+    if min(len(ours.points), len(theirs.points)) < INLIERS:
+        return None, 0
+    pairs = cv2.BFMatcher().knnMatch(ours.descriptors, theirs.descriptors, 2)
+    good = [a for a, b in pairs if a.distance < 0.8 * b.distance]
+    if len(good) < 6:
+        return None, 0
+    source = ours.points[[m.queryIdx for m in good]]
+    target = theirs.points[[m.trainIdx for m in good]]
+    matrix, agree = cv2.estimateAffine2D(
+        source, target, method=cv2.RANSAC, ransacReprojThreshold=AROUND * factor, maxIters=5000, confidence=0.999
+    )
+    if matrix is None:
+        return None, 0
+    places = {tuple(place) for place in np.rint(target[agree[:, 0] > 0] / (4 * factor)).astype(int).tolist()}
+    return np.vstack([matrix, [0, 0, 1]]), len(places)
+
+
+def middle_sheet(
+    shapes: list[tuple[int, int]], ways: list[np.ndarray], zooms: list[float]
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """The sheet whose turn, size and edges are the middle ones of all scans -> (3, 3) from it to the first frame,
+    its (rows, columns) at DPI."""
+    linear = [zoom * way[:2, :2] for way, zoom in zip(ways, zooms, strict=True)]  # frame to the scan at DPI
+    # those that lie on their side or head are not to count
+    quarter = np.array([round(float(np.arctan2(m[1, 0], m[0, 0])) / (np.pi / 2)) % 4 for m in linear])
+    usual = int(np.bincount(quarter, minlength=4).argmax())
+    upright = [m for m, q in zip(linear, quarter, strict=True) if q == usual]
+    to_sheet = np.median(upright, axis=0)
+    # a shear is of the scans, not of the form
+    u, _, vt = np.linalg.svd(to_sheet)
+    to_sheet = u @ vt * float(np.sqrt(abs(np.linalg.det(to_sheet))))
+    edges = []
+    for shape, way, q in zip(shapes, ways, quarter, strict=True):
+        if q != usual:
+            continue
+        height, width = shape
+        ends = np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], np.float64)
+        back = apply(np.linalg.inv(way), ends) @ to_sheet.T
+        (x, y) = np.sort(back, axis=0).T
+        edges.append([x[:2].mean(), y[:2].mean(), x[2:].mean(), y[2:].mean()])
+    left, top, right, bottom = np.median(edges, axis=0)
+    frame = np.eye(3)
+    frame[:2, :2] = np.linalg.inv(to_sheet)
+    frame[:2, 2] = np.linalg.inv(to_sheet) @ (left, top)
+    return frame, (round(bottom - top + 1), round(right - left + 1))
+
+
+def middle_picture(scans: list[tuple[np.ndarray, np.ndarray]], shape: tuple[int, int]) -> np.ndarray:
+    """What most scans show of a sheet (rows, columns), paper evened; `scans` with their matrices from the sheet."""
+    height, width = shape
+    stack = np.empty((len(scans), height, width), np.uint8)
+    for number, (scan, matrix) in enumerate(scans):
+        stack[number] = flatten_background(search_patch(pyramid(scan), matrix, (0, 0, width, height), 0))
+    picture, place = np.empty(shape, np.uint8), int(QUANTILE * (len(scans) - 1))
+    for top in range(0, height, 64):  # in bands: the copy that is sorted is small
+        picture[top : top + 64] = np.partition(stack[:, top : top + 64], place, axis=0)[place]
+    return picture
+
+
+def sharpened(picture: np.ndarray) -> np.ndarray:
+    """Paper white and print dark, as a blank form that was scanned alone."""
+    dark = picture[picture < 190]
+    ink = float(np.percentile(dark, 20)) if len(dark) > 100 else 60.0
+    values = (np.arange(256) - ink) / max(238.0 - ink, 1) * (255 - 20) + 20
+    return cv2.LUT(picture, np.clip(values, 0, 255).astype(np.uint8))
+
+
+def resampled(picture: np.ndarray, dpi: float, wanted: float) -> np.ndarray:
+    """A picture at another resolution."""
+    scale = wanted / dpi
+    kind = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return picture if scale == 1 else cv2.resize(picture, None, fx=scale, fy=scale, interpolation=kind)

@@ -1,0 +1,145 @@
+"""A template made ready for recognition, and what tells editions of one layout apart: their marks alone.
+
+Marks that a scan does not show, since it is cut off there, say nothing; the others decide.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+from htr.forms.keypoints import CLOSE, WIDE, Box, Keypoints, apply, resize_to, search_patch
+from htr.forms.template import Template
+
+LEAST_WIDE, LEAST_CLOSE = 6, 12  # anchors without which a template can't be recognised
+MIN_DISCRIMINATOR_PX = 12  # px that differ at CLOSE.dpi
+ROOM = 1  # px at CLOSE.dpi by which marks and clues may be off
+SHOWN = 0.4  # share of a mark that must lie on the scan for it to say anything
+
+
+@dataclass(frozen=True, eq=False)
+class Form:
+    """What a template needs to be recognised; picture and marks in px at CLOSE.dpi."""
+
+    template: Template
+    picture: np.ndarray
+    to_close: np.ndarray  # (3, 3): pixels of the template's picture to those of this one
+    marks: list[Box]
+    wide: Keypoints
+    close: Keypoints
+
+    @classmethod
+    def prepare(cls, template: Template) -> "Form":
+        wide, close = Keypoints.pick(template, WIDE), Keypoints.pick(template, CLOSE)
+        if len(wide.points) < LEAST_WIDE or len(close.points) < LEAST_CLOSE:
+            raise ValueError(
+                f"template {template.name}: too little print outside its fields and marks to register a scan on: "
+                f"{len(wide.points)} places at {WIDE.dpi:g} dpi (needs {LEAST_WIDE}), {len(close.points)} at "
+                f"{CLOSE.dpi:g} dpi (needs {LEAST_CLOSE})"
+            )
+        picture = cv2.resize(template.picture, close.shape[::-1], interpolation=cv2.INTER_AREA)
+        picture = cv2.GaussianBlur(picture, (0, 0), 0.6)  # as sharp as scans are
+        scale = np.tile(np.divide(picture.shape, template.picture.shape)[::-1], 2)
+        marks = [tuple(np.rint(np.multiply(mark, scale)).astype(int).tolist()) for mark in template.marks]
+        return cls(template, picture, resize_to(template.picture.shape, picture.shape), marks, wide, close)
+
+    @cached_property
+    def printed_marks(self) -> list[tuple[Box, np.ndarray]]:
+        """The marks that are not bare paper, and what they show."""
+        return [(mark, patch) for mark in self.marks if (patch := printed(self.picture, mark)) is not None]
+
+    def marked(self) -> np.ndarray:
+        """uint8 of the picture's shape: 1 within the marks."""
+        zone = np.zeros_like(self.picture)
+        for x, y, w, h in self.marks:
+            zone[y : y + h, x : x + w] = 1
+        return zone
+
+    def marks_seen(self, levels: list[np.ndarray], matrix: np.ndarray) -> float | None:
+        """How alike scan and template are in the marks, a correlation: the least but one, as a stamp may hide one.
+
+        1 where the template's marks are bare paper; None where none of them lies on the scan.
+        """
+        to_scan = matrix @ np.linalg.inv(self.to_close)
+        seen = []
+        parts = parts_on_scan([mark for mark, _ in self.printed_marks], to_scan, levels[0].shape)
+        for part, (mark, patch) in zip(parts, self.printed_marks, strict=True):
+            own = patch if part == mark else None if part is None else printed(self.picture, part)
+            if own is not None:
+                seen.append(likeness(search_patch(levels, to_scan, part, ROOM), own))
+        if not seen:
+            return None if self.printed_marks else 1.0
+        return sorted(seen)[min(1, len(seen) - 1)]
+
+
+@dataclass(frozen=True, eq=False)
+class Clues:
+    """Where two editions of one layout differ, and how each looks there, in px at CLOSE.dpi of the first."""
+
+    first: Form
+    matrix: np.ndarray  # (3, 3): pixels of the first's template to the other's
+    boxes: list[Box]
+    own: list[np.ndarray | None]  # None: bare paper
+    other: list[np.ndarray | None]
+
+    @classmethod
+    def between(cls, first: Form, second: Form, matrix: np.ndarray) -> "Clues":
+        way = first.to_close @ np.linalg.inv(second.to_close @ matrix)
+        size = first.picture.shape[::-1]
+        laid = cv2.warpAffine(second.picture, way[:2], size, borderValue=255)
+        zone = first.marked() | cv2.warpAffine(second.marked(), way[:2], size, flags=cv2.INTER_NEAREST)
+        differs = (cv2.absdiff(first.picture, laid) > 50).astype(np.uint8) * zone
+        joined = cv2.morphologyEx(differs, cv2.MORPH_CLOSE, np.ones((5, 9), np.uint8))
+        boxes = []
+        for x, y, w, h, area in cv2.connectedComponentsWithStats(joined)[2][1:].tolist():
+            left, top, right, bottom = max(x - 2, 0), max(y - 2, 0), min(x + w + 2, size[0]), min(y + h + 2, size[1])
+            if area >= MIN_DISCRIMINATOR_PX:
+                boxes.append((left, top, right - left, bottom - top))
+        return cls(first, matrix, boxes, *([printed(image, box) for box in boxes] for image in (first.picture, laid)))
+
+    def lead(self, levels: list[np.ndarray], matrix: np.ndarray) -> float:
+        """How much more the scan looks like the first than like the other: a mean difference of correlations."""
+        to_scan = matrix @ np.linalg.inv(self.first.to_close)
+        leads, weights = [], []
+        parts = parts_on_scan(self.boxes, to_scan, levels[0].shape)
+        for box, part, own, other in zip(self.boxes, parts, self.own, self.other, strict=True):
+            if part == box:  # a piece of a letter is no clue
+                seen = search_patch(levels, to_scan, box, ROOM)
+                leads.append(likeness(seen, own) - likeness(seen, other))
+                weights.append(np.sqrt(box[2] * box[3]))
+        return float(np.average(leads, weights=weights)) if leads else 0.0
+
+
+def printed(picture: np.ndarray, box: Box) -> np.ndarray | None:
+    """What the picture shows there; None: bare paper."""
+    x, y, w, h = box
+    patch = picture[y : y + h, x : x + w].copy()
+    return patch if patch.size and patch.std() > 8 else None
+
+
+def likeness(seen: np.ndarray, patch: np.ndarray | None) -> float:
+    """The best correlation of the patch with a place on what is seen, at least 0; 0 for bare paper."""
+    return 0.0 if patch is None else max(cv2.minMaxLoc(cv2.matchTemplate(seen, patch, cv2.TM_CCOEFF_NORMED))[1], 0.0)
+
+
+def parts_on_scan(boxes: list[Box], to_scan: np.ndarray, shape: tuple[int, int]) -> list[Box | None]:
+    """The part of each box that lies on a scan of this shape, in its own pixels; None: hardly any of it."""
+    if not boxes:
+        return []
+    x, y, w, h = np.array(boxes).T
+    ends = np.array([[x, y], [x + w, y], [x, y + h], [x + w, y + h]], np.float64).transpose(2, 0, 1)
+    places = apply(to_scan, ends)
+    inside = ((places >= 0) & (places <= np.subtract(shape[::-1], 1))).all(axis=(1, 2)).tolist()
+    return [box if whole else part_on_scan(box, to_scan, shape) for box, whole in zip(boxes, inside, strict=True)]
+
+
+def part_on_scan(box: Box, to_scan: np.ndarray, shape: tuple[int, int]) -> Box | None:
+    x, y, w, h = box
+    columns, rows = np.arange(x, x + w), np.arange(y, y + h)
+    places = apply(to_scan, np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2))
+    inside = ((places >= 0) & (places <= np.subtract(shape[::-1], 1))).all(axis=1).reshape(h, w)
+    columns, rows = columns[inside.mean(axis=0) > 0.5], rows[inside.mean(axis=1) > 0.5]
+    if not len(columns) or not len(rows) or inside.mean() < SHOWN:
+        return None
+    return int(columns[0]), int(rows[0]), len(columns), len(rows)

@@ -1,0 +1,260 @@
+"""The further ways to register a scan, for those that the first one fails on: A5 on an A4 glass, cut off, photographs.
+
+Features find where a form may lie; the scan is flattened there, and the form fitted to its close anchors as on any
+scan, by the simplest of an affine, a homography and a bend that they agree on. What is accepted is judged by the same
+anchors as ever: features accept nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from htr.forms.edition import Form
+from htr.forms.feature_matching import STEEPEST, Features, features_of_scan, features_of_template, homography, steepness
+from htr.forms.fitting import Fit
+from htr.forms.keypoints import CLOSE, apply, fit_affine, pyramid, search_patch, translation
+from htr.forms.warp import Warp, cubic, flatten
+
+VISIBLE = 0.7  # of a form that must lie on the scan
+ON_SCAN = 8  # anchors that must
+ACCEPT = 0.5  # share of the anchors on the scan that must lie in their places
+PLAIN = 0.95  # a simpler way is taken that so many of the anchors agree on
+BENT = 0.3  # score from which paper that doesn't lie flat is thought of
+FEWEST_BEND = 24  # anchors that a bend is fitted to
+MOST_BEND = 12.0  # px at CLOSE.dpi that a bend moves any place
+MOST = 6  # forms on one scan
+FAINT = 60  # features of a scan with hardly any print
+STEPS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A form on a scan: flattened, with its fit there, and the way back."""
+
+    warp: Warp
+    flat: np.ndarray  # the part of the scan that the form's sheet covers, as from a flatbed
+    to_flat: np.ndarray  # (3, 3): pixels of the template to those of `flat`
+    fit: Fit  # `fit.matrix` is to_flat
+    outline: np.ndarray  # (4, 2): the form's corners on the scan
+
+
+class Matcher:
+    """The layouts' features; made when the first scan needs them."""
+
+    def __init__(self, layouts: Sequence[Form]):
+        self.layouts, self.known = layouts, None
+
+    def find(self, scan: np.ndarray) -> tuple[list[Found], str]:
+        """A scan (H, W) uint8, dark on light -> the forms on it, from the top, and why none is if there are none."""
+        if self.known is None:
+            self.known = [features_of_template(form.template) for form in self.layouts]
+        seen, size = features_of_scan(scan)
+        if len(seen.points) < FAINT:
+            return [], "hardly any print on it: blank, or too faint"
+        forms, why = [], "another form, or none"
+        for _ in range(MOST):
+            found, reason = self.best(scan, seen, size)
+            if found is None:
+                why = reason or why
+                break
+            forms.append(found)
+            inside = within(seen.points, found.outline)
+            seen = seen.where(~inside)
+            if cv2.contourArea(np.float32(found.outline)) > 0.62 * scan.size:
+                break
+        return sorted(forms, key=lambda form: tuple(form.outline.mean(axis=0)[::-1])), "" if forms else why
+
+    def best(self, scan: np.ndarray, seen: Features, size: float) -> tuple[Found | None, str]:
+        """The layout that most features agree on -> where it is, or why it is none."""
+        tried = [homography(own, seen, 4 * size) for own in self.known]
+        order = sorted(range(len(tried)), key=lambda number: -tried[number][1])
+        why = ""
+        for number in order[:2]:
+            matrix = tried[number][0]
+            if matrix is None:
+                continue
+            found, reason = laid(self.layouts[number], scan, matrix)
+            if found is not None:
+                return found, ""
+            why = why or reason
+        return None, why
+
+
+def laid(form: Form, scan: np.ndarray, matrix: np.ndarray) -> tuple[Found | None, str]:
+    """A form where a homography, template to scan, puts it, fitted to its close anchors; or why it isn't there."""
+    name, sheet = form.template.name, form.template.picture.shape
+    steep = steepness(matrix, sheet)
+    if steep > 2 * STEEPEST:
+        return None, ""  # no paper lies like that: chance
+    warp = Warp(matrix / matrix[2, 2], sheet[::-1])
+    for _ in range(STEPS):
+        warp, near, shown = refitted(form, scan, warp)
+        if warp is None:
+            return None, ""
+    score = near.sum() / max(shown.sum(), 1)
+    share = visible(warp, sheet, scan.shape)
+    if score >= ACCEPT and share < VISIBLE:
+        return None, f"cut off: {share:.0%} of {name} lie on it"
+    if shown.sum() < ON_SCAN or score < ACCEPT:
+        if steep > STEEPEST:
+            return None, f"photographed at too steep an angle ({name})"
+        return None, f"some print is that of {name}, but not in its places ({score:.2f})"
+    return settled(form, scan, warp, float(score)), ""
+
+
+def straightened(form: Form, scan: np.ndarray, matrix: np.ndarray) -> Found | None:
+    """A form that an affine lays only half right, as paper is that doesn't lie flat; None: nothing is better."""
+    warp = Warp(matrix, form.template.picture.shape[::-1])
+    for _ in range(STEPS):
+        warp, near, shown = refitted(form, scan, warp)
+        if warp is None:
+            return None
+    return settled(form, scan, warp, float(near.sum() / max(shown.sum(), 1)))
+
+
+def settled(form: Form, scan: np.ndarray, warp: Warp, score: float) -> Found:
+    sheet = form.template.picture.shape
+    height, width = sheet
+    outline = warp.places(np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64))
+    middle = warp.linear(np.array([width, height]) / 2)
+    scale = float(np.sqrt(abs(np.linalg.det(middle[:, :2]))))
+    flat, to_flat = flatten(scan, warp, sheet, scale, fill=255)
+    # marks beyond the scan must look as if they lay beyond the flat image
+    there, _ = flatten(np.full(scan.shape, 255, np.uint8), warp, sheet, scale, fill=0)
+    rows, columns = (np.flatnonzero((there > 0).mean(axis=axis) > 0.5) for axis in (1, 0))
+    top, left = int(rows[0]), int(columns[0])
+    flat = np.ascontiguousarray(flat[top : rows[-1] + 1, left : columns[-1] + 1])
+    to_flat = translation(-left, -top) @ to_flat
+    _, correlation, near, _ = located(form, flat, to_flat)
+    likeness = float(np.median(correlation[near])) if near.any() else 0.0
+    return Found(warp, flat, to_flat, Fit(form, to_flat, score, likeness), outline)
+
+
+def located(form: Form, flat: np.ndarray, to_flat: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The close anchors on a flat image -> (n, 2) where, px at CLOSE.dpi, correlation, who agree, who lie on it."""
+    to_scan = to_flat @ np.linalg.inv(form.to_close)
+    found, correlation = form.close.locate(
+        search_patch(pyramid(flat), to_scan, (0, 0, *form.close.shape[::-1]), CLOSE.reach)
+    )
+    places = apply(to_scan, form.close.points)
+    shown = ((places >= 0) & (places < flat.shape[::-1])).all(axis=1)
+    near = shown & (correlation >= CLOSE.found)
+    return found, correlation, near & (np.linalg.norm(found - form.close.points, axis=1) < CLOSE.near), shown
+
+
+def refitted(form: Form, scan: np.ndarray, warp: Warp) -> tuple[Warp | None, np.ndarray, np.ndarray]:
+    """The warp fitted to the close anchors as they lie on the scan that it flattens -> it, who agree, who are shown."""
+    sheet, ours = form.template.picture.shape, form.close.points
+    middle = warp.linear(np.array(sheet[::-1]) / 2)
+    scale = min(float(np.sqrt(abs(np.linalg.det(middle[:, :2])))), 1.2 * CLOSE.dpi / form.template.dpi)
+    source, warped = shrunk(scan, warp, scale / max(np.sqrt(abs(np.linalg.det(middle[:, :2]))), 1e-6))
+    flat, to_flat = flatten(source, warped, sheet, scale, fill=255)
+    found, correlation, _, _ = located(form, flat, to_flat)
+    pixels = apply(np.linalg.inv(form.to_close), ours)  # of the template
+    on_it = warp.places(pixels)
+    shown = ((on_it >= 0) & (on_it < scan.shape[::-1])).all(axis=1)
+    usable = shown & (correlation >= CLOSE.found)
+    rough, _ = fit_affine(ours, found, usable, 2 * CLOSE.near)
+    plain, agree = fit_affine(ours, found, usable, CLOSE.near)
+    best = None if agree.sum() < ON_SCAN else ("affine", plain, agree)
+    fit, near = projective(ours, found, usable, rough)
+    if fit is not None and (best is None or agree.sum() < PLAIN * near.sum()):
+        best = "projective", fit, near
+    kept = best[2].sum() / max(shown.sum(), 1) if best else 0.0
+    if warp.bend is not None or BENT <= kept < 0.97:
+        moved, near = bent(ours, found, usable, rough, form.close.shape[::-1])
+        if moved is not None and near.sum() > best[2].sum() / PLAIN:
+            best = "bent", moved, near
+    if best is None:
+        return None, usable, shown
+    kind, fit, near = best
+    if kind == "bent" or warp.bend is not None:
+        return with_bend(form, warp, kind, fit), near, shown
+    step = np.linalg.inv(form.to_close) @ fit @ form.to_close
+    return Warp(warp.matrix @ step, warp.size), near, shown
+
+
+def shrunk(scan: np.ndarray, warp: Warp, zoom: float) -> tuple[np.ndarray, Warp]:
+    """The scan about as small as it will be flattened: a warp that only shrinks picks single pixels."""
+    level, factor = scan, 1.0
+    while zoom * factor < 0.6 and min(level.shape) >= 300:
+        height, width = level.shape
+        size = width // 2, height // 2
+        level = cv2.resize(level[: size[1] * 2, : size[0] * 2], size, interpolation=cv2.INTER_AREA)
+        factor *= 2
+    down = np.array([[1 / factor, 0, 0.5 / factor - 0.5], [0, 1 / factor, 0.5 / factor - 0.5], [0, 0, 1]])
+    return level, Warp(down @ warp.matrix, warp.size, warp.bend, warp.frame)
+
+
+def projective(
+    ours: np.ndarray, theirs: np.ndarray, usable: np.ndarray, start: np.ndarray
+) -> tuple[np.ndarray | None, np.ndarray]:
+    """The homography through the usable pairs that agree, from a first guess, and which they are."""
+    fit = start
+    for limit in (4 * CLOSE.near, 2 * CLOSE.near, CLOSE.near, CLOSE.near):
+        near = usable & (np.linalg.norm(apply(fit, ours) - theirs, axis=1) < limit)
+        if near.sum() < ON_SCAN:
+            return None, near
+        found, _ = cv2.findHomography(ours[near], theirs[near], 0)
+        if found is None:
+            return None, near
+        fit = found
+    return fit, usable & (np.linalg.norm(apply(fit, ours) - theirs, axis=1) < CLOSE.near)
+
+
+def bent(
+    ours: np.ndarray, theirs: np.ndarray, usable: np.ndarray, start: np.ndarray, size: tuple[int, int]
+) -> tuple[np.ndarray | None, np.ndarray]:
+    """Coefficients (10, 2) of the displacement that the usable pairs agree on, px at CLOSE.dpi, and who agrees."""
+    terms = cubic(ours, size)
+    moved = np.linalg.lstsq(terms, apply(start, ours) - ours, rcond=None)[0]
+    for limit in (4 * CLOSE.near, 3 * CLOSE.near, 2 * CLOSE.near, CLOSE.near, CLOSE.near):
+        near = usable & (np.linalg.norm(ours + terms @ moved - theirs, axis=1) < limit)
+        if near.sum() < FEWEST_BEND:
+            return None, near
+        # a little ridge on the higher terms: where no anchor is they must not run away
+        ridge = np.diag([0.0] * 3 + [0.01] * 3 + [0.05] * 4) * near.sum()
+        square = terms[near].T @ terms[near] + ridge
+        moved = np.linalg.solve(square, terms[near].T @ (theirs - ours)[near])
+    if abs(terms @ moved).max() > MOST_BEND:
+        return None, near
+    return moved, usable & (np.linalg.norm(ours + terms @ moved - theirs, axis=1) < CLOSE.near)
+
+
+def with_bend(form: Form, warp: Warp, kind: str, fit: np.ndarray) -> Warp:
+    """The warp after a step within its frame: the displacement of both together, refitted on a grid."""
+    height, width = form.template.picture.shape
+    across, down = np.meshgrid(np.linspace(0, width - 1, 12), np.linspace(0, height - 1, 12))
+    grid = np.column_stack([across.ravel(), down.ravel()])
+    close = apply(form.to_close, grid)
+    moved = close + cubic(close, form.close.shape[::-1]) @ fit if kind == "bent" else apply(fit, close)
+    moved = apply(np.linalg.inv(form.to_close), moved)
+    if warp.bend is not None:
+        moved = moved + cubic(moved, warp.size) @ warp.bend
+    terms = cubic(grid, warp.size)
+    return Warp(warp.matrix, warp.size, np.linalg.lstsq(terms, moved - grid, rcond=None)[0])
+
+
+def visible(warp: Warp, sheet: tuple[int, int], shape: tuple[int, int]) -> float:
+    """The share of a form's sheet (rows, columns) that lies on a scan of this shape."""
+    across, down = np.meshgrid(np.linspace(0, sheet[1], 40), np.linspace(0, sheet[0], 30))
+    places = warp.places(np.column_stack([across.ravel(), down.ravel()]))
+    return float(((places >= 0) & (places < shape[::-1])).all(axis=1).mean())
+
+
+def within(points: np.ndarray, outline: np.ndarray) -> np.ndarray:
+    """bool (n,): which points lie inside a convex outline (4, 2)."""
+    side = np.roll(outline, -1, axis=0) - outline
+    away = points[:, None] - outline
+    turns = side[:, 0] * away[..., 1] - side[:, 1] * away[..., 0]
+    return (turns >= 0).all(axis=1) | (turns <= 0).all(axis=1)
+
+
+def is_negative(scan: np.ndarray) -> bool:
+    """Whether what is thin and stands out is lighter than the paper: a negative has been scanned, or saved."""
+    small = pyramid(scan)
+    small = small[max(len(small) - 2, 0)] if len(small) > 2 else small[0]
+    away = small.astype(np.float32) - cv2.medianBlur(small, 9)
+    return float((away**3).mean()) > 0 and float(np.median(small)) < 128

@@ -1,0 +1,95 @@
+"""Where a form lies on a scan of any size, turn and tilt: SIFT features of its print matched, and a homography.
+
+Slower than anchors, and blinder to small differences; so it only finds where to look. Lowe's SIFT and ratio test (IJCV
+60, 2004), and the robust fit MAGSAC++ (Barath et al., CVPR 2020), as OpenCV has them, with its fixed seed.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from htr.forms.keypoints import CLOSE, apply, outside, pyramid, reduced, resize_to
+from htr.forms.template import Template
+
+SIDE = 1170  # px of the scan's longer side: A4 at 100 dpi
+OF_FORM, OF_SCAN = 700, 3000  # features at most
+RATIO = 0.8  # a match is so much nearer than the next best
+AROUND = 4.0  # px of the reduced scan that a match may be off a homography
+INLIERS = 10  # matches that agree, for a form to be looked for there
+STEEPEST = 1.9  # scales at the corners of a form to each other: some 25 degrees of tilt
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Of a picture, in pixels of it."""
+
+    points: np.ndarray  # (n, 2) float64
+    descriptors: np.ndarray  # (n, 128) float32
+
+    def where(self, kept: np.ndarray) -> "Features":
+        return Features(self.points[kept], self.descriptors[kept])
+
+
+def features(picture: np.ndarray, most: int, mask: np.ndarray | None = None) -> Features:
+    points, descriptors = cv2.SIFT_create(most, contrastThreshold=0.03).detectAndCompute(picture, mask)
+    if descriptors is None:
+        return Features(np.zeros((0, 2)), np.zeros((0, 128), np.float32))
+    return Features(np.array([point.pt for point in points], np.float64), descriptors)
+
+
+def features_of_template(template: Template) -> Features:
+    """Of its print outside fields and marks, in pixels of its picture: those that no other place of it looks like."""
+    scale = CLOSE.dpi / template.dpi
+    shape = tuple(max(round(side * scale), 1) for side in template.picture.shape)
+    picture = cv2.resize(template.picture, shape[::-1], interpolation=cv2.INTER_AREA)
+    found = features(cv2.GaussianBlur(picture, (0, 0), 0.6), 0, 255 * outside(template, shape, 4).astype(np.uint8))
+    if len(found.points) > 2:
+        near = cv2.BFMatcher().knnMatch(found.descriptors, found.descriptors, 3)
+        # the second is the first feature of another place: several stand at one, one for each direction
+        apart = [
+            next((m.distance for m in row[1:] if np.linalg.norm(found.points[m.trainIdx] - found.points[i]) > 3), 1e9)
+            for i, row in enumerate(near)
+        ]
+        found = found.where(np.sort(np.argsort(apart, kind="stable")[::-1][:OF_FORM]))
+    return Features(apply(resize_to(picture.shape, template.picture.shape), found.points), found.descriptors)
+
+
+def features_of_scan(scan: np.ndarray) -> tuple[Features, float]:
+    """-> in pixels of the scan, and how many of them are a pixel of the reduced scan that they were found on."""
+    levels = pyramid(scan)
+    image, to_scan = reduced(levels, min(SIDE, max(scan.shape)))
+    found = features(image, OF_SCAN)
+    return Features(apply(to_scan, found.points), found.descriptors), float(to_scan[0, 0])
+
+
+def homography(ours: Features, theirs: Features, near: float) -> tuple[np.ndarray | None, int]:
+    """Template's features, the scan's -> (3, 3) template to scan, how many matches agree; None: too few do.
+
+    `near`: px of the scan that a match may be off.
+    """
+    if min(len(ours.points), len(theirs.points)) < INLIERS:
+        return None, 0
+    pairs = [(a, b) for a, b in cv2.BFMatcher().knnMatch(ours.descriptors, theirs.descriptors, 2)]
+    good = [a for a, b in pairs if a.distance < RATIO * b.distance]
+    if len(good) < INLIERS:
+        return None, len(good)
+    source = ours.points[[m.queryIdx for m in good]]
+    target = theirs.points[[m.trainIdx for m in good]]
+    matrix, agree = cv2.findHomography(source, target, cv2.USAC_MAGSAC, near, maxIters=5000, confidence=0.9999)
+    if matrix is None:
+        return None, 0
+    # a place counts once: repeated print would agree with itself
+    places = {tuple(place) for place in np.rint(target[agree[:, 0] > 0] / near).astype(int).tolist()}
+    return (matrix, len(places)) if len(places) >= INLIERS else (None, len(places))
+
+
+def steepness(matrix: np.ndarray, shape: tuple[int, int]) -> float:
+    """How many times larger one corner of a form (rows, columns) lies on the scan than another; inf: it is folded."""
+    height, width = shape
+    ends = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64)
+    depth = ends @ matrix[2, :2] + matrix[2, 2]
+    if depth.min() <= 0:
+        return float("inf")
+    areas = np.linalg.det(matrix) / depth**3  # of the Jacobian at each corner
+    return float(np.sqrt(areas.max() / areas.min())) if areas.min() > 0 else float("inf")

@@ -1,0 +1,199 @@
+"""Are templates ready for scans? How well scans lie on each form, which editions are confused, and which marks to take.
+
+choose_marks(templates)      # where alike editions differ most, outside what is written on
+check_scan(forms, scan)      # scores on every form, how sure the corners are, or the reason of a failure
+verdict(templates, results)  # "ready", or what to do
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+
+import cv2
+import numpy as np
+
+from htr.forms.edition import MIN_DISCRIMINATOR_PX
+from htr.forms.fields import corners
+from htr.forms.fitting import fitted, lay
+from htr.forms.keypoints import CLOSE, apply, fit_affine, outside, pyramid, reduced, search_patch
+from htr.forms.registration import Forms, NoForm, Registration
+from htr.forms.template import Template
+
+FINE = 200  # dpi at which editions are compared: a digit is two pixels of stroke at CLOSE.dpi
+DIFFERENT = 70  # of 255: darker or lighter than anything within a pixel of it on the other edition
+MOST_MARKS = 8
+MARGIN = 5  # px at FINE around a mark
+CLOSEST = 3.0  # px at 200 dpi that corners of fields should lie within
+FAILED = 0.05  # share of the scans that may be rejected for a form to be ready
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What became of one scan."""
+
+    form: str  # "" if it was rejected
+    scores: dict[str, float]  # share of the anchors in their places, by form
+    spread: float | None = None  # px at 200 dpi that the worst corner of a field may be off
+    reason: str = ""
+    how: str = ""  # "", or what is special: turned, photographed, bent, negative, several
+
+
+@dataclass(frozen=True)
+class Verdict:
+    ready: bool
+    lines: list[str] = field(default_factory=list)  # what to know, or to do
+
+
+def choose_marks(templates: Sequence[Template]) -> tuple[dict[str, tuple[Box, ...]], list[tuple[str, str]]]:
+    """-> marks by name, of those with alike editions; pairs of editions that can't be told apart."""
+    forms = Forms([replace(template, marks=()) for template in templates])
+    marks: dict[str, list[tuple[float, Box]]] = {}
+    same = []
+    for first, second in combinations(templates, 2):
+        alike = {other.template.name: clues for other, clues in forms.likes[first.name]}
+        if second.name not in alike:
+            continue
+        zones = differences(first, second, alike[second.name].matrix)
+        if not zones:
+            same.append((first.name, second.name))
+        to_second = alike[second.name].matrix
+        for amount, box in zones:
+            marks.setdefault(first.name, []).append((amount, box))
+            marks.setdefault(second.name, []).append((amount, moved(box, to_second, second.picture.shape)))
+    chosen = {}
+    for name, found in marks.items():
+        boxes: list[Box] = []
+        for _, box in sorted(found, reverse=True):
+            if box not in boxes and len(boxes) < MOST_MARKS:
+                boxes.append(box)
+        chosen[name] = tuple(sorted(boxes, key=lambda box: (box[1], box[0])))
+    return chosen, same
+
+
+def differences(first: Template, second: Template, matrix: np.ndarray) -> list[tuple[float, Box]]:
+    """Where two alike editions print something else, in pixels of the first, with how much: never within a field."""
+    scale = FINE / first.dpi
+    shape = tuple(max(round(side * scale), 1) for side in first.picture.shape)
+    own = cv2.resize(first.picture, shape[::-1], interpolation=cv2.INTER_AREA)
+    room = (0, 0, *first.picture.shape[::-1])
+    other = search_patch(pyramid(second.picture), matrix, room, 0)
+    other = cv2.resize(other, shape[::-1], interpolation=cv2.INTER_AREA)
+    free = outside(replace(first, marks=()), shape, 2)
+    back = replace(second, marks=()), tuple(max(round(side * scale), 1) for side in second.picture.shape)
+    theirs = 255 * outside(*back, 2).astype(np.uint8)
+    theirs = search_patch([cv2.resize(theirs, second.picture.shape[::-1])], matrix, room, 0)
+    free = free & (cv2.resize(theirs, shape[::-1]) > 128)
+    # what lies within a pixel of its like is no difference: no two prints lie exactly on each other
+    near = np.ones((3, 3), np.uint8)
+    differs = np.maximum(
+        np.maximum(cv2.subtract(own, cv2.dilate(other, near)), cv2.subtract(cv2.erode(other, near), own)),
+        np.maximum(cv2.subtract(other, cv2.dilate(own, near)), cv2.subtract(cv2.erode(own, near), other)),
+    )
+    differs = np.where(free & (differs > DIFFERENT), differs, 0).astype(np.uint8)
+    joined = cv2.dilate(differs, np.ones((13, 25), np.uint8))
+    _, labels, stats, _ = cv2.connectedComponentsWithStats((joined > 0).astype(np.uint8))
+    zones = []
+    for number, (x, y, w, h, _) in enumerate(stats[1:].tolist(), 1):
+        inside = np.where(labels[y : y + h, x : x + w] == number, differs[y : y + h, x : x + w], 0)
+        rows, columns = np.nonzero(inside)
+        if (inside > 0).sum() < 2 * MIN_DISCRIMINATOR_PX:
+            continue
+        edges = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) + np.array([x, y, x, y])
+        edges = (edges + np.array([-MARGIN, -MARGIN, MARGIN, MARGIN])) / scale
+        left, top = (max(int(v), 0) for v in edges[:2])
+        right, bottom = (min(round(v), size) for v, size in zip(edges[2:], first.picture.shape[::-1], strict=True))
+        zones.append((float(inside.sum()), (left, top, right - left, bottom - top)))
+    return sorted(zones, reverse=True)[:MOST_MARKS]
+
+
+def moved(box: Box, matrix: np.ndarray, shape: tuple[int, int]) -> Box:
+    """The upright box around it on another template (rows, columns)."""
+    places = apply(matrix, corners(box))
+    (left, top), (right, bottom) = np.rint(places.min(axis=0)), np.rint(places.max(axis=0))
+    left, top = max(int(left), 0), max(int(top), 0)
+    return left, top, min(int(right), shape[1]) - left, min(int(bottom), shape[0]) - top
+
+
+def check_scan(forms: Forms, scan: np.ndarray) -> Checked:
+    """A scan (H, W) uint8 on every form."""
+    scores = {form.template.name: score_on(form, scan) for form in forms.forms}
+    try:
+        found = forms.register_all(scan)
+    except NoForm as error:
+        return Checked("", scores, None, str(error))
+    first = found[0]
+    scores[first.template.name] = max(scores[first.template.name], float(first.score))
+    how = ["several" if len(found) > 1 else "", *special(first)]
+    spread = spread_of(forms, first, scan)
+    return Checked(first.template.name, scores, spread, "", ", ".join(filter(None, how)))
+
+
+def score_on(form, scan: np.ndarray) -> float:
+    """The share of one form's anchors in their places on a scan that it fills, upright or on its head."""
+    if min(scan.shape) < 150:
+        return 0.0
+    levels = pyramid(scan)
+    small = reduced(levels, max(form.wide.shape))
+    laid = max((lay(form, *small, quarters) for quarters in (0, 2)), key=lambda way: way[1])
+    return float(fitted(form, levels, laid[0]).score) if laid[1] >= 0.3 else 0.0
+
+
+def special(registration: Registration) -> list[str]:
+    angle = float(np.degrees(np.arctan2(registration.matrix[1, 0], registration.matrix[0, 0])))
+    quarter = round(angle / 90) % 4
+    turned = {0: "", 1: "on its side", 2: "upside down", 3: "on its side"}[quarter]
+    bent = registration.warp is not None and registration.warp.bend is not None
+    photo = registration.warp is not None and not bent
+    named = turned, "photographed" if photo else "", "not flat" if bent else ""
+    return [*named, "negative" if registration.negative else ""]
+
+
+def spread_of(forms: Forms, registration: Registration, scan: np.ndarray) -> float | None:
+    """How far the worst corner of a field may be off, px at 200 dpi: half of what fits to each half of the anchors
+    differ there, as each has twice the variance of all."""
+    form = next(form for form in forms.forms if form.template is registration.template)
+    flat, matrix = registration.flat(scan)
+    to_scan = matrix @ np.linalg.inv(form.to_close)
+    found, correlation = form.close.locate(
+        search_patch(pyramid(flat), to_scan, (0, 0, *form.close.shape[::-1]), CLOSE.reach)
+    )
+    near = (correlation >= CLOSE.found) & (np.linalg.norm(found - form.close.points, axis=1) < 2 * CLOSE.near)
+    halved = [near & (np.arange(len(near)) % 2 == part) for part in (0, 1)]
+    fits = [fit_affine(form.close.points, found, half, 2 * CLOSE.near) for half in halved]
+    if min(agree.sum() for _, agree in fits) < 6:
+        return None
+    places = apply(form.to_close, np.concatenate([corners(field.box) for field in form.template.fields]))
+    apart = np.linalg.norm(apply(fits[0][0], places) - apply(fits[1][0], places), axis=1)
+    return float(apart.max() / 2 * 200 / CLOSE.dpi)
+
+
+def verdict(templates: Sequence[Template], results: Sequence[Checked], same: Sequence[tuple[str, str]]) -> Verdict:
+    """Ready, or what to do, from the scans that were looked at."""
+    todo = [f"{a} and {b} can't be told apart: nothing outside their fields differs; leave one out" for a, b in same]
+    rejected = [result for result in results if not result.form]
+    reasons = Counter(kind_of(result.reason) for result in rejected)
+    if len(rejected) > FAILED * len(results):
+        listed = ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common())
+        todo.append(f"{len(rejected)} of {len(results)} scans are rejected ({listed}): see their pictures")
+    spreads = np.array([result.spread for result in results if result.spread is not None])
+    if len(spreads) and np.percentile(spreads, 95) > CLOSEST:
+        todo.append(f"corners of fields may be {np.percentile(spreads, 95):.1f} px off at 200 dpi on 5 % of the scans: "
+                    "a sharper blank form, or one of the same edition, helps")  # fmt: skip
+    unused = [template.name for template in templates if template.name not in {result.form for result in results}]
+    notes = [f"no scan is of {name}" for name in unused]
+    if not results:
+        todo.append("no scan was looked at: name some with --scans")
+    return Verdict(not todo, (todo or ["ready"]) + notes)
+
+
+def kind_of(reason: str) -> str:
+    """A reason without its figures: what a person can act on."""
+    rules = {
+        "cut off": "cut off", "marks of its edition": "its marks cut off", "too steep": "photographed at an angle",
+        "faint": "blank or too faint", "two editions": "two editions fit alike", "no edition": "another edition",
+        "not in its places": "another edition, or badly distorted", "another form": "another form",
+        "pixels)": "too small or too long",
+    }  # fmt: skip
+    return next((kind for key, kind in rules.items() if key in reason), "can't be read")

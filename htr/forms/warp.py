@@ -1,0 +1,67 @@
+"""Where a flat form lies on a scan that is not flat: a photograph's perspective, and the curl of its paper.
+
+warp.places(points)            # (n, 2) px of the template -> px of the scan
+flat, matrix = flatten(scan, warp, shape, scale)   # as a flatbed would have scanned it; its affine to `flat`
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import cv2
+import numpy as np
+
+from htr.forms.keypoints import apply, scale_matrix
+
+STEP = 16  # px of a flat image between the places that are computed; those between are interpolated
+
+
+@dataclass(frozen=True, eq=False)
+class Warp:
+    """Points are brought into the frame of a form (`frame`), moved by a cubic polynomial, and projected (`matrix`)."""
+
+    matrix: np.ndarray  # (3, 3) float64, projective: px of the frame to px of the scan
+    size: tuple[int, int]  # width, height of the frame, which the polynomial is scaled by
+    bend: np.ndarray | None = None  # (10, 2): coefficients of `cubic`, px of the frame; None: the paper is flat
+    frame: np.ndarray | None = None  # (3, 3): px of the template to px of the frame; None: they are the same
+
+    def places(self, points: np.ndarray) -> np.ndarray:
+        points = points if self.frame is None else apply(self.frame, points)
+        if self.bend is not None:
+            points = points + cubic(points, self.size) @ self.bend
+        return apply(self.matrix, points)
+
+    def linear(self, point: np.ndarray) -> np.ndarray:
+        """The affine (2, 3) that does nearly the same around a point (2,)."""
+        around = point + np.array([[0, 0], [1, 0], [0, 1], [-1, 0], [0, -1]], np.float64)
+        at, right, below, left, above = self.places(around)
+        slopes = np.column_stack([(right - left) / 2, (below - above) / 2])
+        return np.column_stack([slopes, at - slopes @ point])
+
+
+def cubic(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(n, 10): the monomials up to the third degree of points, -1 to 1 within the frame."""
+    x, y = (2 * points / np.subtract(size, 1) - 1).T
+    return np.column_stack([np.ones_like(x), x, y, x * x, x * y, y * y, x**3, x * x * y, x * y * y, y**3])
+
+
+def flatten(
+    scan: np.ndarray, warp: Warp, shape: tuple[int, int], scale: float, fill: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The form's sheet of `shape` (rows, columns) of the template, `scale` px to one of it -> image, (3, 3) to it.
+
+    Beyond the scan its edge goes on, or there is `fill`.
+    """
+    height, width = (max(round(side * scale), 1) for side in shape)
+    to_flat = scale_matrix(width / shape[1], height / shape[0])
+    if warp.bend is None:
+        way = warp.matrix @ (np.eye(3) if warp.frame is None else warp.frame) @ np.linalg.inv(to_flat)
+        draw = partial(cv2.warpPerspective, scan, way, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    else:
+        rows, columns = np.arange(0, height + STEP, STEP), np.arange(0, width + STEP, STEP)
+        grid = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2).astype(np.float64)
+        found = warp.places(apply(np.linalg.inv(to_flat), grid)).reshape(len(rows), len(columns), 2)
+        wanted = np.meshgrid(np.arange(width, dtype=np.float32) / STEP, np.arange(height, dtype=np.float32) / STEP)
+        maps = [cv2.remap(found[..., axis].astype(np.float32), *wanted, cv2.INTER_LINEAR) for axis in (0, 1)]
+        draw = partial(cv2.remap, scan, *maps, cv2.INTER_LINEAR)
+    border = {"borderMode": cv2.BORDER_REPLICATE} if fill is None else {"borderValue": fill}
+    return draw(**border), to_flat

@@ -1,0 +1,220 @@
+"""python -m jobs template new|check|import|export: forms of one's own.
+
+    python -m jobs template new blank.png --out forms/ --name register       from a blank form: an image or a PDF page
+    python -m jobs template new scans/ --out forms/ --name register          from 30 to 200 filled-in scans
+    python -m jobs template import forms/register.json drawn.json            fields that were named and moved elsewhere
+    python -m jobs template export forms/register.json --to labelme --out register.labelme.json
+    python -m jobs template check forms/ --scans scans/                      ready, or what to do
+
+`new` writes NAME.json, NAME.png and NAME.html. The page shows the fields that were proposed; there they are named,
+moved, drawn and saved as JSON, which `import` takes, as it takes PAGE XML (eScriptorium, Transkribus), Label Studio,
+LabelMe and COCO (CVAT). `check` registers every scan on every form, chooses `marks` for editions that have none, and
+writes a page with a picture of each scan that fails. See docs/forms.md.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from jobs.cli.console import Progress, log
+from jobs.cli.settings import setting
+
+MOST_SCANS = 120  # that a blank form is made of
+
+
+@dataclass(frozen=True)
+class New:
+    source: Path = setting(help="an image or PDF of the blank form, or a folder of filled-in scans", positional=True)
+    out: Path = setting(help="of templates", metavar="FOLDER")
+    name: str | None = setting(None, "of the form (default: that of the source)")
+    page: int = setting(1, "of a PDF or TIFF (default: %(default)s)")
+    dpi: float | None = setting(None, "of the source, where its files don't say, or say it wrongly")
+    force: bool = setting(False, "in place of a template of this name")
+
+
+@dataclass(frozen=True)
+class Check:
+    forms: Path = setting(help="a folder of templates", positional=True)
+    scans: Path = setting(metavar="FOLDER")
+    out: Path = setting(Path("check.html"), "a page (default: %(default)s)")
+    marks: Literal["missing", "all", "keep"] = setting(
+        "missing",
+        "choose marks: for editions without, for all that have alike ones, or for none (default: %(default)s)",
+    )
+    limit: int = setting(500, "scans that are looked at (default: %(default)s)")
+
+
+@dataclass(frozen=True)
+class Import:
+    template: Path = setting(help="NAME.json", positional=True)
+    drawn: Path = setting(help="PAGE XML, Label Studio, LabelMe or COCO JSON, or the page's JSON", positional=True)
+
+
+@dataclass(frozen=True)
+class Export:
+    template: Path = setting(help="NAME.json", positional=True)
+    to: Literal["page", "labelstudio", "labelme", "coco", "html"] = setting()
+    out: Path = setting(metavar="FILE")
+
+
+ACTIONS = {
+    "new": (New, "a template from a blank form or from filled-in scans"),
+    "check": (Check, "are the templates ready for these scans?"),
+    "import": (Import, "fields that were drawn elsewhere, into a template"),
+    "export": (Export, "a template's fields for another program"),
+}
+
+
+def main(args: New | Check | Import | Export) -> int:
+    return {New: new, Check: check, Import: take, Export: give}[type(args)](args)
+
+
+# ---------------------------------------------------------------------------------------------------- new
+
+
+def new(args: New) -> int:
+    from htr.forms.structure import propose_fields
+    from htr.forms.template import Template, write_template
+    from jobs.html.form_editor import write_editor
+
+    name = args.name or args.source.resolve().stem
+    if not name or name.startswith(".") or "/" in name:
+        raise ValueError(f"--name {name!r}: it names files, without a path")
+    path = args.out / f"{name}.json"
+    if path.exists() and not args.force:
+        raise ValueError(f"{path} is there: give another --name, or --force to replace it")
+    if path.with_suffix(".png").resolve() == args.source.resolve():
+        raise ValueError(f"{args.source}: it would be replaced by the template's own picture: name another --out")
+    picture, dpi = blank_of(args)
+    fields = propose_fields(picture, dpi)
+    if not fields:
+        raise ValueError(f"{args.source}: no ruling, box or square that could be a field is found. Is it the blank "
+                         "form, and is --dpi right?")  # fmt: skip
+    template = Template(name, picture, dpi, tuple(fields), ())
+    write_template(template, args.out)
+    page = path.with_suffix(".html")
+    write_editor(template, page)
+    ticks = sum(field.kind == "tick" for field in fields)
+    log(f"template: {path}: {len(fields) - ticks} text fields and {ticks} tick boxes proposed, {picture.shape[1]} x "
+        f"{picture.shape[0]} at {dpi:g} dpi")  # fmt: skip
+    log(f"template: open {page} to name and move them; then: python -m jobs template import {path} DOWNLOADED.json")
+    return 0
+
+
+def blank_of(args: New):
+    """The blank form (H, W) uint8 and its dpi."""
+    from htr.forms import blank_form
+    from htr.forms.blank_source import read_blank
+
+    if not args.source.exists():
+        raise ValueError(f"{args.source}: no such image, PDF or folder")
+    if not args.source.is_dir():
+        return read_blank(args.source, args.page, args.dpi)
+    images, sizes, names = read_scans(args.source, MOST_SCANS)
+    with Progress("template", 2 * len(images), "scans") as progress:
+        made = blank_form.blank_of_scans(images, [args.dpi or size for size in sizes], progress.advance)
+    if made.left_out:
+        log(f"template: {len(made.left_out)} of {len(images)} scans show another form, or can't be laid on the others, "
+            f"and were left out: {', '.join(names[i] for i in made.left_out[:5])}"
+            + (" …" if len(made.left_out) > 5 else ""))  # fmt: skip
+    log(
+        f"template: made of {len(made.used)} scans"
+        + ("" if len(made.used) >= 30 else "; 30 or more leave less writing")
+    )
+    return made.picture, made.dpi
+
+
+def read_scans(folder: Path, most: int):
+    """-> gray images, dpi or None of each, names; spread over the folder if there are more than `most`."""
+    import numpy as np
+
+    from htr.io.image_files import RejectedInput, decode, resolution
+    from jobs.transcription.inputs import files_below
+
+    names = files_below(folder)[0]
+    if not names:
+        raise ValueError(f"{folder}: no image in this folder")
+    if len(names) > most:
+        log(f"template: {most} of the {len(names)} scans are looked at")
+        names = [names[round(place)] for place in np.linspace(0, len(names) - 1, most)]
+    images, sizes, read, bad = [], [], [], 0
+    for name in names:
+        encoded = (folder / name).read_bytes()
+        try:
+            images.append(decode(encoded))
+            sizes.append(resolution(encoded))
+            read.append(name)
+        except RejectedInput:
+            bad += 1
+    if bad:
+        log(f"template: {bad} of {len(names)} files can't be read as images and were left out")
+    return images, sizes, read
+
+
+# ---------------------------------------------------------------------------------------------------- check
+
+
+def check(args: Check) -> int:
+    from dataclasses import replace
+
+    import cv2
+
+    from htr.forms.form_check import check_scan, choose_marks, verdict
+    from htr.forms.registration import Forms
+    from htr.forms.template import load_templates, write_template
+    from jobs.html.form_check import write_page
+
+    templates, same = list(load_templates(args.forms)), []
+    if args.marks != "keep" and len(templates) > 1:
+        chosen, same = choose_marks(templates)
+        for number, template in enumerate(templates):
+            if chosen.get(template.name) and (args.marks == "all" or not template.marks):
+                templates[number] = replace(template, marks=chosen[template.name])
+                write_template(templates[number], args.forms)
+                log(f"template: {template.name}: {len(chosen[template.name])} marks chosen")
+    forms = Forms(templates)
+    cv2.setNumThreads(1)
+    images, _, names = read_scans(args.scans, args.limit)
+    results = []
+    with Progress("template", len(images), "scans") as progress:
+        for image in images:
+            results.append(check_scan(forms, image))
+            progress.advance()
+    told = verdict(templates, results, same)
+    write_page(args.out, forms, templates, dict(zip(names, zip(images, results, strict=True), strict=True)), told)
+    os.chmod(args.out, 0o600)
+    accepted = sum(bool(result.form) for result in results)
+    log(f"template: {accepted} of {len(results)} scans registered; {args.out} (confidential: it shows scans)")
+    for line in told.lines:
+        print(line)
+    return 0 if told.ready else 1
+
+
+# ---------------------------------------------------------------------------------------------------- in and out
+
+
+def take(args: Import) -> int:
+    from htr.forms.annotations import read_fields
+    from htr.forms.template import load_template, write_template
+    from jobs.html.form_editor import write_editor
+
+    template = read_fields(load_template(args.template), args.drawn)
+    write_template(template, args.template.parent)
+    write_editor(template, args.template.with_suffix(".html"))
+    log(f"template: {args.template}: {len(template.fields)} fields")
+    return 0
+
+
+def give(args: Export) -> int:
+    from htr.forms.annotations import write_fields
+    from htr.forms.template import load_template
+    from jobs.html.form_editor import write_editor
+
+    template = load_template(args.template)
+    if args.to == "html":
+        write_editor(template, args.out)
+    else:
+        write_fields(template, args.out, args.to)
+    log(f"template: {args.out}")
+    return 0

@@ -1,0 +1,150 @@
+import json
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from htr.forms.field_rules import Rule, contradictions, rules_of
+from htr.forms.template import load_template, write_template
+from htr.scan import CutField
+from htr.synth.draw_forms import draw
+from jobs.evaluation.contradictions import count_contradictions
+from jobs.transcription.predictions import with_contradictions
+from jobs.transcription.results import decide
+
+KINDS = {"yes": "tick", "no": "tick", "birth": "text", "death": "text", "Ia": "text", "Ib": "text", "Ic": "text"}
+
+
+def broken(rule, **texts):
+    return rules_of([rule], KINDS)[0].broken_by(texts)
+
+
+def test_of_a_group_of_boxes_one_may_be_ticked():
+    rule = {"at_most": "one of", "fields": ["yes", "no"]}
+    assert broken(rule, yes="1", no="1") == ("yes", "no")
+    assert broken(rule, yes="1", no="0") == broken(rule, yes="0", no="0") == broken(rule, yes="1") == ()
+
+
+def test_dates_do_not_decrease():
+    rule = {"order": "dates", "fields": ["birth", "death"]}
+    assert broken(rule, birth="3 mai 1950", death="02/05/1950") == ("birth", "death")
+    assert broken(rule, birth="3 mai 1950", death="mai 1950") == ()  # a day from the third on
+    assert broken(rule, birth="juin 1950", death="mai 1950") == ("birth", "death")
+    for texts in (
+        {"birth": "", "death": "1950-01-01"},
+        {"birth": "hier", "death": "01/01/1950"},
+        {"birth": "3 mai 1950"},
+    ):
+        assert broken(rule, **texts) == ()
+
+
+def test_a_chain_of_durations_does_not_decrease():
+    rule = {"order": "durations", "fields": ["Ia", "Ib", "Ic"]}
+    assert broken(rule, Ia="2 h", Ib="3 jours", Ic="2 ans") == ()
+    assert broken(rule, Ia="2 h", Ib="", Ic="1 h") == ("Ia", "Ic")
+    assert broken(rule, Ia="1 mois", Ib="30 j", Ic="29 j") == ("Ib", "Ic")  # a month may be of 28 days
+    assert broken(rule, Ia="environ 3 j", Ib="2 j") == () and broken(rule, Ia="> 3 j", Ib="2 j") == ("Ia", "Ib")
+    assert broken(rule, Ia="< 3 j", Ib="2 j") == ()
+
+
+def test_values_lie_between():
+    rule = {"between": ["1900-01-01", "2030-12-31"], "fields": ["birth", "death"]}
+    assert broken(rule, birth="12/03/1850", death="1 mai 2020") == ("birth",)
+    rule = {"between": ["0 min", "120 ans"], "fields": ["Ia"]}
+    assert broken(rule, Ia="130 ans") == ("Ia",) and broken(rule, Ia="3 j") == () and broken(rule, Ia="1200") == ()
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"at_most": "one of"}, "rule 1: write it as"),
+        ({"at_most": "two of", "fields": ["yes"]}, 'it is "at_most": "one of"'),
+        ({"at_most": "one of", "fields": ["Ia"]}, "at_most is for tick boxes, not Ia"),
+        ({"order": "dates", "fields": ["yes", "no"]}, "order is for text fields, not yes, no"),
+        ({"order": "dates", "fields": ["birth"]}, 'it is "at_most"'),
+        ({"order": "weights", "fields": ["Ia", "Ib"]}, 'it is "at_most"'),
+        ({"order": "dates", "fields": ["birth", "burial"]}, "no such field: burial"),
+        ({"order": "dates", "fields": ["birth", "birth"]}, "named twice"),
+        ({"between": ["2 ans", "1 an"], "fields": ["Ia"]}, "the lesser first"),
+        ({"between": ["2 ans", "1900-01-01"], "fields": ["Ia"]}, "two dates or two durations"),
+        ({"between": ["x", "y"], "fields": ["Ia"]}, "two dates or two durations"),
+        ({"between": [1, 2], "fields": ["Ia"]}, "two dates or two durations"),
+        ({"order": "dates", "fields": "birth"}, "fields is a list"),
+        ("at_most", "write it as"),
+    ],
+)
+def test_a_wrong_rule_is_said(entry, message):
+    with pytest.raises(ValueError, match=message):
+        rules_of([entry], KINDS)
+
+
+def test_rules_are_part_of_a_template(tmp_path):
+    rules = (
+        Rule("at_most", "one of", ("autopsy_yes", "autopsy_no")),
+        Rule("order", "durations", ("Ia_interval", "Ib_interval")),
+        Rule("between", ("0 min", "120 ans"), ("Ia_interval",)),
+    )
+    path = write_template(replace(draw("adult-2018"), rules=rules), tmp_path)
+    assert load_template(path).rules == rules
+    note = json.loads(path.read_text())
+    note["rules"][0]["fields"].append("gone")
+    path.write_text(json.dumps(note))
+    with pytest.raises(ValueError, match=r"adult-2018\.json: rule 1: no such field: gone"):
+        load_template(path)
+
+
+def test_each_field_says_what_it_contradicts():
+    rules = rules_of([{"at_most": "one of", "fields": ["yes", "no"]}], KINDS)
+    assert contradictions(rules, {"yes": "1", "no": "1"}) == {
+        "yes": ["at most one of yes, no"],
+        "no": ["at most one of yes, no"],
+    }
+    assert contradictions(rules, {"yes": "1", "no": "0"}) == {} == contradictions((), {"yes": "1", "no": "1"})
+
+
+def test_rows_of_a_form_say_what_they_contradict():
+    own = draw("adult-2018")
+    template = replace(own, rules=(Rule("at_most", "one of", ("autopsy_yes", "autopsy_no")),))
+    fields = [CutField(own.field(name), template, None) for name in ("autopsy_yes", "autopsy_no", "Ia")]
+    rows = [{"field": field.field.name, "text": text} for field, text in zip(fields, ("1", "1", "1"), strict=True)]
+    said = "at most one of autopsy_yes, autopsy_no"
+    assert [row["contradicts"] for row in with_contradictions(rows, fields)] == [said, said, ""]
+    assert with_contradictions([], []) == []
+
+
+def test_what_contradicts_is_for_review_however_sure():
+    class Promise:
+        def probability(self, table):
+            return [1.0] * len(table)
+
+        def accept(self, probability):
+            return probability >= 0.9
+
+    rows = [
+        {"certificate": "a", "field": "Ia", "text": "3 j", "confidence": 1.0, "confidences": [1.0], "reason": "",
+         "contradicts": said}
+        for said in ("", "order of Ia, Ib")
+    ]  # fmt: skip
+    ticks = [row | {"text": "1", "confidences": []} for row in rows]
+    decided = decide(pa.Table.from_pylist(rows + ticks), Promise(), 0.8)
+    assert decided["decision"].to_pylist() == ["accept", "review", "", "review"]
+
+
+def test_an_evaluation_counts_them(tmp_path):
+    rows = [
+        {"certificate": name, "form": "f", "field": field, "line": "0", "hypothesis": read, "reference": typed}
+        for name, field, read, typed in [
+            ("c1", "Ia", "3 ans", "3 h"), ("c1", "Ib", "2 j", "2 j"),
+            ("c2", "Ia", "1 j", "2 j"), ("c2", "Ib", "1 j", "1 j"),
+            ("c3", "II", "diabete", "diabète"),
+        ]
+    ]  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(rows[:3]), tmp_path / "0.parquet")
+    pq.write_table(pa.Table.from_pylist(rows[3:]), tmp_path / "1.parquet")
+    rules = {"f": rules_of([{"order": "durations", "fields": ["Ia", "Ib"]}], KINDS)}
+    found = count_contradictions([tmp_path / "0.parquet", tmp_path / "1.parquet"], rules)
+    one = {"certificates": 1, "fields": 2, "rules": {"order of Ia, Ib": 1}}
+    assert found == {"certificates": 2, "unknown_form": 0, "hypothesis": one, "reference": one}
+    two = rules | {"g": rules["f"]}
+    assert count_contradictions([tmp_path / "0.parquet"], {"x": two["f"], "y": two["g"]})["unknown_form"] == 2
