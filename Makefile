@@ -1,17 +1,21 @@
 # make demo   the whole way on simulated certificates      make test     the fast tests and, as root, those on Slurm
 # make setup  the environment alone                        make lint     ruff
+# make check  lint, how the house is built, and some fast tests
 # make test-faults  what may happen to a training, all of it: as root, on a Slurm cluster of this machine
 # make gpu-check  what needs a GPU, on a machine that has one: no Slurm, no network, eight minutes
 # env.sh is bash
 SHELL = /bin/bash
 
-.PHONY: setup demo test test-faults gpu-check lint clean
+.PHONY: setup demo check test test-faults gpu-check lint clean
 
 setup:
 	@bash slurm/setup.sh
 
 demo: setup
 	@. slurm/env.sh && python -m jobs demo
+
+check: lint
+	@bash tests/run.sh --check
 
 test: setup
 	@bash tests/run.sh

@@ -1,6 +1,5 @@
 """What holds the house together: which way imports go, one place for the pins, and shell scripts that parse."""
 
-import ast
 import os
 import subprocess
 import tomllib
@@ -8,31 +7,91 @@ from pathlib import Path
 
 import pytest
 import yaml
+from arrows import House, circles, files_in_folders, floors, named
 
 CHECKOUT = Path(__file__).parent.parent
 PACKAGES = ("htr", "shards", "jobs")
 SOURCES = [path for package in PACKAGES for path in sorted((CHECKOUT / package).rglob("*.py"))]
+HOUSE = House.of(CHECKOUT)
+# The rooms, from the ground up: a room uses only those of floors below its own. Two rooms of one floor know nothing of
+# each other. See docs/architecture.md.
+FLOORS = (
+    ("htr.base", "htr.io"),
+    ("htr.lines", "htr.metrics", "htr.reliability"),
+    ("htr.forms", "htr.decoding"),
+    ("htr.models", "htr.synth"),
+    ("htr",),
+    ("shards",),
+    ("jobs.distributed",),
+    ("jobs.cli",),
+    ("jobs.launch", "jobs.training"),
+    ("jobs.evaluation", "jobs.scaling", "jobs.transcription"),
+    ("jobs.html",),
+    ("jobs",),  # the verbs
+)
+MAX_FILES = 30  # in a folder
+HEAD = ("align", "evaluate", "preprocess", "train", "transcribe")  # slurm/NAME.sh begins with finding the checkout
 
 
-def imports(path: Path) -> set[str]:
-    """Modules that a file imports, inside functions too."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found.add(node.module or "")
-    return found
+def test_every_room_has_a_floor():
+    known = [room for floor in FLOORS for room in floor]
+    assert len(known) == len(set(known)) and set(known) == set(HOUSE.room_arrows())
 
 
 def test_arrows_go_down_only():
-    may = {"htr": {"htr"}, "shards": {"htr", "shards"}, "jobs": {"htr", "shards", "jobs"}}
-    for path in SOURCES:
-        package = path.relative_to(CHECKOUT).parts[0]
-        ours = {name.split(".")[0] for name in imports(path)} & set(PACKAGES)
-        assert ours <= may[package], path
-    for path in (CHECKOUT / "shards").glob("*.py"):
-        assert not [name for name in imports(path) if name.startswith(("htr.models", "htr.reader"))], path
+    level = {room: number for number, floor in enumerate(FLOORS) for room in floor}
+    wrong = [
+        f"{module} -> {other}"
+        for module, others in HOUSE.arrows.items()
+        for other in others
+        if HOUSE.room(module) != HOUSE.room(other) and level[HOUSE.room(other)] >= level[HOUSE.room(module)]
+    ]
+    assert not wrong
+
+
+def test_shards_need_no_network():
+    assert not HOUSE.room_arrows()["shards"] & {"htr", "htr.models", "htr.decoding"}
+
+
+def test_no_circle_of_files_or_rooms():
+    assert not circles(HOUSE.arrows) and not circles(HOUSE.room_arrows())
+
+
+def test_circles_and_floors_of_a_known_graph():
+    arrows = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}
+    assert circles(arrows) == [{"b", "c"}]
+    assert floors(arrows) == {"a": 2, "b": 1, "c": 1, "d": 0}
+
+
+def test_verbs_are_imported_by_nobody():
+    from jobs.cli.command_line import VERBS
+
+    verbs = HOUSE.verbs()
+    assert verbs == {f"jobs.{verb}" for verb in VERBS}
+    assert not [f"{module} -> {other}" for module, others in HOUSE.arrows.items() for other in others & verbs]
+
+
+def test_no_folder_is_crowded():
+    assert not {folder: count for folder, count in files_in_folders(CHECKOUT).items() if count > MAX_FILES}
+
+
+@pytest.mark.parametrize("verb", HEAD)
+def test_scripts_find_the_checkout_in_the_same_way(verb: str):
+    """sbatch runs a copy of the script elsewhere, so that these lines can't be sourced: they stand in each."""
+
+    def head(name: str) -> str:
+        text = (CHECKOUT / "slurm" / f"{name}.sh").read_text()
+        start, end = text.index("set -euo pipefail"), text.index('. "$HTR_HOME/slurm/run.sh"')
+        return text[start:end]
+
+    assert head(verb) == head(HEAD[0]) and "SLURM_SUBMIT_DIR" in head(verb)
+    last = (CHECKOUT / "slurm" / f"{verb}.sh").read_text().splitlines()[-1]
+    assert last == f'. "$HTR_HOME/slurm/run.sh" {verb} "$@"'
+
+
+def test_no_other_script_needs_that_head():
+    users = {path.stem for path in CHECKOUT.glob("slurm/*.sh") if 'slurm/run.sh" ' in path.read_text()}
+    assert users == set(HEAD)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +99,7 @@ def test_arrows_go_down_only():
     [("horovod", "jobs/distributed/process_group.py"), ("submitit", "jobs/launch/submitit_launcher.py")],
 )
 def test_one_file_alone_imports_it(module: str, only: str):
-    users = [str(p.relative_to(CHECKOUT)) for p in SOURCES if module in {name.split(".")[0] for name in imports(p)}]
+    users = [str(p.relative_to(CHECKOUT)) for p in SOURCES if module in {name.split(".")[0] for name in named(p)}]
     assert users == [only]
 
 
