@@ -60,7 +60,7 @@ def main(args: Settings) -> int:
 def one(args: Settings, run: Path) -> tuple[str, Path]:
     """-> the page of one run, and where it goes."""
     from jobs.evaluation.texts import config_of
-    from jobs.html import evaluation, plot, reliability, render, samples, training
+    from jobs.html import evaluation, keying, plot, reliability, render, samples, training
     from jobs.training.run_status import text
 
     config = config_of(run)
@@ -84,17 +84,18 @@ def one(args: Settings, run: Path) -> tuple[str, Path]:
         axis=plot.axis(plot.Scale(0, 1, form="{:g}", factor=100)),
         reliability=promises,
         measures=reliability.MEASURES,
+        keying=(keyed := keying.view(run)),
         curves=curves,
         provenance=training.provenance(run),
         timing=evaluation.timing(folder),
         others=evaluation.others(run, folder),
         samples=lines,
-        contents=contents(view, curves, lines),
+        contents=contents(view, keyed, curves, lines),
     )
     return page, args.out or (folder or run) / "report.html"
 
 
-def contents(view: dict | None, curves: list, samples: dict | None) -> list[tuple[str, str]]:
+def contents(view: dict | None, keyed: list, curves: list, samples: dict | None) -> list[tuple[str, str]]:
     """The page's sections that there are, by the anchors of run.html."""
     view = view or {}
     parts = (
@@ -105,6 +106,7 @@ def contents(view: dict | None, curves: list, samples: dict | None) -> list[tupl
         ("drift", "Years", view.get("drift")),
         ("confusions", "Confusions", view.get("confusions") or view.get("kinds") or view.get("classes")),
         ("reliability", "Reliability", True),
+        ("keying", "Keying", keyed),
         ("learning", "Learning", curves),
         ("provenance", "Provenance", True),
         ("samples", "Lines", samples),

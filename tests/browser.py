@@ -12,6 +12,20 @@ import threading
 from pathlib import Path
 
 PATIENCE = 60.0  # seconds for an answer
+MODIFIERS = {"Alt": 1, "Control": 2, "Meta": 4, "Shift": 8}
+CODES = {
+    "Tab": 9,
+    "Enter": 13,
+    "Escape": 27,
+    " ": 32,
+    "PageUp": 33,
+    "PageDown": 34,
+    "End": 35,
+    "Home": 36,
+    "ArrowLeft": 37,
+}
+CODES |= {"ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Backspace": 8, "Delete": 46}
+CODES |= {f"F{number}": 111 + number for number in range(1, 13)}
 OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
            "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",
            "--disable-dev-shm-usage", "--remote-debugging-pipe")  # fmt: skip
@@ -105,11 +119,12 @@ class Browser:
             raise RuntimeError(f"{method}: {answer['error']['message']}")
         return answer["result"]
 
-    def open(self, path: Path) -> None:
+    def open(self, page: Path | str) -> None:
+        """A file, or an address."""
         self.loaded.clear()
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         if not self.loaded.wait(PATIENCE):
-            raise RuntimeError(f"{path.name} is not loaded yet")
+            raise RuntimeError("the page is not loaded yet")
 
     def run(self, script: str):
         """The value of a JavaScript expression. Raises RuntimeError with what it threw."""
@@ -120,11 +135,26 @@ class Browser:
             raise RuntimeError(answer["exceptionDetails"]["exception"]["description"])
         return answer["result"].get("value")
 
-    def press(self, key: str) -> None:
-        codes = {"Tab": 9, "Enter": 13, " ": 32, "ArrowDown": 40, "ArrowRight": 39}
-        text = {"Enter": "\r", " ": " "}.get(key, "")
+    def press(self, key: str, *held: str) -> None:
+        """A key as a keyboard sends it, by its name or its character; `held`: of MODIFIERS."""
+        text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
+        bits = sum(MODIFIERS[name] for name in held)
+        typed = {} if {"Control", "Alt", "Meta"} & set(held) else {"text": text}
+        number = CODES.get(key, ord(key.upper()) if len(key) == 1 and key.isascii() and key.isalnum() else 0)
         for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=codes[key], text=text)
+            more = {"commands": ["selectAll"]} if key == "a" and "Control" in held and kind == "keyDown" else {}
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=number, modifiers=bits,
+                      **(typed if kind == "keyDown" else {}), **more)  # fmt: skip
+
+    def type(self, text: str) -> None:
+        for character in text:
+            self.press(character)
+
+    def offline(self, away: bool) -> None:
+        """Take the network away, or give it back."""
+        self.call(
+            "Network.emulateNetworkConditions", offline=away, latency=0, downloadThroughput=-1, uploadThroughput=-1
+        )
 
     def show(self, width: int, dark: bool = False, height: int = 900) -> None:
         phone = width < 600

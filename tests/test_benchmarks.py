@@ -70,6 +70,21 @@ def test_lines():
     assert figures["lines_found"] > 0.8
 
 
+def test_review():
+    figures = run("review.py", "--operators", 2, "--seconds", 2, "--rows", 2000)
+    assert (
+        figures["failed"] == 0 and figures["answers"] == 8 and 0 < figures["answer_p50_ms"] <= figures["answer_p99_ms"]
+    )
+    assert {"open_csv_s", "open_csv_mb", "open_parquet_s", "read_csv_s", "fsync_p50_ms"} <= set(figures)
+
+
+@pytest.mark.skipif(not SHARED, reason="HTR_SHARED names no folder of real handwriting")
+def test_keying_order():
+    options = ("--keyed", 8, "--steps", 1, "--seeds", 1, "--evaluated", 4, "--pool", 30)
+    figures = run("keying_order.py", "--handwriting", f"{SHARED}/handwriting", *options)
+    assert all(0 < figures[f"cer_{name}"] < 100 for name in ("before", "random", "unsure", "useful"))
+
+
 def test_augment():
     assert run("augment.py", "--lines", 4, "--repeat", 1)["ms_per_line"] > 0
 

@@ -36,6 +36,7 @@ STAGES = {
     },
     "production": {
         "transcribe": "read line images, scans or a data set",
+        "review": "a page at which people key, check and correct what transcribe and audit wrote",
         "monitor": "does a promise hold in production, batch by batch",
         "export": "a CTC reader as ONNX",
     },

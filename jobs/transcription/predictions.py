@@ -20,35 +20,31 @@ from htr.lines.normalise import RejectedInput, normalise_line
 from htr.reader import Prediction, Reader, join_lines
 from htr.scan import CutField, alternatives, cut_forms
 from jobs.transcription.inputs import Chunk
+from jobs.transcription.table_writer import BESIDE, COLUMNS
 from shards import files
 from shards.loader import few_widths, in_order
 
-PLACE = ("image", "page", "certificate")
-COLUMNS = {  # of the result: what is known of a row, and what was read
-    "lines": (*PLACE, "field", "line", "box"),
-    "samples": ("key", "split", "certificate", "field", "line"),
-    "fields": (*PLACE, "form", "field", "box"),
-}
-# strings of a part alone, but for a field's lines
-BESIDE = {"lines": ("polygon", "baseline"), "samples": (), "fields": ("lines", "line_alternatives", "contradicts")}
 READ = ("text", "alternatives", "reason")
+WORD = "word_confidence"
 SIZE_COLUMNS = ("width", "height")  # of the page, null where it could not be read
 DAMAGED = "image can't be processed"  # what OpenCV itself refuses
 
 
 def part_schema(kind: str, signals: Sequence[str]) -> pa.Schema:
-    """Of a part. `confidences` and signal_NAME hold a value for every line image of the row."""
+    """Of a part. `confidences` and signal_NAME hold a value for every line image of the row, `line_words` how many
+    words it has; word_confidence and word_signal_NAME a value for every word of them, null where a reader gives none.
+    """
     strings = [(name, pa.string()) for name in (*COLUMNS[kind], *BESIDE[kind], *READ)]
     numbers = [("item", pa.int64()), *((name, pa.int32()) for name in SIZE_COLUMNS), ("confidence", pa.float64())]
-    lists = [(name, pa.list_(pa.float64())) for name in ("confidences", *(f"signal_{name}" for name in signals))]
+    lists = [(name, pa.list_(pa.float64())) for name in ("confidences", "line_words", WORD, *signals)]
     return pa.schema([*strings, *numbers, *lists])
 
 
 def write_part(path: Path, chunk: Chunk, first: int, reader: Reader, forms, rulings: str, batch: int) -> None:
     """Read the chunk, whose first item has the number `first`, and commit its part."""
     rows = read_chunk(chunk, reader, forms, rulings, batch)
-    names = sorted({name for row in rows for name in row if name.startswith("signal_")})
-    schema = part_schema(chunk.kind, [name.removeprefix("signal_") for name in names])
+    names = sorted({name for row in rows for name in row if name.startswith(("signal_", "word_signal_"))})
+    schema = part_schema(chunk.kind, names)
     for row in rows:
         row["item"] += first
         if chunk.kind == "lines" and not row["line"]:
@@ -151,7 +147,15 @@ def of_lines(texts: list[Prediction]) -> dict:
     """The confidence and the signals of each line image, of what is read as nothing too."""
     names = sorted({name for reading in texts for name in reading.signals})
     signals = {f"signal_{name}": [reading.signals[name] for reading in texts] for name in names}
-    return {"confidences": [reading.confidence for reading in texts]} | signals
+    found = {"confidences": [reading.confidence for reading in texts]} | signals
+    if any(reading.word_confidences is None for reading in texts):
+        return found
+    found |= {"line_words": [float(len(reading.word_confidences)) for reading in texts]}
+    found |= {WORD: [value for reading in texts for value in reading.word_confidences]}
+    words = sorted({name for reading in texts for name in reading.word_signals})
+    return found | {
+        f"word_signal_{name}": [value for reading in texts for value in reading.word_signals[name]] for name in words
+    }
 
 
 def to_json(value: object) -> str:

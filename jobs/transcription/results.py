@@ -16,8 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.transcription.predictions import BESIDE, COLUMNS
-from jobs.transcription.table_writer import Table
+from jobs.transcription.table_writer import BESIDE, COLUMNS, Table
 from shards import files
 from shards.sample import NOT_YET
 
@@ -27,8 +26,8 @@ KEYED = {  # columns of a table for people: where it stands, then what they fill
     "fields": ("image", "page", "certificate", "form", "field", "place", "text", "reject"),
 }
 SHOWN = {  # of a review, after them
-    "lines": ("reading", "alternatives", "confidence", "probability"),
-    "fields": ("reading", "alternatives", "confidence", "probability", "contradicts"),
+    "lines": ("reading", "alternatives", "words", "confidence", "probability"),
+    "fields": ("reading", "alternatives", "words", "confidence", "probability", "contradicts"),
 }
 SUMMARY = "summary.json"
 
@@ -63,14 +62,16 @@ class Asked:
 
 
 def decide(part: pa.Table, promise, sure: float) -> pa.Table:
-    """The part with `probability` and `decision`, and each signal_NAME that of the row's least sure line.
+    """The part with `probability`, `decision` and `words`, and each signal_NAME that of the row's least sure line.
 
+    `words` is the JSON of the calibrated probability of each word of the text, "[]" where there is none to be had.
     A row's probability is the least of its lines', null where none was read. Without a promise nothing that was read is
     accepted. A promise speaks of what was read: a blank field and a tick box, which only their ink tells, are reviewed
     or not by how `sure` that is, and so is to be reviewed what could not be read, was read as nothing, or contradicts
     another field by a rule of the form (see htr/forms/field_rules.py).
     """
     signals = [name for name in part.column_names if name.startswith("signal_")]
+    words = word_probabilities(part, promise, signals)
     counts = pc.fill_null(pc.list_value_length(part["confidences"]), 0).to_numpy()
     rows = np.repeat(np.arange(len(part)), counts)
     columns = {name: flat(part[name]) for name in ("confidences", *signals)}
@@ -101,9 +102,30 @@ def decide(part: pa.Table, promise, sure: float) -> pa.Table:
         values = np.full(len(part), np.nan)
         values[read] = columns[name][least]
         part = part.set_column(part.column_names.index(name), name, numbers(values))
-    return part.append_column("probability", numbers(probability.round(4))).append_column(
-        "decision", pa.array(decision.tolist(), pa.string())
-    )
+    part = part.append_column("probability", numbers(probability.round(4)))
+    part = part.append_column("decision", pa.array(decision.tolist(), pa.string()))
+    return part.append_column("words", pa.array(words, pa.string()))
+
+
+def word_probabilities(part: pa.Table, promise, signals: list[str]) -> list[str]:
+    """Of each row the JSON of its words' calibrated probabilities; "[]" without a promise that knows words."""
+    none = ["[]"] * len(part)
+    if promise is None or "word" not in promise.scores or "word_confidence" not in part.column_names:
+        return none
+    sizes = part["line_words"].to_pylist()  # a row's lines, each with so many words
+    texts = part["text"].to_pylist()
+    fits = [bool(own) and sum(own) == len(text.split()) for own, text in zip(sizes, texts, strict=True)]
+    some = part.filter(pa.array(fits))
+    if not any(fits) or not sum(map(sum, some["line_words"].to_pylist())):
+        return none
+    lines = np.concatenate([np.asarray(own, np.int64) for own in some["line_words"].to_pylist()])
+    of_words = [name for name in part.column_names if name.startswith("word_")]
+    columns = {name: np.split(flat(some[name]), np.cumsum(lines)[:-1]) for name in of_words}
+    columns |= {name: flat(some[name]) for name in signals}
+    found = iter(np.concatenate(promise.probability(columns, "word")).round(3).tolist())
+    return [
+        json.dumps([next(found) for _ in text.split()]) if fit else "[]" for fit, text in zip(fits, texts, strict=True)
+    ]
 
 
 def flat(column: pa.ChunkedArray) -> np.ndarray:
@@ -123,8 +145,9 @@ def merge(folder: Path, parts: list[Path], kind: str, images: Path, asked: Asked
     before = read_summary(folder)
     signals = sorted({name for path in parts for name in pq.read_schema(path).names if name.startswith("signal_")})
     signals = signals if asked.promise is not None else []
-    strings = dict.fromkeys((*COLUMNS[kind], "text", "decision", "alternatives", *BESIDE[kind], "reason"), pa.string())
-    schema = [*COLUMNS[kind], "text", "confidence", "probability", "decision", "alternatives"]
+    strings = (*COLUMNS[kind], "text", "decision", "alternatives", "words", *BESIDE[kind], "reason")
+    strings = dict.fromkeys(strings, pa.string())
+    schema = [*COLUMNS[kind], "text", "confidence", "probability", "decision", "alternatives", "words"]
     schema += ["lines", "contradicts"] * (kind == "fields") + ["reason", *signals]
     schema = pa.schema([(name, strings.get(name, pa.float64())) for name in schema])
     reasons, decisions, draw = Counter(), Counter(), Draw(asked.sample, asked.seed)
@@ -182,13 +205,16 @@ class NotChanged:
 
     path: Path
     before: dict  # the summary that was written after it
+    option: str = "--review"  # that names it
 
     def __call__(self, attempt: Path) -> None:
         if not self.path.exists():
             return
         now = files.sha256(self.path)
         if now not in (files.sha256(attempt), self.before.get("sha256", {}).get(str(self.path.absolute()))):
-            raise ValueError(f"{self.path} is there and was changed, by who keys perhaps: give --review another name")
+            raise ValueError(
+                f"{self.path} is there and was changed, by who keys perhaps: give {self.option} another name"
+            )
 
 
 def prefix_of(images: Path, table: Path) -> str:
@@ -221,7 +247,7 @@ def to_key(rows: pa.Table, kind: str, prefix: str) -> pa.Table:
     columns["reading"] = rows["text"]
     others = (json.loads(cell) for cell in rows["alternatives"].to_pylist())
     columns["alternatives"] = pa.array([" | ".join(text for text, _ in texts) for texts in others], pa.string())
-    shown = [name for name in ("confidence", "probability", "contradicts") if name in rows.column_names]
+    shown = [name for name in ("words", "confidence", "probability", "contradicts") if name in rows.column_names]
     return pa.table(columns | {name: rows[name] for name in shown})
 
 

@@ -12,8 +12,16 @@ import pyarrow.parquet as pq
 from shards import files
 
 ENDINGS = (".csv", ".parquet", ".jsonl")
-LISTS = ("alternatives", "lines")  # columns of JSON
+LISTS = ("alternatives", "words", "lines")  # columns of JSON
 ROW_GROUP_ROWS = 100_000  # rows of a Parquet file that are written together
+PLACE = ("image", "page", "certificate")
+COLUMNS = {  # of a transcription: what is known of a row, and what was read
+    "lines": (*PLACE, "field", "line", "box"),
+    "samples": ("key", "split", "certificate", "field", "line"),
+    "fields": (*PLACE, "form", "field", "box"),
+}
+# strings of its parts alone, but for a field's lines
+BESIDE = {"lines": ("polygon", "baseline"), "samples": (), "fields": ("lines", "line_alternatives", "contradicts")}
 
 
 def check_name(path: Path, endings: tuple[str, ...] = ENDINGS) -> None:

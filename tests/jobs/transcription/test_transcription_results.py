@@ -35,6 +35,7 @@ class Promised:
     unit: str = "field"
     threshold: float | None = 0.5
     asked: list = field(default_factory=list)
+    scores: dict = field(default_factory=dict)
 
     def check(self, *about: object) -> None:
         self.asked.append(about)
@@ -152,6 +153,41 @@ def test_reasons_are_counted_without_what_they_say_of_one_image(tmp_path, capsys
     rows = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
     assert len({row["reason"] for row in rows}) == 2 and "2 x fits no form\n" in capsys.readouterr().err
     assert json.loads((tmp_path / "o.jsonl.parts" / "summary.json").read_text())["reasons"] == {"fits no form": 2}
+
+
+@dataclass
+class OfWords(Promised):
+    """A promise that knows words: the probability of a word is its confidence, halved."""
+
+    scores: dict = field(default_factory=lambda: {"word": None})
+
+    def probability(self, table, unit: str = "") -> np.ndarray | list[np.ndarray]:
+        if unit != "word":
+            return super().probability(table)
+        assert {"signal_likelihood", "word_signal_length"} <= set(table)
+        return [np.asarray(own) / 2 for own in table["word_confidence"]]
+
+
+def test_words_have_a_calibrated_probability_each():
+    """Of a field of two lines, too; where numbers don't fit its text, or none were given, nothing is made up."""
+
+    def read(text: str, lines: list[list[float]]) -> dict:
+        words = [value for own in lines for value in own]
+        count = {"confidences": [0.9] * len(lines), "signal_likelihood": [0.9] * len(lines)}
+        return row(text=text, **count, line_words=[float(len(own)) for own in lines], word_confidence=words,
+                   word_signal_length=[1.0] * len(words))  # fmt: skip
+
+    rows = [
+        read("choc septique", [[0.8, 0.4]]),
+        read("un deux trois", [[1.0, 0.2], [0.6]]),
+        read("", []),
+        read("a b", [[0.5]]),
+    ]
+    table = pa.Table.from_pylist(rows)
+    assert decide(table, OfWords(), 0.8)["words"].to_pylist() == ["[0.4, 0.2]", "[0.5, 0.1, 0.3]", "[]", "[]"]
+    for promise in (None, Promised()):
+        assert decide(table, promise, 0.8)["words"].to_pylist() == ["[]"] * 4
+    assert decide(pa.Table.from_pylist([row()]), OfWords(), 0.8)["words"].to_pylist() == ["[]"]
 
 
 def test_a_sample_is_the_same_in_whatever_order_and_uniform():

@@ -1,0 +1,39 @@
+"""Words that begin as what was typed, accents and case aside; only when somebody asks for them."""
+
+import bisect
+import unicodedata
+from functools import cached_property
+from pathlib import Path
+
+MOST = 9  # words: one a number key
+
+
+class Lexicon:
+    """A file with a word a line, read when it is asked for the first time. None: no words."""
+
+    def __init__(self, path: Path | None):
+        self.path = path
+
+    @cached_property
+    def words(self) -> list[tuple[str, str]]:
+        """(without accents and case, the word), in order."""
+        if self.path is None:
+            return []
+        return sorted((folded(word), word) for word in self.path.read_text(encoding="utf-8").split("\n") if word)
+
+    def suggest(self, beginning: str) -> list[str]:
+        """At most MOST words, those that begin exactly so first, shorter ones before longer ones."""
+        plain = folded(beginning)
+        if not plain:
+            return []
+        first = bisect.bisect_left(self.words, (plain, ""))
+        last = bisect.bisect_left(self.words, (plain + "\U0010ffff", ""))
+        found = [word for _, word in self.words[first : min(last, first + 5000)]]
+        found.sort(key=lambda word: (not word.startswith(beginning), len(word), word))
+        return found[:MOST]
+
+
+def folded(text: str) -> str:
+    """grippé, Grippe -> grippe"""
+    plain = unicodedata.normalize("NFD", text.casefold())
+    return "".join(c for c in plain if not unicodedata.combining(c))
