@@ -35,7 +35,7 @@ from htr.forms.template import load_templates
 from htr.io.sources import read_source
 from htr.lines.normalise import RejectedInput
 from htr.metrics.error_rates import compare
-from htr.metrics.intervals import interval
+from htr.metrics.intervals import difference_interval, ratio_interval
 from htr.reader import Reader
 from htr.scan import read_scan
 from htr.synth.simulate import Certificate, certificate, chosen_hands
@@ -149,14 +149,23 @@ def sweep(read: Read) -> None:
         print(f"{name:18}" + "".join(f"{100 * value:8.2f}" for value in values))
 
 
+def over_writers(interval, errors: list[int], totals: list[int], writers: list[str]) -> tuple[float, float] | None:
+    """Of lines, the interval over their writers."""
+    names, group = np.unique(writers, return_inverse=True)
+    found = interval(*(np.bincount(group, counts, len(names)) for counts in (errors, totals)))
+    return found.pair if found else None
+
+
 def figures(read: Read, name: str) -> dict:
     """CER and false text of some certificates, with intervals."""
     characters, writers = [f.characters for f in read.fields], [f.writer for f in read.fields]
     edits = [f.edits for f in read.fields]
     false = [int(confidence > 0) for _, confidence in read.blank]
     found = {f"cer_{name}": rate(edits, characters), "false": rate(false, [1] * len(false))}
-    found |= {f"cer_{name}_interval": interval(edits, characters, writers)}
-    found |= {"false_interval": interval(false, [1] * len(false), [writer for writer, _ in read.blank])}
+    found |= {f"cer_{name}_interval": over_writers(ratio_interval, edits, characters, writers)}
+    found |= {
+        "false_interval": over_writers(ratio_interval, false, [1] * len(false), [writer for writer, _ in read.blank])
+    }
     return found
 
 
@@ -197,8 +206,8 @@ def main() -> None:
     characters, writers = [f.characters for f in real.fields], [f.writer for f in real.fields]
     clean, more = [f.clean for f in real.fields], [f.edits - f.clean for f in real.fields]
     result = figures(real, "scan") | {"cer_clean": rate(clean, characters), "difference": 100 * rate(more, characters)}
-    result["cer_clean_interval"] = interval(clean, characters, writers)
-    within = interval(more, characters, writers)
+    result["cer_clean_interval"] = over_writers(ratio_interval, clean, characters, writers)
+    within = over_writers(difference_interval, more, characters, writers)
     result["difference_interval"] = [100 * bound for bound in within] if within else None
     simulated = figures(fonts, "simulated")
     result |= {name: value for name, value in simulated.items() if name.startswith("cer")}

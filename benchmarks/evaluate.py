@@ -47,7 +47,7 @@ def measure(args: argparse.Namespace) -> int:
     torch.set_num_threads(args.cores)
     cv2.setNumThreads(1)
     index, reader = read_index(args.dataset), Reader.load(args.model)
-    mixed, _ = autocast(args, torch.device("cpu"))
+    mixed, _ = autocast(args.amp, torch.device("cpu"))
     pieces = shards_of(index, args.split, args.lines)
     lines = sum(len(rows) for _, rows in pieces)
 

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -337,7 +336,7 @@ def stepper(device: torch.device, size: str, wrap=None):
     model = create("ctc", size, SYMBOLS).to(device)
     if wrap:
         wrap(model)
-    mixed, scaled = autocast(SimpleNamespace(amp="auto"), device)
+    mixed, scaled = autocast("auto", device)
     scaler = torch.amp.GradScaler(device.type, enabled=scaled)
     world = ProcessGroup(Placement.find({}), device)
     optimizer = optimizers.create("muon", model, 1e-4)

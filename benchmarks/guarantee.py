@@ -1,104 +1,117 @@
 """Does a promised threshold keep its promise, and is it worth having? Simulated calibrations, where the truth is known.
 
-    python benchmarks/guarantee.py                    # 1 000 calibrations of each kind, some minutes on one core
+    python benchmarks/guarantee.py                    # 1 000 calibrations of each cell, half an hour on one core
     python benchmarks/guarantee.py --calibrations 50
 
-Each calibration draws a part that plans the sequence of thresholds and another that chooses; the population is known.
-`held`: the share of calibrations whose promise is true of the population (nothing promised is no lie); it has to be
-1 - delta at least. `of oracle`: coverage beside that of the threshold that the population itself would give, nothing
-promised counts as 0. The plain rule, that takes the loosest threshold whose rate was at most alpha, stands beside it.
-`of fixed`: coverage beside what the best single threshold would bring on average, the same test passed, picked by
-somebody who knows the population: what so many fields can show at all (where units are independent).
+Each calibration draws a part that plans the sequence of thresholds and another that chooses; the population is known
+(benchmarks/populations.py). `held`: the share of calibrations whose promise is true of the population (nothing promised
+is no lie); it has to be 1 - delta at least. `of oracle`: coverage beside that of the threshold that the population
+itself would give, nothing promised counts as 0. `plain rule`: takes the loosest threshold whose rate was at most alpha.
+`before`, over writers: the test with an estimated bound (benchmarks/estimated_bound.py), how often its promise held for
+all accepted lines together and what it covered beside ours.
 
-    fields       right or wrong independently, scores that order them imperfectly: binomial
-    lines, CER   writers of very different hands, 12 lines each: betting over writers
-    correlated   the same writers, lines right or wrong: betting over writers; `items`: binomial, as if lines were alone
-    misled       scores that say nothing, a rate just above alpha, a fitting part that was far better: the worst case,
-                 in which whatever is promised is false
+    mild     fields, independent: binomial; lines of very different hands, 12 each: CER or right and wrong, over writers
+    heavy    1 or 3 % of the writers can't be read at all, at a true rate just over alpha if scores say nothing; one
+             writer with a third of all lines; errors that come in bursts
+    misled   scores that say nothing, a rate just above alpha, a fitting part that was far better: the worst case, in
+             which whatever is promised is false
 
-Then the monitor of batches (alarms within 100 batches of 150 keyed ones, rates as multiples of alpha), and the check
-for drift (warnings at a level of 5 %, by how far hands or years have moved, in standard deviations of writers' means).
+Then the monitor of batches (alarms within 100 batches of 150 keyed ones, rates as multiples of alpha; how often its
+bound of a batch's CER holds), and the check for drift (warnings at a level of 5 %, by how far hands or years have
+moved, in standard deviations of writers' means).
 """
 
 import argparse
 import json
 import sys
 import time
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.estimated_bound import threshold_of
+from benchmarks.populations import bursts, fields, lines, one_writes_a_third, unreadable, useless, useless_lines
 from htr.reliability.covariate_shift import covariate_shift_test
-from htr.reliability.monitor import false_alarms
-from htr.reliability.risk_control import Units, allowed, binomial, choose, needed, plan
+from htr.reliability.monitor import false_alarms, most_cer
+from htr.reliability.risk_control import PER_LINE, Units, choose, needed, needed_clusters, plan
 
-POPULATION = 2_000_000  # units, about
-
-
-# ---------------------------------------------------------------------------------------------------- what is drawn
-
-
-def fields(rng: np.random.Generator, count: int) -> Units:
-    """Fields, whose probability of being right is known but for some noise; 28 % can be accepted at 2 %."""
-    hard = rng.normal(1.0, 3.0, count)
-    wrong = rng.random(count) >= 1 / (1 + np.exp(-hard))
-    return Units(1 / (1 + np.exp(-(hard + rng.normal(0.0, 0.5, count)))), wrong.astype(float), np.ones(count))
+POPULATION = 1_000_000  # units, about
+TRIFLE = 0.01  # of coverage: an oracle that has no more has nothing to be compared with
+TOLERANCE = 1.645  # standard errors of a share, one-sided 95 %
 
 
-def useless(rng: np.random.Generator, count: int, rate: float) -> Units:
-    return Units(rng.random(count), (rng.random(count) < rate).astype(float), np.ones(count))
+@dataclass(frozen=True)
+class Cell:
+    """`draw(rng, n)` -> units; `count` fields or writers choose, `fit` plan; `fitting`: the part that plans is another
+    population, and a rate that is over alpha everywhere makes every promise a false one.
+    """
+
+    draw: object
+    fit: int
+    count: int
+    alpha: float
+    units: int  # of a writer, in the mean; 1: independent fields
+    fitting: object = None
 
 
-def useless_lines(rng: np.random.Generator, writers: int, rate: float) -> Units:
-    group = np.repeat(np.arange(writers), 12)
-    characters = rng.integers(15, 60, len(group))
-    hands = rate * np.minimum(rng.gamma(1.5, 1 / 1.5, writers), 10.0)  # their mean is the rate
-    edits = rng.binomial(characters, hands[group]).astype(float)
-    return Units(rng.random(len(group)), edits, characters.astype(float), group)
-
-
-def lines(rng: np.random.Generator, writers: int, kind: str = "cer") -> Units:
-    """A writer's hand makes all the lines of it easy or hard, beyond what the score knows."""
-    hand, own = rng.gamma(1.5, 0.7, writers), rng.lognormal(0.0, 0.3, writers)
-    group = np.repeat(np.arange(writers), rng.poisson(11.0, writers) + 1)
-    hard = hand[group] * rng.gamma(0.6, 1.7, len(group))
-    error = 1 - np.exp(-0.06 * hard)
-    characters = rng.integers(15, 60, len(group)).astype(float)
-    edits = rng.binomial(characters.astype(int), 1 - (1 - error) ** own[group]).astype(float)
-    known = hard * rng.lognormal(0.0, 0.3, len(group))
-    if kind == "cer":
-        return Units(np.exp(-0.06 * known), edits, characters, group)
-    return Units(np.exp(-0.06 * known * characters / 30), (edits > 0).astype(float), np.ones(len(group)), group)
+CELLS = {
+    "mild: fields, 3 000, 2 %": Cell(fields, 2000, 3000, 0.02, 1),
+    "mild: fields, 10 000, 2 %": Cell(fields, 2000, 10_000, 0.02, 1),
+    "mild: fields, 3 000, 5 %": Cell(fields, 2000, 3000, 0.05, 1),
+    "mild: CER 3 %, 100 writers": Cell(lines, 100, 100, 0.03, 12),
+    "mild: CER 3 %, 400 writers": Cell(lines, 100, 400, 0.03, 12),
+    "mild: CER 3 %, 800 writers": Cell(lines, 200, 800, 0.03, 12),
+    "mild: CER 5 %, 400 writers": Cell(lines, 100, 400, 0.05, 12),
+    "mild: wrong 10 %, 400 writers": Cell(partial(lines, kind="wrong"), 100, 400, 0.1, 12),
+    "heavy: 1 % unreadable, 60 of 100": Cell(partial(unreadable, share=0.01), 60, 60, 0.02, 100),
+    "heavy: 1 % unreadable, 200 of 100": Cell(partial(unreadable, share=0.01), 60, 200, 0.02, 100),
+    "heavy: 1 % unreadable, 1 500 of 12": Cell(partial(unreadable, share=0.01, each=12), 300, 1500, 0.02, 12),
+    "heavy: 3 % unreadable, 400 of 20": Cell(partial(unreadable, share=0.03, rate=0.015, each=20), 100, 400, 0.04, 20),
+    "heavy: 3 %, known to scores, 400": Cell(partial(unreadable, share=0.03, each=20, knows=2.0), 100, 400, 0.03, 20),
+    "heavy: 1 %, known to scores, 800": Cell(partial(unreadable, share=0.01, each=20, knows=2.0), 200, 800, 0.02, 20),
+    "heavy: one has a third, 400": Cell(one_writes_a_third, 100, 400, 0.03, 18),
+    "heavy: bursts, 1 000 writers": Cell(bursts, 250, 1000, 0.02, 25),
+    "misled: fields, 3 000, 2 %": Cell(
+        partial(useless, rate=0.0201), 2000, 3000, 0.02, 1, partial(useless, rate=0.002)
+    ),
+    "misled: CER 3 %, 400 writers": Cell(
+        partial(useless_lines, rate=0.0301), 100, 400, 0.03, 12, partial(useless_lines, rate=0.003)
+    ),
+    "misled: CER 3 %, 800 writers": Cell(
+        partial(useless_lines, rate=0.0301), 200, 800, 0.03, 12, partial(useless_lines, rate=0.003)
+    ),
+}
 
 
 # ---------------------------------------------------------------------------------------------------- how it does
 
 
 class Population:
-    """What a threshold means: coverage and rate, of units that are as good as all there are."""
+    """What a threshold means: coverage and rate, of units that are as good as all there are. `counted`: as the promise
+    counts them; else all accepted units together.
+    """
 
-    def __init__(self, units: Units):
+    def __init__(self, units: Units, counted: bool = True):
         order = np.argsort(-units.probability)
         self.sorted = -units.probability[order]
-        self.rates = np.cumsum(units.errors[order]) / np.maximum(np.cumsum(units.sizes[order]), 1)
+        weights = units.weights[order] if counted else np.ones(len(order))
+        errors, sizes = (np.cumsum(weights * column[order]) for column in (units.errors, units.sizes))
+        self.rates = errors / np.maximum(sizes, 1e-9)
 
-    def of(self, threshold: float) -> tuple[float, float]:
+    def of(self, threshold: float | None) -> tuple[float, float]:
+        """-> coverage, rate."""
+        if threshold is None:
+            return 0.0, 0.0
         count = int(np.searchsorted(self.sorted, -threshold, side="right"))
         return count / len(self.sorted), float(self.rates[count - 1]) if count else 0.0
 
     def oracle(self, alpha: float) -> float:
         good = np.flatnonzero(self.rates <= alpha)
         return (int(good[-1]) + 1) / len(self.sorted) if len(good) else 0.0
-
-    def fixed(self, count: int, alpha: float, delta: float) -> float:
-        """The mean coverage of the best threshold, tested on so many units, 0 where it fails."""
-        best = 0.0
-        for share in np.arange(1, 500) / 500:
-            accepted, rate = round(count * share), self.rates[int(share * len(self.rates)) - 1]
-            best = max(best, share * binomial(allowed(accepted, alpha, delta), accepted, float(rate)))
-        return best
 
 
 def plain(units: Units, alpha: float) -> float | None:
@@ -108,34 +121,33 @@ def plain(units: Units, alpha: float) -> float | None:
     return float(units.probability[order[good[-1]]]) if len(good) else None
 
 
-def promises(
-    draw, fit: int, count: int, alpha: float, delta: float, calibrations: int, seed: int, size: int, fitting=None
-) -> dict:
-    """`draw(rng, n)` -> units; n of the fitting part (drawn by `fitting`), of the part that chooses, of the population.
+def promises(cell: Cell, delta: float, calibrations: int, seed: int, size: int = POPULATION) -> dict:
+    """`size`: units of the population, about."""
+    drawn = cell.draw(np.random.default_rng((seed, 0)), max(size // cell.units, 1))
+    population, together = Population(drawn), Population(drawn, counted=False)
+    oracle = 0.0 if cell.fitting else population.oracle(cell.alpha)
+    names = ("held", "coverage", "nothing", "plain", "before_held", "before_coverage")
+    found = dict.fromkeys(names, 0.0)
 
-    A rate that is over alpha everywhere makes every promise a false one, whatever the drawn population shows.
-    """
-    population = Population(draw(np.random.default_rng((seed, 0)), size))
-    oracle, found = population.oracle(alpha), {"held": 0, "coverage": 0.0, "nothing": 0, "plain": 0, "over_items": 0}
+    def holds(threshold: float | None, of: Population) -> bool:
+        return threshold is None or (of.of(threshold)[1] <= cell.alpha and not cell.fitting)
+
     for number in range(calibrations):
         rng = np.random.default_rng((seed, number + 1))
-        fitted, units = (fitting or draw)(rng, fit), draw(rng, count)
-        threshold, _ = choose(plan(fitted, units.count, alpha, delta), units)
-        share, rate = population.of(threshold) if threshold is not None else (0.0, 0.0)
-        found["held"] += threshold is None or (rate <= alpha and fitting is None)
-        found["coverage"] += share
+        fitted, units = (cell.fitting or cell.draw)(rng, cell.fit), cell.draw(rng, cell.count)
+        threshold, _ = choose(plan(fitted, units.count, cell.alpha, delta), units)
+        found["held"] += holds(threshold, population)
+        found["coverage"] += population.of(threshold)[0]
         found["nothing"] += threshold is None
-        loosest = plain(units, alpha)
-        found["plain"] += loosest is None or (population.of(loosest)[1] <= alpha and fitting is None)
-        if units.groups is not None and (units.sizes == 1).all():  # as if no two lines were of one hand
-            alone = [Units(u.probability, u.errors, u.sizes) for u in (fitted, units)]
-            threshold, _ = choose(plan(alone[0], len(alone[1].errors), alpha, delta), alone[1])
-            found["over_items"] += threshold is None or population.of(threshold)[1] <= alpha
+        found["plain"] += holds(plain(units, cell.alpha), together)
+        if units.groups is not None:
+            before = threshold_of(fitted, units, cell.alpha, delta)
+            found["before_held"] += holds(before, together)
+            found["before_coverage"] += population.of(before)[0]
     found = {name: value / calibrations for name, value in found.items()}
-    oracle = 0.0 if fitting else oracle
-    found |= {"oracle": oracle, "of_oracle": found["coverage"] / oracle if oracle else None}
-    fixed = population.fixed(count, alpha, delta) if oracle and units.groups is None else 0.0
-    return found | {"of_fixed": found["coverage"] / fixed if fixed else None}
+    if cell.units == 1:
+        found |= {"before_held": None, "before_coverage": None}
+    return found | {"oracle": oracle, "of_oracle": found["coverage"] / oracle if oracle > TRIFLE else None}
 
 
 def drifts(shift: float, groups: int, runs: int, seed: int) -> float:
@@ -153,6 +165,21 @@ def drifts(shift: float, groups: int, runs: int, seed: int) -> float:
     return warned / runs
 
 
+def batches(rate: float, bad: float, sample: int, runs: int, seed: int) -> dict[str, float]:
+    """Batches of 5 000 accepted lines, some of them unreadable: how often the bound of their CER holds."""
+    held, bounds = 0, []
+    for number in range(runs):
+        rng = np.random.default_rng((seed, number))
+        characters = rng.integers(5, 60, 5000)
+        edits = rng.binomial(characters, np.minimum(rng.gamma(0.3, rate / 0.3, 5000), 1.0))
+        edits = np.where(rng.random(5000) < bad, characters, edits)
+        counted = PER_LINE / np.maximum(characters, PER_LINE)
+        keyed = rng.permutation(5000)[:sample]
+        bounds.append(most_cer(edits[keyed], characters[keyed], 5000, 0.05))
+        held += bounds[-1] >= (edits * counted).sum() / (characters * counted).sum()
+    return {"held": held / runs, "bound": float(np.median(bounds))}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calibrations", type=int, default=1000)
@@ -161,41 +188,25 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     began = time.monotonic()
-    tolerance = 1.645 * np.sqrt(args.delta * (1 - args.delta) / args.calibrations)
-    least = 1 - args.delta - tolerance
-
-    def wrong(rng, count):
-        return lines(rng, count, "wrong")
-
-    writers = args.population // 12
-    cases = {
-        "fields, 3 000, 2 %": (fields, 2000, 3000, 0.02, args.population),
-        "fields, 10 000, 2 %": (fields, 2000, 10_000, 0.02, args.population),
-        "fields, 3 000, 5 %": (fields, 2000, 3000, 0.05, args.population),
-        "lines, CER 3 %, 100 writers": (lines, 100, 100, 0.03, writers),
-        "lines, CER 3 %, 400 writers": (lines, 100, 400, 0.03, writers),
-        "correlated, 10 %, 400 writers": (wrong, 100, 400, 0.1, writers),
-        "misled, 3 000, 2 %": (
-            lambda r, n: useless(r, n, 0.0201), 2000, 3000, 0.02, 1000, lambda r, n: useless(r, n, 0.002)
-        ),
-        "misled, CER 3 %, 400 writers": (
-            lambda r, n: useless_lines(r, n, 0.0301), 100, 400, 0.03, 1000, lambda r, n: useless_lines(r, n, 0.003)
-        ),
-    }  # fmt: skip
+    least = 1 - args.delta - TOLERANCE * np.sqrt(args.delta * (1 - args.delta) / args.calibrations)
     print(
         f"{args.calibrations} calibrations, delta {args.delta:g}: held is to be {least:.3f} at least (with tolerance)"
     )
-    print(f"alpha 2 %, delta 5 %: {needed(0.02, 0.05)} accepted without an error at least\n")
-    names = ("held", 7), ("plain rule", 12), ("coverage", 10), ("oracle", 8), ("of oracle", 11), ("of fixed", 10)
-    print(" " * 32 + "".join(f"{name:>{wide}}" for name, wide in (*names, ("nothing", 9), ("items", 8))))
+    print(
+        f"alpha 2 %, delta 5 %: {needed(0.02, 0.05)} fields, {needed_clusters(0.02, 0.05)} writers without an error\n"
+    )
+    names = ("held", 7), ("plain rule", 12), ("coverage", 10), ("oracle", 8), ("of oracle", 11), ("nothing", 9)
+    names = (*names, ("before held", 13), ("covered", 9))
+    print(" " * 36 + "".join(f"{name:>{wide}}" for name, wide in names))
     figures: dict = {"calibrations": args.calibrations, "least": least, "promises": {}}
-    for name, (draw, fit, count, alpha, size, *fitting) in cases.items():
-        found = promises(draw, fit, count, alpha, args.delta, args.calibrations, args.seed, size, *fitting)
+    for name, cell in CELLS.items():
+        found = promises(cell, args.delta, args.calibrations, args.seed, args.population)
         figures["promises"][name] = found
-        share, fixed = ("" if found[of] is None else f"{found[of]:.2f}" for of in ("of_oracle", "of_fixed"))
-        over = f"{found['over_items']:.3f}" if name.startswith("correlated") else ""
-        print(f"{name:32}{found['held']:7.3f}{found['plain']:12.3f}{found['coverage']:10.3f}{found['oracle']:8.3f}"
-              f"{share:>11}{fixed:>10}{found['nothing']:9.3f}{over:>8}", flush=True)  # fmt: skip
+        share = "" if found["of_oracle"] is None else f"{found['of_oracle']:.2f}"
+        before = ["" if found[key] is None else f"{found[key]:.3f}" for key in ("before_held", "before_coverage")]
+        print(f"{name:36}{found['held']:7.3f}{found['plain']:12.3f}{found['coverage']:10.3f}{found['oracle']:8.3f}"
+              f"{share:>11}{found['nothing']:9.3f}{before[0]:>13}{before[1]:>9}", flush=True)  # fmt: skip
+    figures |= {"cells": len(CELLS), "kept_least": min(found["held"] for found in figures["promises"].values())}
     runs = max(args.calibrations // 2, 10)
     print(f"\nmonitor, {runs} runs of 100 batches, alpha 2 %: bet (false: 5 % at most), detector (200 batches apart)")
     figures["monitor"] = {}
@@ -203,6 +214,14 @@ def main() -> None:
         found = false_alarms([150] * 100, 0.02, 0.02 * times, runs, args.seed)
         figures["monitor"][str(times)] = found
         print(f"    rate {times:3.1f} times alpha{found['bet']:10.3f}{found['detector']:10.3f}", flush=True)
+    print(f"\nthe bound of a batch's CER, {runs} batches of 5 000 lines: held, median")
+    figures["batches"] = {}
+    for bad, sample in ((0.0, 150), (0.0, 600), (0.01, 150), (0.01, 600)):
+        found = batches(0.01, bad, sample, runs, args.seed)
+        figures["batches"][f"{bad:g}, {sample}"] = found
+        print(
+            f"    CER 1 %, {100 * bad:g} % unreadable, {sample} keyed{found['held']:8.3f}{100 * found['bound']:8.2f} %"
+        )
     runs = max(args.calibrations // 5, 10)
     print(f"\ndrift, {runs} runs: warnings with 50 and 200 groups in either part")
     figures["drift"] = {}

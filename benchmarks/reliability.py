@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from htr.reliability.calibration import cross_fitted
 from htr.reliability.covariate_shift import covariate_shift_test
 from htr.reliability.diagrams import figures, resamples
-from htr.reliability.risk_control import Units, choose, coverage, plan
+from htr.reliability.risk_control import PER_CLUSTER, PER_LINE, Units, choose, coverage, plan
 from htr.reliability.units import CHARACTER, fit_scores, line_signals, probabilities, word_signals
 from jobs.audit import surprises
 from jobs.evaluation.results import Evaluation
@@ -143,6 +143,14 @@ def calibration(lines: Lines) -> dict:
     return found
 
 
+def limits(kind: str, by: str, count: int, writers: np.ndarray) -> tuple:
+    """The clusters of units, how many of them one counts as at most, and how much a unit: see guarantee.Units."""
+    if by != "writer" and kind != "cer":
+        return (None,)
+    most, size = PER_CLUSTER["writer" if by == "writer" else "unit"], float(PER_LINE if kind == "cer" else 1)
+    return (writers if by == "writer" else np.arange(count)), most, size
+
+
 def promised(lines: Lines, delta: float) -> dict:
     """The first part fits and plans, the last one chooses: coverage and rate of what can be promised."""
     first, last = lines.part == 0, lines.part == lines.part.max()
@@ -170,10 +178,7 @@ def promised(lines: Lines, delta: float) -> dict:
             units.append((p, errors, sizes, np.unique(owners, return_inverse=True)[1]))
         for by in ("writer", "line, as if alone"):
             for alpha in alphas:
-                fitted, chosen = (
-                    Units(p, e, s, g if by == "writer" else np.arange(len(p)) if kind == "cer" else None)
-                    for p, e, s, g in units
-                )
+                fitted, chosen = (Units(p, e, s, *limits(kind, by, len(p), g)) for p, e, s, g in units)
                 threshold, steps = choose(plan(fitted, chosen.count, alpha, delta), chosen)
                 share, end = coverage(chosen, threshold), steps[-1]
                 found[f"{kind}, {alpha:g}, by {by}"] = share if threshold is not None else None
@@ -235,7 +240,9 @@ def audited(lines: Lines, share: float, seed: int) -> dict:
         order = np.flatnonzero(wrong)[np.argsort(-score[wrong], kind="stable")]
         hits = is_planted[order]
         found[name] = float(hits[: len(planted)].mean())
+        found[f"{name}, first 50"] = float(hits[:50].mean())
         print(f"    {name:32} {100 * found[name]:5.1f} % of the first {len(planted)} rows are spoiled ones, "
+              f"{100 * hits[:50].mean():5.1f} % of the first 50, "
               f"{100 * hits[: 2 * len(planted)].sum() / len(planted):5.1f} % of all within twice as many")  # fmt: skip
     return found
 

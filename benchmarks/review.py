@@ -193,7 +193,7 @@ def large(count: int):
     import numpy as np
     import pyarrow as pa
 
-    from shards.samples import NOT_YET
+    from shards.sample import NOT_YET
 
     rng = np.random.default_rng(0)
     words = [

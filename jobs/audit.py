@@ -61,7 +61,7 @@ def main(args: Settings) -> int:
     edits, right, share = evaluation.numbers("edits"), confidence, confidence
     if args.promise:
         promise = Promise.load(args.run / "reliability" / args.promise)
-        promise.check(**evaluation.model)
+        promise.check(evaluation.conditions, reader_alone=True)
         right, share = (probabilities(promise.scores, table, unit) for unit in ("line", CHARACTER))
     length = np.maximum([len(text) for text in table["hypothesis"].to_pylist()], evaluation.numbers("characters"))
     expected = (1 - share) * np.maximum(length, 1)

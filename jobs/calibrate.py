@@ -10,9 +10,11 @@ probability 1 - delta at least what it accepts errs at most alpha, or the answer
 these data; on the third both are judged. RUN/reliability/NAME/ has score.json, promise.json and reliability.json.
 
 `--loss wrong`: the share of accepted units that differ from the transcription. `--loss cer`, of lines: the character
-error rate of all accepted lines together. What is independent of what is an assumption, and yours: `--by writer` (the
-default where writers are known: it speaks of other writers of that kind), `--by certificate` (of other certificates of
-the same writers and years), `--by unit` (as if no two units had anything in common).
+error rate of the accepted lines. What is independent of what is an assumption, and yours: `--by writer` (the default
+where writers are known: it speaks of other writers of that kind), `--by certificate` (of other certificates of the same
+writers and years), `--by unit` (as if no two units had anything in common). A writer counts as at most --per-cluster
+units, and of CER a line as at most --per-line characters, what has more in proportion: so the worst that one writer can
+do is known before any of them is seen (docs/reliability.md). Set both before you look at the data.
 
 A promise is against the transcription: what data entry has mistyped or mended counts as an error of the reading. It is
 about readings chosen as these were: choose a threshold once, since one that is chosen again and again on the same part,
@@ -42,6 +44,8 @@ class Settings:
     by: Literal["writer", "certificate", "unit"] | None = setting(
         None, "what is taken as independent (default: see above)"
     )
+    per_cluster: int | None = setting(None, "units that a writer or certificate counts as, at most (default: 10 and 5)")
+    per_line: int = setting(30, "of CER: characters that a line counts as, at most (default: 30)")
     may_share: list[Literal["writer"]] = setting([], "where splits are made by year")
     name: str | None = setting(None, "of the promise (default: of unit, loss, alpha and delta)")
 
@@ -59,6 +63,8 @@ def main(args: Settings) -> int:
         raise ValueError("--loss cer is of lines: give --unit line")
     if not (0 < args.alpha < 1 and 0 < args.delta < 1):
         raise ValueError(f"--alpha {args.alpha:g} --delta {args.delta:g}: both are shares, over 0 and below 1")
+    if (args.per_cluster is not None and args.per_cluster < 1) or args.per_line < 1:
+        raise ValueError("--per-cluster and --per-line are 1 or more")
     if (folder / "promise.json").exists():
         raise ValueError(f"{folder}: a promise is there, and is not made twice: give another --name, or remove it")
     parts = [Evaluation.read(find(args.run, given)) for given in (args.fit, args.choose, args.judge)]
@@ -83,7 +89,8 @@ def main(args: Settings) -> int:
     threshold, steps = choose(plan(before, units.count, args.alpha, args.delta), units)
 
     # ---------------------------------------------------------------- judge, and say
-    note = {"model": choosing.model} | described(args, by, threshold, steps, units, choosing)
+    check_conditions(choosing)
+    note = {"conditions": choosing.conditions} | described(args, by, threshold, steps, units, choosing)
     note["judged"] = judged(units_of(judging, args, by, scores), threshold, judging)
     note["drift"] = drifted(choosing, judging, by)
     fitted = {"evaluation": fitting.name, "dataset": fitting.asked["dataset"], "split": fitting.asked["split"]}
@@ -106,12 +113,12 @@ def main(args: Settings) -> int:
 
 def units_of(evaluation, args, by: str, scores=None, held_out=None):
     """What is accepted or not, and errs: by the scores or, of the part that they were fitted on, by what scores fitted
-    without its writers say.
+    without its writers say. What was read as nothing is never accepted, as in production: its probability is -inf.
     """
     import numpy as np
 
     from htr.reliability.promise import score_of
-    from htr.reliability.risk_control import Units
+    from htr.reliability.risk_control import PER_CLUSTER, Units
     from htr.reliability.units import all_right, first_rows, groups_of_unit, lines_in, probabilities
 
     score = score_of(args.unit, args.loss)
@@ -126,22 +133,52 @@ def units_of(evaluation, args, by: str, scores=None, held_out=None):
         rows = first_rows(of_unit)
         errors, sizes = 1 - all_right(evaluation.numbers("exact"), of_unit), np.ones(len(rows))
         found = found if held_out else found[rows]
+    found = np.where(is_read(evaluation, args.unit)[rows], found, -np.inf)
     if args.loss == "wrong" and by in (args.unit, "unit"):
         return Units(found, errors, sizes)
     groups = np.arange(len(rows)) if by == "unit" else evaluation.groups(by)[rows]
-    return Units(found, errors, sizes, np.unique(groups, return_inverse=True)[1])
+    limits = args.per_cluster or PER_CLUSTER[by], float(args.per_line) if args.loss == "cer" else 1.0
+    return Units(found, errors, sizes, np.unique(groups, return_inverse=True)[1], *limits)
+
+
+def is_read(evaluation, unit: str):
+    """(N,) of each row whether its line, field or certificate was read as some text: nothing else is accepted."""
+    import numpy as np
+
+    from htr.reliability.units import groups_of_unit
+
+    some = np.array([bool((text or "").strip()) for text in evaluation.table["hypothesis"].to_pylist()])
+    if unit == "line":
+        return some
+    of_unit = groups_of_unit(evaluation.table, unit)
+    return (np.bincount(of_unit, some) > 0)[of_unit]
+
+
+def check_conditions(evaluation) -> None:
+    """Raises ValueError for an evaluation of an older version, which did not note how it was read."""
+    missing = [name for name, value in evaluation.conditions.items() if value is None and name != "decoding"]
+    if missing:
+        raise ValueError(
+            f"{evaluation.name} does not say under what {', '.join(missing)} it was read: evaluate again, under "
+            f"another --name, since a promise holds for readings made in the same way alone"
+        )
 
 
 def described(args, by: str, threshold, steps, units, choosing) -> dict:
     """promise.json but for how it was judged."""
     from dataclasses import asdict
 
-    from htr.reliability.risk_control import coverage, needed
+    from htr.reliability.risk_control import coverage, needed, needed_clusters
 
     independent = args.unit if by == "unit" else by
     many, groups = PLURAL[args.unit], f"{independent}s"
     items, count, last = len(units.probability), units.count, steps[-1]
     sure, most = f"{100 * (1 - args.delta):g} %", f"{100 * args.alpha:g} %"
+    counts = ""
+    if units.groups is not None and by != "unit":
+        counts = f", where a {independent} counts as at most {units.per_cluster} {many}"
+    if args.loss == "cer":
+        counts += f"{' and' if counts else ', where'} a line as at most {units.per_unit:g} characters"
     if threshold is not None:
         share = coverage(units, threshold)
         what = (
@@ -151,27 +188,30 @@ def described(args, by: str, threshold, steps, units, choosing) -> dict:
         )
         text = (
             f"Of the {many} accepted (probability at least {threshold:.4f}; {100 * share:.1f} % of those that chose "
-            f"it) {what}, with a probability of at least {sure} over the choice by {items} {many} of {count} {groups}."
+            f"it) {what}{counts}, with a probability of at least {sure} over the choice by {items} {many} of {count} "
+            f"{groups}."
         )
     else:
         rate = f"{last.errors:g} in {last.total:g}" if last.total else "none accepted"
         text = (
             f"Nothing can be promised with these data ({items} {many} of {count} {groups}): that the accepted {many} "
-            f"err at most {most} could not be shown with {sure} at the first threshold tested ({rate}, p {last.p:.2g})."
+            f"err at most {most}{counts} could not be shown with {sure} at the first threshold tested ({rate}, p "
+            f"{last.p:.2g})."
         )
-    text += f" It takes at least {needed(args.alpha, args.delta)} accepted {many} without an error."
+    if units.groups is None:
+        least = needed(args.alpha, args.delta)
+        text += f" It takes at least {least} accepted {many} without an error."
+    else:
+        least = needed_clusters(args.alpha, args.delta)
+        text += f" It takes at least {least} {groups} whose {many} are all accepted and without an error."
     kind = {
         "writer": "other writers of this kind",
         "certificate": "other certificates of the same writers, years and scanners",
     }.get(independent, f"other {many} of this kind, if no two of them have anything in common")
     assumes = f"{groups[0].upper()}{groups[1:]} are independent draws: the promise speaks of {kind}. "
     assumes += "It is against the transcription, whose own errors count as the reading's."
-    if last.bound is not None:
-        clipped, what = max(step.clipped for step in steps), "edits" if args.loss == "cer" else many
-        assumes += (
-            f" What a {independent} errs beyond alpha counts up to {max(step.bound for step in steps):.0f} {what}: "
-            f"{clipped or 'none'} of these {count} did more."
-        )
+    if counts:
+        assumes += f" What has more counts in proportion{counts.replace(', where', ':')}."
     return {
         "unit": args.unit, "loss": args.loss, "alpha": args.alpha, "delta": args.delta, "threshold": threshold,
         "promise": text, "assumes": assumes, "test": "binomial" if units.groups is None else "betting",
@@ -179,7 +219,8 @@ def described(args, by: str, threshold, steps, units, choosing) -> dict:
             asdict(step) | {"rate": step.errors / step.total if step.total else None} for step in steps
         ],
         "coverage": coverage(units, threshold) if threshold is not None else None,
-        "needed": needed(args.alpha, args.delta),
+        "needed": least, "per_cluster": units.per_cluster if units.groups is not None else None,
+        "per_unit": units.per_unit if units.groups is not None else None,
         "chosen": {"evaluation": choosing.name, "dataset": choosing.asked["dataset"], "split": choosing.asked["split"],
                    "lines": len(choosing.table), "items": items, "groups": count, "by": independent},
     }  # fmt: skip
@@ -200,6 +241,7 @@ def judged(units, threshold, judging) -> dict:
     elif total:
         group, draws = resamples(units.groups)
         inside = units.probability >= threshold
+        inside = inside * units.weights
         sums = [np.bincount(group, column * inside, draws.shape[1]) for column in (units.errors, units.sizes)]
         bounds = with_interval(rate, draws, lambda w: (w @ sums[0]) / max(w @ sums[1], 1e-12))
         low, high = bounds["low"], bounds["high"]

@@ -8,11 +8,12 @@ with a row a text, written once. The task that ends last merges the parts into m
 is missing. Padding and batches are a function of the shard alone, so the result does not depend on the number of tasks.
 
 `--decode beam` reads with what `python -m jobs tune` left in RUN/decoding. jobs/evaluation/result_files.py says
-what metrics.json and the parts hold; timing.json says how fast it was. `--against` compares two evaluations of the same
+what metrics.json and the parts hold; timing.json says how fast it was. `--terms` counts causes of death in
+transcriptions and readings, `--promise` says what acceptance selects (jobs/evaluation/cause_statistics.py). `--against`
+compares two evaluations of the same
 lines.
 """
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,10 @@ class Settings:
     abbreviations: Path | None = setting(
         None, "abbreviation,expansion: rates by which either is right", metavar="TABLE"
     )
+    terms: str | None = setting(
+        None, "term,category: what errors do to a table of causes; french: the project's own", metavar="TABLE"
+    )
+    promise: Path | None = setting(None, "what it accepts of these texts, and leaves", metavar="RUN/reliability/NAME")
     name: str | None = setting(
         None, "of the evaluation (default: the split, the model's step, the decoding, and --where)"
     )
@@ -51,14 +56,18 @@ class Settings:
 def main(args: Settings) -> int:
     import torch
 
+    from htr.decoding.decoder import digest_of
+    from htr.metrics.terms import Terms
     from htr.reader import Reader, weights_of
     from htr.references import References
+    from htr.reliability.conditions import conditions
     from jobs.distributed.placement import Placement, take_device
+    from jobs.distributed.precision import precision
+    from jobs.evaluation.cause_statistics import table_of
     from jobs.evaluation.comparison import paired
     from jobs.evaluation.result_files import FORMAT, merge, part, speed
     from jobs.evaluation.texts import config_of
     from jobs.training.config import parse_where
-    from jobs.training.train_step import autocast
     from shards import files
     from shards.index import read_index
     from shards.loader import Samples
@@ -81,17 +90,19 @@ def main(args: Settings) -> int:
     shards = shards_of(index, args.split, where)
 
     # ---------------------------------------------------------------- the evaluation's folder, the same for all tasks
-    asked = {"dataset": index.fingerprint, "split": args.split, "where": sorted(args.where), "batch": args.batch}
-    asked |= {"weights": weights_of(args.run / "model"), "step": reader.config["step"], "amp": args.amp}
-    asked |= {"decode": args.decode, "levels": levels, "format": FORMAT}
+    mixed, amp = precision(args.amp, device)
+    asked = {"dataset": index.fingerprint, "split": args.split, "where": sorted(args.where), "levels": levels}
+    asked |= conditions(
+        weights_of(args.run / "model"), args.decode, digest_of(decoding), amp, args.batch, device.type
+    ) | {"step": reader.config["step"], "format": FORMAT}
     if args.abbreviations:
         asked |= {"abbreviations": files.sha256(args.abbreviations)[:16]}
     rules = rules_of_forms(args.forms)
     if rules:
         asked |= {"rules": {name: [rule.note() for rule in own] for name, own in rules.items()}}
+    if args.terms:  # what is wrong with it is said now
+        Terms.load(table_of(args.terms))
     references = References.load(args.abbreviations) if args.abbreviations else None
-    if decoding:  # its weights.json holds the hashes of its other files
-        asked |= {"decoding": hashlib.sha256((decoding / "weights.json").read_bytes()).hexdigest()[:16]}
     folder = args.run / "evaluation" / (args.name or default_name(args, reader.config["step"]))
     (folder / "parts").mkdir(parents=True, exist_ok=True)
     note = files.temporary(folder / "evaluation.json")
@@ -109,7 +120,6 @@ def main(args: Settings) -> int:
     mine = [shard for number, shard in enumerate(shards) if number % tasks == task]
     todo = [shard for shard in mine if not part(folder, shard).exists()]
     log(f"evaluate: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} shards to read")
-    mixed, _ = autocast(args.amp, device)
     with Progress("evaluate", len(todo), "shards") as progress, torch.no_grad(), mixed():
         for start in range(0, len(todo), SHARDS_PER_READ):
             some = todo[start : start + SHARDS_PER_READ]
@@ -147,6 +157,10 @@ def main(args: Settings) -> int:
               f"read, {apart['reference']['certificates']} as typed")  # fmt: skip
     if known["warning"]:
         log(f"evaluate: {known['warning']}")
+    if args.terms or args.promise:
+        from jobs.evaluation import cause_statistics
+
+        print("\n".join(cause_statistics.write(folder, args.terms, args.promise)))
     if args.against:
         found = paired(folder, args.against)
         path = folder / f"against-{args.against.resolve().parents[1].name}-{args.against.resolve().name}.json"

@@ -7,11 +7,13 @@
 
 READINGS is a batch as transcribe wrote it, KEYED the random sample of what was accepted, typed by persons who did not
 see the readings. Of this very batch it says how many accepted ones are wrong at most (hypergeometric, with probability
-1 - delta), over all batches whether more than alpha are, and by the signals of all readings whether the batch is like
-the part that chose the threshold. A line a batch is added to RUN/reliability/NAME/monitor.jsonl. Exit status 3: alarm.
+1 - delta) and, where CER is promised, how high its CER is at most; over all batches whether more than alpha are, and by
+the signals of all readings whether the batch is like the part that chose the threshold. A line a batch is added to
+RUN/reliability/NAME/monitor.jsonl. Exit status 3: alarm.
 """
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -36,8 +38,9 @@ class Settings:
 
 
 def main(args: Settings) -> int:
-    from htr.reliability.monitor import FALSE_ALARM_RATE, BatchMonitor, hours, most_wrong, sample_size
+    from htr.reliability.monitor import FALSE_ALARM_RATE, BatchMonitor, hours, most_cer, most_wrong, sample_size
     from htr.reliability.promise import Promise
+    from htr.reliability.risk_control import PER_LINE
     from shards import files
 
     promise = Promise.load(args.promise)
@@ -71,11 +74,17 @@ def main(args: Settings) -> int:
 
     # ---------------------------------------------------------------- all batches
     watch = BatchMonitor(**before[-1]["watch"]) if before else BatchMonitor(promise.alpha)
+    cer = None
     if promise.loss == "wrong":
         watch.add(wrong, sampled)
         counted = f"{watch.wrong} of {watch.sampled} wrong"
     else:
-        watch.add_edits(*edits_of(accepted, typed))
+        edits = edits_of(accepted, typed)
+        bounded = most_cer(*edits, len(accepted), promise.delta)
+        cer = bounded if math.isfinite(bounded) else None
+        at_most = "not bounded by so small a sample" if cer is None else f"at most {100 * cer:.2f} %"
+        print(f"with {sure} the CER of this batch is {at_most}, where a line counts as at most {PER_LINE} characters")
+        watch.add_edits(*edits)
         counted = f"{watch.wrong} edits of {watch.sampled} characters"
     alarms = watch.alarms
     print(f"{watch.batches} batches, {counted}: evidence {watch.bet:.3g} that it is more than "
@@ -86,7 +95,7 @@ def main(args: Settings) -> int:
         print(f"signals: p {found.p:.3f}" + (f", not like the part that chose the threshold: {moved}" if moved else ""))
         alarms += ["drift"] if found.warns else []
     entry = {"batch": batch, "accepted": len(accepted), "sampled": sampled, "wrong": wrong, "bound": bound,
-             "hours": saved, "watch": watch.to_json(), "alarms": alarms,
+             "cer_bound": cer, "hours": saved, "watch": watch.to_json(), "alarms": alarms,
              "drift": asdict(found) if found else None}  # fmt: skip
     files.replace(log, "".join(json.dumps(line) + "\n" for line in [*before, entry]))
     if alarms:

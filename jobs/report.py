@@ -102,6 +102,8 @@ def contents(view: dict | None, keyed: list, curves: list, samples: dict | None)
         ("figures", "Errors", view),
         ("normalised", "What counts", view.get("normalised")),
         ("blanks", "Blanks and values", view.get("blank") or view.get("parsed")),
+        ("terms", "Causes", view.get("terms")),
+        ("selection", "Accepted", view.get("selection")),
         ("slices", "Slices", view.get("slices")),
         ("drift", "Years", view.get("drift")),
         ("confusions", "Confusions", view.get("confusions") or view.get("kinds") or view.get("classes")),

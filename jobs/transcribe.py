@@ -76,6 +76,7 @@ class Settings:
     batch: int = setting(16, "lines read at once (default: %(default)s)")
     workers: int | None = setting(None, "processes of this task (default: one a CPU that it may use)")
     device: Literal["auto", "cpu", "cuda"] = setting("auto")
+    amp: Literal["auto", "off", "bf16", "fp16"] = setting("auto", "as evaluate (default: %(default)s)")
 
 
 def main(args: Settings) -> int:
@@ -92,15 +93,18 @@ def main(args: Settings) -> int:
     device = take_device(Placement.find(), args.device)
     Reader.load(model, decoding=decoding)  # what is wrong with it is said now
     source = open_input(args.input, args.unit, args.split, args.where)
-    asked = what_is_asked(args, source, model, decoding)
+    made = made_under(args, model, decoding, device)
+    asked = what_is_asked(args, source, made)
 
     # ---------------------------------------------------------------- the parts' folder, the same for all tasks
     folder = parts_folder(args.out)
-    settings = settings_of(args, source, model, decoding)
+    settings = settings_of(args, source, made)
     begin(folder, settings, source.unit)
     chunks = source.chunks(settings["chunk"])
     note = asked.note(args.promise)
-    chores = ChunkWorkers(args, folder, model, decoding, str(device), fingerprint(settings, note["promise"]))
+    chores = ChunkWorkers(
+        args, folder, model, decoding, str(device), made["amp"], fingerprint(settings, note["promise"])
+    )
 
     # ---------------------------------------------------------------- this task's chunks
     task, tasks = share_of_work()
@@ -140,9 +144,21 @@ def model_folder(asked: Path | None) -> Path:
     return folder
 
 
-def what_is_asked(args: Settings, source, model: Path, decoding: Path | None):
-    """Everything that can be wrong with the results is said before the first image is read. Raises ValueError."""
+def made_under(args: Settings, model: Path, decoding: Path | None, device) -> dict:
+    """The conditions of these readings, of which a promise knows whether they are its own. Raises ValueError."""
+    from htr.decoding.decoder import digest_of
     from htr.reader import weights_of
+    from htr.reliability.conditions import conditions
+    from jobs.distributed.precision import precision
+
+    if args.batch < 1:
+        raise ValueError("--batch is 1 or more")
+    _, amp = precision(args.amp, device)
+    return conditions(weights_of(model), args.decode, digest_of(decoding), amp, args.batch, device.type)
+
+
+def what_is_asked(args: Settings, source, made: dict):
+    """Everything that can be wrong with the results is said before the first image is read. Raises ValueError."""
     from jobs.transcription.results import Asked, prefix_of
     from jobs.transcription.table_writer import check_name
 
@@ -152,7 +168,7 @@ def what_is_asked(args: Settings, source, model: Path, decoding: Path | None):
         from htr.reliability.promise import Promise
 
         promise = Promise.load(args.promise)
-        promise.check(weights_of(model), args.decode, digest_of(decoding))
+        promise.check(made)
         if promise.unit != "line" and source.scattered:
             raise ValueError(f"{args.input}: the promise is of a {promise.unit}, but rows of one certificate are far "
                              "from each other: sort the table by certificate")  # fmt: skip
@@ -178,24 +194,17 @@ def what_is_asked(args: Settings, source, model: Path, decoding: Path | None):
     return asked
 
 
-def settings_of(args: Settings, source, model: Path, decoding: Path | None) -> dict:
+def settings_of(args: Settings, source, made: dict) -> dict:
     """What a part is a function of."""
     from htr.forms.template import FORMS, digest_of_forms
-    from htr.reader import weights_of
 
-    if (args.chunk is not None and args.chunk < 1) or args.batch < 1:
-        raise ValueError("--chunk and --batch are 1 or more")
-    settings = {"format": FORMAT, "unit": args.unit, "input": source.digest, "count": source.count}
-    settings |= {"model": weights_of(model), "decode": args.decode, "decoding": digest_of(decoding)}
-    settings |= {"chunk": args.chunk or CHUNK[source.kind], "batch": args.batch}
+    if args.chunk is not None and args.chunk < 1:
+        raise ValueError("--chunk is 1 or more")
+    settings = {"format": FORMAT, "unit": args.unit, "input": source.digest, "count": source.count} | made
+    settings |= {"chunk": args.chunk or CHUNK[source.kind]}
     if source.kind == "fields":
         settings |= {"forms": digest_of_forms(args.forms or FORMS), "rulings": args.rulings}
     return settings
-
-
-def digest_of(decoding: Path | None) -> str | None:
-    """Its weights.json holds the hashes of its other files."""
-    return hashlib.sha256((decoding / "weights.json").read_bytes()).hexdigest()[:16] if decoding else None
 
 
 def fingerprint(*notes: object) -> str:

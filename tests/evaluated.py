@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 CANARY = "hemorragie cerebrale"  # in every text: no log and no message may have it
 ASKED = {"dataset": "d" * 16, "where": [], "batch": 16, "weights": "a" * 16, "step": 3, "amp": "off", "decode": "beam",
-         "decoding": "b" * 16}  # fmt: skip
+         "decoding": "b" * 16, "device": "cpu", "passes": 1, "code": "c" * 16}  # fmt: skip
 FIELDS = ("Ia", "Ib", "II")
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from shards.samples import NOT_YET
+from shards.sample import NOT_YET
 
 CHECKOUT = Path(__file__).parent.parent
 CANARY = "Kanarienvogel"  # in every reading: no log may have it

@@ -164,7 +164,7 @@ def reliability(folder: Path, threshold: float | None = 0.9731) -> None:
     write(
         folder / "promise.json",
         {
-            "format": 1,
+            "format": 2,
             "unit": "line",
             "loss": "wrong",
             "alpha": 0.02,

@@ -145,8 +145,7 @@ def test_what_may_change_on_resume_is_said_at_the_field(tmp_path: Path):
     assert fixed == {
         "seed", "data.split", "data.where", "data.blanks", "data.batch", "data.batch_by", "model.architecture",
         "model.size", "model.height", "model.recurrent_stride", "model.freeze", "optim.name", "optim.lr", "optim.ema",
-        "schedule.steps", "schedule.warmup",
-        "schedule.guide",
+        "schedule.steps", "schedule.warmup", "schedule.guide",
     }  # fmt: skip
     (tmp_path / "config.json").write_text('{"lr": 0.5, "threads": 9, "dataset": "abc"}')
     with pytest.raises(ValueError, match=r"is a run of lr '0.5', asked was '0.002'"):

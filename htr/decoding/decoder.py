@@ -33,6 +33,11 @@ FIELD_MODEL_SHARE = 0.7  # share of a field's own language model beside the gene
 FILES = ("language.safetensors", "lexicon.txt")
 
 
+def digest_of(decoding: Path | None) -> str | None:
+    """Of a folder of tune's: its weights.json holds the hashes of its other files. None: greedy."""
+    return hashlib.sha256((decoding / "weights.json").read_bytes()).hexdigest()[:16] if decoding else None
+
+
 class GreedyDecoder:
     """The model's own reading."""
 

@@ -12,21 +12,25 @@ for the errors e and the totals t of each of n clusters, its linearised standard
     linearised    the normal distribution, from MANY clusters on
 
 Where no cluster has an error the upper end is the exact one of n clusters without any (Clopper & Pearson 1934), far
-above the rate as a rule. All sums are whole numbers and the draws are seeded: the same counts give the same bits.
+above the rate as a rule. Heavy tails, a few hands that can't be read at all, no interval sees before it has met some
+of them: `doubts` says when. All sums are whole numbers and the draws are seeded: the same counts give the same bits.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from statistics import NormalDist
 
 import numpy as np
+from scipy import stats
 
 RESAMPLES = 1000
 CONFIDENCE_LEVEL = 0.95
 FEW, MANY = 10, 5000  # clusters
-Z = NormalDist().inv_cdf((1 + CONFIDENCE_LEVEL) / 2)
+RARE = 40  # clusters below which an interval is said to stand on few
+MISSED = 0.05  # the probability with which a rare kind of clusters is not among those seen
+CARRIED = 12  # clusters whose equal shares would vary as much as these do: with fewer the bootstrap covers too seldom
+Z = float(stats.norm.ppf((1 + CONFIDENCE_LEVEL) / 2))
 
 
 @dataclass(frozen=True)
@@ -40,36 +44,19 @@ class Interval:
         return self.low, self.high
 
 
-def interval(
-    edits: Sequence[int], totals: Sequence[int], groups: Sequence[str], seed: int = 0
-) -> tuple[float, float] | None:
-    """Edits, reference characters (or words) and the group of each of N lines -> low and high of sum(edits) /
-    sum(totals); None with fewer than two groups. `edits` may be differences of two readers' edits.
-    """
-    names, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    # in the order of the names: the order of the lines makes no difference
-    sums = (np.bincount(group, np.asarray(counts, np.float64), minlength=len(names)) for counts in (edits, totals))
-    found = ratio_interval(*sums, seed=seed) if len(names) else None
-    return found.pair if found else None
-
-
-def ratio_interval(
-    errors: np.ndarray, totals: np.ndarray, seed: int = 0, signed: bool | None = None
-) -> Interval | None:
-    """(n,) sums of each cluster -> the interval of sum(errors) / sum(totals); None with fewer than two clusters or
-    without a total. `signed`: errors are differences, which need not be positive (default: if one is negative).
+def ratio_interval(errors: np.ndarray, totals: np.ndarray, seed: int = 0) -> Interval | None:
+    """(n,) sums of each cluster, 0 or more -> the interval of sum(errors) / sum(totals); None with fewer than two
+    clusters or without a total. Raises ValueError for a negative error: differences have `difference_interval`.
     """
     e, t = (np.asarray(counts, np.float64) for counts in (errors, totals))
     n, total = len(e), t.sum()
+    if (e < 0).any():
+        raise ValueError("negative errors: are these differences of two readers? Take difference_interval")
     if n < 2 or total <= 0:
         return None
-    signed = bool((e < 0).any()) if signed is None else signed
     if not e.any():
-        return Interval(0.0, 0.0 if signed else 1 - ((1 - CONFIDENCE_LEVEL) / 2) ** (1 / n), "exact")
+        return Interval(0.0, 1 - ((1 - CONFIDENCE_LEVEL) / 2) ** (1 / n), "exact")
     rate, error = float(e.sum() / total), standard_error(e, t)
-    if signed:
-        low, high, method = signed_ends(e, t, rate, error, seed)
-        return Interval(low, high, method)
     if min(n, np.count_nonzero(e)) < FEW:
         factor = math.exp(student(n - 1) * error / rate)
         return Interval(rate / factor, min(rate * factor, max(1.0, 2 * rate)), "log-t")
@@ -77,20 +64,30 @@ def ratio_interval(
     return Interval(max(low, 0.0), high, method)
 
 
+def difference_interval(differences: np.ndarray, totals: np.ndarray, seed: int = 0) -> Interval | None:
+    """(n,) differences of two readers' errors, summed by cluster, of any sign, even if all of them have one -> the
+    interval of sum(differences) / sum(totals); None as above.
+    """
+    d, t = (np.asarray(counts, np.float64) for counts in (differences, totals))
+    n, total = len(d), t.sum()
+    if n < 2 or total <= 0:
+        return None
+    if not d.any():
+        return Interval(0.0, 0.0, "exact")
+    rate, error = float(d.sum() / total), standard_error(d, t)
+    if n < FEW:
+        half = student(n - 1) * error
+        return Interval(rate - half, rate + half, "t")
+    return Interval(*ends(d, t, rate, error, seed))
+
+
 def share_interval(right: np.ndarray, of: np.ndarray, seed: int = 0) -> Interval | None:
     """The same of an accuracy, sum(right) / sum(of), within 0 and 1: by way of what is wrong, which is rare."""
     right, of = (np.asarray(counts, np.float64) for counts in (right, of))
     if not right.any():  # then what is right is the rare thing, and nothing tells of its spread
-        return ratio_interval(right, of, seed, signed=False)
-    found = ratio_interval(of - right, of, seed, signed=False)
+        return ratio_interval(right, of, seed)
+    found = ratio_interval(of - right, of, seed)
     return found and Interval(max(1 - found.high, 0.0), 1 - found.low, found.method)
-
-
-def signed_ends(e: np.ndarray, t: np.ndarray, rate: float, error: float, seed: int) -> tuple[float, float, str]:
-    if len(e) < FEW:
-        half = student(len(e) - 1) * error
-        return rate - half, rate + half, "t"
-    return ends(e, t, rate, error, seed)
 
 
 def ends(e: np.ndarray, t: np.ndarray, rate: float, error: float, seed: int) -> tuple[float, float, str]:
@@ -132,27 +129,41 @@ def draws(n: int, seed: int) -> np.ndarray:
 
 
 def student(degrees: int) -> float:
-    """The upper end of Student's t that a two-sided interval of LEVEL wants, for any number of degrees of freedom: by
-    bisection of its distribution, which for whole degrees is a finite sum (Abramowitz & Stegun 1964, 26.7.3 and 4).
+    """The upper end of Student's t that a two-sided interval of LEVEL wants."""
+    return float(stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, degrees))
+
+
+# ---------------------------------------------------------------------------------------------------- doubts
+
+
+def doubts(errors: np.ndarray, totals: np.ndarray, unit: str = "cluster") -> list[str]:
+    """(n,) sums of each cluster -> why the interval of their ratio may cover the truth less often than it says.
+
+    No interval knows what no cluster has shown: among n clusters a kind as rare as 3 / n may be missing (with 5 %, the
+    rule of three; Hanley & Lippman-Hand 1983). Were it unreadable, the rate would be as much higher.
     """
-    low, high = Z, 13.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if within(middle, degrees) < CONFIDENCE_LEVEL else (low, middle)
-    return high
+    e, t = (np.asarray(counts, np.float64) for counts in (errors, totals))
+    n, found = len(e), []
+    if n < RARE:
+        found.append(f"{n} {unit}s are few: the intervals are wide, and rough")
+    if n < 2 or t.sum() <= 0:
+        return found
+    rate = e.sum() / t.sum()
+    missing = 1 - MISSED ** (1 / n)
+    if missing > rate / 2:
+        rare = max(round(1 / missing), 1)
+        found.append(f"{unit}s as rare as one in {rare} may be missing here: were they unreadable, the rate would be "
+                     f"up to {100 * missing:.1f} points higher than any interval of it shows")  # fmt: skip
+    squares = (e - rate * t) ** 2
+    carried = squares.sum() ** 2 / (squares @ squares) if squares.any() else n
+    if carried < CARRIED:
+        found.append(
+            f"few {unit}s carry the errors, as many as {carried:.0f} alike would: the intervals are too narrow"
+        )
+    return found
 
 
-def within(t: float, degrees: int) -> float:
-    """The probability that |T| < t."""
-    if degrees > 200:
-        return 2 * NormalDist().cdf(t * (1 - 1 / (4 * degrees)) / math.sqrt(1 + t * t / (2 * degrees))) - 1
-    angle = math.atan(t / math.sqrt(degrees))
-    cosine, odd = math.cos(angle), degrees % 2
-    term, total = (cosine, 0.0) if odd else (1.0, 0.0)
-    for k in range(1, (degrees - odd) // 2 + 1):
-        total += term
-        term *= cosine * cosine * (2 * k / (2 * k + 1) if odd else (2 * k - 1) / (2 * k))
-    return 2 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total
+# ---------------------------------------------------------------------------------------------------- clusters
 
 
 def cluster_ids(writers: Sequence[str | None], certificates: Sequence[str]) -> list[str]:

@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Sequence
-from statistics import NormalDist
 
 import numpy as np
+from scipy import stats
 
 RANDOM_FLIPS = 9999
 MAX_EXACT_CLUSTERS = 14  # clusters up to which all signs are tried
@@ -28,7 +28,7 @@ def sign_flip(differences: np.ndarray, seed: int = 0) -> float:
         signs = 1 - 2.0 * (np.arange(1 << n)[:, None] >> np.arange(n) & 1)
         return float((np.abs(signs @ d) >= seen).mean())
     if n >= MIN_NORMAL_CLUSTERS:
-        return 2 * NormalDist().cdf(-seen / math.sqrt(d @ d))
+        return float(2 * stats.norm.cdf(-seen / math.sqrt(d @ d)))
     rng, far = np.random.default_rng(seed), 0
     for start in range(0, RANDOM_FLIPS, 1000):
         signs = 1 - 2.0 * rng.integers(0, 2, (min(1000, RANDOM_FLIPS - start), n), dtype=np.int8)
@@ -40,11 +40,7 @@ def false_discovery(p_values: Sequence[float]) -> list[float]:
     """p values of a family of questions -> their q values: those of at most q are wrong in a share q at most, in the
     mean (Benjamini & Hochberg 1995).
     """
-    p = np.asarray(p_values, np.float64)
-    order = np.argsort(-p, kind="stable")
-    q = np.empty(len(p))
-    q[order] = np.minimum.accumulate(np.minimum(p[order] * len(p) / np.arange(len(p), 0, -1), 1.0))
-    return q.tolist()
+    return stats.false_discovery_control(p_values).tolist() if len(p_values) else []
 
 
 def is_small(clusters: int, characters: int) -> bool:

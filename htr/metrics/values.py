@@ -1,53 +1,74 @@
 """What a French text says as a value: a duration, a date, a number. "3 j", "3 jours", "depuis trois jours" are one.
 
-    depuis 2 ans   duration of 24 months          12/03/2019   date 2019, 3, 12
-    48h            duration of 2 days             mars 2019    date 2019, 3, no day
-    > 1 an 1/2     None: no unit after 1/2        1 200,50     number 1200.5
+    depuis 2 ans    duration of 24 months         12/03/2019   date 2019, 3, 12
+    48h             duration of 2 days            mars 2019    date 2019, 3, no day; 00/03/2019 too
+    plus d'un an    more than 12 months           1 200,50     number 1200.5
+    1h30            an hour and a half            31/02/2019   None: no such day
 
-Only a text that is nothing but a value has one. Durations are exact: years and months are counted in months, weeks,
-days, hours and minutes in days, and the two are never equal, since a month has no fixed number of days. A qualifier
-(about, more than) is part of the value: "> 3 j" is not "3 j". "s" is semaines, "m" mois. A year of two digits
-is of this century up to 30, else of the last one.
+Only a text that is nothing but a value has one; a range ("2 à 3 jours") has none. Durations are exact: years and months
+are counted in months, weeks, days, hours and minutes in days, and the two are never equal, since a month has no fixed
+number of days. A qualifier (about, more than, at least) is part of the value: "> 3 j" is not "3 j", "une dizaine de
+jours" is about ten. "s" is semaines, "m" mois. A year of two digits is of this century up to 30, else of the last one.
+tests/values.txt has 300 spellings and more with their values.
 """
 
+import calendar
 import re
 import unicodedata
 from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
+from htr.metrics.numerals import WORDS, numeral
+
 UNITS = {
+    "second": ("day", Fraction(1, 86400), ("sec", "secs", "seconde", "secondes")),
     "minute": ("day", Fraction(1, 1440), ("mn", "min", "mins", "minute", "minutes")),
     "hour": ("day", Fraction(1, 24), ("h", "hr", "hrs", "heure", "heures")),
-    "day": ("day", Fraction(1), ("j", "jr", "jrs", "jour", "jours")),
+    "day": ("day", Fraction(1), ("j", "jr", "jrs", "jour", "jours", "journee", "journees")),
     "week": ("day", Fraction(7), ("s", "sem", "sems", "semaine", "semaines")),
     "month": ("month", Fraction(1), ("m", "ms", "mois")),
+    "quarter": ("month", Fraction(3), ("trimestre", "trimestres")),
+    "half-year": ("month", Fraction(6), ("semestre", "semestres")),
     "year": ("month", Fraction(12), ("a", "an", "ans", "annee", "annees")),
+    "decade": ("month", Fraction(120), ("decennie", "decennies")),
+    "century": ("month", Fraction(1200), ("siecle", "siecles")),
 }
 UNIT = {word: (base, size) for base, size, words in UNITS.values() for word in words}
-UP_TO_TWENTY = """zero un deux trois quatre cinq six sept huit neuf dix onze douze treize quatorze quinze seize dix-sept
-    dix-huit dix-neuf vingt"""
-NUMBER = {word: Fraction(value) for value, word in enumerate(UP_TO_TWENTY.split())} | {
-    "une": Fraction(1),
-    "demi": Fraction(1, 2),
-}
-NUMBER |= {"trente": Fraction(30), "quarante": Fraction(40), "cinquante": Fraction(50), "soixante": Fraction(60)}
+RANK = {word: rank for rank, (_, _, words) in enumerate(UNITS.values()) for word in words}
+HOUR = UNITS["hour"][2]
+ABOUT_SO_MANY = {"dizaine": 10, "quinzaine": 15, "vingtaine": 20, "trentaine": 30, "quarantaine": 40,
+                 "cinquantaine": 50, "soixantaine": 60, "centaine": 100}  # fmt: skip
+PARTS = {"demi": Fraction(1, 2), "demie": Fraction(1, 2), "quart": Fraction(1, 4), "quarts": Fraction(1, 4),
+         "tiers": Fraction(1, 3)}  # fmt: skip
 MONTHS = "janvier fevrier mars avril mai juin juillet aout septembre octobre novembre decembre"
 MONTH = {name: number for number, name in enumerate(MONTHS.split(), 1)}
 MONTH |= {"janv": 1, "fev": 2, "fevr": 2, "avr": 4, "juil": 7, "sept": 9, "oct": 10, "nov": 11, "dec": 12}
-ABOUT = {"environ": "~", "env": "~", "~": "~", "≈": "~", ">": ">", "<": "<", "plus de": ">", "moins de": "<",
-         "+ de": ">", "- de": "<"}  # fmt: skip
-LEADING = re.compile(r"^(?:(?:depuis|pendant|durant|il y a|evolution|le|en|du)\b\s*)+:?\s*")
-QUALIFIED = re.compile(r"^(environ|env\b\.?|~|≈|>|<|plus de|moins de|[+-] de)\s*")
-DIGITS = r"\d{1,3}(?: \d{3})+(?:[.,]\d+)?|\d+(?:[.,]\d+)?"
-PIECE = re.compile(rf"({DIGITS}|\d+/\d+|{'|'.join(sorted(NUMBER, key=len, reverse=True))})\s*"
-                   rf"({'|'.join(sorted(UNIT, key=len, reverse=True))})(?![a-z])\.?\s*(?:,|et\b)?\s*")  # fmt: skip
+QUALIFIERS = {
+    "~": ("environ", "env", "~", "≈", "@ peu pres", "approximativement", "autour de", "vers"),
+    ">": (">", "plus de", "plus d'", "+ de", "+ d'"),
+    "<": ("<", "moins de", "moins d'", "- de", "- d'"),
+    ">=": ("≥", ">=", "au moins"),
+    "<=": ("≤", "<=", "au plus"),
+}
+QUALIFIER = {word: sign for sign, words in QUALIFIERS.items() for word in words}
+BEFORE = re.compile(
+    "^(" + "|".join(map(re.escape, sorted(QUALIFIER, key=len, reverse=True))) + r")(?:(?<=')|(?![a-z])\.?\s*)"
+)
+AFTER = re.compile(r"\s+(environ|env|et plus|ou plus)$")
+LEADING = re.compile(r"^(?:(?:depuis|pendant|durant|il y a|evolution|annee|le|en|du)\b\s*)+:?\s*")
+SINCE = re.compile(r"^(?:depuis|en|annee)\s+(\d{4})$")
+WEEKDAY = re.compile(r"^(?:lundi|mardi|mercredi|jeudi|vendredi|samedi|dimanche)\s+")
+DIGITS = r"\d{1,3}(?: \d{3})+(?![\d])(?:[.,]\d+)?|\d+(?:[.,]\d+)?"
+TOKEN = re.compile(rf"\s*(?:(\d+/\d+)|({DIGITS})|([a-z]+)\.?|(,|'))")
 BARE = re.compile(rf"^[+-]?(?:{DIGITS})$")
 DATE = re.compile(r"^(\d{1,2})\s*[/.-]\s*(\d{1,2})\s*[/.-]\s*(\d{4}|\d{2})$")
 ISO = re.compile(r"^(\d{4})-(\d{1,2})-(\d{1,2})$")
-NAMED = re.compile(r"^(?:(\d{1,2}|1er)\s*)?([a-z]{3,9})\.?\s*(\d{4})$")
+NAMED = re.compile(r"^(?:(\d{1,2}|1 ?er|premier)[\s-]*)?([a-z]{3,9})\.?[\s-]*(\d{4}|\d{2})$")
 MONTHLY = re.compile(r"^(\d{1,2})\s*[/-]\s*(\d{4})$")
-SOME = re.compile(rf"\d|½|\b(?:{'|'.join(NUMBER)})\b", re.IGNORECASE)  # most texts are told apart by this alone
+# most texts are told apart by this alone
+SOME = re.compile(rf"\d|[½¼¾]|\b(?:{'|'.join((*WORDS, *PARTS, *ABOUT_SO_MANY))})\b|premier", re.IGNORECASE)
+NO_NUMBER = ("un", "une", "neuf")  # words that are rarely meant as a number where they stand alone
 MAX_VALUE_LENGTH = 60
 CENTURY_PIVOT_YEAR = 30
 
@@ -64,41 +85,155 @@ def parse(text: str) -> Value | None:
         return None
     text = plain(text)
     body = LEADING.sub("", text)
-    return of_date(body) or of_duration(body) or of_number(text)
+    return of_year(text) or of_date(WEEKDAY.sub("", body)) or of_duration(body) or of_number(text)
 
 
 def plain(text: str) -> str:
-    """Small letters without accents, single spaces, no point at the end."""
-    text = unicodedata.normalize("NFD", text.casefold().replace("½", " 1/2").replace("\u202f", " "))
+    """Small letters without accents, single spaces, no point at the end, fractions as digits."""
+    for sign, digits in (("½", " 1/2"), ("¼", " 1/4"), ("¾", " 3/4"), ("\u202f", " "), ("\u2019", "'")):
+        text = text.replace(sign, digits)
+    text = re.sub(r"\bà\b", "@", unicodedata.normalize("NFC", text.casefold()))  # "2 à 3": no "a" for année
+    text = unicodedata.normalize("NFD", text)
     text = "".join(c for c in text if not unicodedata.combining(c))
     return " ".join(text.split()).rstrip(" .;,")
 
 
+# ---------------------------------------------------------------------------------------------------- numbers
+
+
 def of_number(text: str) -> Value | None:
-    return Value("number", number(text)) if BARE.match(text) else None
+    if BARE.match(text):
+        return Value("number", digits(text))
+    tokens = re.sub(r"(?<=[a-z])-(?=[a-z])", " ", text).split(" ")
+    found = numeral(tokens, 0)
+    if found and found[1] == len(tokens) and text not in NO_NUMBER:
+        return Value("number", found[0])
+    return None
 
 
-def number(text: str) -> Fraction:
-    if "/" in text:
-        above, below = map(int, text.split("/"))
-        return Fraction(above, below) if below else Fraction(0)
-    return NUMBER[text] if text in NUMBER else Fraction(text.replace(" ", "").replace(",", "."))
+def digits(text: str) -> Fraction:
+    return Fraction(text.replace(" ", "").replace(",", "."))
+
+
+# ---------------------------------------------------------------------------------------------------- durations
 
 
 def of_duration(text: str) -> Value | None:
     about = ""
-    if found := QUALIFIED.match(text):
-        about, text = ABOUT[found[1].rstrip(".")], text[found.end() :]
+    if found := BEFORE.match(text):
+        about, text = QUALIFIER[found[1]], text[found.end() :]
+    elif found := AFTER.search(text):
+        about, text = ("~" if found[1].startswith("env") else ">="), text[: found.start()]
+    tokens = tokens_of(text)
+    if not tokens:
+        return None
     sums: dict[str, Fraction] = {}
-    at = 0
+    at, rank = 0, len(UNITS)
+    while at < len(tokens):
+        if sums and tokens[at] in (",", "et"):
+            at += 1
+        found = quantity(tokens, at)
+        if not found or found[1] >= len(tokens) or tokens[found[1]] not in UNIT:
+            return None
+        size, at, is_about = found
+        if is_about:
+            about = about or "~"
+        word = tokens[at]
+        if RANK[word] >= rank:  # from large to small, each unit once
+            return None
+        rank, (base, one) = RANK[word], UNIT[word]
+        more, at = part_after(tokens, at + 1)
+        if word in HOUR and not more:
+            minutes, at = minutes_after(tokens, at)
+            if minutes is None:
+                return None
+            more = Fraction(minutes, 60)
+        sums[base] = sums.get(base, Fraction(0)) + (size + more) * one
+    return Value("duration", (about, *sorted(sums.items())))
+
+
+def tokens_of(text: str) -> list[str] | None:
+    """Numbers, fractions and words, or None where there is anything else."""
+    text, found, at = re.sub(r"(?<=[a-z])-(?=[a-z])", " ", text), [], 0
     while at < len(text):
-        found = PIECE.match(text, at)
+        match = TOKEN.match(text, at)
+        if not match:
+            return None
+        found.append(match[match.lastindex])
+        at = match.end()
+    return found
+
+
+def quantity(tokens: list[str], at: int) -> tuple[Fraction, int, bool] | None:
+    """-> how many, where it ends, and whether it is about so many ("une dizaine de")."""
+    is_about = False
+    if tokens[at : at + 1] == ["une"] and tokens[at + 1 : at + 2] and tokens[at + 1] in (*ABOUT_SO_MANY, "demi"):
+        at += 1  # une dizaine de jours, une demi-heure
+    if at >= len(tokens):
+        return None
+    word = tokens[at]
+    if word in ABOUT_SO_MANY:
+        size, at, is_about = Fraction(ABOUT_SO_MANY[word]), at + 1, True
+    elif word in ("demi", "demie"):
+        size, at = PARTS[word], at + 1
+    elif word[0].isdigit():
+        size, at = fraction(word), at + 1
+        if "/" not in word and at < len(tokens) and "/" in tokens[at]:  # 2 1/2 ans
+            more = fraction(tokens[at])
+            size, at = (None if size is None or more is None else size + more), at + 1
+    else:
+        found = numeral(tokens, at)
         if not found:
             return None
-        base, size = UNIT[found[2]]
-        sums[base] = sums.get(base, Fraction(0)) + number(found[1]) * size
-        at = found.end()
-    return Value("duration", (about, *sorted(sums.items()))) if sums else None
+        size, at = found
+        if at < len(tokens) and tokens[at] in ("quart", "quarts", "tiers"):
+            size, at = size * PARTS[tokens[at]], at + 1
+    if size is None:
+        return None
+    if tokens[at : at + 1] == ["de"]:
+        at += 1
+    elif tokens[at : at + 2] == ["d", "'"]:
+        at += 2
+    return size, at, is_about
+
+
+def fraction(word: str) -> Fraction | None:
+    """None for one by nothing."""
+    above, slash, below = word.partition("/")
+    if not slash:
+        return digits(word)
+    return Fraction(int(above), int(below)) if int(below) else None
+
+
+def part_after(tokens: list[str], at: int) -> tuple[Fraction, int]:
+    """What follows a unit as a part of it: "1 an et demi", "1 an 1/2", "une heure et quart"."""
+    if tokens[at : at + 1] == ["et"] and tokens[at + 1 : at + 2] and tokens[at + 1] in PARTS:
+        return PARTS[tokens[at + 1]], at + 2
+    i = at + (tokens[at : at + 1] == ["et"])
+    if i < len(tokens) and "/" in tokens[i] and (i + 1 == len(tokens) or tokens[i + 1] not in UNIT):
+        size = fraction(tokens[i])
+        if size is not None and size < 1:
+            return size, i + 1
+    return Fraction(0), at
+
+
+def minutes_after(tokens: list[str], at: int) -> tuple[int | None, int]:
+    """ "1h30", "une heure trente": minutes without their unit; None for more than there are in an hour."""
+    if at >= len(tokens):
+        return 0, at
+    found = (Fraction(int(tokens[at])), at + 1) if re.fullmatch(r"\d{2}", tokens[at]) else numeral(tokens, at)
+    if not found or (found[1] < len(tokens) and tokens[found[1]] in UNIT):
+        return 0, at
+    return (int(found[0]) if found[0] < 60 else None), found[1]
+
+
+# ---------------------------------------------------------------------------------------------------- dates
+
+
+def of_year(text: str) -> Value | None:
+    """A year alone is a date where the text says so: "en 2019", "depuis 2019"."""
+    found = SINCE.match(text)
+    return Value("date", (int(found[1]), None, None)) if found and 1800 <= int(found[1]) <= 2100 else None
 
 
 def of_date(text: str) -> Value | None:
@@ -107,13 +242,18 @@ def of_date(text: str) -> Value | None:
     elif found := ISO.match(text):
         year, month, day = map(int, found.groups())
     elif found := MONTHLY.match(text):
-        day, month, year = None, int(found[1]), int(found[2])
+        day, month, year = 0, int(found[1]), int(found[2])
     elif (found := NAMED.match(text)) and found[2] in MONTH:
-        day, month, year = found[1] and int(found[1].removesuffix("er")), MONTH[found[2]], int(found[3])
+        day = 0 if not found[1] else int(found[1]) if found[1].isdecimal() else 1
+        month, year = MONTH[found[2]], int(found[3])
+        if not day and year < 100:  # mars 19: a year, or a day?
+            return None
     else:
         return None
     if year < 100:
         year += 2000 if year <= CENTURY_PIVOT_YEAR else 1900
-    if not (1 <= month <= 12 and (day is None or 1 <= day <= 31)):
+    if not 0 <= month <= 12 or (day and not month):
         return None
-    return Value("date", (year, month, day))
+    if month and day > calendar.monthrange(max(year, 1), month)[1]:
+        return None
+    return Value("date", (year, month or None, day or None))  # 00: not known

@@ -1,7 +1,8 @@
 """In production, batch by batch: how many of a batch's accepted readings are wrong at most, and whether it grows.
 
 A random sample of a batch's accepted units is typed by a person who does not see the readings. The number of wrong ones
-in the sample bounds that of the very batch by the hypergeometric distribution, exactly and whatever has drifted.
+in the sample bounds that of the very batch by the hypergeometric distribution, exactly and whatever has drifted; where
+CER is promised, their edits bound the batch's CER (`most_cer`).
 
 Over the batches two alarms watch whether the accepted err more than alpha: a bet that they do, whose wealth is over
 1 / false with probability `false` at most, ever, while they do not (Ville 1939; Shafer & Vovk 2019); and a detector
@@ -15,10 +16,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from scipy import stats
+
+from htr.reliability.risk_control import PER_LINE
 
 STAKES = np.geomspace(0.5, 16.0, 12)  # how much higher than alpha the rate may have become, less one
 OF_EDITS = np.geomspace(0.01, 0.9, 12)  # of the largest stake with which no unit of LONGEST characters can ruin
 MAX_SIMULATED_BATCHES = 1000
+OF_BATCH = np.geomspace(0.02, 0.95, 8)  # stakes on a batch's rate
+HIGHEST = 64.0  # of a rate that is looked for
 FALSE_ALARM_RATE = 0.05
 APART = 200
 
@@ -28,20 +34,7 @@ APART = 200
 
 def hypergeometric(k: int, wrong: int, batch: int, sample: int) -> float:
     """P(at most k wrong ones in the sample) of a batch that has so many."""
-    least, most = max(0, sample - (batch - wrong)), min(k, wrong, sample)
-    if most >= min(wrong, sample):
-        return 1.0
-    if most < least:
-        return 0.0
-    i = np.arange(least, most + 1)
-    terms = logs(wrong, i) + logs(batch - wrong, sample - i) - logs(batch, np.array([sample]))
-    return min(float(np.exp(terms).sum()), 1.0)
-
-
-def logs(n: int, k: np.ndarray) -> np.ndarray:
-    """The logarithm of n over k."""
-    gamma = [math.lgamma(n + 1) - math.lgamma(x + 1) - math.lgamma(n - x + 1) for x in k.tolist()]
-    return np.array(gamma)
+    return float(stats.hypergeom.cdf(k, batch, wrong, sample))
 
 
 def most_wrong(k: int, sample: int, batch: int, delta: float) -> int:
@@ -70,6 +63,40 @@ def sample_size(batch: int, alpha: float, delta: float, expected: float = 0.0) -
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def most_cer(edits: Sequence[int], characters: Sequence[int], batch: int, delta: float) -> float:
+    """The character error rate that a batch of so many accepted lines does not exceed, with probability 1 - delta.
+
+    (n,) edits of the lines of a random sample, and their characters as keyed. A line counts as at most PER_LINE
+    characters and edits, longer ones in proportion, as in the promise (guarantee.py); the lines of the batch weigh
+    alike. For a rate r the loss x = (edits - r characters) / PER_LINE of a line is at most 1. Were the batch's rate r
+    or more, the mean loss would be 0 or more, and the product of 1 - stake x would have a mean of at most 1, and so the
+    mean of it over stakes: without replacement it is at most what it is with (Maclaurin's inequality). By Markov's
+    inequality the smallest rate at which it is 1 / delta is the bound. `inf` where a sample so small bounds
+    nothing. Raises ValueError for a sample that is larger than its batch.
+    """
+    e, s = np.asarray(edits, np.float64), np.asarray(characters, np.float64)
+    if len(e) > batch:
+        raise ValueError(f"a sample of {len(e)} from a batch of {batch}: that cannot be")
+    most = np.maximum(np.maximum(e, s), PER_LINE)
+    e, s = e / most, s / most
+    if len(e) == batch and s.sum():
+        return float(e.sum() / s.sum())  # all of it was keyed
+    need = math.log(len(OF_BATCH) / delta)
+
+    def is_ruled_out(rate: float) -> bool:
+        return np.logaddexp.reduce(np.log1p(-OF_BATCH[:, None] * (e - rate * s)).sum(axis=1)) >= need
+
+    low, high = 0.0, 1.0
+    while not is_ruled_out(high):
+        low, high = high, 2 * high
+        if high > HIGHEST:
+            return math.inf
+    for _ in range(50):  # the higher the rate, the more is against it
+        middle = (low + high) / 2
+        low, high = (low, middle) if is_ruled_out(middle) else (middle, high)
     return high
 
 

@@ -1,7 +1,7 @@
 """A promise and the scores that it rests on, as three files of RUN/reliability/NAME; what production asks of them.
 
 promise = Promise.load("runs/ctc-16/reliability/fields")
-promise.check(weights, "beam", decoding)         # the readings come from the model that it was made for
+promise.check(conditions(…))                     # readings are made as those were that it was chosen on
 probability = promise.probability(table)         # (N,), a row a line with signal_NAME, certificate, field
 accepted = promise.accept(probability)           # (N,) bool
 
@@ -17,9 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from htr.reliability.calibration import Score
+from htr.reliability.conditions import NAMES, READER, difference
 from htr.reliability.units import CHARACTER, probabilities, word_signals
 
-FORMAT = 1
+FORMAT = 2
+OLDER = {1: "made by an older version, whose test did not hold: the bound of a group's loss was estimated"}
 UNITS = ("line", "field", "certificate")
 LOSSES = ("wrong", "cer")
 
@@ -35,7 +37,7 @@ class Promise:
     threshold: float | None
     text: str
     scores: Mapping[str, Score]
-    model: Mapping[str, str | None]  # weights, decode, decoding: as in an evaluation.json
+    conditions: Mapping[str, object]  # of the readings that it was chosen on: htr/reliability/conditions.py
 
     @classmethod
     def load(cls, folder: str | Path) -> "Promise":
@@ -51,6 +53,8 @@ class Promise:
             raise ValueError(f"{folder}: a damaged file ({error}): run python -m jobs calibrate again") from None
         try:
             for part in (note, about):
+                if part["format"] in OLDER:
+                    raise ValueError(OLDER[part["format"]])
                 if part["format"] != FORMAT:
                     raise ValueError(f"format {part['format']}, this code reads {FORMAT}")
             if hashlib.sha256(content).hexdigest() != note["score"]:
@@ -62,18 +66,21 @@ class Promise:
                 raise ValueError(f"score.json has no score of {score_of(note['unit'], note['loss'])}")
             threshold = None if note["threshold"] is None else float(note["threshold"])
             numbers = float(note["alpha"]), float(note["delta"]), threshold
-            return cls(note["unit"], note["loss"], *numbers, note["promise"], scores, dict(note["model"]))
+            return cls(note["unit"], note["loss"], *numbers, note["promise"], scores, dict(note["conditions"]))
         except (ValueError, KeyError, TypeError) as error:
             kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
             raise ValueError(f"{folder}: not a promise that can be read ({kind}{error}): calibrate again") from None
 
-    def check(self, weights: str, decode: str, decoding: str | None = None) -> None:
-        """Raises ValueError where readings come from another model or decoding than those that were calibrated."""
-        asked = {"weights": weights, "decode": decode, "decoding": decoding}
-        differ = [name for name, value in asked.items() if self.model.get(name) != value]
+    def check(self, asked: Mapping[str, object], reader_alone: bool = False) -> None:
+        """Raises ValueError where readings are made under other conditions than those that were calibrated;
+        `reader_alone`: by another model or decoding.
+        """
+        differ = difference(self.conditions, asked, READER if reader_alone else NAMES)
         if differ:
-            listed = ", ".join(f"{name} {asked[name]} in place of {self.model.get(name)}" for name in differ)
-            raise ValueError(f"the promise was made for another reader ({listed}): run python -m jobs calibrate for it")
+            raise ValueError(
+                f"the promise was made for other readings ({differ}): read as they were, or evaluate under the new "
+                f"conditions and run python -m jobs calibrate with those evaluations"
+            )
 
     def probability(self, table, unit: str | None = None) -> np.ndarray | list[np.ndarray]:
         """A row a line -> (N,) the probability of the line, or of the field or certificate that it is of, all of whose
@@ -100,7 +107,7 @@ def score_of(unit: str, loss: str) -> str:
 
 def files_of(scores: Mapping[str, Score], fitted: Mapping, note: Mapping, figures: Mapping) -> dict[str, bytes]:
     """The files by name, promise.json last: without it the others are no promise. `note`: promise.json but for format
-    and score; it has the model.
+    and score; it has the conditions.
     """
 
     def pack(content: Mapping) -> bytes:
@@ -109,7 +116,7 @@ def files_of(scores: Mapping[str, Score], fitted: Mapping, note: Mapping, figure
     score = pack(
         {
             "format": FORMAT,
-            "model": dict(note["model"]),
+            "conditions": dict(note["conditions"]),
             "fitted": dict(fitted),
             "scores": {unit: score.to_json() for unit, score in scores.items()},
         }

@@ -134,7 +134,8 @@ def fit_scores(
 ) -> tuple[dict[str, Score], dict[str, np.ndarray]]:
     """A table of N texts, (N,) whether each is right, its edits and reference characters, its cluster (writer or
     certificate), and of each whether its words are right -> the scores by unit, and of each unit (lines: each row) the
-    probabilities that scores fitted without its cluster give: what a promise is planned with.
+    probabilities that scores fitted without its cluster give, on the scale of the score fitted with all: what a promise
+    is planned with.
 
     Units that the table does not have (no word_confidence, no field), or of which all are right or all wrong, are
     left out; but for lines, of which ValueError is raised then.
@@ -156,6 +157,8 @@ def fit_scores(
         if 0 < target.sum() < len(target):
             scores["word"] = fit("word", of_words, target, clusters[rows])
             held_out["word"] = cross_fitted("word", of_words, target, clusters[rows])
+    seen = {"line": probabilities(scores, table, "line")}
+    seen |= {unit: probabilities(scores, table, unit) for unit in (CHARACTER, "word") if unit in scores}
     for unit in ("field", "certificate"):
         if "certificate" not in names_of(table) or (unit == "field" and "field" not in names_of(table)):
             continue
@@ -167,7 +170,17 @@ def fit_scores(
         made = combined(of_lines, groups[row])
         scores[unit] = fit(unit, made, whole, of_unit)
         held_out[unit] = cross_fitted(unit, made, whole, of_unit)
-    return scores, held_out
+        seen[unit] = probabilities(scores, table, unit)[first_rows(groups)]
+    return scores, {unit: on_scale_of(found, seen[unit]) for unit, found in held_out.items()}
+
+
+def on_scale_of(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(N,) twice -> the others, in the order of the values: scores of parts of the data reach further at their ends
+    than the score of all, and a threshold there would accept nothing.
+    """
+    result = np.empty(len(values))
+    result[np.argsort(values, kind="stable")] = np.sort(others)
+    return result
 
 
 def probabilities(scores: Mapping[str, Score], table, unit: str) -> np.ndarray:

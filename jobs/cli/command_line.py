@@ -62,8 +62,8 @@ def overview() -> str:
 def parse(argv: list[str]) -> tuple[Callable[[Any], int], Any]:
     """-> the verb's main, and its settings; ends the program where the command line is wrong.
 
-    A verb is a module with a dataclass `Settings` (see jobs/cli/settings.py), or with ACTIONS, each with settings of its
-    own and what it does. Raises ValueError for a settings file that is not right.
+    A verb is a module with a dataclass `Settings` (see jobs/cli/settings.py), or with ACTIONS, each with settings of
+    its own and what it does. Raises ValueError for a settings file that is not right.
     """
     from jobs.cli.options import add_options, config_from, unknown_options
 

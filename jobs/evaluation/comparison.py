@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from htr.metrics.intervals import ratio_interval
+from htr.metrics.intervals import difference_interval
 from htr.metrics.significance import false_discovery, is_small, sign_flip
 from jobs.evaluation.accumulators import MOST_SLICES, NO_SLICE, Codes, cluster_of, grouped, strings
 
@@ -63,7 +63,7 @@ def compared(code: np.ndarray, cluster: np.ndarray, counts: dict[str, np.ndarray
     lines, rows = np.bincount(code), []
     for number in range(len(lines)):
         own = slice(*np.searchsorted(value, [number, number + 1]))
-        within = ratio_interval(edits[own], characters[own], signed=True)
+        within = difference_interval(edits[own], characters[own])
         total, clusters = int(characters[own].sum()), own.stop - own.start
         rows.append({
             "difference": float(edits[own].sum() / max(total, 1)),

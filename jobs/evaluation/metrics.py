@@ -6,14 +6,13 @@ import numpy as np
 
 from htr.metrics import counts as count
 from htr.metrics.characters import CLASSES, class_of
-from htr.metrics.intervals import CONFIDENCE_LEVEL, Interval, ratio_interval, share_interval
+from htr.metrics.intervals import CONFIDENCE_LEVEL, Interval, doubts, ratio_interval, share_interval
 from htr.metrics.significance import is_small
 from htr.metrics.yearly_trend import yearly_trend
 from jobs.evaluation.accumulators import MOST_SLICES, Sums, grouped
 
 MOST, LEAST = 100, 5  # confusions shown, and how often one must be there to be shown
 QUANTILES = (0.1, 0.5, 0.9)
-FEW_CLUSTERS = 40  # clusters below which an interval is said to stand on few
 RATES = {"cer": ("edits", "characters"), "wer": ("word_edits", "words")}
 
 
@@ -69,8 +68,7 @@ def about(sums: Sums, clusters: int) -> dict:
     if unit != "writer":
         whose = f"{sums.without_writer} lines do not say who wrote them" if writers else "no line says who wrote it"
         warnings.append(f"{whose}: intervals take certificates as independent, and speak of the same physicians only")
-    if clusters < FEW_CLUSTERS:
-        warnings.append(f"{clusters} clusters are few: the intervals are wide, and rough")
+    warnings += doubts(*map(sums.cluster, RATES["cer"]), unit if " " not in unit else "cluster")
     return {"groups": clusters, "unit": unit, "warning": "; ".join(warnings) or None}
 
 

@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from htr.metrics.intervals import cluster_ids
+from htr.reliability.conditions import conditions_in
 
 DISJOINT_COLUMNS = ("certificate", "writer")  # what two parts must not have in common
-OWN_COLUMN = ("dataset", "split", "where", "batch", "amp")  # what two evaluations of one reader may differ in
+OWN_COLUMN = ("dataset", "split", "where")  # what two evaluations of one reader may differ in
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,9 @@ class Evaluation:
         return self.folder.name
 
     @property
-    def model(self) -> dict:
-        """Which reader: weights, decode, decoding."""
-        return {name: self.asked.get(name) for name in ("weights", "decode", "decoding")}
+    def conditions(self) -> dict:
+        """How its readings were made: htr/reliability/conditions.py."""
+        return conditions_in(self.asked)
 
     def numbers(self, name: str) -> np.ndarray:
         """(N,) float64."""

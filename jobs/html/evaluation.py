@@ -73,6 +73,15 @@ def within(metrics: dict, name: str) -> tuple[float, float] | None:
     return pair(*((metrics.get("interval") or {}).get(name) or (None, None)))
 
 
+def beside(folder: Path, name: str) -> dict | None:
+    """terms.json or selection.json, made by evaluate --terms and --promise, the most frequent categories first."""
+    found = read(folder / f"{name}.json") if (folder / f"{name}.json").exists() else None
+    if found is not None:
+        rows = (found.get("categories") or {}).items()
+        found["rows"] = [{"name": clean(n), **row} for n, row in sorted(rows, key=lambda item: -item[1]["texts"])]
+    return found
+
+
 def view(folder: Path, text_column: str | None = None) -> dict:
     """`text_column`: of the source, where the run's texts come from; never a slice. Raises ValueError: damaged."""
     metrics = read(folder / "metrics.json")
@@ -93,6 +102,8 @@ def view(folder: Path, text_column: str | None = None) -> dict:
         "normalised": normalised(metrics),
         "blank": metrics.get("blank"),
         "parsed": values(metrics),
+        "terms": beside(folder, "terms"),
+        "selection": beside(folder, "selection"),
         "slices": [sliced(name, part, metrics) for name, part in (metrics.get("by") or {}).items()
                    if name != text_column and is_slice(part)],
         "classes": classes(metrics),

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from jobs.html import known, number, pair
-from jobs.runs import clean, read
+from jobs.training.run_status import clean, read
 
 
 def view(run: Path) -> list[dict]:

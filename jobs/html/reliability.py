@@ -27,6 +27,8 @@ def view(run: Path, metrics: dict | None = None) -> list[dict]:
         try:
             parts = {name: read(folder / f"{name}.json") for name in ("promise", "reliability")
                      if (folder / f"{name}.json").exists()}  # fmt: skip
+            if (parts.get("promise") or {}).get("format") == 1:
+                raise ValueError("a promise of an older version, whose test did not hold: calibrate again")
             if parts:
                 other = made_for_another(parts.get("promise") or {}, metrics or {})
                 found.append({"name": folder.name, "damaged": None, "other": other, **shown(**parts)})
@@ -38,7 +40,7 @@ def view(run: Path, metrics: dict | None = None) -> list[dict]:
 
 def made_for_another(promise: dict, metrics: dict) -> bool:
     """Whether what was promised of is not what was evaluated."""
-    model = promise.get("model") or {}
+    model = promise.get("conditions") or promise.get("model") or {}
     return bool(model and metrics) and any(
         model.get(name) != metrics.get(name) for name in ("weights", "decode", "decoding")
     )

@@ -31,7 +31,7 @@ class Pictures:
         self.bytes, self.forms = 0, None
 
     def make(self, images: Path, row: dict[str, str], view: str, of_fields: bool) -> tuple[bytes, str]:
-        """-> the encoded picture, its media type. Raises RejectedInput: it can't be shown; OSError where storage fails."""
+        """-> the encoded picture, its media type. Raises RejectedInput or, where storage fails, OSError."""
         page = self.page(images, row["image"], row["page"])
         if view == CROP:
             return encoded(self.crop(page, row, of_fields), ".png"), "image/png"

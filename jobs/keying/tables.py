@@ -25,7 +25,7 @@ from jobs.keying.answers import ILLEGIBLE, Answer
 from jobs.transcription.results import ACCEPT, REVIEW, Draw, NotChanged, keyed_schema, prefix_of, to_key
 from jobs.transcription.table_writer import Table
 from shards import files
-from shards.samples import NOT_YET, given_reason
+from shards.sample import NOT_YET, given_reason
 
 REVIEWED, SAMPLE, TEXTS, AUDIT = "review", "sample", "texts", "audit"
 NUMBERS = ("confidence", "probability")

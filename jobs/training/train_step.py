@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from htr.certificate import log_name
 from jobs.cli.console import log
+from jobs.distributed.precision import precision
 from shards.loader import few_widths
 
 MAX_NAMED_SAMPLES = 50  # samples without a finite loss that a rank names
@@ -45,19 +46,10 @@ def scaled_learning_rate(lr: float, ratio: float, rule: str) -> float:
     return lr * {"none": 1.0, "sqrt": math.sqrt(ratio), "linear": ratio}[rule]
 
 
-def autocast(kind: str, device):
-    """`kind`: see --amp. -> (context for the forward pass, whether gradients need a scaler)."""
-    if kind == "auto":
-        fast = (
-            torch.cuda.is_bf16_supported(including_emulation=False)
-            if device.type == "cuda"
-            else torch.cpu._is_avx512_bf16_supported()
-        )
-        kind = "bf16" if fast else "fp16" if device.type == "cuda" else "off"
-    if kind == "fp16" and device.type == "cpu":
-        raise ValueError("--amp fp16 needs a GPU; on a CPU use bf16 or off")
-    types = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": torch.float32}
-    return lambda: torch.autocast(device.type, types[kind], enabled=kind != "off"), kind == "fp16"
+def autocast(amp: str, device):
+    """`amp`: see --amp. -> (context for the forward pass, whether gradients need a scaler)."""
+    mixed, kind = precision(amp, device)
+    return mixed, kind == "fp16"
 
 
 def averaged(model: torch.nn.Module, decay: float) -> AveragedModel:

@@ -11,6 +11,7 @@ import torch
 
 from htr.forms.prepared import prepare_forms
 from htr.reader import Reader
+from jobs.distributed.precision import precision
 from jobs.distributed.work_sharding import cpus_of_task
 from jobs.transcription.inputs import Chunk, Input
 from jobs.transcription.page_xml import done, is_done, write_pages
@@ -24,9 +25,18 @@ class ChunkWorkers:
     `asked`: a fingerprint of all that both are made by; `args`: the settings of jobs.transcribe.
     """
 
-    def __init__(self, args, folder: Path, model: Path, decoding: Path | None, device: str, asked: str):
+    def __init__(
+        self,
+        args,
+        folder: Path,
+        model: Path,
+        decoding: Path | None,
+        device: str,
+        amp: str,
+        asked: str,
+    ):
         self.args, self.folder, self.model, self.decoding, self.device = args, folder, model, decoding, device
-        self.asked = asked
+        self.amp, self.asked = amp, asked
 
     def part(self, number: int) -> Path:
         return self.folder / f"{number:06d}.parquet"
@@ -85,7 +95,9 @@ def do_chunk(chores: ChunkWorkers, number: int, first: int, chunk: Chunk) -> Non
         if not part.exists():
             reader = reader_of(chores.model, chores.device, chores.decoding, chores.asked)
             forms = prepare_forms(args.forms) if chunk.kind == "fields" else None
-            write_part(part, chunk, first, reader, forms, args.rulings, args.batch)
+            mixed, _ = precision(chores.amp, torch.device(chores.device))
+            with mixed():
+                write_part(part, chunk, first, reader, forms, args.rulings, args.batch)
         if args.xml and not chores.is_done(number):
             promise = None
             if args.promise:

@@ -85,9 +85,9 @@ def test_what_is_independent_decides_the_test(run: Path, options, test, clusters
     found = note(run, "-".join(options[1::2]))
     assert found["test"] == test and found["clusters"] == clusters and found["threshold"] is not None
     assert found["judged"]["rate"] <= found["alpha"]
-    bounds = [step["bound"] for step in found["sequence"]]
-    assert all(bound is None for bound in bounds) if test == "binomial" else min(bounds) >= 1
-    assert ("counts up to" in found["assumes"]) == (test == "betting")
+    assert found["per_cluster"] == (None if test == "binomial" else 5)
+    assert ("where a certificate counts as at most 5" in found["promise"]) == (test == "betting")
+    assert ("a line as at most 30 characters" in found["promise"]) == ("cer" in options)
 
 
 def test_writers_are_the_unit_where_they_are_known(tmp_path: Path):

@@ -91,7 +91,10 @@ def test_a_promise_of_cer_is_watched_by_its_edits(run: Path, tmp_path: Path, cap
     log = tmp_path / "monitor.jsonl"
     assert monitor(run, log, *batch(tmp_path, 6, 0.02)[0], unit="cer") == 0
     first = json.loads(log.read_text())
-    assert "characters: evidence" in capsys.readouterr().out and first["watch"]["sampled"] > 10 * first["sampled"]
+    said = capsys.readouterr().out
+    assert f"with 95 % the CER of this batch is at most {100 * first['cer_bound']:.2f} %" in said
+    assert first["cer_bound"] > first["watch"]["wrong"] / first["watch"]["sampled"]
+    assert "characters: evidence" in said and first["watch"]["sampled"] > 10 * first["sampled"]
     assert (first["watch"]["wrong"] > 0) == (first["wrong"] > 0)
     codes = [monitor(run, log, *batch(tmp_path, seed, 0.5)[0], unit="cer") for seed in range(7, 10)]
     assert codes[-1] == ALARM and "bet" in json.loads(log.read_text().splitlines()[-1])["alarms"]

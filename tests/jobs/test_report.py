@@ -198,6 +198,34 @@ def test_says_what_figures_mean_and_warns(page: Path):
     assert "0123456789abcdef" in text and "torch 2.13.0" in text and "b60f05d7a1c2" in text
 
 
+def test_causes_and_acceptance_are_shown_where_they_are_known(tmp_path: Path):
+    run = made.run(tmp_path / "ctc")
+    assert report(run, "--out", tmp_path / "without.html") == 0
+    bias = {"bias": -0.05, "bias_interval": [-0.08, -0.02], "p": 0.01, "q": 0.02, "small": False}
+    share = {"value": 0.75, "interval": [0.5, 0.9]}
+    row = {"texts": 120, "read": 114, "both": 110, "recall": share, "precision": share, "clusters": 40, **bias}
+    rare = row | {"texts": 3, "small": True, "bias": None, "bias_interval": None, "precision": {"value": None}}
+    made.write(run / "evaluation" / "val" / "terms.json", {"categories": {"grippe": rare, "AVC": row}})
+    year = {"texts": 50, "coverage": share, "clusters": 9, "small": False}
+    chosen = {"promise": "fields", "texts": 123, "accepted": 90, "coverage": 0.73, "by": {"year": {"2019": year}}}
+    chosen |= {"writers": {"groups": 40, "none": 3, "quantiles": {}}, "categories": {"AVC": row | {"coverage": share}}}
+    made.write(run / "evaluation" / "val" / "selection.json", chosen)
+    assert report(run, "--out", tmp_path / "with.html") == 0
+    before, after = ((tmp_path / f"{name}.html").read_text() for name in ("without", "with"))
+    assert 'id="terms"' not in before and 'id="selection"' not in before
+    assert after.index(">AVC<") < after.index(">grippe *<")  # the most frequent first
+    for words in (
+        "120",
+        "114",
+        "75.0",
+        "\u22128.0 to \u22122.0",
+        "90 of 123 texts accepted",
+        "3 have none accepted",
+        "2019",
+    ):
+        assert words in after
+
+
 def test_a_run_without_evaluation_or_with_damage(tmp_path: Path, capsys):
     run = made.run(tmp_path / "run")
     (run / "evaluation" / "val" / "metrics.json").unlink()

@@ -56,7 +56,7 @@ def folder(tmp_path, draw) -> Path:
 
 
 def run(*argv: object) -> int:
-    return jobs.cli.command_line.main(["transcribe", *map(str, argv), "--device", "cpu"])
+    return jobs.cli.command_line.main(["transcribe", *map(str, argv), "--device", "cpu", "--amp", "off"])
 
 
 def rows_of(path: Path) -> list[dict]:
@@ -333,7 +333,7 @@ def test_parts_of_something_else_are_not_mixed(folder, model, tmp_path, capsys):
     content = out.read_bytes()
     assert "was begun with another batch" in fails(capsys, folder, *options, "--batch", 3)
     assert "was begun with another chunk" in fails(capsys, folder, *options, "--chunk", 3)
-    assert "was begun with another decode, decoding, model" in fails(capsys, folder, "--out", out, "--decode", "beam")
+    assert "was begun with another decode, decoding, weights" in fails(capsys, folder, "--out", out, "--decode", "beam")
     (folder / "new.png").write_bytes((folder / "a.png").read_bytes())
     said = fails(capsys, folder, *options)
     assert "is of another input (6 lines then, 7 now): what arrived since is a batch of its own" in said

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from test_form import scanned
+from test_registration import scanned
 
 from htr.forms.fields import DeskewedScan, corners
 from htr.forms.registration import Forms, NoForm, SeveralForms

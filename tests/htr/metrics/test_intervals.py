@@ -7,10 +7,12 @@ import pytest
 
 from htr.metrics.intervals import (
     MANY,
+    RARE,
     RESAMPLES,
     cluster_ids,
+    difference_interval,
+    doubts,
     draws,
-    interval,
     ratio_interval,
     share_interval,
     standard_error,
@@ -41,19 +43,16 @@ def test_it_covers_the_truth_and_an_interval_over_lines_does_not(clusters: int, 
 def test_lines_of_one_writer_are_drawn_together():
     rng = np.random.default_rng(0)
     edits, totals, writer = simulated(rng, 30)
-    low, high = interval(edits, totals, writer.astype(str))
-    sums = (np.bincount(writer, counts)[np.argsort(np.arange(30).astype(str))] for counts in (edits, totals))
-    assert (low, high) == ratio_interval(*sums).pair
-    alone = interval(edits, totals, np.arange(len(edits)).astype(str))
+    low, high = ratio_interval(*(np.bincount(writer, counts) for counts in (edits, totals))).pair
+    alone = ratio_interval(edits, totals).pair
     assert high - low > 1.4 * (alone[1] - alone[0])
 
 
-def test_it_is_the_same_whatever_the_order():
+def test_it_is_the_same_each_time():
     rng = np.random.default_rng(1)
-    edits, totals, groups = rng.integers(1, 9, 50), rng.integers(9, 90, 50), [f"w{k % 17}" for k in range(50)]
-    once, order = interval(edits, totals, groups), rng.permutation(50)
-    assert interval(edits[order], totals[order], [groups[k] for k in order]) == once
-    assert interval(edits, totals, groups, seed=1) != once
+    edits, totals = rng.integers(1, 9, 17), rng.integers(9, 90, 17)
+    assert ratio_interval(edits, totals) == ratio_interval(edits.copy(), totals.copy())
+    assert ratio_interval(edits, totals, seed=1) != ratio_interval(edits, totals)
 
 
 def test_it_is_the_same_whatever_was_asked_before():
@@ -73,7 +72,7 @@ def test_the_ends_are_those_computed_by_hand():
     factor = math.exp(4.3027 * error / 0.15)  # Student's t of two degrees of freedom
     found = ratio_interval([1, 2, 6], [10, 20, 30])
     assert found.method == "log-t" and found.pair == pytest.approx((0.15 / factor, 0.15 * factor), rel=1e-4)
-    found = ratio_interval([1, -2, 6], [10, 20, 30])
+    found = difference_interval([1, -2, 6], [10, 20, 30])
     u = np.array([1, -2, 6]) - 5 / 60 * np.array([10, 20, 30])
     half = 4.3027 * math.sqrt(1.5 * (u @ u)) / 60
     assert found.method == "t" and found.pair == pytest.approx((5 / 60 - half, 5 / 60 + half), abs=1e-5)
@@ -126,11 +125,37 @@ def test_without_an_error_there_is_still_an_upper_end():
 
 
 def test_there_is_none_where_nothing_can_vary():
-    assert interval([1, 2], [9, 9], ["a", "a"]) is None and interval([], [], []) is None
-    assert interval([0, 0], [0, 0], ["a", "b"]) is None  # blank lines
-    low, high = interval([-1, -1, -2], [9, 9, 9], ["a", "b", "c"])  # differences may be negative
-    assert low == pytest.approx(-4 / 27 - student(2) / 27) and high == pytest.approx(-4 / 27 + student(2) / 27)
-    assert ratio_interval([0, 0], [9, 9], signed=True).pair == (0, 0)
+    for interval in (ratio_interval, difference_interval):
+        assert interval([3], [18]) is None and interval([], []) is None
+        assert interval([0, 0], [0, 0]) is None  # blank lines
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_differences_of_one_sign_are_differences_all_the_same(sign: int):
+    low, high = difference_interval(sign * np.array([1, 1, 2]), [9, 9, 9]).pair
+    assert low == pytest.approx(sign * 4 / 27 - student(2) / 27)
+    assert high == pytest.approx(sign * 4 / 27 + student(2) / 27)
+    assert difference_interval([0, 0], [9, 9]).pair == (0, 0)
+    rng = np.random.default_rng(0)
+    d, t = rng.integers(0, 5, 60), rng.integers(20, 90, 60)
+    below, above = difference_interval(-d, t).pair
+    assert difference_interval(d, t).pair == pytest.approx((-above, -below), abs=2e-3)
+
+
+def test_differences_are_no_errors():
+    with pytest.raises(ValueError, match="Take difference_interval"):
+        ratio_interval([1, -1], [9, 9])
+
+
+def test_what_no_cluster_has_shown_is_a_doubt():
+    same = np.full(2000, 5), np.full(2000, 100)
+    assert doubts(*same) == []
+    assert "39 writers are few" in doubts(same[0][: RARE - 1], same[1][: RARE - 1], "writer")[0]
+    [missing] = doubts(np.full(100, 3), np.full(100, 100), "writer")  # 3 %: as much as may be missing
+    assert "writers as rare as one in 34 may be missing" in missing and "up to 3.0 points" in missing
+    few = np.r_[np.full(6, 100), np.full(1994, 1)]
+    assert "few clusters carry the errors" in doubts(few, same[1])[-1]
+    assert doubts(np.zeros(0), np.zeros(0)) == ["0 clusters are few: the intervals are wide, and rough"]
 
 
 def test_students_t_is_that_of_the_tables():

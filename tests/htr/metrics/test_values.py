@@ -1,55 +1,72 @@
-"""What French durations, dates and numbers say, and what is none."""
+"""What French durations, dates and numbers say, and what is none: tests/values.txt, written before the code."""
 
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
-from htr.metrics.values import parse
+from htr.metrics.numerals import numeral
+from htr.metrics.values import Value, parse
 
-SAME = [
-    ["3 j", "3 jours", "3j", "3 Jours.", "depuis 3 jours", "trois jours", "72 h", "72 heures", "Il y a 3 jrs"],
-    ["2 ans", "depuis 2 ans", "24 mois", "deux ans", "2 a", "1 an 12 mois", "un an et 12 mois", "1 année, 12 mois"],
-    ["1 sem", "1 semaine", "7 j", "une semaine", "168h"],
-    ["1/2 h", "½ heure", "30 min", "30 mn", "0,5 h"],
-    ["environ 3 mois", "env. 3 mois", "~3 mois", "≈ 3 m"],
-    ["> 3 j", "plus de 3 jours", "+ de 3 j"],
-    ["12/03/2019", "12 mars 2019", "12.03.2019", "12-3-19", "2019-03-12", "le 12/03/2019", "12 MARS 2019"],
-    ["1er août 2020", "01/08/2020", "1 aout 2020"],
-    ["mars 2019", "03/2019", "3-2019", "en mars 2019"],
-    ["12/03/87", "12 mars 1987"],
-    ["1200", "1 200", "1 200,0", "1200.00", "1\u202f200"],
-    ["12,5", "12.50"],
-]
+LINES = [line for line in Path(__file__).with_name("values.txt").read_text("utf-8").splitlines() if line[0] != "#"]
+CASES = [(about, text) for line in LINES for about, texts in [line.split(" = ", 1)] for text in texts.split(" | ")]
 
 
-@pytest.mark.parametrize("texts", SAME, ids=lambda texts: texts[0])
-def test_ways_of_writing_the_same(texts: list[str]):
-    first = parse(texts[0])
-    assert first is not None and [text for text in texts if parse(text) != first] == []
+def value_of(about: str) -> Value | None:
+    """ "duration ~ month 3", "date 2019-03", "number 25/2", "none"."""
+    kind, *rest = about.split()
+    if kind == "none":
+        return None
+    if kind == "number":
+        return Value(kind, Fraction(rest[0]))
+    if kind == "date":
+        parts = [*map(int, rest[0].split("-")), None, None]
+        return Value(kind, tuple(parts[:3]))
+    sign = rest.pop(0) if rest[0] not in ("day", "month") else ""
+    sizes = sorted((base, Fraction(size)) for base, size in zip(rest[::2], rest[1::2], strict=True))
+    return Value(kind, (sign, *sizes))
 
 
-def test_no_two_of_these_are_the_same():
-    values = [parse(texts[0]) for texts in SAME] + [
-        parse("3 mois"),
-        parse("3"),
-        parse("3 ans"),
-        parse("< 3 j"),
-        parse("-3"),
-    ]
-    assert len(set(values)) == len(values) and None not in values
+def test_there_are_300_spellings():
+    assert len(CASES) >= 300 and len({text for _, text in CASES}) == len(CASES)
 
 
-def test_what_a_value_is():
-    assert parse("1 an et demi") is None  # no unit after the half: better none than a wrong one
-    assert parse("2,5 ans") == ("duration", ("", ("month", Fraction(30))))
-    assert parse("1 mois 3 j") == ("duration", ("", ("day", Fraction(3)), ("month", Fraction(1))))
-    assert parse("mars 2019") == ("date", (2019, 3, None)) and parse("-1 200,5") == ("number", Fraction(-2401, 2))
+@pytest.mark.parametrize(("about", "text"), CASES, ids=lambda part: part)
+def test_what_a_spelling_says(about: str, text: str):
+    assert parse(text) == value_of(about)
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", " ", "choc septique", "3 joues", "32/01/2019", "12/13/2019", "chute en 2019 de 3 m", "AVC 3 j", "1/0 h x", "j",
-     "depuis", "un", "12 brumaire 2019", "3 j ou 4", "9" * 80],
-)  # fmt: skip
+def test_no_two_values_are_the_same():
+    values = [value_of(line.split(" = ", 1)[0]) for line in LINES]
+    assert len(set(values)) == len(values)
+
+
+@pytest.mark.parametrize("text", ["", " ", "choc septique", "1/0 h x", "9" * 80, "une" * 30, "1/" + "9" * 50])
 def test_what_is_none(text: str):
     assert parse(text) is None
+
+
+NAMES = "zero un deux trois quatre cinq six sept huit neuf dix onze douze treize quatorze quinze seize dix-sept " \
+        "dix-huit dix-neuf vingt"  # fmt: skip
+TENS = {20: "vingt", 30: "trente", 40: "quarante", 50: "cinquante", 60: "soixante", 80: "quatre-vingt"}
+
+
+def spelled(n: int) -> str:
+    """A number below 1 000 000 as French writes it."""
+    if n <= 20:
+        return NAMES.split()[n]
+    if n < 100:
+        base = n // 20 * 20 if n >= 60 else n // 10 * 10
+        if n == base:
+            return TENS[base] + "s" * (base == 80)
+        return TENS[base] + (" et " if n - base in (1, 11) and base != 80 else "-") + spelled(n - base)
+    scale, name = (1000, "mille") if n >= 1000 else (100, "cent")
+    before = "" if n // scale == 1 else spelled(n // scale) + " "
+    rest = spelled(n % scale) if n % scale else ""
+    return f"{before}{name}{'s' * (name == 'cent' and bool(before) and not rest)} {rest}".strip()
+
+
+def test_every_number_is_read_as_it_is_spelled():
+    for n in [*range(2101), 9999, 71_071, 99_999, 100_000, 481_691, 999_999]:
+        tokens = spelled(n).replace("-", " ").split()
+        assert numeral(tokens, 0) == (n, len(tokens)), spelled(n)

@@ -57,8 +57,8 @@ def test_ends_and_level_are_those_computed_by_hand():
     found = z_test(0.04 * 3.1824, influence)  # of which 5 % are beyond
     assert (found["low"], found["high"]) == pytest.approx((0.0, 0.08 * 3.1824), abs=1e-5)
     assert found["p"] == pytest.approx(0.05, rel=0.03) and z_test(-0.04 * 3.1824, influence)["p"] == found["p"]
-    assert tested(0.0, influence)["p"] == tested(0.0, np.zeros(4))["p"] == 1.0
-    assert tested(1.0, np.zeros(4))["p"] == 0.0
+    assert z_test(0.0, influence)["p"] == z_test(0.0, np.zeros(4))["p"] == 1.0
+    assert z_test(1.0, np.zeros(4))["p"] == 0.0
     # two writers in both years, rates of 0.1 and 0.2
     rows = yearly_trend([2015, 2015, 2016, 2016], [0, 1, 0, 1], np.array([5, 15, 10, 30]), np.array([100] * 4))
     assert rows["years"]["2016"]["difference"] == pytest.approx(0.1) == rows["trend"]["per_year"]

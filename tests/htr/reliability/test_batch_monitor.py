@@ -13,9 +13,11 @@ from htr.reliability.monitor import (
     false_alarms,
     hours,
     hypergeometric,
+    most_cer,
     most_wrong,
     sample_size,
 )
+from htr.reliability.risk_control import PER_LINE
 
 
 def exact(k: int, wrong: int, batch: int, sample: int) -> float:
@@ -36,6 +38,39 @@ def test_the_bound_of_a_batch_is_the_largest_number_not_ruled_out():
     assert most_wrong(0, 100, 1000, 0.05) == 28 and most_wrong(3, 20, 20, 0.05) == 3  # all keyed: known
     with pytest.raises(ValueError, match="that cannot be"):
         most_wrong(3, 2, 10, 0.05)
+
+
+def a_batch(rng: np.random.Generator, count: int, unreadable: float) -> tuple[np.ndarray, np.ndarray]:
+    characters = rng.integers(0, 60, count)
+    edits = rng.binomial(characters, np.minimum(rng.gamma(0.3, 0.05, count), 1.0))
+    return np.where(rng.random(count) < unreadable, np.maximum(characters, 20), edits), characters
+
+
+def counted(edits: np.ndarray, characters: np.ndarray) -> float:
+    part = PER_LINE / np.maximum(np.maximum(edits, characters), PER_LINE)
+    return float((edits * part).sum() / (characters * part).sum())
+
+
+@pytest.mark.parametrize(("unreadable", "sample"), [(0.0, 60), (0.01, 60), (0.05, 150)])
+def test_the_bound_of_a_batchs_cer_holds(unreadable: float, sample: int):
+    rng, held, runs = np.random.default_rng(sample), 0, 200
+    for _ in range(runs):
+        edits, characters = a_batch(rng, 600, unreadable)
+        keyed = rng.permutation(600)[:sample]
+        held += most_cer(edits[keyed], characters[keyed], 600, 0.05) >= counted(edits, characters)
+    assert held / runs >= 0.95 - 1.645 * math.sqrt(0.05 * 0.95 / runs)
+
+
+def test_the_bound_of_a_batchs_cer_comes_near_with_what_is_keyed():
+    edits, characters = a_batch(np.random.default_rng(0), 5000, 0.0)
+    bounds = [most_cer(edits[:n], characters[:n], 5000, 0.05) for n in (5, 150, 600, 4999)]
+    truth = counted(edits, characters)
+    assert bounds[0] == math.inf or bounds[0] > 5 * truth
+    assert bounds[1] > bounds[2] > bounds[3] > truth and bounds[2] < 2 * truth + 0.02
+    assert most_cer(edits, characters, 5000, 0.05) == pytest.approx(truth)  # all of it was keyed
+    assert most_cer([0] * 500, [20] * 500, 5000, 0.05) < 0.02
+    with pytest.raises(ValueError, match="that cannot be"):
+        most_cer(edits, characters, 4000, 0.05)
 
 
 def test_how_many_to_key():

@@ -6,6 +6,7 @@ import evaluated
 import pyarrow as pa
 import pytest
 
+from htr.reliability.conditions import NAMES
 from jobs.evaluation.results import Evaluation, check_apart, check_same_reader, find
 
 
@@ -13,7 +14,8 @@ def test_an_evaluation_is_read_whole(tmp_path: Path):
     table = evaluated.lines(0, 6, writers=2)
     found = Evaluation.read(evaluated.write(tmp_path / "test", table, "test"))
     assert found.name == "test" and found.table.equals(table) and found.has_writers
-    assert found.model == {"weights": "a" * 16, "decode": "beam", "decoding": "b" * 16}
+    assert set(found.conditions) == set(NAMES)
+    assert all(found.conditions[name] == evaluated.ASKED[name] for name in NAMES)
     assert set(found.groups("writer")) == {"writer cw0", "writer cw1"} and len(set(found.groups("certificate"))) == 6
     assert found.numbers("exact").dtype == float
 
@@ -54,3 +56,6 @@ def test_parts_with_a_certificate_or_writer_in_common_are_refused(tmp_path: Path
     check_same_reader([one, two])
     with pytest.raises(ValueError, match="one and other differ in decoding, weights: evaluate them alike"):
         check_same_reader([one, made("other", evaluated.lines(5, 4), weights="0" * 16, decoding=None)])
+    for name, value in (("amp", "bf16"), ("batch", 8), ("device", "cuda"), ("passes", 2), ("code", "0" * 16)):
+        with pytest.raises(ValueError, match=f"differ in {name}: evaluate them alike"):
+            check_same_reader([one, made(f"other {name}", evaluated.lines(5, 4), **{name: value})])

@@ -7,7 +7,7 @@ import pytest
 from keyed import CANARY, answer, ask, begin, identity, post, rows_of, serving, table
 
 from jobs.cli.command_line import main
-from shards.samples import NOT_YET
+from shards.sample import NOT_YET
 
 
 @pytest.fixture

@@ -1,0 +1,179 @@
+"""What reading errors do to a table of causes: which category stands in a transcription, and which in its reading.
+
+A table of terms has the columns term and category: a word or phrase, without regard to case, accents and hyphens, found
+as whole words, with or without a plural's s or x; "*" at the end of a word stands for any ending. A category is in a
+text when one of its terms is; htr/terms.csv is a French one of frequent causes. Of N texts in clusters, by category:
+
+    recall        of the texts whose transcription has it, those whose reading has it, too
+    precision     of the texts whose reading has it, those whose transcription has it, too
+    bias          (readings that have it - transcriptions that have it) / transcriptions that have it: what a table made
+                  of readings is off, misses and inventions set off against each other
+    p, q          of a bias of 0: sign flips over clusters; false discovery over all categories (Benjamini & Hochberg)
+
+Intervals are 95 %, over clusters (htr/metrics/intervals.py). A text may have several categories. A duration, date or
+number is a category of its own, whose reading has to say the same value.
+"""
+
+import csv
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import htr
+from htr.metrics.intervals import Interval, difference_interval, share_interval
+from htr.metrics.significance import false_discovery, sign_flip
+from htr.metrics.values import parse
+
+FRENCH = Path(htr.__file__).parent / "terms.csv"
+KINDS = ("duration", "date", "number")
+WITNESSES = 25  # clusters that misread a category, below which its bias is said to stand on few
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Categories in the order of the table, each with what finds it in a plain text."""
+
+    patterns: Mapping[str, re.Pattern]
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Terms":
+        """Raises ValueError for a file without the two columns, without a row, or with an empty cell."""
+        try:
+            with open(path, encoding="utf-8-sig", newline="") as file:
+                rows = list(csv.DictReader(file))
+        except FileNotFoundError:
+            raise ValueError(f"{path}: no such table of terms") from None
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"{path}: not a CSV table in UTF-8 ({error})") from None
+        if not rows or not {"term", "category"} <= rows[0].keys():
+            raise ValueError(f"{path}: a table of terms has the columns term and category, and a row at least")
+        found: dict[str, list[str]] = {}
+        for number, row in enumerate(rows, 2):
+            term, category = plain(row["term"] or ""), (row["category"] or "").strip()
+            if not term or not category:
+                raise ValueError(f"{path}: row {number} lacks a term or a category")
+            found.setdefault(category, []).append(pattern_of(term))
+        return cls({name: re.compile(rf"(?<!\w)(?:{'|'.join(terms)})(?!\w)") for name, terms in found.items()})
+
+    def of(self, texts: Sequence[str | None]) -> np.ndarray:
+        """N texts -> (N, categories) bool."""
+        searches, known = [pattern.search for pattern in self.patterns.values()], {}
+        for text in set(texts):
+            said = plain(text or "")
+            known[text] = [search(said) is not None for search in searches]
+        return np.array([known[text] for text in texts], bool).reshape(len(texts), len(searches))
+
+
+def plain(text: str) -> str:
+    """Small letters without accents, hyphens and apostrophes as spaces, ligatures apart, single spaces."""
+    text = unicodedata.normalize("NFD", text.casefold().replace("œ", "oe").replace("æ", "ae"))
+    text = "".join(c for c in text if not unicodedata.combining(c))
+    return " ".join(re.sub(r"[-'\u2019\u2010\u2011]", " ", text).split())
+
+
+def pattern_of(term: str) -> str:
+    """A plain term -> a regular expression of whole words."""
+    words = [rf"{re.escape(word[:-1])}\w*" if word.endswith("*") else re.escape(word) for word in term.split()]
+    return r"\s+".join(word if word.endswith("*") or len(word) < 4 else f"{word}[sx]?" for word in words)
+
+
+@dataclass(frozen=True)
+class Found:
+    """(N, categories) bool: in the transcription, in the reading, and in both alike."""
+
+    names: list[str]
+    reference: np.ndarray
+    hypothesis: np.ndarray
+    both: np.ndarray
+
+
+def find(terms: Terms, references: Sequence[str | None], hypotheses: Sequence[str | None]) -> Found:
+    """The categories of the table, then one of each kind of value."""
+    one, two = terms.of(references), terms.of(hypotheses)
+    values = [[parse(text or "") for text in texts] for texts in (references, hypotheses)]
+    kinds = [
+        np.array([[v is not None and v.kind == kind for kind in KINDS] for v in side], bool).reshape(-1, len(KINDS))
+        for side in values
+    ]
+    alike = np.array([a is not None and a == b for a, b in zip(*values, strict=True)], bool).reshape(-1, 1)
+    names = [*terms.patterns, *(f"value: {kind}" for kind in KINDS)]
+    both = np.concatenate([one & two, kinds[0] & alike], axis=1)
+    return Found(names, np.concatenate([one, kinds[0]], axis=1), np.concatenate([two, kinds[1]], axis=1), both)
+
+
+def statistics(found: Found, clusters: np.ndarray, seed: int = 0) -> dict[str, dict]:
+    """(N,) the number of the cluster of each text -> by category its figures, those that are nowhere left out."""
+    result: dict[str, dict] = {}
+    for column, name in enumerate(found.names):
+        one, two, both = (part[:, column] for part in (found.reference, found.hypothesis, found.both))
+        missed, invented = by_cluster(one & ~both, clusters), by_cluster(two & ~both, clusters)
+        reference, hypothesis, both = (by_cluster(part, clusters) for part in (one, two, both))
+        if not (reference.any() or hypothesis.any()):
+            continue
+        result[name] = {
+            "texts": int(reference.sum()), "read": int(hypothesis.sum()), "both": int(both.sum()),
+            "recall": share(both, reference, seed), "precision": share(both, hypothesis, seed),
+            **bias(missed, invented, reference, seed), "clusters": int(np.count_nonzero(reference + hypothesis)),
+        }  # fmt: skip
+    with_q(result)
+    return result
+
+
+def by_cluster(column: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    return np.bincount(clusters, column, int(clusters.max(initial=-1)) + 1)
+
+
+def bias(missed: np.ndarray, invented: np.ndarray, reference: np.ndarray, seed: int = 0) -> dict:
+    """(G,) texts that lose the category, that gain it, and that have it in the transcription -> bias, its interval, p;
+    null without any. `small`: fewer than WITNESSES clusters have lost or gained it; the interval covers too seldom then
+    (benchmarks/terms.py). All clusters count: one without the category is a witness of how rare it is.
+    """
+    total, differences = reference.sum(), invented - missed
+    within = difference_interval(differences, reference, seed) if total else None
+    return {
+        "bias": float(differences.sum() / total) if total else None,
+        "bias_interval": pair(within),
+        "p": sign_flip(differences, seed),
+        "small": bool(np.count_nonzero(missed + invented) < WITNESSES),
+    }
+
+
+def share(part: np.ndarray, of: np.ndarray, seed: int = 0) -> dict:
+    """(G,) twice -> {value, interval} of the clusters that have any."""
+    some = of > 0
+    within = share_interval(part[some], of[some], seed)
+    return {"value": float(part.sum() / of.sum()) if some.any() else None, "interval": pair(within)}
+
+
+def pair(found: Interval | None) -> list[float] | None:
+    return [found.low, found.high] if found else None
+
+
+def with_q(result: dict[str, dict]) -> None:
+    for row, q in zip(result.values(), false_discovery([row["p"] for row in result.values()]), strict=True):
+        row["q"] = q
+
+
+# ---------------------------------------------------------------------------------------------------- acceptance
+
+
+def of_acceptance(found: Found, accepted: np.ndarray, clusters: np.ndarray, seed: int = 0) -> dict[str, dict]:
+    """(N,) whether a text is accepted -> by category: the share of its texts that is (`coverage`), and the bias of a
+    table made of accepted readings and, for the rest, transcriptions.
+    """
+    result: dict[str, dict] = {}
+    for column, name in enumerate(found.names):
+        reference, taken = found.reference[:, column], found.hypothesis[:, column] & accepted
+        of = by_cluster(reference, clusters)
+        if not of.any():
+            continue
+        missed = by_cluster(reference & accepted & ~taken, clusters)
+        invented = by_cluster(taken & ~reference, clusters)
+        covered = share(by_cluster(reference & accepted, clusters), of, seed)
+        result[name] = {"texts": int(of.sum()), "coverage": covered, **bias(missed, invented, of, seed)}
+    with_q(result)
+    return result

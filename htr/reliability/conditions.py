@@ -1,0 +1,76 @@
+"""The conditions of a reading: all that may change a text or a confidence, but for the image and the weights' own file.
+
+A promise holds for readings made as those were that it was chosen on. An evaluation notes its conditions, a promise
+keeps them, and production is refused where one is another (htr/reliability/promise.py).
+
+    weights decode decoding   the model's weights; greedy or beam; the digest of the search's own files, None: greedy
+    amp                       off, bf16 or fp16: under bf16 5 of 160 texts differ, confidences by up to 0.27
+    batch device              lines read at once (how far they are padded), cpu or cuda
+    passes                    how often a line is read, at how many scales: see PASSES
+    code                      `reading_code`: the code that makes readings, and the libraries that it computes with
+"""
+
+import ast
+import hashlib
+import sys
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from htr import decoding, models, reader, types
+from htr.lines.normalise import normalise_line
+
+READER = ("weights", "decode", "decoding")
+NAMES = (*READER, "amp", "batch", "device", "passes", "code")
+PASSES = 1  # the place for reading narrow writing twice: whoever reads with other passes says so here, or as an option
+# packages and modules whose code makes readings
+READERS = (models, decoding, reader, types, sys.modules[normalise_line.__module__])
+
+
+def conditions(
+    weights: str, decode: str, decoding: str | None, amp: str, batch: int, device: str, passes: int = PASSES
+) -> dict[str, object]:
+    """By NAMES. `amp` is what is computed with, never "auto"; `device` its kind. Raises ValueError for "auto"."""
+    if "auto" in (amp, device):
+        raise ValueError("conditions hold what was computed with: bf16, fp16 or off, and cpu or cuda, not auto")
+    known = {"weights": weights, "decode": decode, "decoding": decoding}
+    return known | {"amp": amp, "batch": batch, "device": device, "passes": passes, "code": reading_code()}
+
+
+def conditions_in(asked: Mapping) -> dict[str, object]:
+    """Of an evaluation.json, which may be older and lack some: None then."""
+    return {name: asked.get(name) for name in NAMES}
+
+
+@cache
+def reading_code() -> str:
+    """A digest of the code that makes readings, whatever its comments and docstrings say, and of the versions of torch,
+    numpy and OpenCV.
+    """
+    digest = hashlib.sha256(f"{torch.__version__} {np.__version__} {cv2.__version__}".encode())
+    for module in READERS:
+        file = Path(module.__file__)
+        paths = sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
+        for path in paths:
+            digest.update(code_in(path.read_text(encoding="utf-8")).encode())
+    return digest.hexdigest()[:16]
+
+
+def code_in(source: str) -> str:
+    """The code without comments, docstrings and layout."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [n for n in body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))]
+    return ast.dump(tree)
+
+
+def difference(made: Mapping, asked: Mapping, names: tuple[str, ...] = NAMES) -> str:
+    """Which of the conditions differ, and how; "" where none does."""
+    differ = [name for name in names if made.get(name) != asked.get(name)]
+    return ", ".join(f"{name} {asked.get(name)} in place of {made.get(name)}" for name in differ)
