@@ -23,9 +23,9 @@ test: setup
 test-faults: setup
 	@HTR_FAULTS=1 bash tests/run.sh tests/faults/test_faults_train.py tests/faults/test_faults.py
 
-# on a machine with one GPU; without a network, bash benchmarks/gpu_check.sh --prepare .gpu/wheels is to be run before
+# on a machine with one GPU; without a network, bash benchmarks/gpu/gpu_check.sh --prepare .gpu/wheels is to be run before
 gpu-check:
-	@bash benchmarks/gpu_check.sh --out gpu-check
+	@bash benchmarks/gpu/gpu_check.sh --out gpu-check
 
 lint: setup
 	@. slurm/env.sh && ruff check . && ruff format --check .

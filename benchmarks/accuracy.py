@@ -42,17 +42,19 @@ def main() -> None:
     shutil.rmtree(run, ignore_errors=True)
     for part in ("model", "decoding"):
         shutil.copytree(args.reader / part, run / part)
-    config = json.loads((run / "model" / "config.json").read_text())
+    config = json.loads((run / "model" / "config.json").read_text(encoding="utf-8"))
     note = {"folder": str(read), "split": "train", "where": [], "mix": [f"{others}=1"], "text": None}
-    (run / "config.json").write_text(json.dumps(note | {name: config[name] for name in ("model", "size", "alphabet")}))
+    (run / "config.json").write_text(
+        json.dumps(note | {name: config[name] for name in ("model", "size", "alphabet")}), encoding="utf-8"
+    )
     found, speeds, loads = {}, {"greedy": [], "beam": []}, []
     for turn in range(args.turns):
         for decode, before in speeds.items():
             name = f"{args.split}-{decode}-{turn}"
             jobs("evaluate", "--run", run, "--split", args.split, "--decode", decode, "--name", name)
             folder = run / "evaluation" / name
-            found[decode] = json.loads((folder / "metrics.json").read_text())
-            before.append(json.loads((folder / "timing.json").read_text())["lines_per_s"])
+            found[decode] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+            before.append(json.loads((folder / "timing.json").read_text(encoding="utf-8"))["lines_per_s"])
             loads.append(os.getloadavg()[0])
     report(args.split, found, speeds, loads)
 

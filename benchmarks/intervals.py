@@ -7,10 +7,10 @@ mean, most of them between 1 and 22 %), lines of 3 to 60 characters whose rates 
 heavy tail the mean of the rates is 1.7 %, and a share of the writers can't be read at all. The truth is the ratio that
 infinitely many writers have. Beside ours: the percentile and BCa bootstrap over writers, Student's t on the linearised
 rate, and the bootstrap over lines that is commonly reported. `differences`: of two readers that are as good, one of
-which errs in a tenth of the lines where the other doesn't, by `difference_interval`. `warned`: the share of evaluations
-of which the report says that the interval may cover too seldom (htr.metrics.intervals.doubts). Tables of the shares
-that cover and the median widths in points, then one line of JSON: `least_unwarned`, the least coverage of ours in a cell
-that is warned of in less than 95 % of the evaluations.
+which errs in a tenth of the lines where the other doesn't, by `difference_interval`. `warned`: the share of
+evaluations of which the report says that the interval may cover too seldom (htr.metrics.intervals.doubts). Tables of
+the shares that cover and the median widths in points, then one line of JSON: `least_unwarned`, the least coverage of
+ours in a cell that is warned of in less than 95 % of the evaluations.
 """
 
 import argparse

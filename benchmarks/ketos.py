@@ -24,7 +24,7 @@ def train_kraken(args: argparse.Namespace, lists: dict[str, list[Path]]) -> dict
     command = ketos(args, "train", "-f", "path", "-B", BATCH, "-o", folder, "-q", "fixed", "-N", 10_000,
                     "-t", data / "train" / "list.txt", "-e", data / "dev" / "list.txt")  # fmt: skip
     began = time.monotonic()
-    with open(log, "w") as out:
+    with open(log, "w", encoding="utf-8") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd=data)
         try:
             process.wait(60 * args.minutes)

@@ -117,7 +117,7 @@ def train(dataset: Path, run: Path, options: Sequence[str]) -> float:
     """A reader of the data set -> its CER on val, whose labels no noise touched."""
     jobs("train", dataset, "--run", run, "--model", "ctc", *options)
     jobs("evaluate", dataset, "--run", run, "--split", "val", "--name", "val", "--device", "cpu")
-    return json.loads((run / "evaluation" / "val" / "metrics.json").read_text())["cer"]
+    return json.loads((run / "evaluation" / "val" / "metrics.json").read_text(encoding="utf-8"))["cer"]
 
 
 # ---------------------------------------------------------------------------------------------------- word edges

@@ -172,10 +172,10 @@ def make_shards(args: argparse.Namespace) -> None:
             "rejects": {"scan fits no template": size - count},
             "characters": {"é": count, "e": count},
         }
-        (folder / f"{name}.json").write_text(files.to_json(note))
+        (folder / f"{name}.json").write_text(files.to_json(note), encoding="utf-8")
     shards = [{"name": name, "split": "train", "rows": size} for name in names]
     plan = {"settings": asdict(Settings(rows=size)), "fingerprint": "none", "shards": shards}
-    (folder / "plan.json").write_text(files.to_json(plan))
+    (folder / "plan.json").write_text(files.to_json(plan), encoding="utf-8")
 
 
 def merge_index(args: argparse.Namespace) -> None:

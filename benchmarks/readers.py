@@ -83,7 +83,7 @@ def same_options(args: argparse.Namespace) -> None:
     names = ("handwriting", "minutes", "cores", "size", "steps", "lines", "evaluated", "lists")
     asked = {name: str(getattr(args, name)) for name in names}
     path = args.work / "options.json"
-    before = json.loads(path.read_text()) if path.exists() else asked
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else asked
     differ = [name for name in names if before[name] != asked[name]]
     if differ:
         raise SystemExit(f"{args.work} was begun with another --{', --'.join(differ)}: give another --work")
@@ -95,7 +95,7 @@ def piece(args: argparse.Namespace, name: str, measure) -> dict:
     path = args.work / f"{name}.json"
     if not path.exists():
         write(path, measure())
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def write(path: Path, content: dict) -> None:
@@ -123,7 +123,7 @@ def write_lists(args: argparse.Namespace) -> dict[str, list[Path]]:
         for number, row in enumerate(of_split):
             image = folder / f"{number:05d}{Path(row['image']).suffix}"
             shutil.copyfile(args.handwriting / row["image"], image)
-            (folder / f"{number:05d}.gt.txt").write_text(row["text"])
+            (folder / f"{number:05d}.gt.txt").write_text(row["text"], encoding="utf-8")
             lists[split].append(image)
             used.append(row | {"image": str(image.relative_to(args.work))})
         write_list(folder / "list.txt", lists[split])
@@ -135,7 +135,7 @@ def write_lists(args: argparse.Namespace) -> dict[str, list[Path]]:
 
 
 def write_list(path: Path, images: list[Path]) -> Path:
-    path.write_text("".join(f"{image}\n" for image in images))
+    path.write_text("".join(f"{image}\n" for image in images), encoding="utf-8")
     return path
 
 
@@ -165,7 +165,7 @@ def train_ours(args: argparse.Namespace) -> dict:
     # the first lines of the log hold what is done once: kernels are chosen, memory is asked for
     steady = logged[len(logged) // 5 :]
     jobs("evaluate", dataset, "--run", folder / "run", "--split", "val", "--name", "val")
-    val = json.loads((folder / "run" / "evaluation" / "val" / "metrics.json").read_text())
+    val = json.loads((folder / "run" / "evaluation" / "val" / "metrics.json").read_text(encoding="utf-8"))
     return {
         "ours_prepare_s": prepared,
         "ours_s": dev[-1][0],
@@ -184,7 +184,7 @@ def training(args: argparse.Namespace, dataset: Path, run: Path, steps: int, eve
     warmup, log = min(300, max(steps // 10, 1)), max(min(50, steps // 5), 1)
     jobs("train", dataset, "--run", run, "--model", "ctc", "--size", args.size, "--device", "cpu", "--steps", steps,
          "--warmup", warmup, "--evaluate-every", every, "--checkpoint-every", every, "--log-every", log)  # fmt: skip
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def steps_within(args: argparse.Namespace, dataset: Path, seconds: float) -> int:
@@ -249,7 +249,7 @@ def read_ours(images: Path, model: Path, size: str) -> None:
     else:
         charset = Charset(map(chr, range(32, 130)))
         reader = Reader(create("ctc", size, len(charset)).eval(), charset, {})
-    paths = [Path(line) for line in images.read_text().split("\n") if line]
+    paths = [Path(line) for line in images.read_text(encoding="utf-8").split("\n") if line]
     errors = Errors()
     # in the precision of `python -m jobs evaluate`
     with torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported()):
@@ -257,7 +257,7 @@ def read_ours(images: Path, model: Path, size: str) -> None:
             part = paths[start : start + 256]
             readings = reader.read([cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in part])
             for path, reading in zip(part, readings, strict=True):
-                errors += compare(path.with_suffix("").with_suffix(".gt.txt").read_text(), reading.text)
+                errors += compare(path.with_suffix("").with_suffix(".gt.txt").read_text(encoding="utf-8"), reading.text)
     print(f"CER {errors.cer:.4f}")
 
 

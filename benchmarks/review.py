@@ -83,7 +83,7 @@ def load(args: argparse.Namespace, folder: Path) -> dict:
 
 
 def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
@@ -233,7 +233,7 @@ def started(path: Path) -> tuple[float, float, float]:
     with serving(path, log=path.with_suffix(".log")) as running:
         seconds = time.perf_counter() - began
         cpu = cpu_seconds(running.process.pid)
-        status = Path(f"/proc/{running.process.pid}/status").read_text()
+        status = Path(f"/proc/{running.process.pid}/status").read_text(encoding="utf-8")
         [peak] = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
         running.process.kill()
     return seconds, cpu, int(peak) * 1024 / 1e6

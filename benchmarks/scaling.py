@@ -59,7 +59,7 @@ def main() -> None:
     overlap = None
     if args.timeline:
         found = measure("two", asked, cores, args.timeline.absolute())
-        overlap = overlapped(json.loads(args.timeline.read_text()), found["backward"])
+        overlap = overlapped(json.loads(args.timeline.read_text(encoding="utf-8")), found["backward"])
     report(rounds, overlap)
 
 
@@ -120,7 +120,7 @@ def measure(kind: str, asked: dict, cores: list[int], timeline: Path | None = No
         codes = [process.wait() for process in started]
         if any(codes):
             raise SystemExit(f"{kind}: a rank failed")
-        found = [json.loads((Path(folder) / f"{rank}.json").read_text()) for rank in range(size)]
+        found = [json.loads((Path(folder) / f"{rank}.json").read_text(encoding="utf-8")) for rank in range(size)]
     step = max(one["step"] for one in found)
     waited = max(one["waited"] for one in found)
     return found[0] | {"step": step, "waited": waited, "lines_per_s": size * asked["batch"] / step}
@@ -184,7 +184,7 @@ def be_rank(asked: SimpleNamespace) -> None:
         torch.distributed.destroy_process_group()
     said = {"step": passed / asked.steps, "waited": waited / asked.steps, "norm": first_norm, "backward": spans}
     said |= {"own": own / asked.steps, "beside": (all_threads - own) / asked.steps}
-    (Path(asked.folder) / f"{rank}.json").write_text(json.dumps(said))
+    (Path(asked.folder) / f"{rank}.json").write_text(json.dumps(said), encoding="utf-8")
 
 
 def as_forward(model):

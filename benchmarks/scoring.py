@@ -50,7 +50,7 @@ def measure(args: argparse.Namespace) -> int:
     print(f"{'step':58s} {'s':>8s} {'GiB':>8s}")
     taken = {name: run(args, name) for name in STEPS}
     seconds, gib = taken["score"][0] + taken["merge"][0], max(taken["score"][1], taken["merge"][1])
-    metrics = json.loads((args.out / "metrics.json").read_text())
+    metrics = json.loads((args.out / "metrics.json").read_text(encoding="utf-8"))
     if metrics["lines"] != args.pairs:
         raise SystemExit(f"{metrics['lines']} lines were counted of {args.pairs}")
     limit = taken["bare"][0] * args.parts / min(COMPARED, args.parts) / args.processes

@@ -77,7 +77,7 @@ def data_set(folder: Path, lines: int, shards: int) -> tuple[Path, int]:
     from shards.write import write_shard
 
     folder.mkdir()
-    with open(folder / "lines.csv", "w", newline="") as file:
+    with open(folder / "lines.csv", "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["image", "text", "certificate"])
         for number in range(lines):
@@ -114,7 +114,7 @@ def training(args: argparse.Namespace, data: Path, run: Path) -> dict[str, float
     run.mkdir()
     began = time.time()
     srun(args.nodes, sys.executable, __file__, "--rank", data, run, args.size)
-    ranks = [json.loads(path.read_text()) for path in run.glob("times-*.json")]
+    ranks = [json.loads(path.read_text(encoding="utf-8")) for path in run.glob("times-*.json")]
     ends = [began, *(max(rank[phase] for rank in ranks) for phase in PHASES)]
     return {phase: end - begin for phase, begin, end in zip(PHASES, ends, ends[1:], strict=False)}
 
@@ -150,7 +150,7 @@ def be_rank(data: str, run: str, size: str) -> None:
     code = jobs.main([*argv, "--evaluate-every", "0"])
     if code:
         sys.exit(code)
-    (Path(run) / f"times-{os.environ['SLURM_PROCID']}.json").write_text(json.dumps(times))
+    (Path(run) / f"times-{os.environ['SLURM_PROCID']}.json").write_text(json.dumps(times), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def drawn(folder: Path, count: int = 1200) -> Path:
             cv2.polylines(image, [np.rint(points).astype(np.int32)], False, 40, 2, cv2.LINE_AA)
         cv2.imwrite(str(folder / "source" / f"{number}.png"), image)
         rows.append(f"{number}.png,{'n' * (width // 16)},c{number}")
-    (folder / "source" / "lines.csv").write_text("\n".join(rows) + "\n")
+    (folder / "source" / "lines.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     table, images = read_source(folder / "source" / "lines.csv")
     plan = make_plan(folder / "dataset", table, Settings(rows=250, shares={"train": 1.0}))
     for number in range(len(plan.shards)):

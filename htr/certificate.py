@@ -5,6 +5,11 @@ import re
 import unicodedata
 
 SPLITS = ("train", "dev", "val", "calibration", "test")
+# what has no shape and turns no text: soft hyphens, zero-width marks, variation selectors, tags, byte order marks
+INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2060-\u2065\u206a-\u206f\u3164\ufe00-\ufe0f"
+    "\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
 LONGEST_KEY = 200  # characters; a file name with its ending must fit into 255 bytes
 
 
@@ -40,5 +45,26 @@ def split_of(group: str, shares: dict[str, float], salt: str) -> str:
 
 
 def clean_text(text: str | None) -> str:
-    """NFC, with every run of white space one space and none at the ends."""
-    return " ".join(unicodedata.normalize("NFC", text or "").split())
+    """NFC, without what nobody sees, every run of white space one space and none at the ends."""
+    text = text or ""
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", INVISIBLE.sub("", text))
+    return " ".join(text.split())
+
+
+def invisible(text: str | None) -> list[str]:
+    """The characters that clean_text drops, in their order."""
+    return INVISIBLE.findall(text) if text and not text.isascii() else []
+
+
+def not_text(text: str) -> str:
+    """The first character that no reader could learn to write, or "": a control or a lone format character, half of a
+    pair, one that Unicode has not assigned. Private use is text: editions of old hands need it."""
+    if text.isprintable():
+        return ""
+    strange = (c for c in text if not c.isprintable() and unicodedata.category(c) not in ("Co", "Zs"))
+    return next(strange, "")
+
+
+def code_point(character: str) -> str:
+    return f"U+{ord(character):04X}"

@@ -14,7 +14,10 @@ ILLEGIBLE_MARKS = ("[illisible]", "[ill.]")
 
 class Charset:
     def __init__(self, characters: Iterable[str]):
-        self.characters = "".join(sorted(set(characters)))
+        frozen = "".join(sorted(set(characters)))
+        if isinstance(characters, str) and characters != frozen:  # a text: a letter and its accent are one character
+            frozen = "".join(sorted(set(unicodedata.normalize("NFC", characters))))
+        self.characters = frozen
         if not self.characters:
             raise ValueError("an alphabet without characters: the data set has no text to learn from")
         self.labels = {character: i for i, character in enumerate(self.characters, start=1)}
@@ -37,6 +40,8 @@ class Charset:
         return "".join(self.characters[symbol - 1] for symbol in labels)
 
     def missing(self, text: Iterable[str]) -> str:
+        if isinstance(text, str):
+            text = unicodedata.normalize("NFC", text)
         return "".join(sorted(set(text) - set(self.characters)))
 
 

@@ -23,6 +23,7 @@ from torch import nn
 from htr.charset import Charset
 from htr.decoding.align import Alignment, Box, align_many, character_boxes, word_boxes
 from htr.decoding.decoder import BeamDecoder, GreedyDecoder
+from htr.io.given import line_images
 from htr.lines.normalise import normalise_line
 from htr.models.encoder import EncoderConfig
 from htr.models.legacy import current_names
@@ -79,7 +80,7 @@ class Reader:
         """
         folder = Path(folder)
         try:
-            config = json.loads((folder / "config.json").read_text())
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             charset = Charset(config["alphabet"])
             model = create(config["model"], encoder_of(config), len(charset))
             with safe_open(folder / "weights.safetensors", "pt") as weights:
@@ -95,16 +96,18 @@ class Reader:
 
     def read(
         self,
-        images: Sequence[np.ndarray],
+        images: object,
         batch: int = 16,
         fields: Sequence[str | None] | None = None,
         boxes: bool = False,
     ) -> list[Prediction]:
-        """Gray line images (H, W) uint8 -> their texts, in the same order.
+        """Line images -> their texts, in the same order: one or many, each a path, a PIL image or an array, gray or
+        colour, uint8, bool or float (see htr.io.given).
 
         `fields` says of what field of the form each is, for its language model. `boxes` adds those of words and
-        characters, in px of the image given.
+        characters, in px of the image given. Raises ValueError: what is no image, a page, or light on dark.
         """
+        images = line_images(images)
         if fields is not None and len(fields) != len(images):
             raise ValueError(f"{len(images)} images and {len(fields)} fields: give one field an image, or None")
         height = self.geometry.height

@@ -17,6 +17,7 @@ from htr.forms.field_content import line_image, tick_score, with_rulings, writte
 from htr.forms.fields import DeskewedScan, FieldImage
 from htr.forms.registration import Forms, Registration
 from htr.forms.template import Field, Template
+from htr.io.given import Lines
 from htr.lines.normalise import RejectedInput
 from htr.lines.segmentation import MIN_INK, ink_measure
 from htr.reader import Prediction, Reader, join_lines
@@ -136,7 +137,7 @@ def read_scan(
     """
     fields = cut_scan(gray, forms, rulings)
     images = [(image, field.field.name) for field in fields for image in field.images]
-    readings = iter(reader.read([image for image, _ in images], fields=[name for _, name in images]))
+    readings = iter(reader.read(Lines(image for image, _ in images), fields=[name for _, name in images]))
     return [field.as_text([next(readings) for _ in field.images], least) for field in fields]
 
 

@@ -77,7 +77,7 @@ def main(args: Settings) -> int:
     with torch.no_grad(), mixed():
         if not (folder / "alignment.json").exists():
             begin(folder, asked, measured_delay(index, reader, args) if args.to == "words" else 0.0)
-        before = json.loads((folder / "alignment.json").read_text())
+        before = json.loads((folder / "alignment.json").read_text(encoding="utf-8"))
         differ = [key for key, value in asked.items() if before.get(key) != value]
         if differ:
             raise ValueError(f"{folder} was begun with another {', '.join(differ)}: give another --name, or remove it")
@@ -152,6 +152,9 @@ def report(summary: dict, out: Path) -> None:
         f"{'' if least is None else f' (least margin {least:.2f})'}")  # fmt: skip
     for reason, count in sorted(summary["rejects"].items()):
         print(f"    {count:6d} x {reason}", file=sys.stderr)
+    if passed := summary["passed_over"]:
+        kinds = ", ".join(f"{count} x {level}" for level, count in passed.items())
+        log(f"align: {sum(passed.values())} samples have no text to align ({kinds})")
     found, lost = summary["wrong_found"], summary["own_rejected"]
     if found is not None:
         log(f"align: of texts of other lines {100 * found:.1f} % lie below it, of the lines' own {100 * lost:.1f} %")

@@ -132,10 +132,9 @@ def of_source(args, evaluation, chosen, own) -> tuple[list[dict], Path]:
 def of_shards(args, evaluation, chosen, own) -> tuple[list[dict], Path]:
     """Rows whose images are the data set's stored lines."""
     from htr.io.sources import OURS, RESERVED
-    from jobs.evaluation.texts import config_of
-    from shards.index import read_index
+    from jobs.evaluation.texts import config_of, dataset_of
 
-    index = read_index(Path(config_of(args.run)["folder"]))
+    index = dataset_of(config_of(args.run))
     if index.fingerprint != evaluation.asked["dataset"]:
         raise ValueError(f"{evaluation.folder} is not of {index.folder}: give --source")
     counted = ("reference", "hypothesis", "confidence", "exact", "edits", "characters", "words", "word_edits")
@@ -181,14 +180,14 @@ def write(path: Path, rows: list[dict]) -> None:
 
 def put_back(args: Settings) -> int:
     """The source with the rows that were mended, or rejected, in their places."""
-    from htr.io.sources import read_csv, read_source
+    from htr.io.sources import read_any, read_source
 
     if not (args.source and args.out):
         raise ValueError("--apply wants --source, the table that is to be mended, and --out, a new one")
     if args.out.exists() or args.out.suffix != ".csv":
         raise ValueError(f"{args.out}: give the name of a new .csv")
     source, images = read_source(args.source)
-    mended = read_csv(args.apply).to_pylist()
+    mended = read_any(args.apply).to_pylist()
     if mended and not {"audit_row", "text", "reject", "certificate"} <= mended[0].keys():
         raise ValueError(f"{args.apply}: not a table that audit wrote with --source")
     rows = source.to_pylist()

@@ -21,19 +21,23 @@ about readings chosen as these were: choose a threshold once, since one that is 
 until it pleases, promises nothing; so a promise that is there is not replaced.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from jobs.cli.console import log
 from jobs.cli.settings import setting
+from jobs.training.adopted import run_of
 
 PLURAL = {"line": "lines", "field": "fields", "certificate": "certificates"}
 
 
 @dataclass(frozen=True)
 class Settings:
-    run: Path = setting(help="the run whose evaluations these are")
+    run: Path | None = setting(None, "the run whose evaluations these are")
+    model: Path | None = setting(
+        None, "a model's folder in place of a run: what evaluate made for it", metavar="FOLDER"
+    )
     fit: str = setting(help="a name under RUN/evaluation (dev), or a folder", metavar="EVALUATION")
     choose: str = setting(help="the same (calibration)", metavar="EVALUATION")
     judge: str = setting(help="the same (test)", metavar="EVALUATION")
@@ -57,6 +61,7 @@ def main(args: Settings) -> int:
     from jobs.evaluation.results import Evaluation, check_apart, check_same_reader, find
     from shards import files
 
+    args = replace(args, run=run_of(args.run, args.model))
     name = args.name or f"{args.unit}-{args.loss}-{args.alpha:g}-{args.delta:g}"
     folder = args.run / "reliability" / name
     if args.loss == "cer" and args.unit != "line":

@@ -95,7 +95,10 @@ def show(runs: Path, dataset: Path) -> None:
         table.add_column(column, justify="left" if column in ("reader", "decoding") else "right")
     for model, decode in (("ctc", "greedy"), ("ctc", "beam"), ("attention", "greedy"), ("attention", "beam")):
         path = runs / model / "evaluation" / decode / "metrics.json"
-        metrics, status = json.loads(path.read_text()), json.loads((runs / model / "status.json").read_text())
+        metrics, status = (
+            json.loads(path.read_text(encoding="utf-8")),
+            json.loads((runs / model / "status.json").read_text(encoding="utf-8")),
+        )
         rates = [f"{100 * metrics[name]:.1f}" for name in ("cer", "wer", "line_accuracy")]
         table.add_row(model, decode, str(status["world"]), str(metrics["lines"]), *rates)
     Console().print(table)

@@ -15,13 +15,14 @@ lines.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from jobs.cli.console import Progress, log
 from jobs.cli.settings import setting
 from jobs.distributed.work_sharding import share_of_work
+from jobs.training.adopted import run_of
 
 QUEUED_BATCHES = 2  # batches that wait to be decoded
 LEVELS = ("line", "field")  # that are read, unless --where says others
@@ -32,7 +33,8 @@ SHARDS_PER_READ = 100  # shards whose rows of the index are held together
 @dataclass(frozen=True)
 class Settings:
     dataset: Path | None = setting(None, "default: the one that the run was trained on", positional=True)
-    run: Path = setting(help="the run whose model/ reads")
+    run: Path | None = setting(None, "the run whose model/ reads")
+    model: Path | None = setting(None, "a model's folder in place of a run: htr/pretrained, say", metavar="FOLDER")
     split: str = setting("val")
     where: list[str] = setting([], "these samples only; repeatable", metavar="COLUMN=VALUE")
     decode: Literal["greedy", "beam"] = setting("greedy", "beam: with RUN/decoding, which tune makes")
@@ -66,14 +68,15 @@ def main(args: Settings) -> int:
     from jobs.evaluation.cause_statistics import table_of
     from jobs.evaluation.comparison import paired
     from jobs.evaluation.result_files import FORMAT, merge, part, speed
-    from jobs.evaluation.texts import config_of
+    from jobs.evaluation.texts import config_of, dataset_of
     from jobs.training.config import parse_where
     from shards import files
-    from shards.index import read_index
     from shards.loader import Samples
 
+    args = replace(args, run=run_of(args.run, args.model))
     config = config_of(args.run)
-    index = read_index(args.dataset or Path(config["folder"]))
+    index = dataset_of(config, args.dataset)
+    args = replace(args, dataset=index.folder)
     device = take_device(Placement.find(), args.device)
     decoding = args.run / "decoding" if args.decode == "beam" else None
     reader = Reader.load(args.run / "model", device, decoding)
@@ -108,7 +111,7 @@ def main(args: Settings) -> int:
     note = files.temporary(folder / "evaluation.json")
     files.write_synced(note, files.to_json(asked))
     files.commit(note, folder / "evaluation.json")
-    before = json.loads((folder / "evaluation.json").read_text())
+    before = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     differ = [name for name, value in asked.items() if before.get(name) != value]
     if differ:
         raise ValueError(f"{folder} was begun with another {', '.join(differ)}: give another --name, or remove it")

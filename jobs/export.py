@@ -41,13 +41,14 @@ def main(args: Settings) -> int:
     from htr.reader import Reader
     from shards import files
 
-    reader = Reader.load(args.model or args.run / "model")
+    folder = args.model or args.run
+    reader = Reader.load(folder / "model" if (folder / "model" / "config.json").exists() else folder)
     content = to_onnx(reader)
     agreed = check(content, reader)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     files.replace(args.out, content)
     log(
         f"export: {args.out}, {len(content) / 2**20:.1f} MiB; {agreed.alike} of {agreed.lines} lines read alike, "
-        f"log-probabilities differ by {agreed.difference:.1g} at most"
+        f"probabilities differ by {agreed.difference:.1g} at most"
     )
     return 0

@@ -31,6 +31,7 @@ class Settings:
     seed: int = setting(0, "of the lines and of what becomes of them")
     unit: Literal["line", "field"] | None = setting(None, "what a row is (default: field if no row has a box)")
     forms: Path | None = setting(None, "a folder of templates (default: those of the project)")
+    quotes: Literal["auto", "csv", "none"] = setting("auto", "of a CSV, as preprocess has it")
     rulings: Literal["keep", "remove"] = setting("keep", "in the stored fields")
     out: Path = setting(Path("inspect.html"), "default: %(default)s")
 
@@ -65,12 +66,16 @@ def stages(args: Settings) -> None:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    from htr.io.account import Account, lines_of
     from htr.io.sources import read_source
     from jobs.html.pipeline_view import describe
     from shards import files
     from shards.plan import Settings, make_plan
 
-    source, images = read_source(args.source)
+    account = Account()
+    source, images = read_source(args.source, args.quotes, account)
+    for line in lines_of(account.as_dict(), "entries" if args.source.is_dir() else "rows"):
+        log(line if line.startswith(" ") else f"inspect: {line}")
     mask = pc.equal(source["certificate"].cast(pa.string()), args.certificate)
     unit = args.unit or ("line" if boxed(source) else "field")
     source = source.filter(mask)

@@ -55,7 +55,7 @@ def main(args: Settings) -> int:
     if not (args.readings and args.keyed):
         raise ValueError("two tables are wanted: the readings of a batch, and its sample, keyed")
     log = args.log or args.promise / "monitor.jsonl"
-    before = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    before = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
     batch = files.sha256(args.readings)[:16]
     if any(entry["batch"] == batch for entry in before):
         raise ValueError(f"{log}: this batch is in it already, and counts once")
@@ -106,11 +106,11 @@ def main(args: Settings) -> int:
 
 def read(path: Path, needed: tuple[str, ...]) -> dict[str, list]:
     """Columns of a CSV (all text) or Parquet table."""
-    from htr.io.sources import is_parquet, read_csv, read_parquet
+    from htr.io.sources import read_any
 
     if not path.is_file():
         raise ValueError(f"{path}: no such table")
-    table = read_parquet(path) if is_parquet(path) else read_csv(path)
+    table = read_any(path)
     missing = [name for name in needed if name not in table.column_names]
     if missing:
         raise ValueError(f"{path}: no column {', '.join(missing)} (it has {', '.join(table.column_names)})")
@@ -190,7 +190,7 @@ def drifted(folder: Path, readings: dict[str, list], unit: str):
     from htr.reliability.units import PREFIX, codes, first_rows, groups_of_unit, line_signals
     from jobs.evaluation.results import Evaluation
 
-    chosen = json.loads((folder / "promise.json").read_text())["chosen"]["evaluation"]
+    chosen = json.loads((folder / "promise.json").read_text(encoding="utf-8"))["chosen"]["evaluation"]
     signals = {name.removeprefix(PREFIX): name for name in readings if name.startswith(PREFIX)}
     try:
         reference = Evaluation.read(folder.resolve().parents[1] / "evaluation" / chosen)

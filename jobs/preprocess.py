@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from htr.charset import CROSSED_MARKS, ILLEGIBLE_MARKS
+from jobs.cli.console import log
 from jobs.cli.settings import setting
+from jobs.distributed.work_sharding import share_of_work
 from jobs.launch.shard_workers import write_missing
 
 
@@ -32,6 +34,11 @@ class Settings:
     )
     pages: bool = setting(False, "with --unit field: store each certificate's whole page too, upright")
     rows: int = setting(1000, "rows a shard (default: %(default)s)")
+    quotes: Literal["auto", "csv", "none"] = setting(
+        "auto",
+        "of a CSV: CSV's, so that a cell may hold several lines; none: they are text, every line a row; auto: by "
+        "what is in the table, which is refused where it can't be told (default: %(default)s)",
+    )
     shares: str | None = setting(None, "of the splits, as train=0.9,dev=0.02,… where the source has no split column")
     years: str = setting("", "splits by year instead, as train=-2018,dev=2019,val=2020,test=2021-")
     crossed: list[str] = setting(
@@ -51,9 +58,14 @@ class Settings:
 
 
 def main(args: Settings) -> int:
-    from shards.plan import open_plan
+    from htr.io.account import lines_of
+    from shards.plan import open_plan, read_note
 
     plan, images = open_plan(args.out, args.source, settings_of(args))
+    if share_of_work()[0] == 0:
+        account = read_note(plan.folder).get("account", {})
+        for line in lines_of(account, "entries" if args.source.is_dir() else "rows"):
+            log(line if line.startswith(" ") else f"preprocess: {line}")
     return write_missing(plan, images, forms=args.forms, workers=args.workers)
 
 
@@ -77,6 +89,7 @@ def settings_of(args: Settings):
         encoding=args.encoding,
         quality=args.quality,
         unit=args.unit,
+        quotes=args.quotes,
         rulings=args.rulings,
         stray=args.stray,
         pages=args.pages,

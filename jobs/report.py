@@ -59,7 +59,7 @@ def main(args: Settings) -> int:
 
 def one(args: Settings, run: Path) -> tuple[str, Path]:
     """-> the page of one run, and where it goes."""
-    from jobs.evaluation.texts import config_of
+    from jobs.evaluation.texts import config_of, dataset_of
     from jobs.html import evaluation, keying, plot, reliability, render, samples, training
     from jobs.training.run_status import text
 
@@ -71,7 +71,7 @@ def one(args: Settings, run: Path) -> tuple[str, Path]:
     if args.with_samples:
         if folder is None:
             raise ValueError(f"{run}: no evaluation, so there are no lines to show (python -m jobs evaluate)")
-        dataset = args.dataset or Path(config["folder"])
+        dataset = args.dataset or dataset_of(config).folder
         lines = samples.view(folder, dataset, args.with_samples, view["metrics"].get("dataset"))
     curves = training.curves(run)
     page = render(

@@ -30,7 +30,7 @@ def main(args: Settings) -> int:
     plan = read_plan(args.out)
     if plan.settings.forms and plan.settings.forms != digest_of_forms(args.forms or FORMS):
         raise ValueError(f"{args.out} was made with other templates: give their folder as --forms")
-    source, images = read_source(args.source)
+    source, images = read_source(args.source, plan.settings.quotes)
     retry = open_retry(plan, source, args.reason)
     if retry is None:
         log(f"retry: nothing in {args.out} was rejected{' for that reason' if args.reason else ''}")

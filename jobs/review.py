@@ -147,7 +147,7 @@ def locked(folder: Path) -> Iterator[Callable[[], bool]]:
 
 def holder(lock: Path) -> str:
     try:
-        host, pid = lock.read_text().split()
+        host, pid = lock.read_text(encoding="utf-8").split()
         return f"process {pid} on {host}"
     except (OSError, ValueError):
         return "just started"
@@ -163,7 +163,7 @@ def same_as_before(table, asked) -> None:
         files.replace(note, files.to_json(now))
         note.chmod(0o600)
         return
-    before = json.loads(note.read_text())
+    before = json.loads(note.read_text(encoding="utf-8"))
     differ = [name for name in now if before.get(name) != now[name]]
     if differ == ["table"]:
         raise ValueError(f"{table.path}: not the table that {table.folder} was begun with: its rows may be others. "
@@ -229,7 +229,7 @@ def serve(args: Settings, session, unit: str, delta: float) -> None:
 
 
 def lexicon_of(args: Settings) -> Path | None:
-    from jobs.transcribe import PRETRAINED
+    from htr import PRETRAINED
 
     if args.lexicon and not args.lexicon.is_file():
         raise ValueError(f"{args.lexicon}: no such lexicon")

@@ -43,7 +43,7 @@ def read_state(folder: Path) -> dict:
     notes = []
     for shard in shards:
         try:
-            notes.append(json.loads((folder / f"{shard['name']}.json").read_text()))
+            notes.append(json.loads((folder / f"{shard['name']}.json").read_text(encoding="utf-8")))
         except FileNotFoundError:
             continue
     signs = read_worker_status(folder)

@@ -10,6 +10,7 @@ time limit's signal (see jobs.distributed.signals) ends it with a checkpoint and
 
 import os
 from dataclasses import replace
+from pathlib import Path
 
 from jobs.cli.console import log
 from jobs.distributed.work_sharding import job_name
@@ -57,13 +58,19 @@ def prepare(config: TrainConfig, world):
     from jobs.training.weight_init import start_from
 
     batch = global_batch(config, world.size)
-    config = replace(config, data=replace(config.data, batch=batch, batch_per_rank=None))
+    data = replace(config.data, batch=batch, batch_per_rank=None)
+    # a relative name may be another's, seen from elsewhere
+    data = replace(data, dataset=data.dataset.absolute(), mix=[absolute(mix) for mix in data.mix])
+    config = replace(config, data=data)
     material = TrainingData.open(config.data, config.runtime.local_copy)
     samples, charset, asked = material.samples, material.charset, config.model
     if len(samples) < world.size:
         raise ValueError(f"{len(samples)} samples for {world.size} ranks: use fewer ranks")
     if batch < world.size:
         raise ValueError(f"--batch {batch} is the global batch and less than the {world.size} ranks")
+    if material.dev is None and config.runtime.evaluate_every and world.rank == 0:
+        log("train: no line is in dev: the last step's model is kept, and nothing says how well it reads (preprocess "
+            "--shares train=0.8,dev=0.2 makes a dev)")  # fmt: skip
     torch.manual_seed(config.seed)
     encoder = encoder_config(asked.architecture, asked.size, asked.recurrent_stride, height=asked.height)
     model = create(asked.architecture, encoder, len(charset), asked.dropout)
@@ -75,6 +82,12 @@ def prepare(config: TrainConfig, world):
         freeze(model, asked)
     model.to(world.device)
     return config, material, model
+
+
+def absolute(mix: str) -> str:
+    """DATASET=WEIGHT with the data set's whole path; what is written otherwise as it is, for who reads it to refuse."""
+    path, equals, weight = mix.rpartition("=")
+    return f"{Path(path).absolute()}={weight}" if equals else mix
 
 
 def freeze(model, asked: ModelConfig) -> None:
@@ -102,11 +115,13 @@ def train(world, notice, config: TrainConfig, material, model):
     from jobs.distributed.process_group import versions
     from jobs.training.run_folder import NullRun, RunFolder
     from jobs.training.trainer import Trainer
+    from shards.plan import read_note
 
     opened = []  # rank 0 holds the run; that it could not is everyone's error
     # the next job of a chain, say, comes soon after one that was killed
     patient = "SLURM_JOB_ID" in os.environ
     learnt = {"alphabet": material.charset.characters, "dataset": material.fingerprint}
+    learnt["plan"] = read_note(config.data.dataset)["fingerprint"]
     learnt["writes"] = config.data.text or "as written"
     world.on_root(lambda: opened.append(RunFolder(config.run, config, learnt, job_name(), patient)))
     hosts = [name for name, _ in world.place.hosts or ()]

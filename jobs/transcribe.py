@@ -32,13 +32,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import htr
+from htr import PRETRAINED
 from jobs.cli.console import Progress, log
 from jobs.cli.settings import setting
 from jobs.distributed.work_sharding import share_of_work
 from jobs.transcription.table_writer import parts_folder
 
-PRETRAINED = Path(htr.__file__).parent / "pretrained"  # the reader that comes with the project
 FORMAT = 3  # of the parts: 2 has what the models say of themselves, 3 what a form's rules say (`contradicts`)
 CHUNK = {"fields": 64, "lines": 1024, "samples": 1024}  # items of a part: what is lost when a task dies
 
@@ -60,6 +59,7 @@ class Settings:
     )
     forms: Path | None = setting(None, "with --unit field: a folder of templates (default: those of the project)")
     rulings: Literal["keep", "remove"] = setting("keep", "with --unit field: as the reader was trained")
+    quotes: Literal["auto", "csv", "none"] = setting("auto", "of a CSV, as preprocess has it")
     split: str | None = setting(None, "of a data set (default: all)")
     where: list[str] = setting([], "these samples of a data set only", metavar="COLUMN=VALUE")
     promise: Path | None = setting(None, "what calibrate promised: accepts under it", metavar="RUN/reliability/NAME")
@@ -80,6 +80,7 @@ class Settings:
 
 
 def main(args: Settings) -> int:
+    from htr.io.account import lines_of
     from htr.reader import Reader
     from jobs.distributed.placement import Placement, take_device
     from jobs.transcription.chunks import ChunkWorkers
@@ -92,7 +93,7 @@ def main(args: Settings) -> int:
         decoding = model.parent / "decoding"
     device = take_device(Placement.find(), args.device)
     Reader.load(model, decoding=decoding)  # what is wrong with it is said now
-    source = open_input(args.input, args.unit, args.split, args.where)
+    source = open_input(args.input, args.unit, args.split, args.where, args.quotes)
     made = made_under(args, model, decoding, device)
     asked = what_is_asked(args, source, made)
 
@@ -110,6 +111,8 @@ def main(args: Settings) -> int:
     task, tasks = share_of_work()
     mine = range(task, len(chunks), tasks)
     todo = [number for number in mine if not chores.is_done(number)]
+    for line in lines_of(source.account, "entries" if args.input.is_dir() else "rows") if task == 0 else ():
+        log(line if line.startswith(" ") else f"transcribe: {line}")
     log(f"transcribe: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} chunks to read")
     with Progress("transcribe", sum(chunks[n][1] - chunks[n][0] for n in todo), source.unit) as progress:
         for number in chores.each(todo, source, chunks):
@@ -126,7 +129,7 @@ def main(args: Settings) -> int:
         return read_summary(folder).get("asked") == note and all(path.exists() for path in asked.written)
 
     def work() -> None:
-        merge(folder, parts, source.kind, source.images, asked, note)
+        merge(folder, parts, source.kind, source.images, asked, note, source.account)
 
     take_turns(folder / ".merge.claim", is_merged, work)
     for line in report(read_summary(folder), source.count, source.unit, asked):
@@ -202,6 +205,8 @@ def settings_of(args: Settings, source, made: dict) -> dict:
         raise ValueError("--chunk is 1 or more")
     settings = {"format": FORMAT, "unit": args.unit, "input": source.digest, "count": source.count} | made
     settings |= {"chunk": args.chunk or CHUNK[source.kind]}
+    if args.quotes != "auto":
+        settings["quotes"] = args.quotes
     if source.kind == "fields":
         settings |= {"forms": digest_of_forms(args.forms or FORMS), "rulings": args.rulings}
     return settings
@@ -221,7 +226,7 @@ def begin(folder: Path, settings: dict, unit: str) -> None:
         attempt = files.temporary(note)
         files.write_synced(attempt, files.to_json(settings))
         files.commit(attempt, note)
-    before = json.loads(note.read_text())
+    before = json.loads(note.read_text(encoding="utf-8"))
     differ = [name for name in {**before, **settings} if before.get(name) != settings.get(name)]
     if not differ:
         return

@@ -13,7 +13,7 @@ tune again after more training. It holds words and pieces of texts, as confident
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +21,7 @@ import numpy as np
 
 from jobs.cli.console import Progress, log
 from jobs.cli.settings import setting
+from jobs.training.adopted import run_of
 
 MIN_FIELD_TEXTS = 300  # texts of a field that has a language model of its own
 DELAY_LINES = 300  # lines that the delay is measured on
@@ -42,7 +43,8 @@ class Settings:
     dataset: Path | None = setting(
         None, "with the lines to tune on (default: the one that the run was trained on)", positional=True
     )
-    run: Path = setting(help="the run whose model/ reads")
+    run: Path | None = setting(None, "the run whose model/ reads")
+    model: Path | None = setting(None, "a model's folder in place of a run: htr/pretrained, say", metavar="FOLDER")
     text: list[Path] = setting([], "more texts, one a line; repeatable", metavar="FILE")
     lexicon: list[Path] = setting([], "more words, one a line; repeatable", metavar="FILE")
     language: Path | None = setting(
@@ -67,14 +69,14 @@ def main(args: Settings) -> int:
     from htr.metrics.words import words_in
     from htr.reader import Reader, weights_of
     from jobs.distributed.placement import Placement, take_device
-    from jobs.evaluation.texts import config_of
+    from jobs.evaluation.texts import config_of, dataset_of
     from jobs.training.config import parse_where
     from jobs.training.train_step import autocast
     from shards import files
-    from shards.index import read_index
 
+    args = replace(args, run=run_of(args.run, args.model))
     config = config_of(args.run)
-    index = read_index(args.dataset or Path(config["folder"]))
+    index = dataset_of(config, args.dataset)
     device = take_device(Placement.find(), args.device)
     reader, sha = Reader.load(args.run / "model", device), weights_of(args.run / "model")
     table = index.samples(args.split, parse_where(args.where))
@@ -146,7 +148,9 @@ def language_texts(config: dict, index, args: Settings) -> tuple[list[tuple[str,
     from jobs.evaluation.texts import texts_of, trained_on
 
     column, rows, folders = config.get("text"), [], {index.folder: index}
-    for own, table in trained_on(config):
+    adopted = not config.get("folder")  # its texts are not known: those of the data set at hand
+    sets = [(index, index.samples("train", {"level": ["line", "field"]}))] if adopted else trained_on(config)
+    for own, table in sets:
         names = table["field"].to_pylist() if "field" in table.column_names else [""] * len(table)
         names = ["" if name == OPTIONAL["field"] else name for name in names]
         rows += zip(names, map(clean_text, texts_of(own, table, column)), strict=True)

@@ -99,7 +99,7 @@ def modified(path: Path) -> float | None:
 def died_here(claim: Path) -> bool:
     """Whether the holder was a process of this node and is no more."""
     try:
-        host, pid = claim.read_text().split()
+        host, pid = claim.read_text(encoding="utf-8").split()
         if host == socket.gethostname():
             os.kill(int(pid), 0)
     except ProcessLookupError:
@@ -112,7 +112,7 @@ def died_here(claim: Path) -> bool:
 def newer(path: Path, time: float) -> str:
     """The file's content if it was written after `time`."""
     written = modified(path)
-    return path.read_text() if written is not None and written > time else ""
+    return path.read_text(encoding="utf-8") if written is not None and written > time else ""
 
 
 def remove(claim: Path) -> None:

@@ -11,7 +11,7 @@ from htr.forms.fields import DeskewedScan, FieldImage, corners, enlarged, enlarg
 from htr.forms.registration import Forms, Registration
 from htr.forms.template import Field
 from htr.lines import normalise as lines
-from htr.lines.normalise import Region, RejectedInput
+from htr.lines.normalise import RejectedInput
 from htr.lines.segmentation import FoundLine, flatten_background
 from shards.sample import Sample, check, given_reason, pack, typed
 from shards.scans import Scans
@@ -50,7 +50,7 @@ class Page:
         """Raises RejectedInput: the scan can't be read, or fits no form."""
         if self.registration is None:
             try:
-                scan = self.scans.read(self.row["image"], self.row["page"])
+                scan = self.scans.read(self.row["image"], self.row["page"], self.row.get("page_size") or "")
                 self.registration = self.forms.register(scan)
                 self.upright = DeskewedScan(scan, self.registration, whole=self.settings.pages)
             except RejectedInput as reason:
@@ -61,8 +61,7 @@ class Page:
 
     def samples(self, row: dict) -> list[Sample]:
         text = check(row, self.settings)
-        scan = self.scans.read(row["image"], row["page"])
-        region = Region.parse(row["box"], row["polygon"])
+        scan, region = self.scans.cut_from(row | {"baseline": ""})
         if region:
             gray = lines.cut(scan, region)
             height, width = gray.shape

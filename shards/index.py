@@ -157,7 +157,7 @@ def merge(plan: Plan) -> Index:
     retries = retried_shards(folder)
     names = [(0, shard["name"]) for shard in plan.shards]
     names += [(number, name) for number, shards in enumerate(retries, 1) for name in shards]
-    notes = [json.loads((folder / f"{name}.json").read_text()) for _, name in names]
+    notes = [json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for _, name in names]
     samples, rejects = Rows(folder / "index.parquet"), Rows(folder / "rejects.parquet")
     try:
         levels, reasons = merge_rows(plan, names, notes, samples, rejects)
@@ -204,8 +204,9 @@ def merge_rows(
 def describe(plan: Plan, notes: list[dict], levels: dict[str, int], reasons: dict[str, int]) -> dict:
     """What index.json says; `notes`: those of the shards."""
     characters = {split: collections.Counter() for split in SPLITS}
-    totals, lines = collections.Counter(), collections.Counter()
+    totals, lines, dropped = (collections.Counter() for _ in range(3))
     for note in notes:
+        dropped.update(note.get("dropped"))
         characters[note["split"]].update(note["characters"])
         totals[note["split"]] += note["count"]
         lines[note["split"]] += note["levels"].get("line", 0)
@@ -219,6 +220,8 @@ def describe(plan: Plan, notes: list[dict], levels: dict[str, int], reasons: dic
         "lines": {split: lines[split] for split in SPLITS},
         "levels": dict(levels),
         "rejects": dict(reasons),
+        "unread_pages": sum(note.get("unread_pages", 0) for note in notes),
+        "dropped": dict(sorted(dropped.items())),
         "bytes": sum(note["bytes"] for note in notes),
         "encoding": plan.settings.encoding,
         "shards": [{key: note[key] for key in ("shard", "split", "count", "bytes", "sha256")} for note in notes],
@@ -256,7 +259,7 @@ def sweep(folder: Path, names: set[str]) -> None:
 def appears(path: Path, content: str, seconds: float = 5.0) -> bool:
     """Whether the file has this content now, or soon."""
     end = time.monotonic() + seconds
-    while not (path.exists() and path.read_text() == content):
+    while not (path.exists() and path.read_text(encoding="utf-8") == content):
         if time.monotonic() > end:
             return False
         time.sleep(0.05)
@@ -266,7 +269,7 @@ def appears(path: Path, content: str, seconds: float = 5.0) -> bool:
 def read_index(folder: Path) -> Index:
     """Raises ValueError: no data set, one that is not whole yet, or one without a single sample."""
     try:
-        note = json.loads((folder / "index.json").read_text())
+        note = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         plan = read_plan(folder)
         left = len(missing_shards(plan))

@@ -18,6 +18,8 @@ import pyarrow.parquet as pq
 from htr.certificate import SPLITS
 from htr.charset import CROSSED_MARKS, ILLEGIBLE_MARKS
 from htr.io import sources
+from htr.io.account import Account
+from htr.io.tables import QUOTES
 from shards import files
 from shards.arrange import cut, lay_out
 from shards.claim import STALE_AFTER_S, take_turns
@@ -42,6 +44,7 @@ class Settings:
     years: str = ""  # a rule for the splits in place of the shares: train=-2018,dev=2019,test=2020-
     crossed: tuple[str, ...] = CROSSED_MARKS  # what the source writes for crossed-out pieces, and for illegible ones
     illegible: tuple[str, ...] = ILLEGIBLE_MARKS
+    quotes: str = "auto"  # of a CSV: csv, none (they are text) or auto, see htr.io.tables
     share: tuple[str, ...] = ()  # of certificate, image, writer: what two splits may have in common
 
     def __post_init__(self):
@@ -66,6 +69,8 @@ class Settings:
             raise ValueError("a mark of crossed-out or illegible pieces that stands for any text")
         if not {*self.share} <= {*SHARED}:
             raise ValueError(f"splits may share {', '.join(SHARED)}, not {', '.join({*self.share} - {*SHARED})}")
+        if self.quotes not in QUOTES:
+            raise ValueError(f"quotes {self.quotes}: choose one of {', '.join(QUOTES)}")
         if self.years:
             parse_years(self.years)
 
@@ -92,7 +97,9 @@ def open_plan(folder: Path, source: Path, settings: Settings, stale: float = STA
     images, digest = sources.images_of(source), sources.digest(source)
 
     def make() -> None:
-        make_plan(folder, sources.read_source(source)[0], settings, digest)
+        account = Account()
+        table, _ = sources.read_source(source, settings.quotes, account)
+        make_plan(folder, table, settings, digest, account)
 
     folder.mkdir(parents=True, exist_ok=True)
     take_turns(folder / ".plan.claim", (folder / "plan.json").exists, make, stale)
@@ -106,11 +113,14 @@ def open_plan(folder: Path, source: Path, settings: Settings, stale: float = STA
     return plan, images
 
 
-def make_plan(folder: Path, source: pa.Table, settings: Settings, digest: str = "") -> Plan:
+def make_plan(
+    folder: Path, source: pa.Table, settings: Settings, digest: str = "", account: Account | None = None
+) -> Plan:
     """Plan a table (see read_source) into the folder, or take the plan that is there if it is the same.
 
-    `digest`: of the source, if it is a file. Raises ValueError when the folder was planned from another source or with
-    other settings, when a split is unknown, and when something would be in two splits.
+    `digest`: of the source, if it is a file; `account`: of what was in it, kept with the plan. Raises ValueError when
+    the folder was planned from another source or with other settings, when a split is unknown, and when something would
+    be in two splits.
     """
     table, order, shards = lay_out(source, settings)
     folder.mkdir(parents=True, exist_ok=True)
@@ -131,6 +141,7 @@ def make_plan(folder: Path, source: pa.Table, settings: Settings, digest: str = 
         if not (folder / "plan.json").exists():
             # more than one may get here and write the same
             described |= {"format": 2, "fingerprint": fingerprint, "sha256": files.sha256(attempt), "source": digest}
+            described |= {"account": account.as_dict()} if account else {}
             attempt.replace(folder / "plan.parquet")
             files.write_synced(note, files.to_json(described))
             files.commit(note, folder / "plan.json")
@@ -176,7 +187,7 @@ def read_plan(folder: Path, name: str = PLAN) -> Plan:
 
 def read_note(folder: Path, name: str = PLAN) -> dict:
     try:
-        return json.loads((folder / f"{name}.json").read_text())
+        return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(
             f"{folder}: no data set here (no {name}.json); make one with: python -m jobs preprocess"

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from htr.certificate import log_name
+from htr.certificate import clean_text, log_name
 from htr.lines.normalise import MAX_LINE_WIDTH_PX, MIN_LINE_WIDTH_PX
 from shards.tar import text_after
 
@@ -78,7 +78,7 @@ class Samples:
         self.columns = {name: self.images[name][self.text_row] for name in ("width", "height", "length")}
         self.texts = None
         if column:
-            self.texts = [text or "" for _, table in sources for text in table[column].to_pylist()]
+            self.texts = [clean_text(text) for _, table in sources for text in table[column].to_pylist()]
             self.columns["length"] = np.array([len(self.texts[row]) for row in self.text_row])
         pa.default_memory_pool().release_unused()  # what the tables were cast in
         self.handles: dict[tuple[int, int], int] = {}

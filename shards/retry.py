@@ -60,7 +60,7 @@ def open_retry(plan: Plan, source: pa.Table, reasons: list[str]) -> Plan | None:
 def merged(plan: Plan) -> bool:
     """Whether the index knows its shards: else the rejects are those from before it."""
     try:
-        index = json.loads((plan.folder / "index.json").read_text())
+        index = json.loads((plan.folder / "index.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return False
     return {shard["name"] for shard in plan.shards} <= {shard["shard"] for shard in index["shards"]}

@@ -1,17 +1,18 @@
 """A sample: what a row is checked for before an image is opened, and what is encoded and known of it."""
 
 import json
+import unicodedata
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from htr.certificate import LONGEST_KEY, clean_text, sample_key
+from htr.certificate import LONGEST_KEY, clean_text, code_point, not_text, sample_key
 from htr.charset import with_tokens
 from htr.lines.normalise import RejectedInput
 
 # columns of the plan that a sample's JSON does not copy as they are
-NOT_META = ("row", "image", "page", "text", "polygon", "baseline", "box", "fault", "reject")
+NOT_META = ("row", "image", "page", "page_size", "text", "polygon", "baseline", "box", "fault", "reject")
 NOT_YET = "not yet transcribed"  # the reject of a row whose text a person is still to fill in: it holds without a text
 MAX_REASON_LENGTH = 80  # characters; a longer cell is no reason that could be counted
 
@@ -47,8 +48,10 @@ def check(row: dict, settings) -> str:
     if len(sample_key(row["certificate"], row["field"], row["line"])) > LONGEST_KEY:
         raise RejectedInput("certificate, field and line make too long a name")
     text = clean_text(typed(row, settings))
-    if not text.isprintable():  # a reader would learn to write marks that nobody sees, or that turn a terminal's text
-        raise RejectedInput("text holds a control character")
+    if strange := not_text(text):  # a reader would learn to write what nobody sees
+        control = unicodedata.category(strange) in ("Cc", "Cf")
+        kind = "a control character" if control else "a character that Unicode does not know"
+        raise RejectedInput(f"text holds {kind} ({code_point(strange)})")
     return text
 
 

@@ -5,7 +5,7 @@ from itertools import groupby
 from pathlib import Path
 
 from htr.lines import normalise as lines
-from htr.lines.normalise import Region, RejectedInput
+from htr.lines.normalise import RejectedInput
 from shards.sample import Sample, check, pack
 from shards.scans import Scans
 
@@ -28,6 +28,16 @@ def make_samples(
     blank fields that the source leaves out follow, with a row whose number is None.
     """
     scans = Scans(images)
+    for row, result in outcomes(rows, scans, settings, forms, unlisted):
+        if unread := scans.newly_unread():
+            row["unread_pages"] = unread  # of a TIFF, of which no row names a page
+        yield row, result
+
+
+def outcomes(
+    rows: list[dict], scans: Scans, settings, forms, unlisted: bool
+) -> Iterator[tuple[dict, list[Sample] | str]]:
+    """The same, one row after the other."""
     if settings.unit == "field":
         from shards.fields import field_samples
 
@@ -45,8 +55,8 @@ def line_sample(row: dict, scans: Scans, settings) -> Sample:
     text = check(row, settings)
     if not text:
         raise RejectedInput("no text")
-    region = Region.parse(row["box"], row["polygon"], row["baseline"])
-    gray = lines.cut(scans.read(row["image"], row["page"]), region)
+    page, region = scans.cut_from(row)
+    gray = lines.cut(page, region)
     if not lines.can_carry(gray.shape, text):
         raise RejectedInput("text is longer than its image can carry")
     box = [region.x, region.y, region.w, region.h] if region else None

@@ -5,6 +5,7 @@ A name is that of a file, or of a member of a tar: train-00000.tar/KEY.jpg, as s
 
 import errno
 import os
+import re
 import stat
 import tarfile
 from functools import lru_cache
@@ -13,14 +14,15 @@ from typing import BinaryIO
 
 import numpy as np
 
-from htr.io.image_files import decode, resolution
-from htr.lines.normalise import RejectedInput
+from htr.io.image_files import decode, full_pages, read_header
+from htr.lines.normalise import PageSize, Region, RejectedInput
 from shards.tar import BLOCK_BYTES, padded
 
 MAX_IMAGE_BYTES = 1 << 30  # of an image file
 MAX_TAR_MEMBERS = 1_000_000  # of a tar, whose names are in memory
 MAX_NAME_LENGTH = 4096  # bytes of a member's
 WITHOUT_DATA = {*tarfile.SUPPORTED_TYPES} - {*tarfile.REGULAR_TYPES, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
+PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)  # what says more of the member that follows
 MISSING = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO, errno.EINVAL}
 
 
@@ -29,25 +31,31 @@ class Scans:
         """`images`: the folder that names are relative to."""
         self.images, self.root = images, images.resolve()
         self.folder = lru_cache(4096)(self.resolved)  # resolving costs as much as decoding a small line
-        self.seen: tuple[str, str] | None = None
+        self.seen: tuple[str, str, str] | None = None
         self.page: np.ndarray | str = ""
         self.dpi: float | None = None  # of the page that was read last, if its header says it
+        self.further: dict[str, int] = {}  # TIFFs read without a page's number: how many more pages each has
+        self.told = 0  # of these pages, how many newly_unread has told of
         self.tar: tuple[tuple, dict[str, tuple[int, int]]] | None = None  # the one in use; where its members lie
 
-    def read(self, name: str, page: str = "") -> np.ndarray:
+    def read(self, name: str, page: str = "", page_size: str = "") -> np.ndarray:
         """-> gray (H, W) uint8, the same array for the same page asked for again. Raises RejectedInput with the reason.
 
-        Raises OSError where storage fails: a shard without its lines would be committed for ever.
+        `page_size`: "W H", of the page that boxes were drawn on. The pixels are as stored, unless only the orientation
+        in the image's tags makes them fit that size; without it the orientation is obeyed. Raises OSError where storage
+        fails: a shard without its lines would be committed for ever.
         """
-        if self.seen != (name, page):
-            self.seen, self.dpi = (name, page), None
+        if self.seen != (name, page, page_size):
+            self.seen, self.dpi = (name, page, page_size), None
             try:
                 if not name:
                     raise RejectedInput("no image")
                 if page and not (page.isascii() and page.isdigit() and len(page) < 7):
                     raise RejectedInput("page is not a number from 0 on")
                 content = self.content(name)
-                self.page, self.dpi = decode(content, int(page or 0)), resolution(content)
+                if not page and (further := len(full_pages(content)) - 1):
+                    self.further[name] = further
+                self.page = self.decoded(content, int(page or 0), PageSize.parse(page_size))
             except RejectedInput as reason:
                 self.page = str(reason)
             except OSError as error:
@@ -61,6 +69,31 @@ class Scans:
         if isinstance(self.page, str):
             raise RejectedInput(self.page)
         return self.page
+
+    def newly_unread(self) -> int:
+        """The further pages of TIFFs that were met since this was asked last."""
+        before, self.told = self.told, sum(self.further.values()) if self.further else 0
+        return self.told - before
+
+    def decoded(self, content: bytes, page: int, size: PageSize | None) -> np.ndarray:
+        header = read_header(content, page)
+        self.dpi = header.dpi
+        if size is None:
+            return decode(content, page)
+        if not size.fits(header.width, header.height) and size.fits(header.height, header.width):
+            turned = decode(content, page)
+            if turned.shape == (header.width, header.height):
+                return turned
+        return decode(content, page, oriented=False)
+
+    def cut_from(self, row: dict) -> tuple[np.ndarray, Region | None]:
+        """A row's page, and the region of its box and polygon on it, None for the whole page. Raises RejectedInput."""
+        region = Region.parse(row["box"], row["polygon"], row["baseline"])
+        size = row.get("page_size") or ""
+        page = self.read(row["image"], row["page"], size)
+        if region and (stated := PageSize.parse(size)):
+            region = region.scaled(*stated.scale(page.shape, self.dpi))
+        return page, region
 
     def content(self, name: str) -> bytes:
         parent, base = os.path.split(name)
@@ -131,8 +164,8 @@ class Scans:
 def places(file: BinaryIO) -> dict[str, tuple[int, int]]:
     """Where the regular files of a tar lie: offset and size of each, by name. Raises RejectedInput for a damaged one.
 
-    Reads the headers alone; names of GNU's and ustar's kind. tarfile's own scan would take as much into memory as a
-    damaged header asks for.
+    Reads the headers alone; names of GNU's, ustar's and PAX's kind. tarfile's own scan would take as much into memory
+    as a damaged header asks for.
     """
     found: dict[str, tuple[int, int]] = {}
     end, at, long_name = os.fstat(file.fileno()).st_size, 0, ""
@@ -148,6 +181,11 @@ def places(file: BinaryIO) -> dict[str, tuple[int, int]]:
         at = start + padded(size)
         if size < 0 or start + size > end or (member.type == tarfile.GNUTYPE_LONGNAME and size > MAX_NAME_LENGTH):
             raise RejectedInput("image's tar file is damaged")
+        if member.type in PAX:
+            long_name = pax_path(file.read(min(size, 16 * MAX_NAME_LENGTH))) or long_name
+            continue
+        if member.type == tarfile.XGLTYPE:
+            continue
         if member.type == tarfile.GNUTYPE_LONGNAME:
             long_name = file.read(size).rstrip(b"\0").decode("utf-8", "surrogateescape")
             continue
@@ -157,3 +195,16 @@ def places(file: BinaryIO) -> dict[str, tuple[int, int]]:
         if len(found) > MAX_TAR_MEMBERS:
             raise RejectedInput("image's tar file has too many members")
     return found
+
+
+def pax_path(records: bytes) -> str:
+    """The member's name in a PAX header, of records "LENGTH KEY=VALUE\\n"; "" where it has none."""
+    at = 0
+    while match := re.compile(rb"(\d{1,7}) ([^=]+)=").match(records, at):
+        end = at + int(match[1])
+        if match[2] == b"path" and match.end() < end <= len(records):
+            return records[match.end() : end - 1].decode("utf-8", "surrogateescape")
+        if end <= match.start():
+            break
+        at = end
+    return ""

@@ -43,7 +43,9 @@ def stats_of(index: Index) -> Stats:
     numbers = {name: column(index, name).filter(lines).to_numpy() for name in ("width", "height", "length")}
     characters = collections.Counter()
     for shard in index.shards:
-        characters.update(json.loads((index.folder / f"{shard['shard']}.json").read_text())["characters"])
+        characters.update(
+            json.loads((index.folder / f"{shard['shard']}.json").read_text(encoding="utf-8"))["characters"]
+        )
     return Stats(
         levels={name: dict(counts) for name, counts in levels.items() if counts},
         groups=groups,
@@ -53,7 +55,7 @@ def stats_of(index: Index) -> Stats:
         heights=numbers["height"],
         lengths=numbers["length"],
         characters=dict(characters.most_common()),
-        rejects=json.loads((index.folder / "index.json").read_text())["rejects"],
+        rejects=json.loads((index.folder / "index.json").read_text(encoding="utf-8"))["rejects"],
         bytes=sum(shard["bytes"] for shard in index.shards),
     )
 

@@ -70,7 +70,7 @@ def verify_shard(folder: Path, shard: dict) -> tuple[list[str], pa.Table | None]
     if files.sha256(tar) != shard["sha256"]:
         return [f"{tar.name}: its bytes changed since it was committed (sha256)"], None
     try:
-        committed = json.loads(note.read_text())["sha256_rows"]
+        committed = json.loads(note.read_text(encoding="utf-8"))["sha256_rows"]
     except (OSError, ValueError, KeyError):
         return [f"{note.name}: missing or damaged"], None
     try:

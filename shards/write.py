@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from htr.certificate import sample_key
+from htr.certificate import code_point, invisible, sample_key
 from shards import files
 from shards.plan import PLAN, Plan
 from shards.sample import NOT_META, Sample
@@ -44,6 +44,8 @@ def write_shard(
         with open(tar_path, "wb", buffering=1 << 20) as file:
             tar = Tar(file)
             for row, result in make_samples(rows, images, plan.settings, forms, plan.name == PLAN):
+                table.unread_pages += row.get("unread_pages", 0)
+                table.dropped.update(map(code_point, invisible(row.get("text"))))
                 if isinstance(result, str):
                     table.reject(row, result)
                 else:
@@ -86,7 +88,7 @@ def write_shard(
     finally:
         for attempt in (tar_path, rows_path, note_path):
             attempt.unlink(missing_ok=True)
-    return json.loads((folder / f"{name}.json").read_text())
+    return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
 
 
 class Outcomes:
@@ -94,8 +96,8 @@ class Outcomes:
 
     def __init__(self, columns: list[str]):
         self.columns, self.entries = columns, []
-        self.rejects, self.levels, self.characters = (collections.Counter() for _ in range(3))
-        self.widths = {"total": 0, "most": 0}
+        self.rejects, self.levels, self.characters, self.dropped = (collections.Counter() for _ in range(4))
+        self.widths, self.unread_pages = {"total": 0, "most": 0}, 0
 
     @property
     def count(self) -> int:
@@ -131,4 +133,6 @@ class Outcomes:
             "rejects": dict(self.rejects),
             "widths": self.widths,
             "characters": dict(self.characters),
+            "unread_pages": self.unread_pages,  # of TIFFs, whose rows name no page
+            "dropped": dict(sorted(self.dropped.items())),  # characters of its rows' texts that nobody sees
         }

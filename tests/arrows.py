@@ -73,7 +73,7 @@ def imported(module: str, path: Path, files: dict[str, Path]) -> set[str]:
 def named(path: Path, module: str = "") -> set[str]:
     """Everything that a file imports, inside functions too: modules, and names that may be modules."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -140,7 +140,7 @@ def functions(house: House) -> list[tuple[int, str]]:
     """(lines, module:function) of every function, longest first."""
     found = []
     for module, path in house.files.items():
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 found.append((node.end_lineno - node.lineno + 1, f"{module}:{node.name}"))
     return sorted(found, reverse=True)

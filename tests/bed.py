@@ -29,7 +29,7 @@ class Cluster:
     def sbatch(self, log: Path, *command: object, good: bool = True, **environ: str) -> str:
         """Submit, wait for the end (sbatch --wait looks every ten seconds only), -> what the job wrote."""
         self.end(self.submit(log, *command, **environ), good)
-        return log.read_text()
+        return log.read_text(encoding="utf-8")
 
     def submit(self, log: Path, *command: object, **environ: str) -> str:
         return self.run("sbatch", "--parsable", f"--output={log}", *command, **environ).strip()

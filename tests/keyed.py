@@ -94,7 +94,7 @@ def serving(*words: object, log: Path) -> Iterator[Running]:
             if "Ctrl-C ends" in line:
                 break
         found = re.search(r"http://127\.0\.0\.1:(\d+)/([\w-]+)/", said)
-        assert found, f"{said}{log.read_text()}"
+        assert found, f"{said}{log.read_text(encoding='utf-8')}"
         yield Running(process, int(found[1]), found[2], log)
     finally:
         if process.poll() is None:

@@ -170,7 +170,9 @@ def nursery() -> None:
         for child, log in list(children.items()):
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             del children[child]
-            ends.append([code, Path(f"{log}.out").read_text(), Path(f"{log}.err").read_text()])
+            ends.append(
+                [code, Path(f"{log}.out").read_text(encoding="utf-8"), Path(f"{log}.err").read_text(encoding="utf-8")]
+            )
         killer.cancel()
         print(json.dumps(ends), flush=True)
 

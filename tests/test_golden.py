@@ -35,7 +35,7 @@ TEXTS = (
 
 def golden(name: str, found: object) -> object:
     """What is stored under the name; with HTR_GOLDEN=write what was found becomes it."""
-    stored = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
+    stored = json.loads(GOLDEN.read_text(encoding="utf-8")) if GOLDEN.exists() else {}
     if os.environ.get("HTR_GOLDEN") == "write":
         stored[name] = found
         GOLDEN.write_text(json.dumps(stored, indent=1, sort_keys=True, ensure_ascii=False) + "\n")

@@ -26,7 +26,7 @@ FLOORS = (
     ("jobs.cli",),
     ("jobs.launch", "jobs.training"),
     ("jobs.evaluation", "jobs.scaling", "jobs.transcription"),
-    ("jobs.html",),
+    ("jobs.keying", "jobs.html"),
     ("jobs",),  # the verbs
 )
 MAX_FILES = 30  # in a folder
@@ -80,17 +80,17 @@ def test_scripts_find_the_checkout_in_the_same_way(verb: str):
     """sbatch runs a copy of the script elsewhere, so that these lines can't be sourced: they stand in each."""
 
     def head(name: str) -> str:
-        text = (CHECKOUT / "slurm" / f"{name}.sh").read_text()
+        text = (CHECKOUT / "slurm" / f"{name}.sh").read_text(encoding="utf-8")
         start, end = text.index("set -euo pipefail"), text.index('. "$HTR_HOME/slurm/run.sh"')
         return text[start:end]
 
     assert head(verb) == head(HEAD[0]) and "SLURM_SUBMIT_DIR" in head(verb)
-    last = (CHECKOUT / "slurm" / f"{verb}.sh").read_text().splitlines()[-1]
+    last = (CHECKOUT / "slurm" / f"{verb}.sh").read_text(encoding="utf-8").splitlines()[-1]
     assert last == f'. "$HTR_HOME/slurm/run.sh" {verb} "$@"'
 
 
 def test_no_other_script_needs_that_head():
-    users = {path.stem for path in CHECKOUT.glob("slurm/*.sh") if 'slurm/run.sh" ' in path.read_text()}
+    users = {path.stem for path in CHECKOUT.glob("slurm/*.sh") if 'slurm/run.sh" ' in path.read_text(encoding="utf-8")}
     assert users == set(HEAD)
 
 
@@ -104,8 +104,8 @@ def test_one_file_alone_imports_it(module: str, only: str):
 
 
 def test_pins_stand_in_pyproject_alone():
-    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
-    environment = yaml.safe_load((CHECKOUT / "environment.yml").read_text())
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    environment = yaml.safe_load((CHECKOUT / "environment.yml").read_text(encoding="utf-8"))
     conda = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
     [pip] = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
     assert pip == ["-e .[simulate,onnx,test]"]
@@ -116,11 +116,11 @@ def test_pins_stand_in_pyproject_alone():
     [python] = [entry for entry in conda if entry.startswith("python=")]
     version = python.removeprefix("python=")
     assert project["requires-python"].startswith(f">={version},")
-    assert f"python{version}" in (CHECKOUT / "slurm" / "setup.sh").read_text()
+    assert f"python{version}" in (CHECKOUT / "slurm" / "setup.sh").read_text(encoding="utf-8")
 
 
 def test_every_library_that_breaks_is_pinned():
-    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     pinned = {entry.split("==")[0] for entry in project["dependencies"] if "==" in entry}
     assert {"torch", "numpy", "opencv-python-headless", "pyarrow", "webdataset", "submitit", "safetensors"} <= pinned
     assert project["optional-dependencies"]["ring"][0].startswith("horovod==")

@@ -22,7 +22,7 @@ def train(*argv: object) -> TrainConfig:
 
 
 def losses(run: Path) -> list[float]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return [line["loss"] for line in lines if "loss" in line]
 
 
@@ -104,7 +104,7 @@ def test_recipes_are_right_and_say_what_they_are_for():
     names = sorted(path.stem for path in RECIPES.glob("*.yaml"))
     assert names == ["attention", "ctc", "demo-attention", "demo-ctc", "finetuning", "smoke-test"]
     for name in names:
-        assert (RECIPES / f"{name}.yaml").read_text().startswith("# "), name
+        assert (RECIPES / f"{name}.yaml").read_text(encoding="utf-8").startswith("# "), name
         build(TrainConfig, read_settings(TrainConfig, name))
 
 
@@ -123,7 +123,9 @@ def test_a_runs_own_file_gives_the_same_losses(dataset, tmp_path: Path):
     assert main(["train", str(dataset.folder), "--run", str(first), *FEW, "--optim.lr", "1e-3"]) == 0
     assert main(["train", "--config", str(first / "config.yaml"), "--run", str(again)]) == 0
     assert len(losses(first)) == 8 and losses(first) == losses(again)
-    ours, theirs = ((run / "config.yaml").read_text().replace(str(run), "RUN") for run in (first, again))
+    ours, theirs = (
+        (run / "config.yaml").read_text(encoding="utf-8").replace(str(run), "RUN") for run in (first, again)
+    )
     assert ours == theirs and "batch: 8" in ours
 
 

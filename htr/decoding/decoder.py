@@ -171,7 +171,7 @@ def read_files(folder: Path) -> tuple[dict, dict[str, bytes]]:
     another folder's.
     """
     try:
-        note = json.loads((folder / "weights.json").read_text())
+        note = json.loads((folder / "weights.json").read_text(encoding="utf-8"))
         contents = {name: (folder / name).read_bytes() for name in FILES}
     except FileNotFoundError as error:
         name = Path(error.filename).name

@@ -1,7 +1,10 @@
 """Image files: JPEG, PNG and TIFF -> gray pixels, with their size known from the header before anything is decoded."""
 
+import io
 import struct
 from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -14,9 +17,10 @@ MAX_TIFF_PAGE = 10_000  # of a TIFF
 LEAST_DPI, MOST_DPI = 75.0, 2400.0
 PNG, TIFF = b"\x89PNG\r\n\x1a\n", {b"II*\0": "<", b"MM\0*": ">"}
 # the tags of TIFF 6.0 that are read
-WIDTH, HEIGHT, BITS, PHOTOMETRIC, SAMPLES, EXTRA, FORMAT = 256, 257, 258, 262, 277, 338, 339
+WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION, SAMPLES, EXTRA, FORMAT = 256, 257, 258, 262, 274, 277, 338, 339
+REDUCED = 254  # bit 0: a small picture of another page
 X_RESOLUTION, Y_RESOLUTION, UNIT, TILE_WIDTH, TILE_HEIGHT = 282, 283, 296, 322, 323
-TAGS = {WIDTH, HEIGHT, BITS, PHOTOMETRIC, SAMPLES, EXTRA, FORMAT}
+TAGS = {WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION, SAMPLES, EXTRA, FORMAT}
 TAGS |= {X_RESOLUTION, Y_RESOLUTION, UNIT, TILE_WIDTH, TILE_HEIGHT}
 TYPES = {1: "B", 3: "H", 4: "I", 5: "II"}  # byte, short, long, rational
 
@@ -36,19 +40,22 @@ class Header:
     cost: int = 1  # bytes a pixel that decoding takes
     transparent: bool = False
     premultiplied: bool = False  # the colours were multiplied by the opacity already
+    orientation: int = 1  # of a TIFF alone, which OpenCV obeys whatever it is told (TIFF 6.0, tag 274)
 
 
-def decode(encoded: bytes, page: int = 0) -> np.ndarray:
+def decode(encoded: bytes, page: int = 0, oriented: bool = True) -> np.ndarray:
     """A JPEG, PNG or TIFF (its page-th page) -> gray (H, W) uint8: colour by luma, transparency on white paper.
 
-    An orientation in Exif or TIFF tags is obeyed, since boxes were drawn on what a viewer showed (not where a PNG is
-    transparent). Raises RejectedInput: another format, CMYK, too many pixels, truncated, damaged. Bits that flipped
-    within a JPEG's own data can't be seen: it has no checksum.
+    An orientation in Exif or TIFF tags is obeyed, as a viewer does (not where a PNG is transparent), unless `oriented`
+    is False: then the pixels are as stored. Raises RejectedInput: another format, CMYK, too many pixels, truncated,
+    damaged. Bits that flipped within a JPEG's own data can't be seen: it has no checksum.
     """
     header = read_header(encoded, page)
     if header.width * header.height > min(MAX_PIXELS, MAX_DECODED_BYTES // header.cost):
         raise RejectedInput("image has too many pixels")
     flags = cv2.IMREAD_UNCHANGED if header.transparent else cv2.IMREAD_GRAYSCALE
+    if not oriented:
+        flags |= cv2.IMREAD_IGNORE_ORIENTATION
     content = np.frombuffer(encoded, np.uint8)
     try:
         if page:
@@ -64,7 +71,20 @@ def decode(encoded: bytes, page: int = 0) -> np.ndarray:
         if image.ndim != 3 or image.shape[2] != 4:
             raise RejectedInput("image has a kind of transparency that is not read")
         image = on_white(image, header.premultiplied)
+    if not oriented and header.orientation in STORED:
+        image = np.ascontiguousarray(STORED[header.orientation](image))
     return image
+
+
+STORED = {  # what a viewer shows -> what is stored, by the orientation's number
+    2: np.fliplr,
+    3: lambda image: image[::-1, ::-1],
+    4: np.flipud,
+    5: np.transpose,
+    6: lambda image: np.rot90(image),
+    7: lambda image: image[::-1, ::-1].T,
+    8: lambda image: np.rot90(image, -1),
+}
 
 
 def resolution(encoded: bytes) -> float | None:
@@ -165,11 +185,12 @@ def read_tiff(encoded: bytes, page: int) -> Header:
     scale = {2: 1.0, 3: 2.54}.get(first(UNIT, 2), 0.0)
     x, y = (tags.get(tag, (0, 1)) for tag in (X_RESOLUTION, Y_RESOLUTION))
     dpi = plausible(*(scale * v[0] / v[1] if len(v) > 1 and v[1] else 0.0 for v in (x, y)))
+    way = first(ORIENTATION, 1)
     if samples not in (2, 4):
-        return Header(first(WIDTH), first(HEIGHT), dpi)
+        return Header(first(WIDTH), first(HEIGHT), dpi, orientation=way)
     # libtiff multiplies 8 bits itself; 16 come as they are, and 2 says that they were not multiplied
     premultiplied = bits[0] == 8 or first(EXTRA) != 2
-    return Header(first(WIDTH), first(HEIGHT), dpi, 7 * max(bits[0] // 8, 1), True, premultiplied)
+    return Header(first(WIDTH), first(HEIGHT), dpi, 7 * max(bits[0] // 8, 1), True, premultiplied, way)
 
 
 def tiff_tags(encoded: bytes, page: int) -> dict[int, tuple[int, ...]]:
@@ -192,6 +213,41 @@ def tiff_tags(encoded: bytes, page: int) -> dict[int, tuple[int, ...]]:
                 (where,) = struct.unpack_from(order + "I", encoded, where)
             tags[tag] = struct.unpack_from(form, encoded, where)
     return tags
+
+
+def full_pages(encoded: bytes) -> list[int]:
+    """The numbers of a TIFF's pages, but of small pictures of a page, which scanners add; [0] for any other image."""
+    return pages_in(io.BytesIO(encoded)) if encoded[:4] in TIFF else [0]
+
+
+def tiff_pages(path: Path) -> list[int]:
+    """The same of a file, of which only the places of its pages are read; [0] where it can't be read."""
+    try:
+        with open(path, "rb") as file:
+            return pages_in(file)
+    except (OSError, ValueError):
+        return [0]
+
+
+def pages_in(file: BinaryIO) -> list[int]:
+    start = file.read(8)
+    if start[:4] not in TIFF:
+        return [0]
+    order, pages, seen = TIFF[start[:4]], [], set()
+    try:
+        (at,) = struct.unpack(order + "I", start[4:])
+        while at and at not in seen and len(seen) < MAX_TIFF_PAGE:
+            seen.add(at)
+            file.seek(at)
+            (count,) = struct.unpack(order + "H", file.read(2))
+            entries = file.read(12 * count)
+            tags = [struct.unpack_from(order + "H6xI", entries, 12 * entry) for entry in range(count)]
+            if not any(tag == REDUCED and value & 1 for tag, value in tags):
+                pages.append(len(seen) - 1)
+            (at,) = struct.unpack(order + "I", file.read(4))
+    except struct.error:  # a broken file: decode says it
+        pass
+    return pages or [0]
 
 
 def plausible(x: float, y: float) -> float | None:

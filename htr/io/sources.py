@@ -4,18 +4,21 @@ A row is a line or a field. Five million rows are to fit: every column but those
 values that they stand for, and nothing goes through Python row by row.
 """
 
-import csv
 import hashlib
+import re
+import warnings
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.parquet as pq
 
+from htr.io.account import Account
 from htr.io.pages import read_pages, xml_files
+from htr.io.tables import BLOCK as BLOCK
+from htr.io.tables import read_csv
 
 NEEDED = ("image", "text", "certificate")
 OPTIONAL = {"field": "text", "line": "0", "page": "", "box": "", "polygon": "", "baseline": "", "writer": ""}
@@ -24,25 +27,41 @@ OURS = (*NEEDED, *OPTIONAL)
 PLAIN = ("text", "box", "polygon", "baseline")  # hardly two alike: kept as they come, in pieces
 RESERVED = ("key", "fault", "shard", "outcome", "reason", "offset", "size", "text_size", "width", "height", "length")
 RESERVED += ("group", "row", "level", "input", "ink", "template", "registration", "pitch", "lines", "fields", "dpi")
-CSV_BLOCK_BYTES = 16 << 20  # bytes of a CSV that are read at once; no row may be longer
+WHOLE = ("page", "line", "year")  # whole numbers, which pandas and Excel may write as 3.0
+KNOWN = (*OURS, "reject")  # names that tell a header, whatever its case
+
+NO_TABLES = {  # what people hand in for one, and what to do
+    ".xml": "a single XML is no source: name the folder that holds it and its image",
+    ".xlsx": "an Excel workbook: save its sheet as CSV in UTF-8",
+    ".xls": "an Excel workbook: save its sheet as CSV in UTF-8",
+    ".ods": "a workbook: save its sheet as CSV in UTF-8",
+    ".tar": "a tar is no source: name a table whose column image says ARCHIVE.tar/NAME, or unpack it",
+    ".zip": "an archive: unpack it and name the folder",
+    ".gz": "compressed: unpack it first",
+}
 
 
-def read_source(source: Path) -> tuple[pa.Table, Path]:
+def read_source(source: Path, quotes: str = "auto", account: Account | None = None) -> tuple[pa.Table, Path]:
     """-> (table of text: OURS, then the metadata columns in their order; the folder that `image` is relative to).
 
-    Columns of PLAIN are strings, the others dictionaries of strings; no cell is null. Raises ValueError when there is
-    no such source, it can't be read or has no rows, or a column is missing or has a reserved name.
+    Columns of PLAIN are strings, the others dictionaries of strings; no cell is null. `quotes`: of a CSV, see
+    tables.read_csv. What is there and not read goes into `account`; without one, its notes are warnings. Raises
+    ValueError when there is no such source, it can't be read or has no rows, or a column is missing or has a reserved
+    name.
     """
-    images = images_of(source)
-    read = read_folder if source.is_dir() else read_parquet if is_parquet(source) else read_csv
-    table = read(source)
+    images, given = images_of(source), account
+    account = Account() if account is None else account
+    table = read_any(source, quotes, account)
+    if given is None:
+        for note in account.notes:
+            warnings.warn(note, stacklevel=2)
     twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
     if twice:
         raise ValueError(f"{source}: more than one column {', '.join(twice)}")
     missing = [name for name in NEEDED if name not in table.column_names]
     if missing:
         have = ", ".join(table.column_names)
-        raise ValueError(f"{source}: no column {', '.join(missing)} (it has {have})")
+        raise ValueError(f"{source}: no column {', '.join(missing)} (it has {have}): please rename its columns")
     taken = [name for name in RESERVED if name in table.column_names]
     if taken:
         raise ValueError(f"{source}: the column name {', '.join(taken)} is reserved, please rename it")
@@ -58,6 +77,20 @@ def read_source(source: Path) -> tuple[pa.Table, Path]:
         if name in table.column_names:
             table = table.drop_columns([name])  # at most one column is there twice
     return pa.table(columns), images
+
+
+def read_any(source: Path, quotes: str = "auto", account: Account | None = None) -> pa.Table:
+    """A folder of pages, a Parquet file or a CSV, with the columns that it has. Raises ValueError."""
+    account = Account() if account is None else account
+    if source.is_dir():
+        return read_folder(source, account)
+    if is_parquet(source):
+        table = read_parquet(source)
+        account.there += table.num_rows
+        return table
+    if source.suffix.lower() in NO_TABLES:
+        raise ValueError(f"{source}: {NO_TABLES[source.suffix.lower()]}")
+    return read_csv(source, PLAIN, KNOWN, quotes, account)
 
 
 def images_of(source: Path) -> Path:
@@ -84,11 +117,11 @@ def digest(source: Path) -> str:
     return total.hexdigest()
 
 
-def read_folder(source: Path) -> pa.Table:
-    rows = read_pages(source)
+def read_folder(source: Path, account: Account) -> pa.Table:
+    rows = read_pages(source, account)
     pieces = []
     while part := list(islice(rows, 50_000)):
-        names = [name for name in OURS if any(name in row for row in part)]
+        names = dict.fromkeys(name for row in part for name in row)
         pieces.append(pa.table({name: [row.get(name, "") for row in part] for name in names}))
     if not pieces:
         raise ValueError(f"{source}: no ALTO or PAGE XML with a text line in this folder")
@@ -109,42 +142,13 @@ def read_parquet(source: Path) -> pa.Table:
         raise ValueError(f"{source}: damaged, or not a Parquet file") from None
 
 
-def read_csv(source: Path) -> pa.Table:
-    try:
-        with open(source, encoding="utf-8-sig", newline="") as file:
-            first = file.readline(CSV_BLOCK_BYTES)
-        if not first.strip():
-            raise ValueError(f"{source}: an empty file, or one that begins with an empty line")
-        delimiter = max(",;\t", key=first.count)
-        header = next(csv.reader([first], delimiter=delimiter), [])
-        coded = pa.dictionary(pa.int32(), pa.string())
-        return pa.csv.read_csv(
-            source,
-            read_options=pa.csv.ReadOptions(block_size=CSV_BLOCK_BYTES),
-            parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-            # everything is text: "007" is an id, "NA" and "null" may be what a physician wrote
-            convert_options=pa.csv.ConvertOptions(
-                column_types={name: pa.string() if name in PLAIN else coded for name in header},
-                strings_can_be_null=False,
-            ),
-        )
-    except (pa.ArrowInvalid, UnicodeDecodeError, csv.Error) as error:
-        # Arrow's message quotes the row, which may hold a transcription
-        message, kind = str(error), "not UTF-8 CSV"
-        if "columns" in message:
-            kind = "a row has more or fewer columns than the header"
-        elif "straddl" in message or "out of sync" in message:
-            kind = f"a row of more than {CSV_BLOCK_BYTES >> 20} MiB: a quote that is never closed?"
-        raise ValueError(f"{source}: {kind}") from None
-
-
 def as_text(table: pa.Table, name: str) -> pa.ChunkedArray | pa.DictionaryArray:
     """A column as text; the default of OPTIONAL where the column is missing or a cell is empty."""
     default = OPTIONAL.get(name, "")
     if name not in table.column_names:
         return pa.DictionaryArray.from_arrays(np.zeros(table.num_rows, np.int8), pa.array([default]))
     if name not in PLAIN:
-        return encode(table[name], default)
+        return whole_numbers(encode(table[name], default)) if name in WHOLE else encode(table[name], default)
     column = pc.fill_null(pc.cast(table[name], pa.string()), "")
     column.validate(full=True)  # a Parquet file may hold bytes that are not UTF-8
     return column
@@ -169,3 +173,14 @@ def encode(column: pa.ChunkedArray, default: str = "") -> pa.DictionaryArray:
         becomes[np.flatnonzero(empty)] = place
         codes = pa.array(becomes[pc.fill_null(codes, place)])
     return pa.DictionaryArray.from_arrays(codes, texts)
+
+
+def whole_numbers(column: pa.DictionaryArray) -> pa.DictionaryArray:
+    """With 3 for a cell 3.0, as programs write that hold numbers with gaps."""
+    texts = column.dictionary.to_pylist()
+    better = [re.sub(r"^(\d+)\.0+$", r"\1", text) if text else text for text in texts]
+    if better == texts:
+        return column
+    return encode(
+        pa.chunked_array([pa.DictionaryArray.from_arrays(column.indices, pa.array(better))]).cast(pa.string())
+    )

@@ -1,6 +1,6 @@
 """A line of handwriting: cut out of its page as it is stored, and made ready as a model sees it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -13,6 +13,8 @@ MIN_LINE_WIDTH_PX, MAX_LINE_WIDTH_PX = 16, 8192  # columns of a line that a mode
 MAX_COORDINATE = 2**24  # a coordinate; beyond, OpenCV's polygons and int32 overflow
 MAX_POLYGON_POINTS = 5000  # of a polygon or a baseline; the time that OpenCV takes to fill one grows with their square
 MIN_PX_PER_CHARACTER = 2.0  # of the width of a line scaled to 64 pixels of height
+LIKE_RATIO = 0.01  # by which the sides' ratio of two sizes of one page may differ
+PER_INCH = {"mm10": 254.0, "inch1200": 1200.0}  # units of ALTO
 PAPER_KERNEL = np.ones((5, 5), np.uint8)  # where paper is looked for, in blocks of 8 pixels
 MAX_STRAIGHT_RISE_PX = 2.0  # pixels between a baseline's highest and lowest point, up to which its line is cut as it is
 MAX_BEND_RATIO = 0.7  # of the radius of a baseline's curvature: how far from it a pixel may lie; at 1 the normals meet
@@ -36,6 +38,8 @@ class Region:
 
         Raises RejectedInput, but not for a baseline: one that makes no sense is ignored.
         """
+        if box == "none":
+            raise RejectedInput("line has no box, polygon or baseline")
         cells = polygon.split()
         if len(cells) > MAX_POLYGON_POINTS:
             raise RejectedInput("polygon has too many points")
@@ -61,6 +65,62 @@ class Region:
             raise RejectedInput("box lies outside the image")
         shape = None if points is None else np.array(points, np.int32)
         return cls(x, y, w, h, shape, parse_baseline(baseline, x, y, w, h) if baseline else None)
+
+    def scaled(self, x: float, y: float) -> "Region":
+        """On a page so many times as wide and as high."""
+        if x == y == 1:
+            return self
+        left, top = round(self.x * x), round(self.y * y)
+        size = max(round((self.x + self.w) * x) - left, 1), max(round((self.y + self.h) * y) - top, 1)
+        shape = None if self.polygon is None else np.rint(self.polygon * (x, y)).astype(np.int32)
+        baseline = None if self.baseline is None else self.baseline * (x, y)
+        return replace(Region(left, top, *size), polygon=shape, baseline=baseline)
+
+
+@dataclass(frozen=True)
+class PageSize:
+    """The size of a page as its boxes were drawn on it, in a unit of its own."""
+
+    width: float  # 0: not stated
+    height: float
+    unit: str = "pixel"
+
+    @classmethod
+    def parse(cls, cell: str) -> "PageSize | None":
+        """From a table's cell "W H" or "W H UNIT", None where it is empty. Raises RejectedInput."""
+        if not cell:
+            return None
+        parts = cell.replace(",", " ").split()
+        try:
+            width, height = (float(v) for v in parts[:2])
+            unit = parts[2] if len(parts) > 2 else "pixel"
+        except ValueError:
+            raise RejectedInput("page_size is not two numbers 'W H'") from None
+        if unit not in ("pixel", *PER_INCH) or not (0 <= width < 1e9 and 0 <= height < 1e9) or len(parts) > 3:
+            raise RejectedInput("page_size is not two numbers 'W H'")
+        return cls(width, height, unit)
+
+    def fits(self, width: int, height: int) -> bool:
+        """Whether a page of so many pixels has the same ratio of its sides."""
+        if not (self.width and self.height):
+            return True
+        ratio = (width / self.width) / (height / self.height)
+        return abs(ratio - 1) <= LIKE_RATIO + 1 / min(width, height) + 1 / min(self.width, self.height)
+
+    def scale(self, shape: tuple[int, int], dpi: float | None) -> tuple[float, float]:
+        """-> how many pixels of an image (H, W) one of its units is, across and down.
+
+        Raises RejectedInput: another page.
+        """
+        height, width = shape
+        if not self.fits(width, height):
+            stated = f"{self.width:g} x {self.height:g}{'' if self.unit == 'pixel' else f' {self.unit}'}"
+            raise RejectedInput(f"boxes are of a page of {stated}, the image has {width} x {height}")
+        if self.width and self.height:
+            return width / self.width, height / self.height
+        if not dpi:
+            raise RejectedInput(f"boxes are in {self.unit}, but neither page nor image says its size")
+        return dpi / PER_INCH[self.unit], dpi / PER_INCH[self.unit]
 
 
 def parse_baseline(cell: str, x: int, y: int, w: int, h: int) -> np.ndarray | None:

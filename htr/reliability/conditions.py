@@ -12,23 +12,20 @@ keeps them, and production is refused where one is another (htr/reliability/prom
 
 import ast
 import hashlib
-import sys
 from collections.abc import Mapping
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 
-from htr import decoding, models, reader, types
-from htr.lines.normalise import normalise_line
-
 READER = ("weights", "decode", "decoding")
 NAMES = (*READER, "amp", "batch", "device", "passes", "code")
 PASSES = 1  # the place for reading narrow writing twice: whoever reads with other passes says so here, or as an option
-# packages and modules whose code makes readings
-READERS = (models, decoding, reader, types, sys.modules[normalise_line.__module__])
+# packages and modules whose code makes readings; by name, since they lie above this one
+READERS = ("htr.models", "htr.decoding", "htr.reader", "htr.types", "htr.lines.normalise")
 
 
 def conditions(
@@ -53,7 +50,7 @@ def reading_code() -> str:
     """
     digest = hashlib.sha256(f"{torch.__version__} {np.__version__} {cv2.__version__}".encode())
     for module in READERS:
-        file = Path(module.__file__)
+        file = Path(find_spec(module).origin)
         paths = sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
         for path in paths:
             digest.update(code_in(path.read_text(encoding="utf-8")).encode())

@@ -45,7 +45,7 @@ class Promise:
         folder = Path(folder)
         try:
             content = (folder / "score.json").read_bytes()
-            note, about = json.loads((folder / "promise.json").read_text()), json.loads(content)
+            note, about = json.loads((folder / "promise.json").read_text(encoding="utf-8")), json.loads(content)
         except FileNotFoundError as error:
             name = Path(error.filename).name
             raise ValueError(f"{folder}: no promise here ({name} is missing): run python -m jobs calibrate") from None

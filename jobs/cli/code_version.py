@@ -14,7 +14,7 @@ def code_version(home: Path = CHECKOUT) -> str:
     git = ["git", "-C", str(home)]
     try:
         if (home / SNAPSHOT).exists():
-            return (home / SNAPSHOT).read_text().strip()
+            return (home / SNAPSHOT).read_text(encoding="utf-8").strip()
         commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
         dirty = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
         return commit.stdout.strip() + ("+" if dirty.stdout.strip() else "")

@@ -162,7 +162,7 @@ def _from_submitit(environ: Mapping[str, str]) -> Placement:
     # All ranks are children of one controller; process ids come again, hence the tick in which it started (field 22).
     parent = os.getppid()
     try:
-        began = Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[19]
+        began = Path(f"/proc/{parent}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
     except OSError:
         raise DistributedError(f"process {parent}, which started this rank, has ended") from None
     key = f"local-{re.sub(r'[^A-Za-z0-9.-]', '_', host)}-{parent}-{began}"

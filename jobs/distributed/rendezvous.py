@@ -271,7 +271,7 @@ def _read(path: Path) -> dict | None:
     with suppress(OSError, ValueError):
         # NFS remembers for up to a minute that a file is not there; a listing of the folder asks the server again
         if path.name in os.listdir(path.parent):
-            return json.loads(path.read_text())
+            return json.loads(path.read_text(encoding="utf-8"))
     return None
 
 

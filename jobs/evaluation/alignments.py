@@ -252,9 +252,17 @@ def merge(folder: Path, shards: list[str], index: Index, out: Path, least: float
         files.sync(out.parent)
     finally:
         attempt.unlink(missing_ok=True)
-    summary = {"rows": rows, "rejects": dict(rejects), "least": least}
+    summary = {"rows": rows, "rejects": dict(rejects), "passed_over": passed_over(index, shards), "least": least}
     known = least is not None and len(wrong)
     summary["wrong_found"] = float(np.mean(wrong < least)) if known else None
     summary["own_rejected"] = float(np.mean(own < least)) if known and len(own) else None
     files.replace(folder / "summary.json", files.to_json(summary))
     return summary
+
+
+def passed_over(index: Index, shards: list[str]) -> dict[str, int]:
+    """The samples of these shards that have no text to align, by level."""
+    table = pq.read_table(index.folder / "index.parquet", columns=["level", "shard"])
+    chosen = pc.is_in(table["shard"].cast(pa.string()), pa.array(shards))
+    levels = Counter(table["level"].filter(chosen).cast(pa.string()).to_pylist())
+    return {level: count for level, count in sorted(levels.items()) if level not in LEVELS}

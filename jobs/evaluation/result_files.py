@@ -134,7 +134,7 @@ def speed(folder: Path, shards: Sequence[str]) -> dict | None:
     notes = [folder / "timing" / f"{shard}.json" for shard in shards]
     if not all(note.exists() for note in notes):
         return None
-    read = [json.loads(note.read_text()) for note in notes]
+    read = [json.loads(note.read_text(encoding="utf-8")) for note in notes]
     lines, seconds, decoding = (sum(note[name] for note in read) for name in ("lines", "seconds", "decoding"))
     cores = sorted({note["cores"] for note in read})
     found = {"lines": lines, "lines_per_s": lines / seconds, "decoding_lines_per_s": lines / decoding, "cores": cores}

@@ -35,7 +35,7 @@ class Evaluation:
         if missing:
             listed = ", ".join(sorted(missing))
             raise ValueError(f"{folder}: its parts lack {listed}: remove the folder and evaluate again")
-        return cls(folder, json.loads((folder / "evaluation.json").read_text()), table)
+        return cls(folder, json.loads((folder / "evaluation.json").read_text(encoding="utf-8")), table)
 
     @property
     def name(self) -> str:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from htr.certificate import log_name
+from htr.certificate import clean_text, log_name
 from jobs.training.config import parse_where, read_run
 from shards.index import Index, read_index
+from shards.plan import read_note
 from shards.tar import text_offset
 
 TEXT_COLUMNS = ("key", "shard", "offset", "size", "text_size")
@@ -18,7 +19,7 @@ def texts_of(index: Index, table: pa.Table, column: str | None = None) -> list[s
     a shard that was cut short or changed, OSError for one that is missing.
     """
     if column:
-        return [text or "" for text in table[column].to_pylist()]
+        return [clean_text(text) for text in table[column].to_pylist()]
     texts, shard, handle = [], None, None
     try:
         for key, name, offset, size, text_size in zip(
@@ -48,10 +49,31 @@ def config_of(run: Path) -> dict:
     return config
 
 
+def dataset_of(config: dict, asked: Path | None = None) -> Index:
+    """The data set that is asked for, or the one that a run was trained on.
+
+    Raises ValueError where that has gone, another lies in its place, or nobody knows it (a model without a run).
+    """
+    if asked is not None:
+        return read_index(asked)
+    if not config.get("folder"):
+        raise ValueError("which data set? this model came without the one that it was trained on: name one")
+    folder = Path(config["folder"])
+    index = read_index(folder)
+    # a retry adds rows to the same plan: still the same data set
+    known = config.get("plan") or ("" if config.get("mix") else config.get("dataset"))
+    if known and known not in (index.fingerprint, read_note(folder)["fingerprint"]):
+        raise ValueError(
+            f"{folder.absolute()} is not the data set that the run was trained on (fingerprint {index.fingerprint}, "
+            f"then {known}): name the right one"
+        )
+    return index
+
+
 def trained_on(config: dict) -> list[tuple[Index, pa.Table]]:
     """The data sets that a run was trained on, and their samples with a text. ValueError where one has gone."""
     from jobs.training.data import parse_mix
 
-    main = read_index(Path(config["folder"]))
+    main = dataset_of(config)
     sets = [(main, parse_where(config["where"])), *((parse_mix(mix)[0], {}) for mix in config.get("mix", []))]
     return [(index, index.samples(config["split"], {"level": ["line", "field"], **where})) for index, where in sets]

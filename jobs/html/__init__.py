@@ -24,7 +24,7 @@ def render(template: str, **view) -> str:
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     pages.filters |= {"percent": percent, "bounds": bounds, "count": count, "points": points, "plain": plain}
-    files = {name: (HERE / f"page.{name}").read_text() for name in ("css", "js")}
+    files = {name: (HERE / f"page.{name}").read_text(encoding="utf-8") for name in ("css", "js")}
     try:
         return pages.get_template(template).render(**{name: Markup(text) for name, text in files.items()}, **view)
     except UndefinedError as error:

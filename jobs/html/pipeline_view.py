@@ -12,7 +12,7 @@ import numpy as np
 from htr.forms.fields import DeskewedScan, enlarging
 from htr.forms.prepared import prepare_forms
 from htr.forms.tick_boxes import read_tick
-from htr.lines.normalise import Region, RejectedInput
+from htr.lines.normalise import RejectedInput
 from htr.lines.rulings import remove_rulings
 from htr.lines.segmentation import find_lines
 from shards.samples import LEVELS, make_samples
@@ -44,8 +44,9 @@ def describe(rows: list[dict], images: Path, settings, forms: Path | None) -> st
     for (image, page), group in groupby(rows, key=lambda row: (row["image"], row["page"])):
         parts.append(f"<h2>Scan <code>{html.escape(image)}</code> {html.escape(page)}</h2>")
         try:
-            scan = scans.read(image, page)
-            shown, stages = scan_part(scan, list(group), prepared)
+            group = list(group)
+            scan = scans.read(image, page, group[0].get("page_size") or "")
+            shown, stages = scan_part(scans, scan, group, prepared)
         except RejectedInput as reason:
             shown, stages = f"<p class=bad>{html.escape(str(reason))}</p>", {}
         parts.append(shown)
@@ -59,7 +60,7 @@ def describe(rows: list[dict], images: Path, settings, forms: Path | None) -> st
     return f"{head}<h1>{title}</h1>{summary}{''.join(parts)}</html>"
 
 
-def scan_part(scan: np.ndarray, rows: list[dict], forms) -> tuple[str, dict[str, str]]:
+def scan_part(scans: Scans, scan: np.ndarray, rows: list[dict], forms) -> tuple[str, dict[str, str]]:
     """The scan with the boxes that were given or found on it; every stage of its fields, by name."""
     shown = cv2.cvtColor(scan, cv2.COLOR_GRAY2BGR)
     thick = max(scan.shape[1] // 800, 1)
@@ -67,7 +68,7 @@ def scan_part(scan: np.ndarray, rows: list[dict], forms) -> tuple[str, dict[str,
     if forms is None or any(row["box"] or row["polygon"] for row in rows):
         for row in rows:
             with contextlib.suppress(RejectedInput):  # it is said where the row is
-                region = Region.parse(row["box"], row["polygon"], row["baseline"])
+                _, region = scans.cut_from(row)
                 if region and region.polygon is not None:
                     cv2.polylines(shown, [region.polygon], True, GREEN, thick)
                 elif region:

@@ -149,7 +149,7 @@ class KeyTable:
 
     def _write(self, out: Path, table: pa.Table) -> Path:
         note = self.folder / "written.json"
-        before = json.loads(note.read_text()) if note.exists() else {"sha256": {}}
+        before = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {"sha256": {}}
         kinds = {name: pa.float64() if pa.types.is_floating(table[name].type) else pa.string()
                  for name in table.column_names}  # fmt: skip
         with Table(out, pa.schema(list(kinds.items())), NotChanged(out, before, "--out")) as file:

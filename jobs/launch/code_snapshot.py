@@ -44,7 +44,7 @@ def take(run: Path, job: str | None = None) -> Path:
         if (CHECKOUT / ".venv").exists():
             (attempt / ".venv").symlink_to((CHECKOUT / ".venv").resolve())
         # slurm/env.sh has python look for code nowhere else where this file is
-        (attempt / SNAPSHOT).write_text(code_version() + "\n")
+        (attempt / SNAPSHOT).write_text(code_version() + "\n", encoding="utf-8")
         try:
             attempt.rename(taken)
         except OSError:  # another job was quicker

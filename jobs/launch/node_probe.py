@@ -244,7 +244,7 @@ def see(folder: Path, peer: dict, deadline: float) -> float:
     """Seconds until the other node's file was there with its content. Raises ValueError."""
     name, began = f"node-{peer['node']}", time.monotonic()
     # a listing asks the file server again, where the file's name alone is answered from a cache
-    there = lambda: name in os.listdir(folder) and (folder / name).read_text() == peer["token"]  # noqa: E731
+    there = lambda: name in os.listdir(folder) and (folder / name).read_text(encoding="utf-8") == peer["token"]  # noqa: E731
     until(there, deadline, f"its file did not appear within {VISIBLE_WITHIN_S:g} s")
     return round(time.monotonic() - began, 1)
 

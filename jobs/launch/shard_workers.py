@@ -80,10 +80,15 @@ def plan_of(folder: Path, name: str):
 
 def report(folder: Path) -> None:
     """What a person asks first: how much of what, and what was rejected why."""
-    index = json.loads((folder / "index.json").read_text())
+    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     counts = ", ".join(f"{split} {count}" for split, count in index["totals"].items() if count)
     levels = ", ".join(f"{count} x {level}" for level, count in index["levels"].items())
     log(f"preprocess: {index['rows']} rows: {counts or 'no sample'} ({levels}); "
         f"rejected {sum(index['rejects'].values())}")  # fmt: skip
     for reason, count in sorted(index["rejects"].items()):
         print(f"    {count:6d} x {reason}", file=sys.stderr)
+    if unread := index.get("unread_pages"):
+        log(f"preprocess: {unread} further pages of TIFFs were not read: give the table a column page, from 0")
+    if dropped := index.get("dropped"):
+        kinds = ", ".join(f"{count} x {character}" for character, count in dropped.items())
+        log(f"preprocess: characters that nobody sees were dropped from texts: {kinds}")

@@ -48,7 +48,7 @@ class StatusWriter:
         note = self.note | {"samples": samples, "rejected": rejected, "speed": round(speed, 1)}
         attempt = self.path.with_suffix(".tmp")
         with contextlib.suppress(OSError):  # without fsync: it is worth nothing after a crash
-            attempt.write_text(files.to_json(note))
+            attempt.write_text(files.to_json(note), encoding="utf-8")
             os.replace(attempt, self.path)
 
     def __exit__(self, *_) -> None:
@@ -84,7 +84,7 @@ def read_worker_status(folder: Path) -> list[WorkerStatus]:
     for path in sorted(place.glob("*.json")):
         with contextlib.suppress(OSError, ValueError, TypeError):
             silent = max(now - path.stat().st_mtime, 0.0)
-            signs.append(WorkerStatus(**json.loads(path.read_text()), silent=silent))
+            signs.append(WorkerStatus(**json.loads(path.read_text(encoding="utf-8")), silent=silent))
     return signs
 
 

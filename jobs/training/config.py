@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
+
 from jobs.cli.config_files import read_yaml, to_yaml
 from jobs.cli.settings import group, leaves, setting
 from shards import files
@@ -222,6 +224,13 @@ def check_resumable(run: Path, config: TrainConfig, facts: dict[str, str]) -> No
 
 def as_written(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
+
+
+def write_adopted(run: Path, model: dict[str, str], facts: dict[str, str]) -> None:
+    """Of a run that is a model alone, whose training nobody knows: what is known of it, and no data set."""
+    files.replace(run / DATA, files.to_json(facts))
+    known = {"data": {"split": "train", "where": [], "mix": [], "text": None}, "model": model}
+    files.replace(run / CONFIG, yaml.safe_dump(known, sort_keys=False))
 
 
 def write_run(run: Path, config: TrainConfig, facts: dict[str, str]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from htr.certificate import clean_text
 from htr.charset import Charset
 from jobs.training.config import DataConfig, parse_where
 from shards.index import Index, read_index
@@ -86,7 +87,7 @@ def near(index: Index, parts: tuple[pa.Table, ...]) -> Path:
 
 
 def characters_of(table: pa.Table, column: str) -> set[str]:
-    return set().union(*(text or "" for text in table[column].to_pylist()))
+    return set().union(*(clean_text(text) for text in table[column].to_pylist()))
 
 
 def encoder(charset: Charset, abbreviations: Path | None) -> Callable[[str], list[list[int]]]:

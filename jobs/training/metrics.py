@@ -77,7 +77,7 @@ class MetricsLogger:
 
 def memory(device) -> dict[str, float]:
     """The most that this process has had at once, in GiB (getrusage tells its parent's peak where that is higher)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     [peak] = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]  # KiB
     found = {"memory_gib": peak / 2**20}
     if device.type == "cuda":

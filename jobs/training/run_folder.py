@@ -146,7 +146,7 @@ class RunFolder:
         """One JSON object a line, appended to metrics.jsonl; the same for TensorBoard."""
         line = {**metrics, "time": round(time.time(), 3)}
         path = self.folder / "metrics.jsonl"
-        with files.named(path), open(path, "a") as file:
+        with files.named(path), open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         self.spare("tensorboard/", lambda: self.events.add(line))
 
@@ -214,14 +214,14 @@ class NullRun:
 def birth(pid: int) -> str:
     """When a process of this node was started, in clock ticks since boot; empty if there is none. Pids come again."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[19]
     except OSError:
         return ""
 
 
 def read_json(path: Path) -> dict | None:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
 

@@ -7,19 +7,24 @@ what a worker process needs to read its images, and no more.
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from htr.certificate import log_name
 from htr.io import sources
-from htr.io.pages import ENDINGS
-from htr.lines.normalise import Region, RejectedInput, cut
+from htr.io.account import Account
+from htr.io.folders import look
+from htr.io.image_files import tiff_pages
+from htr.io.pages import ENDINGS, METADATA, local, parse
+from htr.lines.normalise import RejectedInput, cut
 from shards.scans import Scans
 
-COLUMNS = ("image", "page", "certificate", "field", "line", "box", "polygon", "baseline")
+COLUMNS = ("image", "page", "certificate", "field", "line", "box", "polygon", "baseline", "page_size", "reject")
 LEVELS = ("line", "field", "part")  # of a data set's samples: a field's parts are its images
 MAX_CERTIFICATE_ROWS = 20_000  # lines or scans of one certificate, which are never parted
 Item = tuple[dict, list[np.ndarray], str]  # what is known of it; gray (H, W) uint8 of its lines, or none and the reason
@@ -68,6 +73,7 @@ class Input:
     chunk: Callable[[int, int], Chunk]  # of the items of these numbers: the first, the last + 1
     starts: np.ndarray | None = None  # the numbers at which a chunk may begin: a certificate is in one; None: at any
     scattered: bool = False  # whether the rows of some certificate do not follow each other
+    account: dict = field(default_factory=dict)  # of what is there, see htr.io.account
 
     def chunks(self, size: int) -> list[tuple[int, int]]:
         """The first item and the last + 1 of each chunk: about `size` items, whole certificates."""
@@ -86,7 +92,9 @@ class Input:
         return found
 
 
-def open_input(path: Path, unit: str, split: str | None = None, where: Sequence[str] = ()) -> Input:
+def open_input(
+    path: Path, unit: str, split: str | None = None, where: Sequence[str] = (), quotes: str = "auto"
+) -> Input:
     """Raises ValueError: nothing that can be read, or options that don't go with it."""
     if (path / "index.json").exists() or (path / "plan.json").exists():
         if unit == "field":
@@ -97,62 +105,67 @@ def open_input(path: Path, unit: str, split: str | None = None, where: Sequence[
     if not path.exists():
         raise ValueError(f"{path}: no such table, image or folder")
     if path.suffix.lower() in ENDINGS and path.is_file():
-        return images(path.parent, [path.name], unit)
+        return images(path.parent, [path.name], unit, Account(there=1))
     if path.is_dir():
-        names, pages = files_below(path)
-        if not names and not pages:
+        account = Account()
+        listing = look(path, account)
+        if not listing.images and not listing.xml:
             kinds = ", ".join(ENDINGS)
             raise ValueError(f"{path}: no image ({kinds}), no ALTO or PAGE XML and no data set in this folder")
-        if not pages:
-            return images(path, names, unit)
-    return table(path, unit)
+        if listing.images and (unit == "field" or not any_lines(path, listing.xml)):
+            account.pass_over("XML, which is not read with images that are lines or scans", len(listing.xml))
+            return images(path, listing.images, unit, account)
+    return table(path, unit, quotes)
 
 
-def files_below(folder: Path) -> tuple[list[str], bool]:
-    """-> names of all images below the folder, in order, hidden ones left out; whether there is any XML.
-
-    No file is opened: half a million scans take seconds. Links to folders are not followed.
-    """
-    names, pages, waiting = [], False, [""]
-    while waiting:
-        below = waiting.pop()
-        with os.scandir(folder / below) as entries:
-            for entry in entries:
-                name = entry.name.lower()
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(f"{below}{entry.name}/")
-                elif name.endswith(ENDINGS):
-                    if not name.startswith(".") and entry.is_file():
-                        names.append(below + entry.name)
-                elif name.endswith(".xml"):
-                    pages = pages or entry.is_file()
-    return sorted(names), pages
+def any_lines(folder: Path, names: list[str]) -> bool:
+    """Whether one of these XML is a page, not metadata beside images. Raises ValueError for one that is broken."""
+    return any(local(parse(folder / name)) not in METADATA for name in names)
 
 
-def images(folder: Path, names: list[str], unit: str) -> Input:
-    """Every image a line or a scan, and a certificate of its own."""
-    digest = hashlib.sha256()
-    try:
-        for name in names:
-            digest.update(name.encode() + b"\0")
-    except UnicodeEncodeError:
-        raise ValueError(f"{folder}: a file's name below it is not UTF-8, please rename it (convmv does)") from None
+def images(folder: Path, names: list[str], unit: str, account: Account) -> Input:
+    """Every image, and every page of a TIFF, a line or a scan, and a certificate of its own."""
+    account.kinds["images"] += len(names)
     ids = [os.path.splitext(name)[0] for name in names]
     if len(set(ids)) < len(ids):  # the same name with two endings
         ids = names
+    pages = pages_of(folder, names)
+    if pages:
+        further = sum(len(found) - 1 for found in pages.values())
+        account.note(f"{folder}: {len(pages)} TIFFs have {further} further pages, each is read as one of its own")
+    each = [(name, own, page) for name, own in zip(names, ids, strict=True) for page in pages.get(name, ("",))]
+    digest = hashlib.sha256()
+    try:
+        for name, _, page in each:
+            digest.update(name.encode() + b"\0" + (f"{page}\0".encode() if page else b""))
+    except UnicodeEncodeError:
+        raise ValueError(f"{folder}: a file's name below it is not UTF-8, please rename it (convmv does)") from None
 
     def chunk(first: int, last: int) -> Chunk:
         empty = dict.fromkeys(COLUMNS, "")
-        some = zip(names[first:last], ids[first:last], strict=True)
-        return Chunk(kind, folder, [empty | {"image": name, "certificate": own} for name, own in some])
+        rows = [
+            empty | {"image": name, "page": page, "certificate": f"{own}-{int(page) + 1}" if page else own}
+            for name, own, page in each[first:last]
+        ]
+        return Chunk(kind, folder, rows)
 
     kind, counted = ("fields", "scans") if unit == "field" else ("lines", "lines")
-    return Input(kind, counted, len(names), digest.hexdigest(), folder, chunk)
+    return Input(kind, counted, len(each), digest.hexdigest(), folder, chunk, account=account.as_dict())
 
 
-def table(path: Path, unit: str) -> Input:
-    """A row a line; or, if the unit is field, each image that the rows name a scan."""
-    rows, kind, counted = read_table(path), "lines", "lines"
+def pages_of(folder: Path, names: list[str]) -> dict[str, list[str]]:
+    """The numbers of the pages of those TIFFs that have several; of each file only the places of its pages are read."""
+    tiffs = [name for name in names if name.lower().endswith((".tif", ".tiff"))]
+    with ThreadPoolExecutor(min(16, len(tiffs)) or 1) as pool:
+        found = dict(zip(tiffs, pool.map(lambda name: tiff_pages(folder / name), tiffs), strict=True))
+    return {name: [str(page) for page in pages] for name, pages in found.items() if len(pages) > 1}
+
+
+def table(path: Path, unit: str, quotes: str = "auto") -> Input:
+    """A row a line; or, if the unit is field, each image that the rows name a scan. Where no page is named, nor a box,
+    every page of a TIFF."""
+    account = Account()
+    rows, kind, counted = read_table(path, quotes, account), "lines", "lines"
     if unit == "field":
         kind, counted = "fields", "scans"
         plain = pa.table({name: rows[name].cast(pa.string()) for name in ("image", "page", "certificate")})
@@ -162,15 +175,47 @@ def table(path: Path, unit: str) -> Input:
         rows = groups.rename_columns(["image", "page", "certificate"])
         for name in COLUMNS[3:]:
             rows = rows.append_column(name, empty)
-    starts, scattered = whole_certificates(rows["certificate"], rows["image"])
     folder = sources.images_of(path)
+    rows = with_pages(rows, folder, account)
+    starts, scattered = whole_certificates(rows["certificate"], rows["image"])
 
     def chunk(first: int, last: int) -> Chunk:
         some = rows.slice(first, last - first).to_pylist()
         own = [{"certificate": row["certificate"] or os.path.splitext(row["image"])[0]} for row in some]
         return Chunk(kind, folder, [row | name for row, name in zip(some, own, strict=True)])
 
-    return Input(kind, counted, rows.num_rows, sources.digest(path), folder, chunk, starts, scattered)
+    digest, known = sources.digest(path), account.as_dict()
+    return Input(kind, counted, rows.num_rows, digest, folder, chunk, starts, scattered, known)
+
+
+def with_pages(rows: pa.Table, folder: Path, account: Account) -> pa.Table:
+    """The rows with one for each page of a TIFF in place of one without a page, where it has no box either."""
+    image, page = sources.encode(rows["image"]), sources.encode(rows["page"])
+    names = [name or "" for name in image.dictionary.to_pylist()]
+    bare = page.indices.to_numpy() == page.dictionary.index("").as_py()
+    asked = np.unique(image.indices.to_numpy()[bare])
+    pages = pages_of(folder, [names[code] for code in asked])
+    if not pages:
+        return rows
+    boxed = np.zeros(rows.num_rows, bool)
+    for name in ("box", "polygon"):
+        boxed |= pc.not_equal(rows[name].cast(pa.string()), "").to_numpy()
+    counts, numbers, left = np.ones(rows.num_rows, np.int64), page.cast(pa.string()).to_pylist(), set()
+    chosen: list[str] = []
+    for row, (code, free) in enumerate(zip(image.indices.to_numpy().tolist(), bare.tolist(), strict=True)):
+        found = pages.get(names[code]) if free else None
+        if found and boxed[row]:
+            left.add(names[code])
+        some = found if found and not boxed[row] else [numbers[row]]
+        counts[row] = len(some)
+        chosen += some
+    if left:
+        further = sum(len(pages[name]) - 1 for name in left)
+        account.note(f"{folder}: {further} further pages of TIFFs are not read: rows with boxes need a column page")
+    if len(chosen) > rows.num_rows:
+        account.note(f"{folder}: {len(chosen) - rows.num_rows} further pages of TIFFs are read as rows of their own")
+    rows = rows.take(pa.array(np.repeat(np.arange(rows.num_rows), counts)))
+    return rows.set_column(rows.column_names.index("page"), "page", pa.array(chosen).dictionary_encode())
 
 
 def whole_certificates(certificates: pa.ChunkedArray, names: pa.ChunkedArray) -> tuple[np.ndarray, bool]:
@@ -186,24 +231,30 @@ def item(row: dict, scans: Scans) -> Item:
     """The row with the box that its region has and the size of its page, if that can be read."""
     known = dict(row)
     try:
-        region = Region.parse(row["box"], row["polygon"], row["baseline"])
+        if row["reject"]:
+            raise RejectedInput(row["reject"])
+        page, region = scans.cut_from(row)
         if region:
             known["box"] = f"{region.x} {region.y} {region.w} {region.h}"
-        page = scans.read(row["image"], row["page"])
+            if row["page_size"] and region.polygon is not None:  # in pixels of the image, as the box is
+                known["polygon"] = " ".join(f"{x},{y}" for x, y in region.polygon.tolist())
+            if row["page_size"] and region.baseline is not None:
+                known["baseline"] = " ".join(f"{x:g},{y:g}" for x, y in region.baseline.tolist())
         known["height"], known["width"] = page.shape
         return known, [cut(page, region)], ""
     except RejectedInput as reason:
         return known, [], str(reason)
 
 
-def read_table(path: Path) -> pa.Table:
+def read_table(path: Path, quotes: str, account: Account) -> pa.Table:
     """The columns of WANTED as text, empty where the table has none. A text column is not needed.
 
     Raises ValueError: no table, no column image, one that is there twice, or one that is no text.
     """
     sources.images_of(path)
-    read = sources.read_folder if path.is_dir() else sources.read_csv
-    found = sources.read_parquet(path) if sources.is_parquet(path) else read(path)
+    found = sources.read_any(path, quotes, account)
+    if not path.is_dir() and "reject" in found.column_names:
+        found = found.drop_columns(["reject"])  # why a text was no good, or is not there yet: it is to be read
     names = [name for name in COLUMNS if name in found.column_names]
     if "image" not in names:
         raise ValueError(f"{path}: no column image (it has {', '.join(found.column_names)})")

@@ -140,7 +140,9 @@ def numbers(values: np.ndarray) -> pa.Array:
 # ---------------------------------------------------------------------------------------------------- the tables
 
 
-def merge(folder: Path, parts: list[Path], kind: str, images: Path, asked: Asked, note: dict) -> None:
+def merge(
+    folder: Path, parts: list[Path], kind: str, images: Path, asked: Asked, note: dict, account: dict | None = None
+) -> None:
     """Write what is asked for, from parts in their order, and last the summary. Any task may, and writes the same."""
     before = read_summary(folder)
     signals = sorted({name for path in parts for name in pq.read_schema(path).names if name.startswith("signal_")})
@@ -176,6 +178,7 @@ def merge(folder: Path, parts: list[Path], kind: str, images: Path, asked: Asked
                 draw.take(part.filter(pc.equal(decision, ACCEPT)), unit_of(asked.promise))
         total = table.rows
     summary = {"rows": total, "reasons": dict(reasons), "decisions": dict(decisions), "contradicting": contradicting}
+    summary |= {"account": account or {}}
     if asked.sample:
         schema = keyed_schema(kind, shown=False)
         with Table(asked.sampled, schema, NotChanged(asked.sampled, before)) as table:
@@ -194,7 +197,7 @@ def read_part(path: Path) -> pa.Table:
 
 def read_summary(folder: Path) -> dict:
     try:
-        return json.loads((folder / SUMMARY).read_text())
+        return json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
 

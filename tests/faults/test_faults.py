@@ -185,7 +185,7 @@ def test_one_node_and_four(cluster, lines, undisturbed, tmp_path, nodes):
     cluster.sbatch(
         tmp_path / "log", f"--nodes={nodes}", "slurm/preprocess.sh", lines, "--out", tmp_path / "lines", *options
     )
-    assert f"of {nodes}, " in (tmp_path / "log").read_text()
+    assert f"of {nodes}, " in (tmp_path / "log").read_text(encoding="utf-8")
     assert_account(tmp_path / "lines", ROWS)
     assert digests(tmp_path / "lines") == digests(undisturbed)
 

@@ -24,12 +24,12 @@ TRAIN += ["--device", "cpu", "--checkpoint-every", EVERY, "--evaluate-every", "8
 
 def status(run: Path) -> dict:
     path = run / "status.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def starts(run: Path) -> list[dict]:
     path = run / "provenance.json"
-    return json.loads(path.read_text())["starts"] if path.exists() else []
+    return json.loads(path.read_text(encoding="utf-8"))["starts"] if path.exists() else []
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -90,7 +90,7 @@ def assert_same(run: Path, whole: Path, restarts: int = 1, lost: int = EVERY) ->
 
 def steps_of(run: Path) -> list[tuple[int, float]]:
     """Each step that was taken, those taken again too, and its loss."""
-    taken = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    taken = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return [(line["step"], line["loss"]) for line in taken if "loss" in line]
 
 
@@ -114,7 +114,7 @@ def test_the_time_limits_signal_brings_it_back_without_a_step_lost(cluster, data
     job.wait_for_step(20)
     cluster.run("scancel", "--signal=USR1", job.id)  # what Slurm does before the limit
     job.assert_undisturbed(whole, lost=0)
-    assert status(job.run)["requeues"] == 1 and "the job is queued again" in job.log.read_text()
+    assert status(job.run)["requeues"] == 1 and "the job is queued again" in job.log.read_text(encoding="utf-8")
     codes = {start["code"] for start in starts(job.run)}
     assert len(codes) == 1 and len(list((job.run / "code").glob("job-*"))) == 1
 
@@ -134,7 +134,7 @@ def test_a_rank_that_hangs_is_named_with_its_host_and_ends_the_job(cluster, data
     job.wait_for_step(15)
     job.rank(1).send_signal(signal.SIGSTOP)
     cluster.end(job.id, good=False, seconds=90)
-    said = job.log.read_text()
+    said = job.log.read_text(encoding="utf-8")
     assert "without a sign of life: rank 1 on node" in said and "--exclude=node" in said
     if os.environ.get("HTR_FAULTS"):
         Job(cluster, dataset, tmp_path).assert_undisturbed(whole)
@@ -153,7 +153,9 @@ def test_a_chain_of_jobs_goes_on_where_the_one_before_ended(cluster, dataset, wh
     for job in jobs:
         wait_for(lambda job=job: not {"PENDING", "RUNNING", "COMPLETING"} & set(cluster.states(job)), 250)
     assert cluster.states(jobs[1]) == cluster.states(jobs[2]) == ["COMPLETED"]
-    assert "0 of 0 --requeues" in "".join(path.read_text() for path in (run / "logs").glob(f"{first}_*_log.err"))
+    assert "0 of 0 --requeues" in "".join(
+        path.read_text(encoding="utf-8") for path in (run / "logs").glob(f"{first}_*_log.err")
+    )
     assert [start["job"] for start in starts(run)][:2] == jobs[:2]
     assert_same(run, whole, restarts=len(starts(run)) - 1, lost=0)
 
@@ -200,7 +202,7 @@ def test_a_real_time_limit(cluster, dataset, whole, tmp_path):
     wait_for(job.requeued, 180)
     cluster.run("scontrol", "update", f"JobId={job.id}", "TimeLimit=30")  # or a slow machine meets it again
     job.assert_undisturbed(whole, lost=0)
-    assert status(job.run)["requeues"] == 1 and "the job is queued again" in job.log.read_text()
+    assert status(job.run)["requeues"] == 1 and "the job is queued again" in job.log.read_text(encoding="utf-8")
 
 
 @LONG
@@ -222,7 +224,7 @@ def test_a_full_disk_ends_the_job_and_the_same_command_goes_on(cluster, dataset,
         job.wait_for_step(25)
         fill(ballast)
         cluster.end(job.id, good=False, seconds=60)
-        assert f"No space left on device: '{run}/" in job.log.read_text()
+        assert f"No space left on device: '{run}/" in job.log.read_text(encoding="utf-8")
         assert not list((run / "checkpoints").glob("*.tmp*"))
         ballast.unlink()
         again = Job(cluster, dataset, tmp_path, run=run)
@@ -251,4 +253,4 @@ def test_a_newest_checkpoint_that_was_cut_short(cluster, dataset, whole, tmp_pat
     newest.write_bytes(newest.read_bytes()[:5000])
     again = Job(cluster, dataset, tmp_path)
     again.assert_undisturbed(whole)
-    assert "is damaged" in again.log.read_text()
+    assert "is damaged" in again.log.read_text(encoding="utf-8")

@@ -144,12 +144,14 @@ def test_an_array_and_nodes_write_the_same(cluster: Cluster, scans, untrained, a
     made.mkdir()
     array = ["--array=0-2", "slurm/transcribe.sh", *options_of(scans, untrained, made / "o.csv")]
     cluster.end(cluster.submit(tmp_path / "%a", *array), good=True)
-    assert "task 3 of 3, 8 of its 8 chunks" in (tmp_path / "2").read_text()
+    assert "task 3 of 3, 8 of its 8 chunks" in (tmp_path / "2").read_text(encoding="utf-8")
     assert content(made) == content(alone)
     made = tmp_path / "nodes"
     made.mkdir()
     cluster.sbatch(tmp_path / "log", "--nodes=4", "slurm/transcribe.sh", *options_of(scans, untrained, made / "o.csv"))
-    assert "of 4, " in (tmp_path / "log").read_text() and list((made / "o.csv.parts" / "logs").glob("slurm-*.log"))
+    assert "of 4, " in (tmp_path / "log").read_text(encoding="utf-8") and list(
+        (made / "o.csv.parts" / "logs").glob("slurm-*.log")
+    )
     assert content(made) == content(alone)
     made = tmp_path / "submit"
     made.mkdir()

@@ -107,7 +107,7 @@ def fuzz(first: int, count: int) -> None:
         except RejectedInput:
             pass
     # not ru_maxrss: a child begins with the peak of the process that started it
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
     print(json.dumps({"decoded": decoded, "peak_mib": int(status["VmHWM"].split()[0]) // 1024}))
 
 
@@ -277,7 +277,7 @@ def test_a_table_of_everything(folder, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Traceback" not in done.stderr and "\x1b[2J" not in done.stderr and CANARY not in done.stderr
 
-    index = json.loads((data / "index.json").read_text())
+    index = json.loads((data / "index.json").read_text(encoding="utf-8"))
     expected = [row["why"] for row in rows if row.get("why")]
     assert sum(index["rejects"].values()) == len(expected)
     assert sum(index["totals"].values()) == len(rows) - len(expected)

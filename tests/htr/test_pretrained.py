@@ -15,7 +15,7 @@ FOLDER = Path(htr.__file__).parent / "pretrained"
 def test_it_is_small_and_has_a_card():
     files = [path for path in FOLDER.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 20_000_000
-    assert "licences" in (FOLDER / "MODEL_CARD.md").read_text()
+    assert "licences" in (FOLDER / "MODEL_CARD.md").read_text(encoding="utf-8")
 
 
 def test_it_writes_french_and_its_decoding_belongs_to_it(draw):

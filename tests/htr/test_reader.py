@@ -301,7 +301,7 @@ def test_what_is_no_decoding_of_this_model_is_an_error(folder: Path):
             Reader.load(folder / "model", decoding=folder / "decoding")
 
     path = folder / "decoding" / "weights.json"
-    good = path.read_text()
+    good = path.read_text(encoding="utf-8")
     note = json.loads(good)
     for change, match in (
         ({"format": 9}, "format 9, this code reads 1"),

@@ -177,14 +177,14 @@ def test_one_word_that_is_not_written(tmp_path, run, write_table):
 def test_another_threshold_or_split_takes_the_same_parts(lines, run, capsys):
     first = job(lines.folder, run, "--to", "lines")
     parts = sorted((run / "alignment").glob("*/parts/*.parquet"))
-    assert json.loads((parts[0].parent.parent / "summary.json").read_text())["wrong_found"] >= 0.9
+    assert json.loads((parts[0].parent.parent / "summary.json").read_text(encoding="utf-8"))["wrong_found"] >= 0.9
     found = {row["certificate"] for row in first if row["reject"] == "label fits badly"}
     assert len(found) >= 3 and found <= {"c3", "c4", "c13", "c14"}
     times = [path.stat().st_mtime_ns for path in parts]
     assert len(parts) == 5
     job(lines.folder, run, "--to", "lines", "--least", "-99", "--split", "train")
     assert [path.stat().st_mtime_ns for path in parts] == times
-    summary = json.loads((parts[0].parent.parent / "summary.json").read_text())
+    summary = json.loads((parts[0].parent.parent / "summary.json").read_text(encoding="utf-8"))
     assert summary["least"] == -99 and summary["rejects"] == {"text has characters that the reader lacks": 1}
     assert job(lines.folder, run, "--to", "lines") == first
 
@@ -258,7 +258,7 @@ def test_a_source_may_reject_its_rows_itself(tmp_path, write_table, build):
         cv2.imwrite(str(tmp_path / f"{number}.png"), written("coma")[0])
         rows.append({"image": f"{number}.png", "text": "coma", "certificate": f"c{number}", "reject": reason})
     index = build(tmp_path / "data", write_table(tmp_path / "rows.csv", rows), SETTINGS)
-    assert json.loads((index.folder / "index.json").read_text())["rejects"] == {
+    assert json.loads((index.folder / "index.json").read_text(encoding="utf-8"))["rejects"] == {
         "crossed out": 1,
         "rejected by the source": 3,
     }

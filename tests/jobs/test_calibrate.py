@@ -25,7 +25,7 @@ def calibrate(run: Path, *options: object, judge: str = "test") -> int:
 
 
 def note(run: Path, name: str, file: str = "promise.json") -> dict:
-    return json.loads((run / "reliability" / name / file).read_text())
+    return json.loads((run / "reliability" / name / file).read_text(encoding="utf-8"))
 
 
 def test_a_promise_of_fields_that_the_third_part_bears_out(run: Path, capsys):
@@ -52,7 +52,9 @@ def test_a_promise_of_fields_that_the_third_part_bears_out(run: Path, capsys):
     assert found["drift"]["p"] > 0.05 and not found["drift"]["warns"] and found["drift"]["against"] == "test"
     assert evaluated.CANARY not in said.out + said.err
     for file in (run / "reliability" / "fields").iterdir():
-        assert evaluated.CANARY not in file.read_text() and '"test-1"' not in file.read_text()
+        assert evaluated.CANARY not in file.read_text(encoding="utf-8") and '"test-1"' not in file.read_text(
+            encoding="utf-8"
+        )
 
 
 def test_fields_whose_lines_have_no_texts_of_their_own(run: Path, tmp_path: Path):
@@ -165,7 +167,7 @@ def test_parts_that_share_certificates_and_other_questions_are_refused(small: Pa
     fails("no evaluation other", "--name", "x", judge="other")
     copy = tmp_path / "other"
     shutil.copytree(run / "evaluation" / "test", copy)
-    asked = json.loads((copy / "evaluation.json").read_text())
+    asked = json.loads((copy / "evaluation.json").read_text(encoding="utf-8"))
     (copy / "evaluation.json").write_text(json.dumps(asked | {"decode": "greedy"}))
     fails("differ in decode", "--name", "x", judge=str(copy))
     assert not (run / "reliability" / "x").exists()

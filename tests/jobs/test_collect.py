@@ -62,7 +62,7 @@ def test_what_a_run_took(tmp_path: Path):
     run = made.run(tmp_path / "run", world=4)  # two starts of half an hour, on four GPUs and 32 CPUs
     assert {name: usage(run)[name] for name in ("hours", "gpu_hours", "cpu_hours", "starts", "hosts")} == {
         "hours": 1.0, "gpu_hours": 4.0, "cpu_hours": 32.0, "starts": 2, "hosts": 1}  # fmt: skip
-    record = json.loads((run / "provenance.json").read_text())
+    record = json.loads((run / "provenance.json").read_text(encoding="utf-8"))
     record["starts"] = [start | {"device": "cpu"} for start in record["starts"]]
     made.write(run / "provenance.json", record)
     assert usage(run)["gpu_hours"] == 0 and usage(run)["cpu_hours"] == 32
@@ -71,7 +71,7 @@ def test_what_a_run_took(tmp_path: Path):
     made.write(run / "provenance.json", record)
     assert usage(run)["hours"] is usage(run)["gpu_hours"] is None and usage(run)["starts"] == 2
     # the status is still that of the start before
-    status = json.loads((run / "status.json").read_text())
+    status = json.loads((run / "status.json").read_text(encoding="utf-8"))
     record["starts"][0]["seconds"] = 1800.0
     made.write(run / "provenance.json", record)
     made.write(run / "status.json", status | {"begun": "2026-11-20T08:00:00+0100"})
@@ -145,7 +145,7 @@ def test_settings_of_different_kinds_share_a_column(tmp_path: Path):
 def test_markdown_for_people(tmp_path: Path):
     run = made.run(tmp_path / "runs" / "a|b<i>", 0.0835, 16, 1234.5)
     assert main(["collect", str(run), "--out", str(tmp_path / "table.md")]) == 0
-    heading, rule, row = (tmp_path / "table.md").read_text().splitlines()
+    heading, rule, row = (tmp_path / "table.md").read_text(encoding="utf-8").splitlines()
     assert len({len(re.split(r"(?<!\\)\|", line)) for line in (heading, rule, row)}) == 1
     assert "8.35 % (6.85 to 9.85)" in row and "| 16 |" in row and "a\\|b\\<i>" in row and "| 16.00 |" in row
 

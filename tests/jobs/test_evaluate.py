@@ -52,8 +52,8 @@ def test_result_does_not_depend_on_the_tasks(run: Path, dataset, monkeypatch, ca
     rows = [row for name in parts for row in pq.read_table(one / "parts" / name).to_pylist()]
     assert sorted(row["key"] for row in rows) == sorted(dataset.samples("train")["key"].to_pylist())
     total = sum((compare(row["reference"], row["hypothesis"]) for row in rows), Errors())
-    metrics = json.loads((one / "metrics.json").read_text())
-    timing = json.loads((one / "timing.json").read_text())  # beside them, since no two runs are as fast
+    metrics = json.loads((one / "metrics.json").read_text(encoding="utf-8"))
+    timing = json.loads((one / "timing.json").read_text(encoding="utf-8"))  # beside them, since no two runs are as fast
     assert timing["lines"] == total.lines and 0 < timing["lines_per_s"] < timing["decoding_lines_per_s"]
     assert len(timing["cores"]) == 1
     assert (metrics["lines"], metrics["cer"], metrics["wer"]) == (total.lines, total.cer, total.wer)
@@ -77,7 +77,7 @@ def test_second_run_does_only_what_is_missing(run: Path):
 
 def test_where_selects_lines(run: Path, dataset):
     assert evaluate(run, "field", "--where", "field=Ia") == 0
-    metrics = json.loads((run / "evaluation" / "field" / "metrics.json").read_text())
+    metrics = json.loads((run / "evaluation" / "field" / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["lines"] == dataset.samples("train")["field"].to_pylist().count("Ia") > 0
 
 
@@ -95,7 +95,7 @@ def test_another_question_under_the_same_name(run: Path, capsys):
 def test_dataset_of_another_alphabet(run: Path, dataset, tmp_path: Path, capsys):
     shutil.copytree(dataset.folder, tmp_path / "other")
     path = tmp_path / "other" / "index.json"
-    index = json.loads(path.read_text())
+    index = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(index | {"alphabet": index["alphabet"] + "\u017f"}))
     assert main(["evaluate", str(tmp_path / "other"), "--run", str(run), "--device", "cpu", "--name", "other"]) == 0
     said = capsys.readouterr().err
@@ -112,7 +112,8 @@ def test_accepted_references_are_no_errors(run: Path, tmp_path: Path):
     table.write_text(f'abbreviation,expansion\n"{wrong["reference"]}","{wrong["hypothesis"].strip()}"\n')
     assert evaluate(run, "accepted", "--split", "train", "--abbreviations", str(table)) == 0
     typed, accepted = (
-        json.loads((run / "evaluation" / name / "metrics.json").read_text()) for name in ("typed", "accepted")
+        json.loads((run / "evaluation" / name / "metrics.json").read_text(encoding="utf-8"))
+        for name in ("typed", "accepted")
     )
     assert "abbreviations" not in typed["normalised"] and accepted["edits"] == typed["edits"]
     for one, other in (("abbreviations", "as_is"), ("lenient_abbreviations", "lenient")):
@@ -146,7 +147,7 @@ def lines_of(folder: Path) -> pa.Table:
 
 
 def metrics_of(folder: Path) -> dict:
-    return json.loads((folder / "metrics.json").read_text())
+    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
 
 
 def test_greedy_and_beam_are_different_evaluations_with_signals_of_their_own(run: Path, dataset):
@@ -178,7 +179,7 @@ def test_another_decoding_is_another_question(run: Path, tmp_path: Path, capsys)
     asked = ["evaluate", "--run", copy, "--split", "dev", "--device", "cpu", "--decode", "beam", "--name", "x"]
     assert main(list(map(str, asked))) == 0
     path = copy / "decoding" / "weights.json"
-    note = json.loads(path.read_text())
+    note = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(note | {"delay": note["delay"] + 1}))
     assert "was begun with another decoding" in fails(capsys, *asked)
     path.write_text(json.dumps(note | {"model": {"weights": "0" * 16, "step": 1}}))
@@ -212,7 +213,7 @@ def test_intervals_and_words_unseen_in_training(run: Path, dataset, capsys):
 def test_words_are_left_out_where_the_training_data_have_gone(run: Path, dataset, tmp_path: Path, capsys):
     copy = tmp_path / "run"
     shutil.copytree(run, copy, ignore=shutil.ignore_patterns("evaluation", "checkpoints"))
-    config = (copy / "config.yaml").read_text()
+    config = (copy / "config.yaml").read_text(encoding="utf-8")
     (copy / "config.yaml").write_text(config.replace(str(dataset.folder), str(tmp_path / "gone")))
     asked = ["evaluate", str(dataset.folder), "--run", str(copy), "--split", "dev", "--device", "cpu", "--name", "x"]
     assert main(asked) == 0
@@ -240,7 +241,7 @@ def test_against_another_evaluation(run: Path, dataset, capsys):
         f"points ({100 * found['low']:+.2f} to {100 * found['high']:+.2f}), p {found['p']:.2g}, {lines}"
         in capsys.readouterr().out
     )
-    stored = json.loads((one / "against-ctc-two.json").read_text())
+    stored = json.loads((one / "against-ctc-two.json").read_text(encoding="utf-8"))
     assert stored == found | {"against": str(two)}
 
 
@@ -304,7 +305,7 @@ def test_a_field_of_several_lines_is_read_as_transcribe_reads_it(of_fields, tmp_
         assert sum(row["line_words"]) == len(row["hypothesis"].split()) == len(row["word_right"])
         assert row["signal_frames"] in row["line_signal_frames"]
     assert all(row["line_words"] is None for row in rows if row["level"] == "line")
-    metrics = json.loads((run / "evaluation" / "fields" / "metrics.json").read_text())
+    metrics = json.loads((run / "evaluation" / "fields" / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["fields"] == metrics["lines"] == len(rows) and metrics["levels"] == ["field", "line"]
     assert metrics["by"]["level"]["field"]["lines"] == len(several)
     assert not [row for row in rows if row["reference"] in capsys.readouterr().err]
@@ -318,5 +319,5 @@ def test_the_levels_that_are_asked_for(of_fields, levels: list[str]):
     rows = parts_of(run, "-".join(levels))
     assert {row["level"] for row in rows} == set(levels)
     if "blank" in levels:
-        metrics = json.loads((run / "evaluation" / "blank-field" / "metrics.json").read_text())
+        metrics = json.loads((run / "evaluation" / "blank-field" / "metrics.json").read_text(encoding="utf-8"))
         assert metrics["blank"]["lines"] == sum(row["level"] == "blank" for row in rows)

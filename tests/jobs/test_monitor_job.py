@@ -67,16 +67,18 @@ def test_a_batch_is_bounded_and_written_down(run: Path, tmp_path: Path, capsys):
         paths, accepted, wrong = batch(tmp_path, seed, 0.05, endings=endings)
         assert monitor(run, log, *paths, "--seconds", 36) == 0
         said = capsys.readouterr()
-        entry = json.loads(log.read_text().splitlines()[seed])
+        entry = json.loads(log.read_text(encoding="utf-8").splitlines()[seed])
         assert (entry["accepted"], entry["sampled"], entry["wrong"]) == (accepted, 40, wrong)
         assert wrong <= entry["bound"] < accepted and entry["alarms"] == [] and not entry["drift"]["p"] <= 0.05
         assert entry["hours"] == pytest.approx((accepted - 40) / 100)
         assert f"{accepted} fields accepted, 40 of them keyed: {wrong} read otherwise" in said.out
-        assert evaluated.CANARY not in said.out + said.err + log.read_text() and f"b{seed}-" not in log.read_text()
+        assert evaluated.CANARY not in said.out + said.err + log.read_text(
+            encoding="utf-8"
+        ) and f"b{seed}-" not in log.read_text(encoding="utf-8")
     assert entry["watch"]["batches"] == 2 and entry["watch"]["sampled"] == 80
     # the same batch counts once
     assert monitor(run, log, *paths) == 1 and "counts once" in capsys.readouterr().err
-    assert len(log.read_text().splitlines()) == 2
+    assert len(log.read_text(encoding="utf-8").splitlines()) == 2
 
 
 def test_more_errors_than_promised_are_an_alarm(run: Path, tmp_path: Path, capsys):
@@ -84,20 +86,20 @@ def test_more_errors_than_promised_are_an_alarm(run: Path, tmp_path: Path, capsy
     for seed in range(2, 5):
         codes.append(monitor(run, log, *batch(tmp_path, seed, 0.5)[0]))
     assert codes[-1] == ALARM and "ALARM (bet" in capsys.readouterr().err
-    assert "bet" in json.loads(log.read_text().splitlines()[-1])["alarms"]
+    assert "bet" in json.loads(log.read_text(encoding="utf-8").splitlines()[-1])["alarms"]
 
 
 def test_a_promise_of_cer_is_watched_by_its_edits(run: Path, tmp_path: Path, capsys):
     log = tmp_path / "monitor.jsonl"
     assert monitor(run, log, *batch(tmp_path, 6, 0.02)[0], unit="cer") == 0
-    first = json.loads(log.read_text())
+    first = json.loads(log.read_text(encoding="utf-8"))
     said = capsys.readouterr().out
     assert f"with 95 % the CER of this batch is at most {100 * first['cer_bound']:.2f} %" in said
     assert first["cer_bound"] > first["watch"]["wrong"] / first["watch"]["sampled"]
     assert "characters: evidence" in said and first["watch"]["sampled"] > 10 * first["sampled"]
     assert (first["watch"]["wrong"] > 0) == (first["wrong"] > 0)
     codes = [monitor(run, log, *batch(tmp_path, seed, 0.5)[0], unit="cer") for seed in range(7, 10)]
-    assert codes[-1] == ALARM and "bet" in json.loads(log.read_text().splitlines()[-1])["alarms"]
+    assert codes[-1] == ALARM and "bet" in json.loads(log.read_text(encoding="utf-8").splitlines()[-1])["alarms"]
 
 
 def test_readings_unlike_those_of_the_promise_are_an_alarm(run: Path, tmp_path: Path, capsys):
@@ -125,7 +127,7 @@ def test_a_certificate_is_wrong_when_one_of_its_fields_is(run: Path, tmp_path: P
     keyed = [(c, f, "chute" if (c, f) == ("c3", "II") else "  grippe", "") for c, f, *_ in rows[:20]]
     log = tmp_path / "log.jsonl"
     assert monitor(run, log, write("batch.csv", rows), write("keyed.csv", keyed), unit="certificate") == 0
-    entry = json.loads(log.read_text())
+    entry = json.loads(log.read_text(encoding="utf-8"))
     assert (entry["accepted"], entry["sampled"], entry["wrong"], entry["drift"]) == (30, 10, 1, None)
 
 
@@ -140,7 +142,7 @@ def test_a_sample_that_is_not_done_or_not_this_batchs_is_refused(run: Path, tmp_
         assert match in said and "b6-" not in said and "b7-" not in said and evaluated.CANARY not in said
 
     fails("40 of its fields are not among those that the batch accepted", readings, foreign)
-    text = keyed.read_text().replace(",,", ",to be keyed,", 3)
+    text = keyed.read_text(encoding="utf-8").replace(",,", ",to be keyed,", 3)
     keyed.write_text(text)
     fails("3 rows are still to be keyed", readings, keyed)
     keyed.write_text(text.splitlines()[0] + "\n")

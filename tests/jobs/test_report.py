@@ -29,7 +29,7 @@ def page(tmp_path_factory) -> Path:
     """Of a run whose name, slices, state and settings would be markup."""
     folder = tmp_path_factory.mktemp("runs") / "a<b>&'c"
     run = made.run(folder, augment=made.HOSTILE)
-    status = json.loads((run / "status.json").read_text())
+    status = json.loads((run / "status.json").read_text(encoding="utf-8"))
     made.write(run / "status.json", status | {"state": "stopped", "reason": made.HOSTILE})
     made.reliability(run / "reliability" / "lines")
     made.reliability(run / "reliability" / "<i>strict", None)
@@ -178,7 +178,7 @@ def test_prints(browser, page: Path):
 
 def test_page_asks_nothing_of_a_network(page: Path, comparison: Path):
     for path in (page, comparison):
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)[1]
         wanted = ("default-src 'none'", "style-src 'unsafe-inline'", "script-src 'unsafe-inline'", "img-src data:")
         assert all(part in policy for part in wanted)
@@ -190,7 +190,7 @@ def test_page_asks_nothing_of_a_network(page: Path, comparison: Path):
 
 
 def test_says_what_figures_mean_and_warns(page: Path):
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     for words in ("Few clusters", "nothing can be promised", "against the transcription", "have drifted",
                   "at least 149 accepted lines", "38 writers", "6.85 to 9.85", "Of 100 blank lines 3"):  # fmt: skip
         assert words in text, words
@@ -211,7 +211,7 @@ def test_causes_and_acceptance_are_shown_where_they_are_known(tmp_path: Path):
     chosen |= {"writers": {"groups": 40, "none": 3, "quantiles": {}}, "categories": {"AVC": row | {"coverage": share}}}
     made.write(run / "evaluation" / "val" / "selection.json", chosen)
     assert report(run, "--out", tmp_path / "with.html") == 0
-    before, after = ((tmp_path / f"{name}.html").read_text() for name in ("without", "with"))
+    before, after = ((tmp_path / f"{name}.html").read_text(encoding="utf-8") for name in ("without", "with"))
     assert 'id="terms"' not in before and 'id="selection"' not in before
     assert after.index(">AVC<") < after.index(">grippe *<")  # the most frequent first
     for words in (
@@ -231,7 +231,7 @@ def test_a_run_without_evaluation_or_with_damage(tmp_path: Path, capsys):
     (run / "evaluation" / "val" / "metrics.json").unlink()
     made.write(run / "reliability" / "cut" / "promise.json", {"unit": "line"})
     assert report(run) == 0
-    text = (run / "report.html").read_text()
+    text = (run / "report.html").read_text(encoding="utf-8")
     assert "not evaluated yet" in text and "reliability/cut can't be shown" in text
     (run / "evaluation" / "val" / "metrics.json").write_text("{")
     assert report(run) == 1
@@ -288,7 +288,7 @@ def lines_of(run: Path) -> list[dict]:
 def test_no_text_image_or_name_without_samples(evaluated: Path, tmp_path: Path, capsys):
     assert report(evaluated, "--out", tmp_path / "page.html") == 0
     said = capsys.readouterr()
-    text = (tmp_path / "page.html").read_text() + said.out + said.err
+    text = (tmp_path / "page.html").read_text(encoding="utf-8") + said.out + said.err
     rows = lines_of(evaluated)
     assert any(row["reference"] == CANARY for row in rows)
     for row in rows:
@@ -331,6 +331,6 @@ def test_paired_differences_of_runs_on_the_same_lines(evaluated: Path, tmp_path:
         (other / "evaluation" / "x" / part).symlink_to(evaluated / "evaluation" / "x" / part)
     third = made.run(tmp_path / "third")
     assert report(evaluated, other, third, "--out", tmp_path / "page.html") == 0
-    text = (tmp_path / "page.html").read_text()
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "+0.00" in text and "0.00 to 0.00" in text and "lines of the evaluation are gone" in text
     assert "not of the same lines" in text and CANARY not in text

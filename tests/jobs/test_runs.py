@@ -128,8 +128,8 @@ def test_slurm_is_asked_once_for_all_its_jobs(tmp_path, capsys):
     asked = sacct(tmp_path, 'printf "12|NODE_FAIL\\n9|RUNNING\\nnonsense\\n"')
     rows = listed(tmp_path / "runs", capsys)
     assert [row["state"] for row in rows.values()] == ["node_fail", "running", "node_fail", "running"]
-    assert asked.read_text().count("\n") == 1
-    assert "--jobs=12,9" in asked.read_text()
+    assert asked.read_text(encoding="utf-8").count("\n") == 1
+    assert "--jobs=12,9" in asked.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("script", ["echo '4711|NODE_FAIL'; exit 1", "exec /bin/sleep 60", r"printf '\377\n'", ":"])
@@ -278,7 +278,7 @@ def test_slurm_is_asked_now_and_then(tmp_path, capsys, monkeypatch):
     """Once a minute however often the table is renewed, and at once for a job that was not there before."""
     make(tmp_path / "runs" / "a", job="12")
     asked = sacct(tmp_path, "echo '12|NODE_FAIL'")
-    count, seen = (lambda: asked.read_text().count("\n")), []
+    count, seen = (lambda: asked.read_text(encoding="utf-8").count("\n")), []
 
     def after(seconds, *jobs):
         seen.append(count())

@@ -190,8 +190,8 @@ def test_trained_and_collected_on_this_machine(tmp_path: Path, dataset, capsys):
     one, two = (float(row["lines_per_s"]) for row in rows)
     assert float(rows[1]["efficiency"]) == pytest.approx(two / 2 / one, rel=1e-4)
     assert float(rows[0]["exchange_share"]) < float(rows[1]["exchange_share"])
-    assert json.loads((out / "ranks-2" / "status.json").read_text())["world"] == 2
-    assert (out / "scaling.md").read_text() == capsys.readouterr().out
+    assert json.loads((out / "ranks-2" / "status.json").read_text(encoding="utf-8"))["world"] == 2
+    assert (out / "scaling.md").read_text(encoding="utf-8") == capsys.readouterr().out
     assert (out / "scaling.png").read_bytes().startswith(b"\x89PNG")
     first = (out / "ranks-1" / "metrics.jsonl").read_bytes()
     assert main(command) == 0  # nothing is trained again

@@ -27,7 +27,7 @@ def test_a_template_from_a_blank_png(tmp_path):
     assert run("new", tmp_path / "enquete.png", "--out", tmp_path / "forms") == 0
     template = load_template(tmp_path / "forms" / "enquete.json")
     assert template.dpi == 200 and len(template.fields) == len(boxes)
-    page = (tmp_path / "forms" / "enquete.html").read_text()
+    page = (tmp_path / "forms" / "enquete.html").read_text(encoding="utf-8")
     assert "text_1" in page and "http:" not in page.replace("http://www.w3.org", "")
     # scans of it are registered
     scanned = scan(picture, np.zeros_like(picture), SEVERITIES["medium"], np.random.default_rng(1))
@@ -110,7 +110,7 @@ def test_export_and_import(tmp_path):
         assert run("import", path, tmp_path / to) == 0
         assert load_template(path).fields == draw("adult-2018").fields
     assert run("export", path, "--to", "html", "--out", tmp_path / "page.html") == 0
-    note = json.loads(path.read_text()) | {"size": [1654, 1165]}
+    note = json.loads(path.read_text(encoding="utf-8")) | {"size": [1654, 1165]}
     note["fields"][0]["name"] = "cause"
     (tmp_path / "drawn.json").write_text(json.dumps(note))
     assert run("import", path, tmp_path / "drawn.json") == 0
@@ -138,7 +138,7 @@ def test_check_chooses_marks_and_says_ready(editions, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[0] == "ready"
     assert load_template(forms / "adult-2018.json").marks and load_template(forms / "adult-2024.json").marks
     assert load_template(forms / "neonatal-2018.json").marks == ()
-    page = (tmp_path / "check.html").read_text()
+    page = (tmp_path / "check.html").read_text(encoding="utf-8")
     assert "Ready" in page and "adult-2024" in page
 
 
@@ -153,7 +153,7 @@ def test_check_says_what_fails_and_shows_it(editions, tmp_path, capsys):
     told = capsys.readouterr()
     assert "2 of 24 scans are rejected (" in told.out and "cut off" in told.out and "blank or too faint" in told.out
     assert "1 of 25 files can't be read" in told.err
-    page = (tmp_path / "check.html").read_text()
+    page = (tmp_path / "check.html").read_text(encoding="utf-8")
     assert page.count("<figure>") == 2 and "half.png" in page and "1 upside down" in page
     assert oct((tmp_path / "check.html").stat().st_mode & 0o777) == "0o600"
 

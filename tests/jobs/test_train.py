@@ -33,7 +33,7 @@ def data(dataset) -> Path:
 
 
 def losses(run: Path) -> list[float]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return [line["loss"] for line in lines if "loss" in line]
 
 
@@ -51,7 +51,7 @@ def test_one_rank_and_two_give_the_same_losses(data: Path, tmp_path: Path, model
         # a low rate: Adam turns the last bit of a gradient near zero into a whole step of the rate's size
         done = jobs("submit", "train", *where, data, "--run", run, "--model", model, *PLAIN, "--lr", "2e-4")
         assert done.returncode == 0, done.stderr
-        assert json.loads((run / "status.json").read_text())["world"] == ranks
+        assert json.loads((run / "status.json").read_text(encoding="utf-8"))["world"] == ranks
     one, two = (losses(tmp_path / f"{model}-{ranks}") for ranks in (1, 2))
     assert len(one) == len(two) == 20
     assert one[:3] == pytest.approx(two[:3], rel=1e-5)
@@ -94,7 +94,7 @@ def cut_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 
 
 def dev_lines(run: Path) -> dict[int, float]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return {line["step"]: line["dev_cer"] for line in lines if "dev_cer" in line}
 
 
@@ -231,7 +231,9 @@ def test_a_decoder_alone_leaves_the_encoder_as_it_was(capsys, data: Path, run: P
 def test_run_folder_of_another_model(capsys, data: Path, run: Path):
     message = fails(capsys, "train", data, "--run", run, *PLAIN, "--model", "attention")
     assert message.startswith("error: ") and "is a run of model 'ctc', asked was 'attention'" in message
-    assert json.loads((run / "status.json").read_text())["state"] == "finished"  # the other job left no trace
+    assert (
+        json.loads((run / "status.json").read_text(encoding="utf-8"))["state"] == "finished"
+    )  # the other job left no trace
 
 
 def test_second_job_on_a_run_folder_is_refused(capsys, data: Path, tmp_path: Path):
@@ -287,7 +289,7 @@ def test_full_disk_while_a_checkpoint_is_written(capsys, data: Path, tmp_path: P
     message = fails(capsys, "train", data, "--run", tmp_path / "run", *PLAIN, "--checkpoint-every", "5")
     assert "No space left on device" in message
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
-    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "failed"
+    assert json.loads((tmp_path / "run" / "status.json").read_text(encoding="utf-8"))["state"] == "failed"
 
 
 def test_modes_and_no_transcription_in_a_log(run: Path, data: Path):
@@ -302,7 +304,7 @@ def test_modes_and_no_transcription_in_a_log(run: Path, data: Path):
         if not path.is_symlink():
             assert path.stat().st_mode & 0o027 == 0, path  # nothing for others, nothing writable for the group
         if path.suffix in (".json", ".jsonl", ".log", ".out", ".err"):
-            content = path.read_text()
+            content = path.read_text(encoding="utf-8")
             assert not [text for text in texts if len(text) > 3 and text in content], path
 
 
@@ -323,7 +325,10 @@ def test_several_data_sets_another_optimizer_and_no_average(data: Path, run: Pat
 def test_a_reader_says_what_it_writes(data: Path, run: Path, tmp_path: Path):
     options = [*PLAIN, "--steps", "2", "--text", "year"]
     assert main(["train", str(data), "--run", str(tmp_path / "years"), *options]) == 0
-    configs = [json.loads((folder / "model" / "config.json").read_text()) for folder in (tmp_path / "years", run)]
+    configs = [
+        json.loads((folder / "model" / "config.json").read_text(encoding="utf-8"))
+        for folder in (tmp_path / "years", run)
+    ]
     assert [config["writes"] for config in configs] == ["year", "as written"] and configs[0]["alphabet"] == "02"
 
 
@@ -343,7 +348,9 @@ def wait_for_step(run: Path, step: int) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         path = run / "metrics.jsonl"
-        if path.exists() and any(json.loads(line)["step"] >= step for line in path.read_text().splitlines()):
+        if path.exists() and any(
+            json.loads(line)["step"] >= step for line in path.read_text(encoding="utf-8").splitlines()
+        ):
             return
         time.sleep(0.05)
     raise AssertionError(f"{run} never took step {step}")
@@ -361,7 +368,7 @@ def test_a_signal_ends_it_with_a_checkpoint_and_the_rest_is_as_if_undisturbed(
         process.send_signal(number)
         said = process.communicate(timeout=60)[1]
     assert process.returncode == code, said
-    status = json.loads((run / "status.json").read_text())
+    status = json.loads((run / "status.json").read_text(encoding="utf-8"))
     assert status["state"] == "stopped" and not (run / "lock.json").exists()
     assert f"checkpoint of step {status['step']} written" in said and 3 <= status["step"] < 20
     # there was no Slurm to go back to, and it says so
@@ -424,7 +431,7 @@ def test_a_resume_under_other_code_is_said(data: Path, tmp_path: Path, capsys):
     few = ["train", str(data), "--run", str(run), *PLAIN]
     assert main([*few, "--steps", "20"]) == 0 and main(few) == 0
     assert "other code" not in capsys.readouterr().err
-    facts = json.loads((run / "provenance.json").read_text())
+    facts = json.loads((run / "provenance.json").read_text(encoding="utf-8"))
     last = facts["starts"][-1]
     assert (last["world"], last["device"], last["cpus"]) == (1, "cpu", len(os.sched_getaffinity(0)))
     facts["starts"][-1]["digest"] = "0123456789ab"

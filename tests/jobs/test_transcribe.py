@@ -308,7 +308,7 @@ def test_what_is_missing_is_done_and_nothing_else(folder, model, tmp_path, monke
 
     monkeypatch.setattr(Reader, "read_batch", breaks)
     assert "no space left" in fails(capsys, folder, *options)
-    assert len(calls) == 3 and out.read_text() == "an older one"
+    assert len(calls) == 3 and out.read_text(encoding="utf-8") == "an older one"
     parts = tmp_path / "o.csv.parts"
     before = {path: path.stat().st_mtime_ns for path in parts.glob("*.parquet")}
     assert len(before) == 2 and not list(parts.glob(".*.tmp"))
@@ -391,7 +391,9 @@ def test_nothing_that_tells_who_is_in_a_log(folder, model, tmp_path, write_table
     assert "Input/output error at sample-" in told()
     monkeypatch.setattr(Scans, "opened", opened)
     assert run(table, *options, "--xml", tmp_path / "xml", "--review", folder / "review.csv") == 0
-    assert "3 not read" in told() and canary in out.read_text() + (folder / "review.csv").read_text()
+    assert "3 not read" in told() and canary in out.read_text(encoding="utf-8") + (folder / "review.csv").read_text(
+        encoding="utf-8"
+    )
     assert run(folder, *options[:2], "--out", tmp_path / "p.csv", "--unit", "field") == 0
     assert "not read" in told()
     with open(folder / "review.csv", "a") as file:
@@ -402,7 +404,7 @@ def test_nothing_that_tells_who_is_in_a_log(folder, model, tmp_path, write_table
     assert "begun with another" in told()
     assert canary not in "".join(said) and "mort" not in "".join(said)
     logs = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix in (".json", ".log", ".claim")]
-    assert logs and not [path for path in logs if canary in path.read_text()]
+    assert logs and not [path for path in logs if canary in path.read_text(encoding="utf-8")]
 
 
 def test_which_reader(folder, model, tmp_path, monkeypatch, capsys):

@@ -17,6 +17,7 @@ from jobs.cli.command_line import main, parse
 from jobs.evaluation.texts import config_of, texts_of, trained_on
 from shards.index import Index
 from shards.loader import Samples
+from shards.plan import read_note
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def tune(run: Path, *options: object) -> dict:
     words = ["tune", "--run", run, "--device", "cpu", "--order", 4, *options]
     run_verb, config = parse([str(word) for word in words])
     assert run_verb(config) == 0
-    return json.loads((run / "decoding" / "weights.json").read_text())
+    return json.loads((run / "decoding" / "weights.json").read_text(encoding="utf-8"))
 
 
 def test_a_run_is_tuned_and_read_with(run: Path, dataset, capsys):
@@ -58,7 +59,7 @@ def test_more_texts_and_words(run: Path, tmp_path: Path, monkeypatch):
     (tmp_path / "words.txt").write_text("Xérostomie\nsyndrome de Zieve\n")
     monkeypatch.setattr(job, "MIN_FIELD_TEXTS", 5)
     note = tune(run, "--most", 4, "--text", tmp_path / "more.txt", "--lexicon", tmp_path / "words.txt")
-    words = set((run / "decoding" / "lexicon.txt").read_text().split())
+    words = set((run / "decoding" / "lexicon.txt").read_text(encoding="utf-8").split())
     assert {"zona", "xérostomie", "zieve", "choc"} <= words and "ophtalmique" not in words  # one text alone has it
     models = load_language_models(run / "decoding" / "language.safetensors")
     assert note["tuned"]["fields"] == ["II", "Ia", "Ib"] == sorted(set(models) - {""})
@@ -72,7 +73,7 @@ def test_new_weights_take_another_decoding_s_texts_and_words(run: Path, tmp_path
     other = shutil.copytree(run / "decoding", tmp_path / "other")
     shutil.rmtree(run / "decoding")
     note = tune(run, "--most", 4, "--language", other, "--order", 2)
-    before = json.loads((other / "weights.json").read_text())
+    before = json.loads((other / "weights.json").read_text(encoding="utf-8"))
     assert note["files"] == before["files"] and note["weights"] == before["weights"]
     assert {name: note["tuned"][name] for name in ("order", "least", "texts")} == {
         name: before["tuned"][name] for name in ("order", "least", "texts")
@@ -96,8 +97,10 @@ def without_fields(source: Path, tmp_path: Path, build, write_table) -> Index:
 def test_lines_of_no_known_field_have_the_general_model_alone(
     run: Path, dataset: Index, without_fields: Index, monkeypatch
 ):
-    config = (run / "config.yaml").read_text()
-    (run / "config.yaml").write_text(config.replace(str(dataset.folder), str(without_fields.folder)))
+    for name in ("config.yaml", "data.json"):
+        content = (run / name).read_text(encoding="utf-8").replace(str(dataset.folder), str(without_fields.folder))
+        plans = (read_note(index.folder)["fingerprint"] for index in (dataset, without_fields))
+        (run / name).write_text(content.replace(*plans))
     monkeypatch.setattr(job, "MIN_FIELD_TEXTS", 5)
     assert tune(run, "--most", 4)["tuned"]["fields"] == []
 

@@ -91,7 +91,7 @@ def test_a_claim_that_was_taken_over_is_not_removed_by_the_first_holder(tmp_path
         with hold(claim, 9) as second:
             assert first and second
         claim.write_text("a third one's")
-    assert claim.read_text() == "a third one's"
+    assert claim.read_text(encoding="utf-8") == "a third one's"
     with hold(claim, 9) as fourth:
         assert not fourth
 

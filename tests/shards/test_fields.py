@@ -22,7 +22,7 @@ from shards.plan import Settings, make_plan
 from shards.verify import verify
 from shards.write import write_shard
 
-SCHEMA = json.loads(Path(shards.samples.__file__).with_name("sample.schema.json").read_text())
+SCHEMA = json.loads(Path(shards.samples.__file__).with_name("sample.schema.json").read_text(encoding="utf-8"))
 FIELDS = Settings(unit="field", shares={"train": 1.0}, encoding="png", rows=60)
 
 

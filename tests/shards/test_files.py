@@ -48,11 +48,11 @@ def test_a_file_whose_next_content_is_cut_off_keeps_the_old_one(tmp_path, moment
     path = tmp_path / "status.json"
     files.replace(path, OLD)
     killed("replace", moment, path)
-    assert path.read_text() == OLD
+    assert path.read_text(encoding="utf-8") == OLD
     [left] = [found for found in tmp_path.iterdir() if found != path]
     assert left.name.startswith(".status.json.") and left.suffix == ".tmp"  # which no reader takes for the file
     files.replace(path, NEW)
-    assert path.read_text() == NEW
+    assert path.read_text(encoding="utf-8") == NEW
 
 
 @pytest.mark.parametrize("moment", ["write", "fsync", "link"])
@@ -62,7 +62,7 @@ def test_a_file_is_not_there_until_it_is_whole(tmp_path, moment):
     assert not path.exists()
     attempt = files.temporary(path)
     files.write_synced(attempt, NEW)
-    assert files.commit(attempt, path) and path.read_text() == NEW
+    assert files.commit(attempt, path) and path.read_text(encoding="utf-8") == NEW
 
 
 def test_the_first_to_commit_keeps_its_content(tmp_path):
@@ -71,7 +71,7 @@ def test_the_first_to_commit_keeps_its_content(tmp_path):
         attempt = files.temporary(path)
         files.write_synced(attempt, content)
         assert files.commit(attempt, path) == (number == 0)
-    assert path.read_text() == OLD and list(tmp_path.iterdir()) == [path]
+    assert path.read_text(encoding="utf-8") == OLD and list(tmp_path.iterdir()) == [path]
 
 
 def test_an_error_while_writing_leaves_the_old_content_and_nothing_else(tmp_path, monkeypatch):
@@ -84,7 +84,7 @@ def test_an_error_while_writing_leaves_the_old_content_and_nothing_else(tmp_path
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match=r"No space left on device: .*status\.json"):
         files.replace(path, NEW)
-    assert path.read_text() == OLD and list(tmp_path.iterdir()) == [path]
+    assert path.read_text(encoding="utf-8") == OLD and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, commits):

@@ -39,7 +39,7 @@ def test_no_data_set(tmp_path):
 
 
 def test_what_the_index_says(dataset):
-    note = json.loads((dataset.folder / "index.json").read_text())
+    note = json.loads((dataset.folder / "index.json").read_text(encoding="utf-8"))
     assert note["rows"] == 60 == sum(dataset.totals.values()) and note["rejects"] == {}
     assert note["levels"] == {"line": 60} and note["format"] == 2
     assert list(dataset.totals) == sorted(SPLITS) and min(dataset.totals.values()) > 0
@@ -114,7 +114,7 @@ def test_a_second_merge_writes_the_same_and_a_failed_one_leaves_the_first(tmp_pa
 
 
 def settings_of(folder) -> Settings:
-    return Settings(**json.loads((folder / "plan.json").read_text())["settings"])
+    return Settings(**json.loads((folder / "plan.json").read_text(encoding="utf-8"))["settings"])
 
 
 # ------------------------------------------------------------------------------------------------ the account, retries
@@ -160,7 +160,7 @@ def test_levels(planned):
     )
     commit(planned.folder, "train-00001", [(3, "line"), (4, "blank"), (5, "no image")])
     index = merge(planned)
-    note = json.loads((planned.folder / "index.json").read_text())
+    note = json.loads((planned.folder / "index.json").read_text(encoding="utf-8"))
     assert note["levels"] == {"field": 1, "part": 2, "blank": 2, "line": 2} and index.totals["train"] == 7
     assert note["rows"] == 6 and note["rejects"] == {"no": 1, "no image": 1} and index.charset == Charset("01x")
     assert index.samples("train")["row"].to_pylist() == [1, 3]  # of level line, unless another is named
@@ -182,12 +182,12 @@ def test_what_came_out_last_counts(planned):
     commit(folder, "train-retry01-00001", [(3, "field"), (3, "part")])
     second = merge(planned)
     assert rejects_of(planned) == [(2, "train-retry01-00000", "torn"), (5, "train-retry01-00000", "torn")]
-    assert json.loads((folder / "index.json").read_text())["rejects"] == {"torn": 2}
+    assert json.loads((folder / "index.json").read_text(encoding="utf-8"))["rejects"] == {"torn": 2}
     commit(folder, "train-retry02-00000", [(2, "line"), (5, "worn")])
     retry(planned, 2, ["train-retry02-00000"])
     third = merge(planned)
     assert rejects_of(planned) == [(5, "train-retry02-00000", "worn")]
-    note = json.loads((folder / "index.json").read_text())
+    note = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     assert note["rejects"] == {"worn": 1} and note["rows"] == 6 and third.totals["train"] == 6
     assert third.samples("train")["row"].to_pylist() == [0, 4, 1, 2]
     assert [shard["shard"] for shard in third.shards][2:] == [

@@ -52,7 +52,7 @@ def test_ranks_of_a_node_share_the_work(tmp_path, dataset, names):
     for rank in ranks:
         rank.join(60)
     assert [rank.exitcode for rank in ranks] == [0] * 4
-    done = [line for rank in range(4) for line in (tmp_path / f"log-{rank}").read_text().split()]
+    done = [line for rank in range(4) for line in (tmp_path / f"log-{rank}").read_text(encoding="utf-8").split()]
     assert sorted(done) == sorted(f"{name}.tar" for name in names)  # each shard once, by one of them
 
 

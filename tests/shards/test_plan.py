@@ -181,7 +181,7 @@ def test_a_full_disk_leaves_no_plan(tmp_path, monkeypatch, good):
     assert planned(make_plan(tmp_path, table(3), Settings())).keys() == {
         (f"c{i}", f) for i in range(3) for f in ("Ia", "Ib")
     }
-    assert json.loads((tmp_path / "plan.json").read_text())["format"] == 2
+    assert json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))["format"] == 2
 
 
 def test_the_same_name_in_another_shard_is_rejected_there(tmp_path, draw, write_table, build):
@@ -241,7 +241,7 @@ def test_open_plan_reads_the_rows_once(tmp_path, lines, monkeypatch):
 def test_open_plan_of_a_plan_made_in_memory_compares_the_rows(tmp_path, lines):
     made = make_plan(tmp_path / "set", read_source(lines)[0], Settings())
     assert open_plan(tmp_path / "set", lines, Settings())[0] == made
-    lines.write_text(lines.read_text().replace("CANARY", "other"))
+    lines.write_text(lines.read_text(encoding="utf-8").replace("CANARY", "other"))
     with pytest.raises(ValueError, match="another source"):
         open_plan(tmp_path / "set", lines, Settings())
 
@@ -257,10 +257,10 @@ def test_open_plan_sees_rows_that_were_tampered_with(tmp_path, lines):
 def test_tasks_that_start_at_once_plan_once(tmp_path, lines, monkeypatch):
     reads = []
 
-    def slow(source: Path):
+    def slow(source: Path, *more):
         reads.append(source)
         time.sleep(0.3)
-        return read_source(source)
+        return read_source(source, *more)
 
     monkeypatch.setattr("htr.io.sources.read_source", slow)
     with ThreadPoolExecutor(8) as pool:
@@ -270,12 +270,12 @@ def test_tasks_that_start_at_once_plan_once(tmp_path, lines, monkeypatch):
 
 
 def test_a_source_at_fault_fails_every_task_and_can_be_mended(tmp_path, lines, monkeypatch):
-    content = lines.read_text()
+    content = lines.read_text(encoding="utf-8")
     lines.write_text(content.replace("image", "picture"))
 
-    def slow(source: Path):
+    def slow(source: Path, *more):
         time.sleep(0.3)
-        return read_source(source)
+        return read_source(source, *more)
 
     def attempt(_) -> str:
         try:

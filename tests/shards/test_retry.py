@@ -74,7 +74,7 @@ def test_mended_images(source, folder, draw):
     planned = {row["key"]: row for row in pq.read_table(folder / "index.parquet").to_pylist()}
     assert again["shard"].startswith(f"{again['split']}-retry01-") and again["key"] in planned
     assert read_index(folder).fingerprint != fingerprint, "a run on the data before must not resume on these"
-    note = json.loads((folder / "index.json").read_text())
+    note = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     assert note["rows"] == 13 and sum(note["rejects"].values()) == 3
 
 

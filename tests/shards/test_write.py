@@ -29,7 +29,7 @@ from shards.write import Outcomes, is_committed, write_shard
 
 ONE = Settings(shares={"train": 1.0})
 CANARY = "CANARY septique"
-SCHEMA = json.loads(Path(shards.write.__file__).with_name("sample.schema.json").read_text())
+SCHEMA = json.loads(Path(shards.write.__file__).with_name("sample.schema.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture
@@ -219,7 +219,7 @@ def test_the_same_bytes_in_any_order_and_place(tmp_path, source, build, dataset)
 
 
 def json_settings(folder: Path) -> Settings:
-    return Settings(**json.loads((folder / "plan.json").read_text())["settings"])
+    return Settings(**json.loads((folder / "plan.json").read_text(encoding="utf-8"))["settings"])
 
 
 def test_written_twice_is_written_once(plan, source):

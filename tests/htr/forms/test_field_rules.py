@@ -87,7 +87,7 @@ def test_rules_are_part_of_a_template(tmp_path):
     )
     path = write_template(replace(draw("adult-2018"), rules=rules), tmp_path)
     assert load_template(path).rules == rules
-    note = json.loads(path.read_text())
+    note = json.loads(path.read_text(encoding="utf-8"))
     note["rules"][0]["fields"].append("gone")
     path.write_text(json.dumps(note))
     with pytest.raises(ValueError, match=r"adult-2018\.json: rule 1: no such field: gone"):

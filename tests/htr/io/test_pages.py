@@ -58,6 +58,7 @@ def test_alto(tmp_path, namespace):
         "box": "10 20 300 40",
         "polygon": "10,20 310,20 310,60 10,60",
         "baseline": "10,50 160,52 310,50",
+        "page_size": "900 600",
     }
     assert (second["text"], second["line"], second["polygon"]) == ("grippe", "1", "")
     assert (third["text"], third["box"], third["polygon"]) == ("", "", "1,2 3,2 3,4")  # points with and without commas
@@ -291,6 +292,10 @@ def test_all_lines_of_real_pages():
     assert sum(region.baseline is not None for region in regions) >= 1175
 
 
-def test_alto_in_millimetres(tmp_path):
-    with pytest.raises(ValueError, match=r"p1\.xml: ALTO in 'mm10'"):
-        rows(tmp_path, alto(unit="mm10"))
+@pytest.mark.parametrize(("unit", "size"), [("mm10", "900 600 mm10"), ("inch1200", "900 600 inch1200")])
+def test_alto_in_other_units(tmp_path, unit, size):
+    assert {row["page_size"] for row in rows(tmp_path, alto(unit=unit))} == {size}
+    unsized = alto(unit=unit).replace('WIDTH="900" HEIGHT="600"', "")
+    assert {row["page_size"] for row in rows(tmp_path, unsized)} == {f"0 0 {unit}"}
+    with pytest.raises(ValueError, match=r"p1\.xml: ALTO in 'cubit'"):
+        rows(tmp_path, alto(unit="cubit"))

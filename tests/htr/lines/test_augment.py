@@ -219,7 +219,7 @@ def test_sheet(tmp_path, draw):
     assert page == sheet(lines, seed=3, level="strong") != sheet(lines, seed=4, level="strong")
     out = tmp_path / "new" / "sheet.html"
     write_sheet(iter(lines), out, seed=3, level="strong")
-    assert out.read_text() == page and out.stat().st_mode & 0o777 == 0o600
+    assert out.read_text(encoding="utf-8") == page and out.stat().st_mode & 0o777 == 0o600
     with pytest.raises(ValueError, match="none, light, medium, strong"):
         sheet(lines, level="hard")
 

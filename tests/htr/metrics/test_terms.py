@@ -127,7 +127,9 @@ def test_terms_and_selection_of_an_evaluation(run: Path, tmp_path: Path):
     (tmp_path / "t.csv").write_text("term,category\nhemorragie cerebrale,AVC\nhemorragie,saignement\n")
     said = cause_statistics.write(run / "evaluation" / "test", str(tmp_path / "t.csv"), run / "reliability" / "p")
     folder = run / "evaluation" / "test"
-    terms, chosen = (json.loads((folder / f"{name}.json").read_text()) for name in ("terms", "selection"))
+    terms, chosen = (
+        json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in ("terms", "selection")
+    )
     rows = pa.concat_tables([pa.parquet.read_table(path) for path in sorted((folder / "parts").iterdir())]).to_pylist()
     stroke = terms["categories"]["AVC"]
     assert terms["unit"] == "writer" and terms["clusters"] == 20 and terms["texts"] == len(rows)
@@ -144,12 +146,15 @@ def test_terms_and_selection_of_an_evaluation(run: Path, tmp_path: Path):
     # what acceptance takes is better than what is read on the whole
     assert abs(chosen["categories"]["AVC"]["bias"]) < abs(stroke["bias"])
     assert "recall" in said[0] and any("by field" in line for line in said)
-    for text in ("\n".join(said), *((folder / f"{name}.json").read_text() for name in ("terms", "selection"))):
+    for text in (
+        "\n".join(said),
+        *((folder / f"{name}.json").read_text(encoding="utf-8") for name in ("terms", "selection")),
+    ):
         assert evaluated.CANARY not in text and "test-1" not in text
 
 
 def test_readings_made_otherwise_are_not_selected(run: Path):
     path = run / "evaluation" / "test" / "evaluation.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"batch": 3}))
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"batch": 3}))
     with pytest.raises(ValueError, match="batch 3 in place of 16"):
         cause_statistics.write(run / "evaluation" / "test", None, run / "reliability" / "p")

@@ -91,7 +91,7 @@ def test_a_box_is_where_the_frames_are_whatever_the_height():
 
 
 def test_format_2_holds_every_value_and_comes_back(tmp_path):
-    config = json.loads((save(tmp_path / "m", model_of(**FINE)) / "config.json").read_text())
+    config = json.loads((save(tmp_path / "m", model_of(**FINE)) / "config.json").read_text(encoding="utf-8"))
     expected = encoder_config("ctc", "tiny", **FINE)
     assert config["format"] == 2 and EncoderConfig.from_json(config["encoder"]) == expected
     assert set(config["encoder"]) == {*EncoderConfig.__dataclass_fields__, "frame"} and config["encoder"]["frame"] == 4
@@ -150,7 +150,7 @@ def test_a_model_of_format_1_gives_the_frames_that_it_gave(tmp_path):
 )
 def test_a_config_that_makes_no_sense_is_one_clear_error(tmp_path, change, message):
     folder = save(tmp_path / "m", model_of())
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if isinstance(change.get("encoder"), dict):
         change = {"encoder": config["encoder"] | change["encoder"]}
     (folder / "config.json").write_text(json.dumps(config | change))

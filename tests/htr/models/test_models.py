@@ -337,7 +337,7 @@ def test_thirty_steps_reproduce_the_losses_that_are_written_down(name, inks):
         if step % 10 == 0:
             losses.append(loss.item())
     assert losses[-1] < losses[0]
-    golden = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8")) if GOLDEN.exists() else {}
     if os.environ.get("HTR_GOLDEN") == "write":
         GOLDEN.write_text(json.dumps(golden | {name: losses}, indent=1, sort_keys=True) + "\n")
     else:

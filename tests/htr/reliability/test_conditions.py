@@ -107,7 +107,7 @@ def test_code_or_passes_that_change_readings_are_refused(
 
 
 def test_another_model_and_device_are_refused(promised, untrained, images, tmp_path, capsys):
-    note, kept = promised / "promise.json", (promised / "promise.json").read_text()
+    note, kept = promised / "promise.json", (promised / "promise.json").read_text(encoding="utf-8")
     for name, value in (("weights", "0" * 16), ("decode", "beam"), ("decoding", "1" * 16), ("device", "cuda")):
         content = json.loads(kept)
         content["conditions"][name] = value
@@ -121,14 +121,14 @@ def test_another_model_and_device_are_refused(promised, untrained, images, tmp_p
 
 def test_the_same_conditions_are_accepted(promised, untrained, images, tmp_path):
     assert transcribe(promised, untrained, images, tmp_path / "o.csv", "--amp", "off") == 0
-    assert len((tmp_path / "o.csv").read_text().splitlines()) == 2
+    assert len((tmp_path / "o.csv").read_text(encoding="utf-8").splitlines()) == 2
 
 
 def test_a_promise_of_the_old_test_is_refused_with_its_reason(promised, untrained, images, tmp_path, capsys):
     old = tmp_path / "old"
     old.mkdir()
     for file in promised.iterdir():
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding="utf-8"))
         (old / file.name).write_text(json.dumps(content | {"format": 1}))
     assert transcribe(old, untrained, images, tmp_path / "o.csv", "--amp", "off") == 1
     assert "whose test did not hold: the bound of a group's loss was estimated): calibrate again" in (
@@ -141,7 +141,7 @@ def test_evaluations_of_an_older_version_promise_nothing(tmp_path: Path, capsys)
     run = evaluated.run(tmp_path / "run", sizes)
     for split in sizes:
         path = run / "evaluation" / split / "evaluation.json"
-        asked = json.loads(path.read_text())
+        asked = json.loads(path.read_text(encoding="utf-8"))
         path.write_text(json.dumps({n: v for n, v in asked.items() if n not in ("device", "code", "passes")}))
     parts = ["--fit", "dev", "--choose", "calibration", "--judge", "test"]
     assert main(["calibrate", "--run", str(run), *parts, "--alpha", "0.2", "--name", "x"]) == 1

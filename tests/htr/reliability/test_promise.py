@@ -112,7 +112,7 @@ def test_no_reading_code_is_left_out():
 
     code = "import sys, htr.reader; print([m for m in sys.modules if m.partition('.')[0] == 'htr'])"
     loaded = eval(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
-    covered = [module.__name__ for module in READERS]
+    covered = list(READERS)
     beside = {one.__module__ for one in (Charset, decode, compare)}
     beside |= {name for name in loaded if is_empty_package(sys.modules[name])}
     left = {name for name in loaded if not any(f"{name}.".startswith(f"{one}.") for one in covered)}
@@ -120,7 +120,7 @@ def test_no_reading_code_is_left_out():
 
 
 def is_empty_package(module) -> bool:
-    return hasattr(module, "__path__") and code_in(Path(module.__file__).read_text()) == code_in("")
+    return hasattr(module, "__path__") and code_in(Path(module.__file__).read_text(encoding="utf-8")) == code_in("")
 
 
 def test_what_is_no_promise_is_an_error(tmp_path: Path, scores):
@@ -131,7 +131,7 @@ def test_what_is_no_promise_is_an_error(tmp_path: Path, scores):
     folder = tmp_path / "promise"
     fails("no promise here .score.json is missing")
     write(folder, scores)
-    good = (folder / "promise.json").read_text()
+    good = (folder / "promise.json").read_text(encoding="utf-8")
     note = json.loads(good)
     for change, match in (
         ({"format": 9}, "format 9, this code reads 2"),
@@ -147,7 +147,7 @@ def test_what_is_no_promise_is_an_error(tmp_path: Path, scores):
     (folder / "promise.json").unlink()
     fails("promise.json is missing.*: run python -m jobs calibrate")
     # a score without the one that is promised
-    content = json.loads((folder / "score.json").read_text())
+    content = json.loads((folder / "score.json").read_text(encoding="utf-8"))
     del content["scores"]["field"]
     (folder / "score.json").write_text(json.dumps(content))
     digest = hashlib.sha256((folder / "score.json").read_bytes()).hexdigest()

@@ -151,7 +151,7 @@ def test_nobody_listens_at_the_published_address(ranks):
     rendezvous.publish(file, {"address": "127.0.0.1", "port": port, "interface": "lo", "token": "old"})
     (line,) = ranks.errors(rank(1))
     assert f"rank 1 on node1: cannot reach rank 0 at 127.0.0.1:{port}" in line
-    assert json.loads(file.with_suffix(".rank-1.error").read_text())["error"] in line
+    assert json.loads(file.with_suffix(".rank-1.error").read_text(encoding="utf-8"))["error"] in line
 
 
 @pytest.mark.timeout(60)
@@ -171,7 +171,7 @@ def test_strangers_do_not_disturb_the_barrier(ranks):
     while not file.exists():
         time.sleep(0.02)
     assert file.stat().st_mode & 0o777 == 0o600
-    where = json.loads(file.read_text())
+    where = json.loads(file.read_text(encoding="utf-8"))
     hello = {"rank": 1, "size": 2, "host": "evil", "local_rank": 1, "local_size": 2, "error": "I am rank 1"}
     strangers = []
     for said in (b"", b"GET / HTTP/1.1\r\n\r\n", b"x" * 200_000, rendezvous._sign("a guess", hello), b"\n", b"half"):

@@ -55,7 +55,7 @@ def rows() -> list[dict]:
 def metrics(rows, tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("evaluation")
     merge(folder, write(folder, rows), {"split": "val"}, {"choc", "septique"})
-    return json.loads((folder / "metrics.json").read_text())
+    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
 
 
 def total(rows: list[dict]) -> Errors:
@@ -147,7 +147,7 @@ def test_values_blanks_classes_and_confusions(rows, metrics):
 
 def test_parts_of_another_size_sum_to_the_same(rows, metrics, tmp_path):
     merge(tmp_path, write(tmp_path, rows, 170), {"split": "val"}, {"choc", "septique"})
-    assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
+    assert json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8")) == metrics
 
 
 def test_what_is_not_known(tmp_path):
@@ -156,7 +156,7 @@ def test_what_is_not_known(tmp_path):
         for row in lines_of(30)
     ]
     merge(tmp_path, write(tmp_path, rows), {}, None)
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
     assert (
         metrics["interval"]["unit"] == "certificate" and "no line says who wrote it" in metrics["interval"]["warning"]
     )

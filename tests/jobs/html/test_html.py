@@ -123,7 +123,7 @@ def test_promises(tmp_path: Path):
     assert "promised: 2.0" in kept["units"][0]["charts"][0]["svg"]
     assert "promised" not in kept["units"][0]["charts"][1]["svg"]  # it is on wrong lines, not on characters
     assert "promised" not in kept["units"][1]["charts"][0]["svg"]  # nor on words
-    promise = json.loads((tmp_path / "reliability" / "kept" / "promise.json").read_text())
+    promise = json.loads((tmp_path / "reliability" / "kept" / "promise.json").read_text(encoding="utf-8"))
     made.write(tmp_path / "reliability" / "kept" / "promise.json", promise | {"loss": "cer"})
     charts = reliability.view(tmp_path)[1]["units"][0]["charts"]
     assert ["promised" in chart["svg"] for chart in charts] == [False, True, False, False]

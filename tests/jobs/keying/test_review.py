@@ -41,7 +41,7 @@ def test_the_same_answer_sent_twice_is_one_and_a_row_is_answered_once(running, t
     assert answer(running, other, row["row"], "autre") == {"refused": "answered"}
     assert answer(running, other, row["row"], "grippe", id=one) == {"refused": "id"}  # somebody else's
     assert answer(running, tab, row["row"] + 1, "grippe", id=one) == {"refused": "id"}  # another row's
-    journal = (tmp_path / "review.csv.keying" / "journal.jsonl").read_text().splitlines()
+    journal = (tmp_path / "review.csv.keying" / "journal.jsonl").read_text(encoding="utf-8").splitlines()
     assert len([line for line in journal if '"grippe"' in line and f'"row":{row["row"]},' in line]) == 1
 
 
@@ -60,7 +60,7 @@ def test_undo_gives_the_row_back_and_keeps_the_history(running, tmp_path: Path):
     answer(running, tab, second["row"], "trois")
     assert running.stop() == 0
     assert [row["text"] for row in rows_of(tmp_path / "review-keyed.csv")[:2]] == ["", "trois"]
-    journal = (tmp_path / "review.csv.keying" / "journal.jsonl").read_text()
+    journal = (tmp_path / "review.csv.keying" / "journal.jsonl").read_text(encoding="utf-8")
     assert '"un"' in journal and '"deux"' in journal and journal.count("withdraws") == 2
 
 
@@ -182,7 +182,7 @@ def test_one_server_a_table_and_the_same_table(running, tmp_path: Path, capsys):
     assert "not the table that" in capsys.readouterr().err
     made.write_bytes(content)
     keyed = tmp_path / "review-keyed.csv"
-    keyed.write_text(keyed.read_text().replace(NOT_YET, "", 1))
+    keyed.write_text(keyed.read_text(encoding="utf-8").replace(NOT_YET, "", 1))
     assert main(["review", str(made), "--write"]) == 1
     said = capsys.readouterr().err
     assert "was changed, by who keys perhaps: give --out another name" in said and CANARY not in said
@@ -199,7 +199,7 @@ def test_who_has_lost_the_table_acknowledges_nothing_more(running, tmp_path: Pat
         running, "answer", {"tab": tab, "id": identity(), "row": 1, "kind": "text", "text": "choc"}
     )
     assert status == 503 and json.loads(content) == {"refused": "disk"}
-    assert len((tmp_path / "review.csv.keying" / "journal.jsonl").read_text().splitlines()) == 1
+    assert len((tmp_path / "review.csv.keying" / "journal.jsonl").read_text(encoding="utf-8").splitlines()) == 1
 
 
 def test_what_cannot_be_keyed(tmp_path: Path, capsys, write_table):
@@ -259,6 +259,6 @@ def test_the_figures_stand_in_the_report(tmp_path: Path):
         assert running.stop() == 0
     (run / "keying" / "broken.json").write_text("{}")
     assert main(["report", str(run), "--out", str(tmp_path / "page.html")]) == 0
-    page = (tmp_path / "page.html").read_text()
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert 'id="keying"' in page and "keyed by two" in page and "87.5" in page and "can&#39;t be shown" not in page
     assert "can't be shown" in page and CANARY not in page and "Anne" not in page

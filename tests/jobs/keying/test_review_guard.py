@@ -70,7 +70,7 @@ def test_paths_methods_and_bodies(running, tmp_path: Path):
     assert ask(running, "begin", {"name": ""})[0] == 409 and ask(running, "begin", {"name": "x" * 61})[0] == 409
     assert ask(running, "answer", good)[0] == 200, "the one that is right still is"
     journal = tmp_path / "review.csv.keying" / "journal.jsonl"
-    assert len(journal.read_text().splitlines()) == 1
+    assert len(journal.read_text(encoding="utf-8").splitlines()) == 1
 
 
 def test_headers_modes_and_logs(tmp_path: Path):
@@ -91,9 +91,9 @@ def test_headers_modes_and_logs(tmp_path: Path):
         assert stat.S_IMODE((folder / "journal.jsonl").stat().st_mode) == 0o600
         assert running.stop() == 0
     assert stat.S_IMODE((tmp_path / "review-keyed.csv").stat().st_mode) == 0o640
-    log = (tmp_path / "log").read_text()
+    log = (tmp_path / "log").read_text(encoding="utf-8")
     assert CANARY not in log and "Canari" not in log and running.token not in log and "1 of 5 rows done" in log
-    figures = (folder / "figures.json").read_text()
+    figures = (folder / "figures.json").read_text(encoding="utf-8")
     assert CANARY not in figures and "Canari" not in figures
 
 

@@ -210,7 +210,7 @@ def test_keys_of_the_page(chromium, tmp_path: Path):
         chromium.type("lisible ?")
         chromium.press("Enter")
         chromium.run(SETTLED)
-        journal = (tmp_path / "review.csv.keying" / "journal.jsonl").read_text()
+        journal = (tmp_path / "review.csv.keying" / "journal.jsonl").read_text(encoding="utf-8")
         assert '"kind":"ask"' in journal and "lisible ?" in journal
         # the other language
         before = chromium.run("document.documentElement.lang")

@@ -68,7 +68,7 @@ def test_from_scans_to_training_rows(scans: Path, untrained: Path, tmp_path: Pat
         assert main(list(map(str, asked))) == 0
         index = read_index(tmp_path / "data")
         assert sum(count for count in index.totals.values()) > len(known) / 2
-        rejects = json.loads((tmp_path / "data" / "index.json").read_text())["rejects"]
+        rejects = json.loads((tmp_path / "data" / "index.json").read_text(encoding="utf-8"))["rejects"]
         assert "not yet transcribed" not in rejects
     finally:
         for made in (*pages.glob("review*.csv"), *pages.glob("review*.keying/*")):

@@ -19,12 +19,12 @@ TRAIN += ["--device", "cpu", "--steps", "4"]
 
 
 def losses(run: Path) -> list[float]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return [line["loss"] for line in lines if "loss" in line]
 
 
 def status(run: Path) -> dict:
-    return json.loads((run / "status.json").read_text())
+    return json.loads((run / "status.json").read_text(encoding="utf-8"))
 
 
 def sums(folder: Path) -> dict[str, str]:
@@ -39,8 +39,8 @@ def test_preprocess_on_four_nodes_and_as_an_array(cluster: Cluster, tmp_path: Pa
     cluster.sbatch(log, "--nodes=4", "slurm/preprocess.sh", source, "--out", tmp_path / "nodes", *options)
     array = ["--array=0-1", "slurm/preprocess.sh", source, "--out", tmp_path / "array", *options]
     cluster.end(cluster.submit(tmp_path / "%a", *array), good=True)
-    assert "task 4 of 4" in log.read_text()
-    assert "task 2 of 2" in (tmp_path / "1").read_text()
+    assert "task 4 of 4" in log.read_text(encoding="utf-8")
+    assert "task 2 of 2" in (tmp_path / "1").read_text(encoding="utf-8")
     assert sums(tmp_path / "nodes") == sums(tmp_path / "array") == sums(tmp_path / "here")
     assert "0 faults" in cluster.run("python", "-m", "jobs", "verify", tmp_path / "nodes")
 
@@ -67,7 +67,7 @@ def test_train_on_several_nodes(cluster: Cluster, alone: Path, dataset, tmp_path
     run = tmp_path / "run"
     cluster.sbatch(tmp_path / "log", *options, "slurm/train.sh", dataset.folder, "--run", run, *TRAIN)
     assert (status(run)["world"], status(run)["state"]) == (world, "finished")
-    assert len(json.loads((run / "provenance.json").read_text())["starts"][0]["hosts"]) == hosts
+    assert len(json.loads((run / "provenance.json").read_text(encoding="utf-8"))["starts"][0]["hosts"]) == hosts
     assert losses(run) == pytest.approx(losses(alone), rel=2e-3)
     assert list((run / "logs").glob("slurm-*.log"))
     assert not list((run / "rendezvous").iterdir())
@@ -90,7 +90,10 @@ def test_evaluate_as_an_array_counts_every_line_once(cluster: Cluster, alone: Pa
     tasks = ["--array=0-2", "slurm/evaluate.sh", *evaluate, "--name", "array"]
     cluster.end(cluster.submit(tmp_path / "%a", *tasks), good=True)
     cluster.run("python", "-m", "jobs", "evaluate", *evaluate, "--name", "here")
-    array, here = (json.loads((alone / "evaluation" / name / "metrics.json").read_text()) for name in ("array", "here"))
+    array, here = (
+        json.loads((alone / "evaluation" / name / "metrics.json").read_text(encoding="utf-8"))
+        for name in ("array", "here")
+    )
     assert array == here
     assert array["lines"] == dataset.totals["train"]
 
@@ -137,7 +140,10 @@ def test_killed_rank_ends_the_job_and_the_next_one_resumes(cluster: Cluster, dat
     cluster.end(first, good=False, seconds=60)
     (run / "lock.json").unlink(missing_ok=True)  # instead of waiting a minute for its heartbeat to grow old
     third = cluster.submit(tmp_path / "third", *command)
-    wait_for(lambda: (tmp_path / "third").exists() and "resumed at step" in (tmp_path / "third").read_text(), 90)
+    wait_for(
+        lambda: (tmp_path / "third").exists() and "resumed at step" in (tmp_path / "third").read_text(encoding="utf-8"),
+        90,
+    )
     cluster.run("scancel", third)
     cluster.end(third, good=False, seconds=60)
 
@@ -150,7 +156,7 @@ def test_pipeline_waits_for_each_job(cluster: Cluster, source: Path, tmp_path: P
     assert re.search(r"preprocess \d+, train \d+, evaluate \d+", said)
     wait_for(lambda: list(run.glob("evaluation/*/metrics.json")), 200)
     assert status(run)["world"] == 2
-    assert json.loads((tmp_path / "data" / "plan.json").read_text())["settings"]["rows"] == 9
+    assert json.loads((tmp_path / "data" / "plan.json").read_text(encoding="utf-8"))["settings"]["rows"] == 9
 
 
 def test_doctor_finds_the_cluster_ready(cluster: Cluster):

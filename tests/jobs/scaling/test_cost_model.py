@@ -142,7 +142,7 @@ def test_predicted_from_a_run(run: Path, capsys):
 
 
 def test_a_run_whose_data_set_is_elsewhere(run: Path, capsys):
-    config = json.loads((run / "config.json").read_text())
+    config = json.loads((run / "config.json").read_text(encoding="utf-8"))
     (run / "config.json").write_text(to_json({**config, "folder": "/nowhere"}))
     assert main(["scale", "--predict", "--from", str(run)]) == 0
     assert "is not here" in capsys.readouterr().err

@@ -100,7 +100,7 @@ def test_waiting_for_data_is_timed(clock):
 
 
 def test_memory_is_the_peak_of_this_process():
-    resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**30
+    resident = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**30
     found = memory(torch.device("cpu"))
     assert list(found) == ["memory_gib"]
     assert 0.9 * resident < found["memory_gib"] < 100 * resident  # GiB, not KiB or bytes

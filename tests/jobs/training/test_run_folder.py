@@ -27,17 +27,21 @@ def begin(folder: Path, job: str = "11", threads: int | None = None, model: str 
 def held_elsewhere(folder: Path, job: str, age: float = 0) -> None:
     """Make the lock look like that of a job on another node, which beat so many seconds ago."""
     lock = folder / "lock.json"
-    lock.write_text(json.dumps(json.loads(lock.read_text()) | {"job": job, "host": "another", "pid": 1, "birth": "1"}))
+    lock.write_text(
+        json.dumps(
+            json.loads(lock.read_text(encoding="utf-8")) | {"job": job, "host": "another", "pid": 1, "birth": "1"}
+        )
+    )
     os.utime(lock, (time.time() - age,) * 2)
 
 
 def test_second_job_is_refused_and_changes_nothing(tmp_path: Path):
     first = begin(tmp_path)
     held_elsewhere(tmp_path, "11")
-    before = (tmp_path / "lock.json").read_text()
+    before = (tmp_path / "lock.json").read_text(encoding="utf-8")
     with pytest.raises(ValueError, match="job 11 on another works in this run folder"):
         begin(tmp_path, "12", threads=5)
-    assert (tmp_path / "lock.json").read_text() == before
+    assert (tmp_path / "lock.json").read_text(encoding="utf-8") == before
     assert read_run(tmp_path)["threads"] is None
     assert first.owner["job"] == "11"
 
@@ -53,7 +57,9 @@ def test_lock_of_the_dead_is_taken(tmp_path: Path):
     held_elsewhere(tmp_path, "11", age=STALE_AFTER_S + 5)  # its heartbeat stopped
     assert begin(tmp_path, "12").owner["job"] == "12"
     lock = tmp_path / "lock.json"
-    lock.write_text(json.dumps(json.loads(lock.read_text()) | {"pid": 2**22 + 1}))  # this node has no such process
+    lock.write_text(
+        json.dumps(json.loads(lock.read_text(encoding="utf-8")) | {"pid": 2**22 + 1})
+    )  # this node has no such process
     assert begin(tmp_path, "13").owner["job"] == "13"
     held_elsewhere(tmp_path, "14")
     assert begin(tmp_path, "14").owner["job"] == "14"  # Slurm requeued the job, onto another node
@@ -62,7 +68,9 @@ def test_lock_of_the_dead_is_taken(tmp_path: Path):
 def test_a_process_that_has_the_pid_of_a_dead_one_does_not_hold_its_lock(tmp_path: Path):
     begin(tmp_path)
     lock = tmp_path / "lock.json"
-    lock.write_text(json.dumps(json.loads(lock.read_text()) | {"birth": "1"}))  # this process was born later
+    lock.write_text(
+        json.dumps(json.loads(lock.read_text(encoding="utf-8")) | {"birth": "1"})
+    )  # this process was born later
     assert begin(tmp_path, "12").owner["job"] == "12"
 
 
@@ -81,7 +89,7 @@ def test_a_lock_that_another_job_took_meanwhile_is_given_back(tmp_path: Path, mo
     monkeypatch.setattr(Path, "rename", overtaken)
     with pytest.raises(ValueError, match="job 13 on another works in this run folder"):
         begin(tmp_path, "12")
-    assert quick and json.loads((tmp_path / "lock.json").read_text())["job"] == "13"
+    assert quick and json.loads((tmp_path / "lock.json").read_text(encoding="utf-8"))["job"] == "13"
 
 
 def test_a_patient_job_waits_for_the_dead_and_not_for_the_living(tmp_path: Path, monkeypatch):
@@ -104,13 +112,13 @@ def test_lock_is_given_back_only_by_its_owner(tmp_path: Path):
     with begin(tmp_path, "12") as run:
         held_elsewhere(tmp_path, "13")
         run.update({"state": "running"})
-    assert json.loads((tmp_path / "lock.json").read_text())["job"] == "13"
+    assert json.loads((tmp_path / "lock.json").read_text(encoding="utf-8"))["job"] == "13"
 
 
 def test_failure_is_told_and_the_lock_free(tmp_path: Path):
     with pytest.raises(ValueError, match="no more disk"), begin(tmp_path):
         raise ValueError("no more disk")
-    status = json.loads((tmp_path / "status.json").read_text())
+    status = json.loads((tmp_path / "status.json").read_text(encoding="utf-8"))
     assert (status["state"], status["reason"]) == ("failed", "ValueError: no more disk")
     assert not (tmp_path / "lock.json").exists()
 
@@ -124,12 +132,12 @@ def test_the_time_of_a_run_is_that_of_its_starts(tmp_path: Path, monkeypatch):
             run.note_start({"world": 2, "device": "cpu", "cpus": 8})
             run.began -= 100 * int(job)
             run.update({"state": "running"})
-        took.append(json.loads((tmp_path / "status.json").read_text())["seconds"])
+        took.append(json.loads((tmp_path / "status.json").read_text(encoding="utf-8"))["seconds"])
         with pytest.raises(ValueError, match="no data"), begin(tmp_path, job):  # a start that came to nothing
             raise ValueError("no data")
-    starts = json.loads((tmp_path / "provenance.json").read_text())["starts"]
+    starts = json.loads((tmp_path / "provenance.json").read_text(encoding="utf-8"))["starts"]
     assert [start.get("seconds") for start in starts] == [*took[:2], None] and took[0] >= 1100
-    assert json.loads((tmp_path / "status.json").read_text())["begun"] == starts[-1]["begun"]
+    assert json.loads((tmp_path / "status.json").read_text(encoding="utf-8"))["begun"] == starts[-1]["begun"]
 
 
 def test_run_of_another_model(tmp_path: Path):
@@ -186,18 +194,21 @@ def test_what_a_step_leaves(tmp_path: Path):
     status = tmp_path / "status.json"
     with begin(tmp_path) as run:
         run.log_step(step_line(50), 1000)
-        kept = json.loads(status.read_text())
+        kept = json.loads(status.read_text(encoding="utf-8"))
         assert kept == {"job": "11", "state": "running", "step": 50, "steps": 1000, "loss": 1.0, "lines_per_s": 80.0}
         run.log_step(step_line(100), 1000)
         run.log_dev(100, 0.5, 0.9)
-        assert (json.loads(status.read_text())["step"], json.loads(status.read_text())["dev_cer"]) == (100, 0.5)
+        assert (
+            json.loads(status.read_text(encoding="utf-8"))["step"],
+            json.loads(status.read_text(encoding="utf-8"))["dev_cer"],
+        ) == (100, 0.5)
         assert (tmp_path / "curves.png").stat().st_size > 10_000
         (tmp_path / "curves.png").unlink()
         run.log_step(step_line(150), 1000)
         assert not (tmp_path / "curves.png").exists()  # nor the picture
         run.update({"state": "finished", "step": 150})
         assert (tmp_path / "curves.png").exists()
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [(line["step"], line.get("dev_cer")) for line in lines] == [(50, None), (100, None), (100, 0.5), (150, None)]
     [events] = (tmp_path / "tensorboard").iterdir()
     assert (events.read_bytes().count(b"train/loss"), events.read_bytes().count(b"dev/cer")) == (3, 1)
@@ -219,12 +230,12 @@ def test_status_of_steps_takes_little_of_the_time(tmp_path: Path, monkeypatch):
     shown = []
     for step in range(1, 25):
         run.log_step(step_line(step), 1000)
-        shown.append(json.loads((tmp_path / "status.json").read_text())["step"])
+        shown.append(json.loads((tmp_path / "status.json").read_text(encoding="utf-8"))["step"])
         now[0] += 1.0
     assert sorted(set(shown)) == [1, 11, 21]
-    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 24
+    assert len((tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()) == 24
     run.update({"state": "stopped"})
-    assert json.loads((tmp_path / "status.json").read_text())["step"] == 24
+    assert json.loads((tmp_path / "status.json").read_text(encoding="utf-8"))["step"] == 24
 
 
 def test_a_run_that_fails_leaves_its_curves(tmp_path: Path):
@@ -243,7 +254,7 @@ def test_training_goes_on_without_curves_and_events(tmp_path: Path, monkeypatch,
             run.log_step(step_line(step), 1000)
             run.log_dev(step, 0.5, 0.9)
         run.update({"state": "finished"})
-    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 4
+    assert len((tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()) == 4
     events, drawing = capsys.readouterr().err.splitlines()
     assert "tensorboard" in events and "FileExistsError" in events
     assert "curves.png" in drawing and "ZeroDivisionError" in drawing

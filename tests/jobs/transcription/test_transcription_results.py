@@ -92,7 +92,7 @@ def read_table(path: Path) -> list[dict]:
 
 
 def rejects_of(index) -> dict[str, int]:
-    return json.loads((index.folder / "index.json").read_text())["rejects"]
+    return json.loads((index.folder / "index.json").read_text(encoding="utf-8"))["rejects"]
 
 
 def row(**cells: object) -> dict:
@@ -150,9 +150,11 @@ def test_reasons_are_counted_without_what_they_say_of_one_image(tmp_path, capsys
         cv2.imwrite(str(tmp_path / "scans" / f"{number}.png"), np.full(shape, 230, np.uint8))
     options = ["--unit", "field", "--chunk", 1, "--workers", 1, "--device", "cpu"]
     run("transcribe", tmp_path / "scans", "--out", tmp_path / "o.jsonl", *options)
-    rows = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len({row["reason"] for row in rows}) == 2 and "2 x fits no form\n" in capsys.readouterr().err
-    assert json.loads((tmp_path / "o.jsonl.parts" / "summary.json").read_text())["reasons"] == {"fits no form": 2}
+    assert json.loads((tmp_path / "o.jsonl.parts" / "summary.json").read_text(encoding="utf-8"))["reasons"] == {
+        "fits no form": 2
+    }
 
 
 @dataclass
@@ -240,7 +242,7 @@ def test_fields_under_a_promise(scans, untrained, promise, tmp_path):
     accepted = {(row["certificate"], row["field"]) for row in rows if row["decision"] == "accept"}
     assert len(sample) == 4 and {(row["certificate"], row["field"]) for row in sample} <= accepted
     assert set(sample[0]) == {"image", "page", "certificate", "form", "field", "place", "text", "reject"}
-    summary = json.loads((tmp_path / "some.jsonl.parts" / "summary.json").read_text())
+    summary = json.loads((tmp_path / "some.jsonl.parts" / "summary.json").read_text(encoding="utf-8"))
     assert (summary["accepted"], summary["sampled"]) == (len(accepted), 4)
     for path in (review, scans.parent / "review-sample.csv"):
         path.unlink()

@@ -1,4 +1,4 @@
-"""The sections of gpu_check.py, one a process: python benchmarks/gpu_sections.py SECTION DEVICE SECONDS [quick]
+"""The sections of gpu_check.py, one a process: python benchmarks/gpu/gpu_sections.py SECTION DEVICE SECONDS [quick]
 
 Each says what it finds in lines of JSON as soon as it is known, `checks` (what must be true) and `rows` (a table) among
 them; the last lines hold all of it.
@@ -18,7 +18,7 @@ from gpu_made import DROPPED, PLAIN, batches_of, dataset, drawn_lines, make_data
 
 from htr.models.registry import MODELS, create
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SYMBOLS = 100
 # the largest difference of a loss beside fp32's on the CPU, relative
 CLOSE = {"fp32": 2e-3, "bf16": 0.06, "fp16": 0.03}
@@ -229,7 +229,7 @@ def resume(section: Section) -> None:
 
 def logged(run: Path) -> list[float]:
     path = run / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return [line["loss"] for line in map(json.loads, lines) if "loss" in line]
 
 

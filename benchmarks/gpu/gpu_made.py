@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 LINES, FEW = 16_000, 600  # of the data set; where there are few cores
 HEIGHT, MEDIAN, SPREAD = 48, 700, 0.35  # px of a line; its width is log-normal
 CAUSES = (

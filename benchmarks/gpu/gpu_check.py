@@ -1,6 +1,6 @@
 """What the training does on a GPU, measured: each part in a process of its own, with a limit, a failure recorded.
 
-    bash benchmarks/gpu_check.sh --wheels .gpu/wheels --out OUT [--quick] [--device cpu] [--only losses,readings]
+    bash benchmarks/gpu/gpu_check.sh --wheels .gpu/wheels --out OUT [--quick] [--device cpu] [--only losses,readings]
 
 Needs Python with torch, nvcc, no network. --wheels is a folder that --prepare filled: Horovod's sdist, wheels of the
 packages that a machine for torch may lack, and in `built` a wheel of Horovod that is taken where the build fails.
@@ -33,7 +33,7 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 # name: seconds at most, with --quick and without
 LIMITS = {
     "build": (150, 260),
@@ -76,7 +76,7 @@ def main() -> int:
 def prepare(folder: Path) -> int:
     """Fill the folder with what a machine without a network needs, for Python 3.11 and 3.12."""
     folder.mkdir(parents=True, exist_ok=True)
-    pins = (ROOT / "pyproject.toml").read_text()
+    pins = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     found = {name: re.search(rf'"({name}[=<>][^"]*)"', pins) for name in (*PACKAGES, "horovod")}
     wanted = [match[1] if match else name for name, match in found.items()]
     pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder)]
@@ -156,7 +156,7 @@ class Check:
             script = str(ROOT / "slurm" / "build_horovod.sh")
             command = ["bash", script, sys.executable, str(sdists[0]), str(self.folder / "wheel"), *operations]
         else:
-            command = [sys.executable, str(ROOT / "benchmarks" / "gpu_sections.py"), name, self.args.device]
+            command = [sys.executable, str(ROOT / "benchmarks" / "gpu" / "gpu_sections.py"), name, self.args.device]
             command += [f"{limit:.0f}", *(["quick"] if self.args.quick else [])]
         with open(log, "wb") as output:
             # a process group of its own, so that its limit ends its children too
@@ -181,7 +181,7 @@ class Check:
 
     def read(self, name: str, process: subprocess.Popen, log: Path, late: bool) -> dict:
         """What a section said: a line of JSON a finding, all of them together."""
-        text = log.read_text(errors="replace")
+        text = log.read_text(encoding="utf-8", errors="replace")
         with open(self.args.out / "gpu_check.log", "a", encoding="utf-8") as whole:
             whole.write(f"==== {name}\n{text[-200_000:]}\n")
         found: dict = {}
@@ -223,7 +223,7 @@ class Check:
             elif key != "ok":
                 print(f"   {key}: {value}", flush=True)
         path = self.args.out / "gpu_check.json"
-        path.with_suffix(".part").write_text(json.dumps(self.results, indent=1) + "\n")
+        path.with_suffix(".part").write_text(json.dumps(self.results, indent=1) + "\n", encoding="utf-8")
         path.with_suffix(".part").replace(path)
 
     def kill(self, process: subprocess.Popen) -> None:

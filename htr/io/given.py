@@ -1,0 +1,98 @@
+"""Line images as people hold them: a path, a PIL image, gray or colour arrays of any kind -> gray (H, W) uint8."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from htr.io.image_files import RejectedInput, decode
+
+MIN_PAGE_HEIGHT, MIN_PAGE_WIDTH = 1000, 700  # px; a line of writing is never as high and hardly wider than it is high
+MAX_PAGE_RATIO = 2.0  # of a page's width to its height
+DARK, MOSTLY = 96, 0.7  # gray level, and the share of pixels below it, of light writing on dark paper
+KINDS = "a path, a PIL image or an array (H, W) or (H, W, 3) of bool, uint8, uint16 or float (0 to 1, or 0 to 255)"
+
+
+class Lines(list):
+    """Gray (H, W) uint8 that were cut as lines by this project: nobody looks at them again."""
+
+
+def line_images(given: object) -> list[np.ndarray]:
+    """One image, or many, each of any kind. Raises ValueError: which one it is, what is wrong, what is wanted."""
+    if isinstance(given, Lines):
+        return given
+    of_channels = isinstance(given, np.ndarray) and given.ndim == 3 and given.shape[2] in (1, 3, 4)
+    alone = isinstance(given, (str, Path)) or hasattr(given, "convert") or of_channels
+    if alone or (isinstance(given, np.ndarray) and given.ndim == 2):
+        given = [given]
+    elif not isinstance(given, Iterable):
+        raise ValueError(f"one image or a list of them is read, not a {type(given).__name__}: give {KINDS}")
+    images = []
+    for number, image in enumerate(given):
+        try:
+            images.append(checked(as_gray(image)))
+        except RejectedInput as reason:
+            raise ValueError(f"image {number}: {reason}") from None
+    return images
+
+
+def as_gray(image: object) -> np.ndarray:
+    """(H, W) uint8, 0 black and 255 white; colour as RGB, by luma; transparency on white. Raises RejectedInput."""
+    if isinstance(image, (str, Path)):
+        try:
+            return decode(Path(image).read_bytes())
+        except OSError as error:
+            raise RejectedInput(f"{image} can't be read ({error.strerror or type(error).__name__})") from None
+    if hasattr(image, "convert"):  # PIL's; a palette or CMYK is made RGB by PIL itself
+        plain = image.mode in ("1", "L", "I;16", "I", "F", "RGB")
+        image = np.asarray(
+            image if plain else image.convert("RGBA" if "A" in image.mode or "P" in image.mode else "RGB")
+        )
+    elif hasattr(image, "detach"):  # a tensor
+        image = image.detach().cpu().numpy()
+    if not isinstance(image, np.ndarray):
+        raise RejectedInput(f"a {type(image).__name__} is no image: give {KINDS}")
+    if image.size == 0:
+        raise RejectedInput(f"an empty image of shape {image.shape}")
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[..., 0]
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (3, 4)):
+        raise RejectedInput(f"an array of shape {image.shape} is no image: give {KINDS}")
+    image = to_bytes(image)
+    if image.ndim == 2:
+        return np.ascontiguousarray(image)
+    if image.shape[2] == 4:
+        alpha = image[..., 3:].astype(np.float32) / 255
+        image = np.rint(image[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+    return cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
+
+
+def to_bytes(image: np.ndarray) -> np.ndarray:
+    """Values to 0 to 255, uint8. Raises RejectedInput: values that no one could know the white of."""
+    if image.dtype == np.uint8:
+        return image
+    if image.dtype == bool:
+        return image.astype(np.uint8) * 255
+    if image.dtype == np.uint16:
+        return (image / 257).round().astype(np.uint8)
+    if image.dtype.kind not in "fiu":
+        raise RejectedInput(f"values of {image.dtype} are no pixels: give {KINDS}")
+    low, high = float(image.min()), float(image.max())
+    if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or high > 255:
+        raise RejectedInput(f"values from {low:g} to {high:g}: pixels are 0 to 255, or 0 to 1 as floats")
+    scale = 255 if image.dtype.kind == "f" and high <= 1 else 1
+    return np.rint(image * scale).astype(np.uint8)
+
+
+def checked(gray: np.ndarray) -> np.ndarray:
+    """The image, if it can be a line of dark writing on light paper. Raises RejectedInput."""
+    height, width = gray.shape
+    if height >= MIN_PAGE_HEIGHT and width >= MIN_PAGE_WIDTH and width <= MAX_PAGE_RATIO * height:
+        raise RejectedInput(
+            f"{width} x {height} pixels are a page, not a line: give its lines (htr.scan reads certificates, python -m "
+            f"jobs transcribe pages with XML)"
+        )
+    if np.ptp(gray[:: max(height // 64, 1)]) > DARK and np.mean(gray < DARK) > MOSTLY:
+        raise RejectedInput("light writing on dark paper: invert it (255 - image)")
+    return gray
