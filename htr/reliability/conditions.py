@@ -25,7 +25,7 @@ READER = ("weights", "decode", "decoding")
 NAMES = (*READER, "amp", "batch", "device", "passes", "code")
 PASSES = 1  # the place for reading narrow writing twice: whoever reads with other passes says so here, or as an option
 # packages and modules whose code makes readings; by name, since they lie above this one
-READERS = ("htr.models", "htr.decoding", "htr.reader", "htr.types", "htr.lines.normalise")
+READERS = ("htr.models", "htr.decoding", "htr.reader", "htr.types", "htr.lines.normalise", "htr.io.given")
 
 
 def conditions(

@@ -70,12 +70,16 @@ def test_the_score_of_fields_is_fitted_on_what_is_said_of_lines_not_seen():
     scores, held_out = fitted()
     clusters = codes(TABLE, "certificate")
     of_lines = cross_fitted("line", line_signals(TABLE), EXACT, clusters)
-    assert np.array_equal(held_out["line"], of_lines)
+
+    def order(values):  # held-out probabilities are put on the scale of the score of all, in their own order
+        return np.argsort(values, kind="stable")
+
+    assert np.array_equal(order(held_out["line"]), order(of_lines))
     for unit in ("field", "certificate"):
         groups = groups_of_unit(TABLE, unit)
         given = unit, combined(of_lines, groups), all_right(EXACT, groups), clusters[first_rows(groups)]
         assert np.array_equal(scores[unit].weights, fit(*given).weights)
-        assert np.array_equal(held_out[unit], cross_fitted(*given))
+        assert np.array_equal(order(held_out[unit]), order(cross_fitted(*given)))
 
 
 def test_the_order_of_rows_makes_no_difference_to_what_is_said_of_each():
