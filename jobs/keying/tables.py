@@ -212,7 +212,7 @@ def open_table(path: Path, asked: Asked, images: Path | None = None, out: Path |
         raise ValueError(f"{path}: no such table")
     if path.suffix.lower() not in (".csv", ".tsv", ".parquet", ".pq"):
         raise ValueError(f"{path}: a .csv or .parquet is wanted (transcribe writes either)")
-    table = sources.read_parquet(path) if sources.is_parquet(path) else sources.read_csv(path)
+    table = sources.read_any(path, quotes="csv")
     kind = kind_of(path, table)
     folder = images or path.parent
     made = KeyTable(path, kind, table, folder, sources.digest(path), out or default_out(path, folder))
