@@ -3,7 +3,7 @@ the tree, one at a time, and the tests that it names are run there. -> a table, 
 
     python tests/mutants.py 3 21 77           these alone
     python tests/mutants.py --file shards/     those of files whose names begin so
-    python tests/mutants.py --check            that each fault still fits its file, without running anything
+    python tests/mutants.py --check            that all faults fit their files and have their tests; runs nothing
 
 Faults with a note are equal code, or nearly: no test can see them, and they are left out.
 """
@@ -44,11 +44,18 @@ class Fault:
                 before, after = (f"\n{textwrap.indent(text, ' ' * columns)}" for text in (self.before, self.after))
                 found += [source.replace(before, after)] * source.count(before)
         if len(found) != 1:
-            raise ValueError(
-                f"fault {self.number}: stands {len(found)} times in {self.file}, not once: mend {FAULTS.name}"
-            )
+            raise ValueError(f"stands {len(found)} times in {self.file}, not once")
         compile(found[0], self.file, "exec")
         return found[0]
+
+    def misfit(self) -> str:
+        """Why the fault cannot be put in, or its tests not be run; empty where it fits."""
+        why = [f"no test {test}" for test in self.tests if not (HOME / test.partition("::")[0]).exists()]
+        try:
+            self.put_into((HOME / self.file).read_text(encoding="utf-8"))
+        except (OSError, ValueError, SyntaxError) as error:
+            why.append(str(error))
+        return f"fault {self.number}: {'; '.join(why)}" if why else ""
 
 
 def read_faults() -> list[Fault]:
@@ -88,8 +95,10 @@ def main() -> int:
     if unknown:
         parser.error(f"no such faults: {sorted(unknown)}")
     faults = [fault for fault in faults if not args.numbers or fault.number in args.numbers]
-    for fault in faults:
-        fault.put_into((HOME / fault.file).read_text(encoding="utf-8"))
+    unfit = [why for fault in faults if (why := fault.misfit())]
+    if unfit:
+        print(*unfit, f"{len(unfit)} of {len(faults)} faults do not fit: mend {FAULTS.name}", sep="\n", file=sys.stderr)
+        return 1
     asked = [fault for fault in faults if not fault.note]
     if args.check:
         print(f"{len(faults)} faults fit their files, {len(asked)} of them are to be seen")
