@@ -129,10 +129,11 @@ def read_scans(folder: Path, most: int):
     """-> gray images, dpi or None of each, names; spread over the folder if there are more than `most`."""
     import numpy as np
 
+    from htr.io.account import Account
+    from htr.io.folders import look
     from htr.io.image_files import RejectedInput, decode, resolution
-    from jobs.transcription.inputs import files_below
 
-    names = files_below(folder)[0]
+    names = look(folder, Account()).images
     if not names:
         raise ValueError(f"{folder}: no image in this folder")
     if len(names) > most:

@@ -191,7 +191,7 @@ def test_a_scan_has_one_matrix_in_any_process_and_order(forms):
     here = matrices(seeds)
     cv2.setRNGSeed(12345)
     backwards = matrices(seeds[::-1])[::-1]
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, get_context("fork")) as pool:
         there = pool.submit(matrices, seeds).result()
     for a, b, c in zip(here, backwards, there, strict=True):
         assert a.tobytes() == b.tobytes() == c.tobytes()

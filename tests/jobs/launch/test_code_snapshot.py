@@ -68,7 +68,7 @@ def test_a_snapshot_is_not_copied_again(checkout: Path, tmp_path: Path):
 
 def test_env_has_python_look_nowhere_else(tmp_path: Path):
     home = tmp_path / "home"
-    shutil.copytree(Path(code_snapshot.__file__).parent.parent / "slurm", home / "slurm")
+    shutil.copytree(Path(code_snapshot.__file__).parents[2] / "slurm", home / "slurm")
     ask = f". {home}/slurm/env.sh; echo ${{PYTHONSAFEPATH:-no}} $PYTHONPATH"
     environ = {name: value for name, value in os.environ.items() if name not in ("PYTHONSAFEPATH", "HTR_SITE")}
 
