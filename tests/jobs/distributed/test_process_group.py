@@ -235,7 +235,7 @@ def test_horovods_server_hears_the_nodes_of_the_job_only():
 ALONE = """
 import sys, torch
 from pathlib import Path
-from jobs import ring
+from jobs.distributed import process_group as ring
 with ring.start(Path("/nowhere"), "cpu") as world:
     model = torch.nn.Linear(2, 1)
     plain = torch.optim.SGD(model.parameters(), lr=0.1)
