@@ -253,7 +253,7 @@ def test_a_chunk_is_read_by_one_thread_whatever_the_process_had(folder, model, t
 
 
 def test_an_image_that_opencv_itself_refuses_is_a_row_with_a_reason(folder, model, tmp_path, monkeypatch):
-    made, whole = jobs.transcription.predictions.to_ink, []
+    made, whole = jobs.transcription.predictions.normalise_line, []
 
     def refuses(gray: np.ndarray, height: int) -> np.ndarray:
         whole.append(gray)
@@ -261,7 +261,7 @@ def test_an_image_that_opencv_itself_refuses_is_a_row_with_a_reason(folder, mode
             raise cv2.error("CANARY: bad argument")
         return made(gray, height)
 
-    monkeypatch.setattr("jobs.transcription.predictions.to_ink", refuses)
+    monkeypatch.setattr("jobs.transcription.predictions.normalise_line", refuses)
     assert run(folder, "--model", model, "--out", tmp_path / "o.csv", "--workers", 1) == 0
     reasons = [row["reason"] for row in rows_of(tmp_path / "o.csv")]
     assert reasons == ["", "image can't be processed", "", "image is truncated", "", ""]
