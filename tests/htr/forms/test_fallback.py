@@ -3,14 +3,12 @@
 import cv2
 import numpy as np
 import pytest
-from test_registration import scanned
+from scanned_forms import NAMES, scanned
 
 from htr.forms.fields import DeskewedScan, corners
 from htr.forms.registration import Forms, NoForm, SeveralForms
 from htr.scan import cut_forms
 from htr.synth.draw_forms import draw
-
-NAMES = "adult-2018", "adult-2024", "neonatal-2018"
 
 
 @pytest.fixture(scope="module")

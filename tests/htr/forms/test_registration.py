@@ -4,6 +4,7 @@ from multiprocessing import get_context
 import cv2
 import numpy as np
 import pytest
+from scanned_forms import NAMES, matrices, scanned
 
 from htr.forms.fields import corners
 from htr.forms.keypoints import apply, centred, pyramid, reduced, rotation, translation
@@ -11,28 +12,11 @@ from htr.forms.registration import Forms, NoForm
 from htr.forms.template import Field, Template
 from htr.lines.normalise import RejectedInput
 from htr.synth.draw_forms import draw
-from htr.synth.scanner import SEVERITIES, scan
-
-NAMES = "adult-2018", "adult-2024", "neonatal-2018"
 
 
 @pytest.fixture(scope="module")
 def forms():
     return Forms([draw(name) for name in NAMES])
-
-
-def scanned(name, seed, dpi=200, severity="hard"):
-    """A scan with scribbles in its fields, and the matrix from its form."""
-    template, rng = draw(name), np.random.default_rng(seed)
-    ink = np.zeros_like(template.picture)
-    for field in template.fields:
-        if field.kind == "text":
-            x, y, w, h = field.box
-            steps = np.array([x, y]) + rng.normal((6, 0), (6, 14), (w // 8, 2)).cumsum(axis=0)
-            steps[:, 1] = y + h / 2 + 0.6 * h * np.sin(steps[:, 1] / 17)
-            cv2.polylines(ink, [np.rint(steps).astype(np.int32)], False, 230, 3)
-    result = scan(template.picture, ink, SEVERITIES[severity], rng, dpi)
-    return result.image, result.matrix
 
 
 def farthest(registration, matrix, dpi):
@@ -180,18 +164,12 @@ def test_only_gray_pixels_are_taken(forms, image):
         forms.register(image)
 
 
-def matrices(seeds):
-    cv2.setNumThreads(1)
-    forms = Forms([draw(name) for name in NAMES])
-    return [forms.register(scanned(NAMES[seed % 3], seed)[0]).matrix for seed in seeds]
-
-
 def test_a_scan_has_one_matrix_in_any_process_and_order(forms):
     seeds = [20, 21, 22]
     here = matrices(seeds)
     cv2.setRNGSeed(12345)
     backwards = matrices(seeds[::-1])[::-1]
-    with ProcessPoolExecutor(1, get_context("fork")) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         there = pool.submit(matrices, seeds).result()
     for a, b, c in zip(here, backwards, there, strict=True):
         assert a.tobytes() == b.tobytes() == c.tobytes()

@@ -1,0 +1,30 @@
+"""Scans of the project's forms with scribbles in their fields, and how they are registered, in any process."""
+
+import cv2
+import numpy as np
+
+from htr.forms.registration import Forms
+from htr.synth.draw_forms import draw
+from htr.synth.scanner import SEVERITIES, scan
+
+NAMES = "adult-2018", "adult-2024", "neonatal-2018"
+
+
+def scanned(name, seed, dpi=200, severity="hard"):
+    """A scan with scribbles in its fields, and the matrix from its form."""
+    template, rng = draw(name), np.random.default_rng(seed)
+    ink = np.zeros_like(template.picture)
+    for field in template.fields:
+        if field.kind == "text":
+            x, y, w, h = field.box
+            steps = np.array([x, y]) + rng.normal((6, 0), (6, 14), (w // 8, 2)).cumsum(axis=0)
+            steps[:, 1] = y + h / 2 + 0.6 * h * np.sin(steps[:, 1] / 17)
+            cv2.polylines(ink, [np.rint(steps).astype(np.int32)], False, 230, 3)
+    result = scan(template.picture, ink, SEVERITIES[severity], rng, dpi)
+    return result.image, result.matrix
+
+
+def matrices(seeds):
+    cv2.setNumThreads(1)
+    forms = Forms([draw(name) for name in NAMES])
+    return [forms.register(scanned(NAMES[seed % 3], seed)[0]).matrix for seed in seeds]
