@@ -74,6 +74,15 @@ def pytest_terminal_summary(terminalreporter) -> None:
         terminalreporter.write_line(f"SKIPPED IN CI, not on the list of tests/conftest.py: {line}", red=True)
 
 
+@pytest.fixture
+def one_thread():
+    """Sums in a fixed order, and no fight for cores with the tests of others."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def draw() -> Callable[..., np.ndarray]:
     """draw(text, height=40): black text on gray paper, as wide as it needs."""

@@ -24,15 +24,7 @@ HEIGHT = EncoderConfig.height
 GOLDEN = Path(__file__).parents[2] / "golden.json"
 TEXTS = ("AVC", "choc septique", "grippe", "IRC", "cancer du sein", "chute", "infarctus du myocarde", "embolie")
 ALPHABET = Charset("".join(TEXTS))
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Sums in a fixed order, and no fight for cores with the tests of others."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(params=sorted(MODELS))

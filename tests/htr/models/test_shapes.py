@@ -26,14 +26,7 @@ ALPHABET = Charset("abcdefghij ")
 # (height, width): the corners of what may come, and beyond
 SHAPES = [(1, 1), (8, 5), (400, 5), (400, 30), (8, 300), (64, 500), (8, 10_000), (400, 10_000)]
 SHADES = ("white", "black", "noise", "written")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def image(shape: tuple[int, int], shade: str) -> np.ndarray:
