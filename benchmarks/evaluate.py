@@ -39,15 +39,15 @@ def measure(args: argparse.Namespace) -> int:
     import torch
 
     from htr.reader import Reader
+    from jobs.distributed.precision import precision
     from jobs.evaluate import read_shard
-    from jobs.training.train_step import autocast
     from shards.index import read_index
     from shards.loader import Samples
 
     torch.set_num_threads(args.cores)
     cv2.setNumThreads(1)
     index, reader = read_index(args.dataset), Reader.load(args.model)
-    mixed, _ = autocast(args.amp, torch.device("cpu"))
+    mixed, _ = precision(args.amp, torch.device("cpu"))
     pieces = shards_of(index, args.split, args.lines)
     lines = sum(len(rows) for _, rows in pieces)
 

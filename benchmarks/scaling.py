@@ -133,13 +133,13 @@ def be_rank(asked: SimpleNamespace) -> None:
 
     from htr.models.registry import create
     from jobs.distributed import process_group
+    from jobs.distributed.precision import precision
     from jobs.training import optimizer as optimizers
-    from jobs.training.train_step import autocast
 
     torch.set_num_threads(1)
     torch.manual_seed(1)
     model = create("ctc", asked.size, SYMBOLS)
-    mixed, _ = autocast("auto", torch.device("cpu"))
+    mixed, _ = precision("auto", torch.device("cpu"))
     batches = made_up(asked.batch, 8)
     optimizer = optimizers.create("muon", model, 2e-3)
     world = None

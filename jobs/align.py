@@ -53,8 +53,8 @@ def main(args: Settings) -> int:
 
     from htr.reader import Reader, weights_of
     from jobs.distributed.placement import Placement, take_device
+    from jobs.distributed.precision import precision
     from jobs.evaluation.alignments import merge, part, texts_of_shard, write_part
-    from jobs.training.train_step import autocast
     from shards.index import read_index
 
     index = read_index(args.dataset)
@@ -66,7 +66,7 @@ def main(args: Settings) -> int:
         raise ValueError(f"{args.dataset}: no sample in split {', '.join(wrong)} (there are: {have})")
     device = take_device(Placement.find(), args.device)
     reader = Reader.load(args.run / "model", device)
-    mixed, _ = autocast(args.amp, device)
+    mixed, _ = precision(args.amp, device)
 
     # ---------------------------------------------------------------- the alignment's folder, the same for all tasks
     asked = {"dataset": index.fingerprint, "to": args.to, "weights": weights_of(args.run / "model")}

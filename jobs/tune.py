@@ -69,9 +69,9 @@ def main(args: Settings) -> int:
     from htr.metrics.words import words_in
     from htr.reader import Reader, weights_of
     from jobs.distributed.placement import Placement, take_device
+    from jobs.distributed.precision import precision
     from jobs.evaluation.texts import config_of, dataset_of
     from jobs.training.config import parse_where
-    from jobs.training.train_step import autocast
     from shards import files
 
     args = replace(args, run=run_of(args.run, args.model))
@@ -81,7 +81,7 @@ def main(args: Settings) -> int:
     reader, sha = Reader.load(args.run / "model", device), weights_of(args.run / "model")
     table = index.samples(args.split, parse_where(args.where))
     table = table.take(np.sort(np.random.default_rng(args.seed).permutation(len(table))[: args.most]))
-    mixed, _ = autocast(args.amp, device)
+    mixed, _ = precision(args.amp, device)
 
     # ---------------------------------------------------------------- language models and lexicon
     if args.language and (args.text or args.lexicon):

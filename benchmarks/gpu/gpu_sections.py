@@ -327,16 +327,18 @@ def synchronise(cuda: bool) -> None:
 def stepper(device: torch.device, size: str, wrap=None):
     """Steps as `train` takes them: Muon, the precision that it would choose, clipping."""
     from jobs.distributed.placement import Placement
+    from jobs.distributed.precision import precision
     from jobs.distributed.process_group import ProcessGroup
     from jobs.training import optimizer as optimizers
     from jobs.training.metrics import MetricsLogger
-    from jobs.training.train_step import TrainStep, autocast
+    from jobs.training.train_step import TrainStep
 
     torch.manual_seed(1)
     model = create("ctc", size, SYMBOLS).to(device)
     if wrap:
         wrap(model)
-    mixed, scaled = autocast("auto", device)
+    mixed, amp = precision("auto", device)
+    scaled = amp == "fp16"
     scaler = torch.amp.GradScaler(device.type, enabled=scaled)
     world = ProcessGroup(Placement.find({}), device)
     optimizer = optimizers.create("muon", model, 1e-4)

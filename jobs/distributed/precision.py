@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager
 import torch
 
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": torch.float32}
-CHOICES = ("auto", *sorted(TYPES))
 
 
 def precision(amp: str, device: torch.device) -> tuple[Callable[[], AbstractContextManager], str]:

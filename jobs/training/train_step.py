@@ -11,7 +11,6 @@ from torch.optim.swa_utils import AveragedModel
 
 from htr.certificate import log_name
 from jobs.cli.console import log
-from jobs.distributed.precision import precision
 from shards.loader import few_widths
 
 MAX_NAMED_SAMPLES = 50  # samples without a finite loss that a rank names
@@ -46,12 +45,6 @@ def scaled_learning_rate(lr: float, ratio: float, rule: str) -> float:
     return lr * {"none": 1.0, "sqrt": math.sqrt(ratio), "linear": ratio}[rule]
 
 
-def autocast(amp: str, device):
-    """`amp`: see --amp. -> (context for the forward pass, whether gradients need a scaler)."""
-    mixed, kind = precision(amp, device)
-    return mixed, kind == "fp16"
-
-
 def averaged(model: torch.nn.Module, decay: float) -> AveragedModel:
     """The model's weights averaged over the last 1 / (1 - decay) steps or so; over fewer at first.
 
@@ -71,7 +64,7 @@ class TrainStep:
     def __init__(
         self, model, optimizer, scaler, mixed, encode, world, clip: float, meter, passes: int = 1, compression="none"
     ):
-        """`encode`: a text to its accepted texts, as symbols; `mixed`: see `autocast`.
+        """`encode`: a text to its accepted texts, as symbols; `mixed`: see jobs.distributed.precision.
 
         `passes`: a batch is computed in so many parts, whose gradients are accumulated.
         """

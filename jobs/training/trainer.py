@@ -11,12 +11,13 @@ import torch
 from htr.metrics.error_rates import Errors, compare
 from htr.reader import Reader, files_of
 from jobs.cli.console import Progress, log
+from jobs.distributed.precision import precision
 from jobs.distributed.signals import Decision, SignalHandler
 from jobs.training import checkpoint
 from jobs.training import optimizer as optimizers
 from jobs.training.config import BATCH, TrainConfig
 from jobs.training.metrics import MetricsLogger
-from jobs.training.train_step import TrainStep, autocast, averaged, dropout_seed, learning_rate, scaled_learning_rate
+from jobs.training.train_step import TrainStep, averaged, dropout_seed, learning_rate, scaled_learning_rate
 from shards import files
 from shards.loader import AugmentConfig, batches, in_order, stream
 from shards.sampler import EpochSampler
@@ -35,7 +36,8 @@ class Trainer:
             torch.use_deterministic_algorithms(True, warn_only=True)
         self.threads = config.runtime.threads or max(len(os.sched_getaffinity(0)) // world.place.local_size - 1, 1)
         self.rate = scaled_learning_rate(config.optim.lr, config.data.batch / BATCH, config.optim.lr_rule)
-        self.mixed, scaled = autocast(config.runtime.amp, world.device)
+        self.mixed, amp = precision(config.runtime.amp, world.device)
+        scaled = amp == "fp16"  # whose range small gradients fall below
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=scaled)
         self.optimizer = optimizers.create(config.optim.name, model, self.rate)
         # steps taken, the last one after which dev was read, the least CER there

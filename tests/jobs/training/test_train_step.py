@@ -9,12 +9,12 @@ from torch import nn
 
 from htr.certificate import log_name
 from htr.models.registry import MODELS, create
+from jobs.distributed.precision import precision
 from jobs.training import optimizer as optimizers
 from jobs.training.metrics import MetricsLogger
 from jobs.training.train_step import (
     MAX_STEPS_NOT_FINITE,
     TrainStep,
-    autocast,
     averaged,
     dropout_seed,
     learning_rate,
@@ -169,7 +169,7 @@ def test_the_average_of_a_young_run_is_over_its_few_steps():
 
 def test_half_precision_on_a_cpu_is_refused():
     with pytest.raises(ValueError, match="fp16 needs a GPU"):
-        autocast("fp16", torch.device("cpu"))
+        precision("fp16", torch.device("cpu"))
 
 
 def test_every_seed_step_and_rank_has_random_numbers_of_its_own():
