@@ -17,7 +17,7 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from jobs.cli.console import log as say
+from jobs.cli.console import log
 from jobs.cli.settings import setting
 from shards.sample import given_reason
 
@@ -54,11 +54,11 @@ def main(args: Settings) -> int:
         return 0
     if not (args.readings and args.keyed):
         raise ValueError("two tables are wanted: the readings of a batch, and its sample, keyed")
-    log = args.log or args.promise / "monitor.jsonl"
-    before = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
+    journal = args.log or args.promise / "monitor.jsonl"
+    before = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()] if journal.exists() else []
     batch = files.sha256(args.readings)[:16]
     if any(entry["batch"] == batch for entry in before):
-        raise ValueError(f"{log}: this batch is in it already, and counts once")
+        raise ValueError(f"{journal}: this batch is in it already, and counts once")
 
     # ---------------------------------------------------------------- this batch
     readings = read(args.readings, ("certificate", "field", "text", "decision"))
@@ -97,9 +97,9 @@ def main(args: Settings) -> int:
     entry = {"batch": batch, "accepted": len(accepted), "sampled": sampled, "wrong": wrong, "bound": bound,
              "cer_bound": cer, "hours": saved, "watch": watch.to_json(), "alarms": alarms,
              "drift": asdict(found) if found else None}  # fmt: skip
-    files.replace(log, "".join(json.dumps(line) + "\n" for line in [*before, entry]))
+    files.replace(journal, "".join(json.dumps(line) + "\n" for line in [*before, entry]))
     if alarms:
-        say(f"monitor: ALARM ({', '.join(alarms)}): key all of what is accepted until it is understood")
+        log(f"monitor: ALARM ({', '.join(alarms)}): key all of what is accepted until it is understood")
         return ALARM
     return 0
 
@@ -195,10 +195,10 @@ def drifted(folder: Path, readings: dict[str, list], unit: str):
     try:
         reference = Evaluation.read(folder.resolve().parents[1] / "evaluation" / chosen)
     except ValueError as error:
-        say(f"monitor: no drift check ({error})")
+        log(f"monitor: no drift check ({error})")
         return None
     if not signals:
-        say("monitor: no drift check (the readings have no columns signal_NAME)")
+        log("monitor: no drift check (the readings have no columns signal_NAME)")
         return None
     new = {
         name: np.array([np.nan if v in (None, "") else float(v) for v in readings[c]]) for name, c in signals.items()
@@ -213,5 +213,5 @@ def drifted(folder: Path, readings: dict[str, list], unit: str):
             known, groups, {n: c[read] for n, c in new.items()}, codes(readings, "certificate")[read]
         )
     except ValueError as error:
-        say(f"monitor: no drift check ({error})")
+        log(f"monitor: no drift check ({error})")
         return None

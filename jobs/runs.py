@@ -20,7 +20,7 @@ from pathlib import Path
 from jobs.cli.console import log
 from jobs.cli.settings import setting
 from jobs.launch.slurm_state import ENDED, WAITING, Slurm
-from jobs.training import learning_curves as curves
+from jobs.training import learning_curves
 from jobs.training.run_status import MAX_FOLDER_DEPTH, describe, find
 
 HEADINGS = ("run", "model", "world", "step", "lines/s", "CER dev", "evaluation", "job", "beat", "state")
@@ -92,7 +92,7 @@ def renewed(args: Settings, slurm: "Slurm") -> Iterator[list[dict]]:
 
 def draw(folder: Path) -> int:
     for run in find(folder):
-        picture = curves.draw(run)
+        picture = learning_curves.draw(run)
         log(f"runs: {picture}" if picture else f"runs: {run} has nothing to draw yet")
     return 0
 

@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 
 from htr.io.account import Account
 from htr.io.pages import read_pages, xml_files
-from htr.io.tables import BLOCK as BLOCK
 from htr.io.tables import read_csv
 
 NEEDED = ("image", "text", "certificate")

@@ -18,7 +18,7 @@ import pyarrow.csv
 
 from htr.io.account import Account
 
-BLOCK = 16 << 20  # of a CSV that are read at once; no row may be longer
+CSV_BLOCK_BYTES = 16 << 20  # of a CSV that are read at once; no row may be longer
 PART = 1 << 19  # bytes whose quotes are looked at together: they stay in the processor's cache
 DELIMITERS = ",;\t"
 QUOTES = ("auto", "csv", "none")
@@ -74,7 +74,9 @@ def parse(content: bytes | mmap.mmap, source: Path, layout: Layout, plain: tuple
     kinds = {column: pa.string() if name in plain else coded for column, name in named}
     return pa.csv.read_csv(
         pa.BufferReader(content) if isinstance(content, bytes) else source,
-        read_options=pa.csv.ReadOptions(block_size=BLOCK, column_names=columns, skip_rows=layout.header_lines),
+        read_options=pa.csv.ReadOptions(
+            block_size=CSV_BLOCK_BYTES, column_names=columns, skip_rows=layout.header_lines
+        ),
         parse_options=pa.csv.ParseOptions(
             delimiter=layout.delimiter,
             quote_char='"' if quotes == "csv" else False,
@@ -167,7 +169,7 @@ def layout_of(source: Path, content, known: tuple[str, ...], csv_quotes: bool) -
 
 def line_end(content, begin: int) -> int:
     found = content.find(b"\n", begin)
-    return min(found + 1 if found >= 0 else len(content), begin + BLOCK)
+    return min(found + 1 if found >= 0 else len(content), begin + CSV_BLOCK_BYTES)
 
 
 # ---------------------------------------------------------------------------------------------------- quotes
@@ -271,7 +273,7 @@ def fault_of(message: str, content, layout: Layout, quotes: str) -> str:
         row, count = odd_row(content, layout, quotes)
         return f"a row has more or fewer columns than the header: row {row} has {count}, not {len(layout.names)}"
     if "straddl" in message or "out of sync" in message:
-        return f"a row of more than {BLOCK >> 20} MiB: a quote that is never closed? (--quotes none)"
+        return f"a row of more than {CSV_BLOCK_BYTES >> 20} MiB: a quote that is never closed? (--quotes none)"
     return f"not UTF-8 CSV, please {HINT}"
 
 

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from jobs.cli.code_version import code_version
-from jobs.cli.console import log as say
+from jobs.cli.console import log
 from jobs.training import learning_curves
 from jobs.training.config import TrainConfig, check_resumable, has_run, write_run
 from jobs.training.tensorboard import Events
@@ -158,7 +158,7 @@ class RunFolder:
             write()
         except Exception as error:  # matplotlib raises anything
             self.given_up.add(what)
-            say(f"{self.folder / what} is not written any more, the training goes on: {type(error).__name__}: {error}")
+            log(f"{self.folder / what} is not written any more, the training goes on: {type(error).__name__}: {error}")
 
     def log_step(self, metrics: dict, steps: int) -> None:
         """After some steps. Where the disk is slow and lines come fast, status.json is not renewed for each of them."""
@@ -187,7 +187,7 @@ class RunFolder:
         starts = (read_json(path) or {"starts": []})["starts"]
         before, now = starts[-1].get("digest") if starts else None, facts.get("digest")
         if before and before != now:
-            say(f"train: this run's last start was of other code (digest {before}, now {now})")
+            log(f"train: this run's last start was of other code (digest {before}, now {now})")
         packages = ("torch", "horovod", "numpy", "opencv-python-headless", "webdataset", "submitit")
         versions = {}
         for name in packages:

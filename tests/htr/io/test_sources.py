@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from htr.io import sources
+from htr.io import tables
 from htr.io.sources import OURS, RESERVED, digest, encode, read_source
 
 
@@ -142,7 +142,7 @@ def test_a_folder_of_pages(tmp_path):
 def test_a_cell_of_a_megabyte_and_a_quote_that_is_never_closed(tmp_path):
     text = "é" * (1 << 20)
     assert read(tmp_path, f"image,text,certificate\na,b,c\na,{text},c\n")[1]["text"] == text
-    rows = "a,CANARY,c\n" * (sources.BLOCK // 8)
+    rows = "a,CANARY,c\n" * (tables.CSV_BLOCK_BYTES // 8)
     with pytest.raises(ValueError, match=r"more than 16 MiB: a quote|columns") as error:
         read(tmp_path, f'image,text,certificate\na,"b,c\n{rows}')
     assert "CANARY" not in str(error.value)
