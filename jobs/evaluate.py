@@ -9,9 +9,8 @@ is missing. Padding and batches are a function of the shard alone, so the result
 
 `--decode beam` reads with what `python -m jobs tune` left in RUN/decoding. jobs/evaluation/result_files.py says
 what metrics.json and the parts hold; timing.json says how fast it was. `--terms` counts causes of death in
-transcriptions and readings, `--promise` says what acceptance selects (jobs/evaluation/cause_statistics.py). `--against`
-compares two evaluations of the same
-lines.
+transcriptions and readings, `--promise` says what acceptance selects (jobs/evaluation/cause_statistics.py).
+`--against` compares two evaluations of the same lines.
 """
 
 import json
