@@ -131,7 +131,7 @@ def alike(index: Index, table: pa.Table, batch: int) -> int:
     def cut(gray: np.ndarray, height: int) -> np.ndarray:
         return gray[:height] if len(gray) >= height else np.pad(gray, ((0, height - len(gray)), (0, 0)))
 
-    with mock.patch("shards.loader.lines.to_ink", cut):
+    with mock.patch("shards.loader.lines.normalise_line", cut):
         return ours(index, table, batch)
 
 

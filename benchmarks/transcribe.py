@@ -148,7 +148,7 @@ def batches_of(scans: list, forms: Forms, chunks: list, reader: Reader) -> list[
     reader.read_batch = keep
     for first, last in chunks:
         cuts = [field for scan in scans[first:last] for field in cut_scan(scan, forms)]
-        inks = [readings.to_ink(image, reader.geometry.height) for field in cuts for image in field.images]
+        inks = [readings.normalise_line(image, reader.geometry.height) for field in cuts for image in field.images]
         readings.read_inks(reader, inks, [None] * len(inks), 16)
     del reader.read_batch
     return found

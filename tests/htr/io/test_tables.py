@@ -3,6 +3,7 @@
 import csv
 import io
 import tarfile
+from itertools import product
 
 import cv2
 import numpy as np
@@ -245,16 +246,22 @@ def test_an_alphabet_is_of_nfc():
     assert Charset(charset.characters) == charset and charset.decode(charset.encode("e\u0301")) == "é"
 
 
-@pytest.mark.parametrize("kind", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
-@pytest.mark.parametrize("name", ["a.png", "décès/" + "é" * 40 + ".png", "n" * 150 + ".png"])
+LONG = "n" * 150 + ".png"  # ustar has no such names
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *product(["a.png", "décès/" + "é" * 40 + ".png", LONG], [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT]),
+        *product(["a.png", "décès/" + "é" * 40 + ".png"], [tarfile.USTAR_FORMAT]),
+    ],
+)
 def test_images_in_tars_of_every_kind(tmp_path, name, kind):
     from shards.scans import Scans
 
     gray = np.full((20, 30), 200, np.uint8)
     (tmp_path / "i.png").write_bytes(cv2.imencode(".png", gray)[1].tobytes())
     base = name.rsplit("/", 1)[-1]
-    if kind == tarfile.USTAR_FORMAT and len(base.encode()) > 100:
-        pytest.skip("ustar has no such names")
     with tarfile.open(tmp_path / "t.tar", "w", format=kind) as tar:
         tar.add(tmp_path / "i.png", base)
         tar.add(tmp_path / "i.png", "last.png")
