@@ -76,8 +76,9 @@ def ask(command: list[str], nodes: int) -> tuple[list[dict], str]:
 
 
 def pump(stream: IO[str], lines: queue.Queue) -> None:
-    for line in stream:
-        lines.put(line)
+    with stream:  # its reader closes it: left to the garbage collector, it is a file that stays open
+        for line in stream:
+            lines.put(line)
     lines.put(None)
 
 
