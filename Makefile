@@ -6,7 +6,7 @@
 # env.sh is bash
 SHELL = /bin/bash
 
-.PHONY: setup demo check test test-faults gpu-check lint clean
+.PHONY: setup demo check test test-faults gpu-check figures lint clean
 
 setup:
 	@bash slurm/setup.sh
@@ -26,6 +26,10 @@ test-faults: setup
 # on a machine with one GPU; without a network, bash benchmarks/gpu/gpu_check.sh --prepare .gpu/wheels is to be run before
 gpu-check:
 	@bash benchmarks/gpu/gpu_check.sh --out gpu-check
+
+# every figure of README and docs: its command, date and commit; what is missing; benchmarks/figures.py --run measures
+figures:
+	@. slurm/env.sh && python benchmarks/figures.py
 
 lint: setup
 	@. slurm/env.sh && ruff check . && ruff format --check .
