@@ -220,7 +220,6 @@ def read_shard(samples, rows, reader, mixed, references, batch: int, folder: Pat
 
     A thread of its own decodes what the model has made of a batch while the model reads the next one.
     """
-    import os
     import time
     from concurrent.futures import ThreadPoolExecutor
     from itertools import islice
@@ -228,6 +227,7 @@ def read_shard(samples, rows, reader, mixed, references, batch: int, folder: Pat
     import numpy as np
     import pyarrow as pa
 
+    from jobs.distributed.cpus import cpus_of_task
     from jobs.evaluation.result_files import counted, part, write_part
     from shards import files
     from shards.loader import batches, in_order
@@ -236,7 +236,7 @@ def read_shard(samples, rows, reader, mixed, references, batch: int, folder: Pat
     results: dict[int, dict] = {}
     height = reader.geometry.height
     plan = in_order(samples.widths(height), batch)
-    cores = len(os.sched_getaffinity(0))
+    cores = cpus_of_task()
     fields = rows["field"].to_pylist() if "field" in rows.column_names else None
 
     def decode(piece, frames) -> None:

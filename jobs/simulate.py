@@ -5,13 +5,13 @@ takes either. truth/ says of every scan how it lies on its form. Handwriting com
 fonts that PyPI has, from a folder of fonts, or (--ink) from a table of line images with their texts.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from jobs.cli.console import Progress, log
 from jobs.cli.settings import setting
+from jobs.distributed.cpus import cpus_of_task
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def main(args: Settings) -> int:
     options = {
         name: getattr(args, name) for name in ("form", "severity", "dpi", "fonts", "hands", "ink", "ink_where", "terms")
     }
-    workers = args.workers or len(os.sched_getaffinity(0))
+    workers = args.workers or cpus_of_task()
     with Progress("simulate", len(numbers), "certificates") as progress:
         table = simulate(
             args.out, numbers, args.seed, workers=workers, progress=lambda n: progress.advance(n), **options

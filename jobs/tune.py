@@ -190,15 +190,14 @@ def read_lines(paths: list[Path]) -> Iterator[str]:
 
 def read_batches(index, table, column: str | None, reader, batch: int) -> Iterator[tuple]:
     """The lines of the table -> the stream's batches, from narrow to wide, each with its frames."""
-    import os
-
+    from jobs.distributed.cpus import cpus_of_task
     from shards.loader import Samples, batches, in_order
 
     samples, height = Samples(index.folder, table, column), reader.geometry.height
     plan = in_order(samples.widths(height), batch)
     try:
         with Progress("tune", len(samples), "lines") as progress:
-            for piece in batches(samples, plan, 0, 1, height, len(os.sched_getaffinity(0))):
+            for piece in batches(samples, plan, 0, 1, height, cpus_of_task()):
                 yield piece, reader.frames(piece.images, piece.widths)
                 progress.advance(len(piece.rows))
     finally:

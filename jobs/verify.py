@@ -1,11 +1,11 @@
 """python -m jobs verify DATASET: read every byte of a data set and say what is wrong with which shard."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.cli.console import log
 from jobs.cli.settings import setting
+from jobs.distributed.cpus import cpus_of_task
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ def main(args: Settings) -> int:
     from shards.verify import verify
 
     index = read_index(args.dataset)
-    faults = verify(index, args.workers or len(os.sched_getaffinity(0)))
+    faults = verify(index, args.workers or cpus_of_task())
     for fault in faults:
         log(fault)
     log(f"verify: {len(index.shards)} shards, {len(faults)} faults")

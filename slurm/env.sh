@@ -24,5 +24,27 @@ fi
 case :${PYTHONPATH:-}: in *:$htr_home:*) ;; *) export PYTHONPATH=$htr_home${PYTHONPATH:+:$PYTHONPATH} ;; esac
 # the snapshot of a run: python would look into the folder that the job works in first
 if [ -f "$htr_home/SNAPSHOT" ]; then export PYTHONSAFEPATH=1; fi
+# In a batch script: CPUs of each rank, for srun's --cpus-per-task, which it does not take over from sbatch. What was asked
+# for; else the CPUs of the job on its smallest node, shared out. 0 where there are too few.
+htr_cpus_per_rank() { # RANKS-A-NODE
+  local part least= total=0 count times cpus
+  if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then echo "$SLURM_CPUS_PER_TASK"; return; fi
+  for part in $(echo "${SLURM_JOB_CPUS_PER_NODE:-${SLURM_CPUS_ON_NODE:-1}}" | tr , ' '); do # 8(x3),4
+    count=${part%%(*} times=1
+    case $part in *x*) times=${part##*x} times=${times%)} ;; esac
+    total=$((total + count * times))
+    if [ -z "$least" ] || [ "$count" -lt "$least" ]; then least=$count; fi
+  done
+  # Slurm counts hardware threads here, also where one of each core may be used
+  times=1
+  if [ "${SLURM_HINT:-}" = nomultithread ] || [ "${SLURM_THREADS_PER_CORE:-}" = 1 ]; then
+    times=$(lscpu 2>/dev/null | sed -n 's/^Thread(s) per core: *//p')
+  fi
+  cpus=$((least / ${times:-1} / $1))
+  # tasks that don't divide by the nodes: the smallest node has fewer of them, too
+  if [ "$cpus" = 0 ] && [ "${SLURM_NTASKS:-0}" -gt 0 ]; then cpus=$((total / ${times:-1} / SLURM_NTASKS)); fi
+  echo "$cpus"
+}
+
 if [ -n "${HTR_SCRATCH:-}" ]; then export TMPDIR=$HTR_SCRATCH; fi
 umask 027

@@ -29,7 +29,7 @@ elif [ -n "${SLURM_NTASKS:-}" ]; then
 else
   ranks=1 tasks=$nodes
 fi
-cpus=$((${SLURM_CPUS_ON_NODE:-1} / ranks))
+cpus=$(htr_cpus_per_rank "$ranks")
 [ "$cpus" -gt 0 ] ||
   fail "$ranks ranks on a node but only ${SLURM_CPUS_ON_NODE:-1} CPUs: add --cpus-per-gpu=4, --cpus-per-task=4 or --exclusive"
 step=(srun --kill-on-bad-exit=1 --unbuffered --distribution=block --nodes="$nodes" --ntasks="$tasks"

@@ -1,6 +1,7 @@
 """The verbs by name, and how one is run. A verb is a file of jobs/ that nothing imports: it is loaded by its name."""
 
 import argparse
+import contextlib
 import importlib
 import os
 import signal
@@ -15,7 +16,7 @@ STAGES = {
         "simulate": "make simulated certificates",
         "template": "forms of one's own: made, checked, exchanged with annotation programs",
         "preprocess": "a table or pages to WebDataset shards",
-        "status": "how far a preprocess is, from any terminal",
+        "status": "how far a preprocess, transcribe, evaluate or align is, from any terminal",
         "retry": "rejected rows once more, after a fix",
         "stats": "what is in a data set: counts, widths, lengths, characters, rejects",
         "inspect": "a page of pictures: every stage of one certificate",
@@ -134,17 +135,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def limit_threads() -> None:
-    """The CPUs of this process, shared among the ranks of its node: without it each rank takes all of them."""
+    """By the CPUs of this process: without it each rank of a node takes all of them."""
+    from jobs.distributed import cpus
     from jobs.distributed.placement import DistributedError
-    from jobs.distributed.work_sharding import cpus_of_task
 
-    try:
-        given = cpus_of_task()
-    except DistributedError:
-        return  # the ring says it, on every rank
-    cpus = len(os.sched_getaffinity(0))
     # some sixty primitives for each of the widths that the stream pads to; the default of 1024 forgets them too soon
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "2048")
-    # what the user set stands; what the process that started this one chose was for itself
-    if "OMP_NUM_THREADS" not in os.environ or "HTR_CHOSE_THREADS" in os.environ:
-        os.environ |= {"OMP_NUM_THREADS": str(min(given, cpus)), "HTR_CHOSE_THREADS": "yes"}
+    with contextlib.suppress(DistributedError):  # the ring says it, on every rank
+        cpus.limit_threads(cpus.cpus_of_task())

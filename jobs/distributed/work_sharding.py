@@ -21,12 +21,6 @@ def share_of_work(environ: Mapping[str, str] = os.environ) -> tuple[int, int]:
     return (task - first) // step * place.size + place.rank, count * place.size
 
 
-def cpus_of_task(environ: Mapping[str, str] = os.environ) -> int:
-    """CPUs that are this process's: under Slurm its own where the cluster binds them; without, all ranks see all."""
-    given = int(environ.get("SLURM_CPUS_PER_TASK", 0))
-    return given or max(len(os.sched_getaffinity(0)) // Placement.find(environ).local_size, 1)
-
-
 def job_name(environ: Mapping[str, str] = os.environ) -> str:
     """The job's id for people and for locks: Slurm's, or local-PID."""
     return environ.get("SLURM_JOB_ID") or f"local-{environ.get('SUBMITIT_LOCAL_JOB_ID', os.getpid())}"

@@ -3,13 +3,13 @@
 import concurrent.futures
 import json
 import multiprocessing
-import os
 import sys
 from functools import cache
 from pathlib import Path
 
 from htr.forms.prepared import prepare_forms
 from jobs.cli.console import Progress, log
+from jobs.distributed.cpus import cpus_of_task
 from jobs.distributed.work_sharding import share_of_work
 from jobs.launch.worker_status import StatusWriter, clear_worker_status
 
@@ -24,7 +24,7 @@ def write_missing(plan, images: Path, *, forms: Path | None, workers: int | None
     names = set(missing_shards(plan))
     todo = [number for number in mine if plan.shards[number]["name"] in names]
     log(f"preprocess: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} shards to write")
-    workers = max(min(workers or len(os.sched_getaffinity(0)), len(todo)), 1)
+    workers = max(min(workers or cpus_of_task(), len(todo)), 1)
     count = rejected = 0
     # forkserver: a worker that is killed is noticed, and none inherits threads
     context = multiprocessing.get_context("forkserver")

@@ -39,6 +39,7 @@ class Request:
     constraint: str | None = None
     exclude: str | None = None
     dependency: str | None = None
+    chain: bool = False  # one of several jobs, each goes on where the one before ended
 
     @property
     def ranks_per_node(self) -> int:
@@ -138,16 +139,16 @@ def make_executor(request: Request, dry: bool = False):
         job_name=request.name,
         nodes=int(request.nodes.split("-")[0]),
         ntasks_per_node=request.ranks_per_node,
-        setup=[f". {shlex.quote(str(request.home / 'slurm' / 'env.sh'))}"],
-        srun_args=["--kill-on-bad-exit=1", "--distribution=block", *cpu_flags(request)],
+        # the ranks' CPUs are found as in slurm/run.sh, when the job knows its nodes
+        setup=[
+            f". {shlex.quote(str(request.home / 'slurm' / 'env.sh'))}",
+            *(["export HTR_CHAIN=1"] if request.chain else []),
+            f"export SRUN_CPUS_PER_TASK=$(htr_cpus_per_rank {request.ranks_per_node})",
+        ],
+        srun_args=["--kill-on-bad-exit=1", "--distribution=block"],
         additional_parameters={name: value for name, value in optional.items() if value is not None},
     )
     return executor
-
-
-def cpu_flags(request: Request) -> list[str]:
-    """srun does not take --cpus-per-task over from sbatch any more."""
-    return [f"--cpus-per-task={request.cpus_per_task}"] if request.cpus_per_task else []
 
 
 def wait(jobs: list[submitit.Job], poll=lambda: None, errors_only: bool = False) -> int:

@@ -11,8 +11,8 @@ import torch
 
 from htr.forms.prepared import prepare_forms
 from htr.reader import Reader
+from jobs.distributed.cpus import cpus_of_task
 from jobs.distributed.precision import precision
-from jobs.distributed.work_sharding import cpus_of_task
 from jobs.transcription.inputs import Chunk, Input
 from jobs.transcription.page_xml import done, is_done, write_pages
 from jobs.transcription.predictions import write_part

@@ -9,7 +9,7 @@ set -euo pipefail
 umask 022   # a stricter one of the caller's hides munged's socket from its clients, and munged refuses to start
 export LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin:$PATH
 S=${SLURM_BED:-/tmp/slurm-cluster/state} L=$S.log   # state, a tmpfs while the cluster is up (databases fsync), and the logs
-N=${SLURM_BED_NODES:-4} CPUS=${SLURM_BED_CPUS:-4} GPUS=${SLURM_BED_GPUS:-2} NET=${SLURM_BED_NET:-10.231.77}
+N=${SLURM_BED_NODES:-4} CPUS=${SLURM_BED_CPUS:-$(getconf _NPROCESSORS_ONLN)} GPUS=${SLURM_BED_GPUS:-2} NET=${SLURM_BED_NET:-10.231.77}
 BR=slurmbr0 HEAD=$(hostname -s)
 export SLURM_CONF=$S/slurm.conf
 die() { echo "cluster.sh: $*" >&2; exit 1; }
@@ -57,7 +57,7 @@ SlurmctldPidFile=$S/run/slurmctld-self.pid
 SlurmdPidFile=$S/run/%n-self.pid
 MailProg=/bin/true
 ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
+TaskPlugin=task/affinity   # each task is bound to the CPUs that it was given
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=5
 MpiDefault=none
@@ -82,7 +82,7 @@ AccountingStoragePass=$S/run/munge.sock
 AccountingStorageTRES=gres/gpu
 GresTypes=gpu
 SlurmdParameters=config_overrides
-$(for ((i=1;i<=N;i++)); do echo "NodeName=node$i NodeAddr=$NET.$((10+i)) CPUs=$CPUS RealMemory=4096 Gres=gpu:$GPUS"; done)
+$(for ((i=1;i<=N;i++)); do echo "NodeName=node$i NodeAddr=$NET.$((10+i)) CPUs=$CPUS Sockets=1 CoresPerSocket=$CPUS RealMemory=4096 Gres=gpu:$GPUS"; done)
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE PriorityTier=10
 PartitionName=low Nodes=ALL MaxTime=INFINITE PriorityTier=1 GraceTime=10
 EOF

@@ -1,7 +1,9 @@
 """On a real Slurm cluster of four nodes on this machine: what users type, small. Needs root."""
 
 import json
+import os
 import re
+import sys
 import time
 from pathlib import Path
 
@@ -134,8 +136,7 @@ def test_killed_rank_ends_the_job_and_the_next_one_resumes(cluster: Cluster, dat
     wait_for(lambda: (run / "checkpoints" / "step-000020.pt").exists(), 90)
     # a second job on the folder is refused while the first one lives
     assert "works in this run folder" in cluster.sbatch(tmp_path / "second", *command, good=False)
-    ours = [process for process in psutil.process_iter() if str(run) in process.cmdline()]
-    [rank] = [p for p in ours if p.environ().get("SLURM_PROCID") == "1" and p.environ()["SLURM_JOB_ID"] == first]
+    [rank] = [process for process in psutil.process_iter() if is_rank(process, run, first, "1")]
     rank.kill()
     cluster.end(first, good=False, seconds=60)
     (run / "lock.json").unlink(missing_ok=True)  # instead of waiting a minute for its heartbeat to grow old
@@ -148,6 +149,14 @@ def test_killed_rank_ends_the_job_and_the_next_one_resumes(cluster: Cluster, dat
     cluster.end(third, good=False, seconds=60)
 
 
+def is_rank(process: psutil.Process, run: Path, job: str, number: str) -> bool:
+    try:
+        environ = process.environ() if str(run) in process.cmdline() else {}
+    except psutil.Error:  # one of the machine's that has just ended
+        return False
+    return (environ.get("SLURM_PROCID"), environ.get("SLURM_JOB_ID")) == (number, job)
+
+
 def test_pipeline_waits_for_each_job(cluster: Cluster, source: Path, tmp_path: Path):
     run = tmp_path / "run"
     environ = {"DATASET": f"{tmp_path}/data", "NODES": "2", "TASKS": "2", "PREPROCESS": "--rows 9 --quality 90"}
@@ -157,6 +166,24 @@ def test_pipeline_waits_for_each_job(cluster: Cluster, source: Path, tmp_path: P
     wait_for(lambda: list(run.glob("evaluation/*/metrics.json")), 200)
     assert status(run)["world"] == 2
     assert json.loads((tmp_path / "data" / "plan.json").read_text(encoding="utf-8"))["settings"]["rows"] == 9
+
+
+COUNT = "from jobs.distributed.cpus import cpus_of_task; import os; print(cpus_of_task(), len(os.sched_getaffinity(0)))"
+
+
+def test_each_task_has_its_own_cpus_bound_or_not(cluster: Cluster, dataset, alone: Path, tmp_path: Path):
+    """On nodes of two CPUs or more: one a task where two tasks share two, whether the mask says so or not."""
+    for bind, seen in (("cores", 1), ("none", len(os.sched_getaffinity(0)))):
+        srun = ["srun", "--nodes=1", "--ntasks=2", "--cpus-per-task=1", f"--cpu-bind={bind}"]
+        assert cluster.run(*srun, sys.executable, "-c", COUNT).split() == ["1", str(seen)] * 2
+        evaluate = ["evaluate", dataset.folder, "--run", alone, "--device", "cpu", "--split", "train", "--name", bind]
+        cluster.run(*srun, sys.executable, "-m", "jobs", *evaluate)
+        notes = [json.loads(path.read_text()) for path in (alone / "evaluation" / bind / "timing").glob("*.json")]
+        assert {note["cores"] for note in notes} == {1}
+    for bind in ("cores", "none"):
+        cluster.sbatch(tmp_path / bind, "--nodes=1", "--ntasks=2", "--cpus-per-task=1", "slurm/train.sh",
+                       dataset.folder, "--run", tmp_path / f"run-{bind}", *TRAIN, SLURM_CPU_BIND=bind)  # fmt: skip
+        assert json.loads((tmp_path / f"run-{bind}" / "provenance.json").read_text())["starts"][0]["cpus"] == 2
 
 
 def test_doctor_finds_the_cluster_ready(cluster: Cluster):

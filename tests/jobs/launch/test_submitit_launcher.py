@@ -39,7 +39,8 @@ def test_batch_script_says_what_was_asked():
         assert f"#SBATCH --{option}" in lines
     [srun] = [line for line in lines if line.startswith("srun ")]
     # Slurm's srun does not take the CPUs over from sbatch, and does not end the others when one rank dies
-    assert "--cpus-per-task=8" in srun and "--kill-on-bad-exit=1" in srun and "--distribution=block" in srun
+    assert "export SRUN_CPUS_PER_TASK=$(htr_cpus_per_rank 4)" in lines
+    assert "--kill-on-bad-exit=1" in srun and "--distribution=block" in srun
 
 
 def test_site_file_reaches_both_ways_of_submitting(tmp_path: Path, monkeypatch, capsys):
