@@ -55,6 +55,7 @@ def main(args: Settings) -> int:
     from jobs.distributed.placement import Placement, take_device
     from jobs.distributed.precision import precision
     from jobs.evaluation.alignments import merge, part, texts_of_shard, write_part
+    from jobs.launch.under_way import ended, note_work, others, under_way
     from shards.index import read_index
 
     index = read_index(args.dataset)
@@ -88,17 +89,21 @@ def main(args: Settings) -> int:
         task, tasks = share_of_work()
         mine = [shard for number, shard in enumerate(shards) if number % tasks == task]
         todo = [shard for shard in mine if not part(folder, shard).exists()]
+        note_work(folder, "align", "shards", shards, "parts/")
         log(f"align: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} shards to align")
         with Progress("align", len(todo), "shards") as progress:
             for shard in todo:
-                write_part(folder, shard, texts_of_shard(index.folder, shard), index, reader, args)
+                with under_way(folder, shard) as ours:
+                    if ours and not part(folder, shard).exists():
+                        write_part(folder, shard, texts_of_shard(index.folder, shard), index, reader, args)
                 progress.advance()
 
     # ---------------------------------------------------------------- the last one merges
     left = [shard for shard in shards if not part(folder, shard).exists()]
     if left:
-        log(f"align: this task is done; {len(left)} of {len(shards)} shards are others'")
+        log(f"align: {others(len(left), len(shards), 'shards', folder)}")
         return 0
+    ended(folder)
     summary = merge(folder, shards, index, out, args.least)
     report(summary, out)
     return 0

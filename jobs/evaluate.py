@@ -36,7 +36,9 @@ class Settings:
     model: Path | None = setting(None, "a model's folder in place of a run: htr/pretrained, say", metavar="FOLDER")
     split: str = setting("val")
     where: list[str] = setting([], "these samples only; repeatable", metavar="COLUMN=VALUE")
-    decode: Literal["greedy", "beam"] = setting("greedy", "beam: with RUN/decoding, which tune makes")
+    decode: Literal["greedy", "beam"] | None = setting(
+        None, "beam: with RUN/decoding, which tune makes (default: as --against was, else greedy)"
+    )
     abbreviations: Path | None = setting(
         None, "abbreviation,expansion: rates by which either is right", metavar="TABLE"
     )
@@ -65,14 +67,16 @@ def main(args: Settings) -> int:
     from jobs.distributed.placement import Placement, take_device
     from jobs.distributed.precision import precision
     from jobs.evaluation.cause_statistics import table_of
-    from jobs.evaluation.comparison import paired
+    from jobs.evaluation.comparison import check_against, paired
     from jobs.evaluation.result_files import FORMAT, merge, part, speed
     from jobs.evaluation.texts import config_of, dataset_of
+    from jobs.launch.under_way import ended, note_work, others, under_way
     from jobs.training.config import parse_where
     from shards import files
     from shards.loader import Samples
 
-    args = replace(args, run=run_of(args.run, args.model))
+    other = check_against(args.against) if args.against else {}
+    args = replace(args, run=run_of(args.run, args.model), decode=args.decode or other.get("decode", "greedy"))
     config = config_of(args.run)
     index = dataset_of(config, args.dataset)
     args = replace(args, dataset=index.folder)
@@ -121,23 +125,27 @@ def main(args: Settings) -> int:
     task, tasks = share_of_work()
     mine = [shard for number, shard in enumerate(shards) if number % tasks == task]
     todo = [shard for shard in mine if not part(folder, shard).exists()]
+    note_work(folder, "evaluate", "shards", shards, "parts/")
     log(f"evaluate: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} shards to read")
     with Progress("evaluate", len(todo), "shards") as progress, torch.no_grad(), mixed():
         for start in range(0, len(todo), SHARDS_PER_READ):
             some = todo[start : start + SHARDS_PER_READ]
             table = index.samples(args.split, {**where, "shard": [s for s in some if s in where.get("shard", some)]})
             for shard in some:
-                rows = table.filter(pc.equal(table["shard"], shard))
-                samples = Samples(index.folder, rows, config.get("text"))
-                rows = rows.take(samples.text_row)
-                read_shard(samples, rows, reader, mixed, references, args.batch, folder, shard)
+                with under_way(folder, shard) as ours:
+                    if ours and not part(folder, shard).exists():
+                        rows = table.filter(pc.equal(table["shard"], shard))
+                        samples = Samples(index.folder, rows, config.get("text"))
+                        rows = rows.take(samples.text_row)
+                        read_shard(samples, rows, reader, mixed, references, args.batch, folder, shard)
                 progress.advance()
 
     # ---------------------------------------------------------------- the last one merges
     left = [shard for shard in shards if not part(folder, shard).exists()]
     if left:
-        log(f"evaluate: this task is done; {len(left)} of {len(shards)} shards are others'")
+        log(f"evaluate: {others(len(left), len(shards), 'shards', folder)}")
         return 0
+    ended(folder)
     metrics, timing = merge(folder, shards, asked, known_words(config), rules), speed(folder, shards)
     log(f"evaluate: {folder / 'metrics.json'}")
     if timing:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.cli.console import log
+from jobs.cli.console import ago, log
 from jobs.cli.settings import setting
 from jobs.launch.slurm_state import ENDED, WAITING, Slurm
 from jobs.training import learning_curves
@@ -97,9 +97,6 @@ def draw(folder: Path) -> int:
     return 0
 
 
-# --- one run
-
-
 # --- what Slurm knows
 
 
@@ -138,13 +135,6 @@ def cells(row: dict) -> list[str]:
         "-" if row["heartbeat"] is None else ago(row["heartbeat"]),
         f"{row['state']}: {row['reason']}" if row["reason"] else shown("state"),
     ]
-
-
-def ago(seconds: float) -> str:
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def show(args: Settings, rows: list[dict]) -> None:

@@ -1,6 +1,7 @@
-"""python -m jobs status DATASET: how far a preprocess is, from any terminal.
+"""python -m jobs status PATH: how far a preprocess, transcribe, evaluate or align is, from any terminal.
 
-Shards done, rows a second, time left, what is rejected, which node does what; it reads the data set's folder alone.
+Parts done, speed, time left, which node does what, whose tasks are gone and the command that does what they left; of a
+preprocess what is rejected, too. It reads the folder alone: a data set's, a run's, or that beside a transcribe's --out.
 """
 
 import collections
@@ -9,19 +10,33 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.cli.console import duration
 from jobs.cli.settings import setting
 from jobs.launch.worker_status import LOST_AFTER_S, WorkerStatus, read_worker_status
 
 
 @dataclass(frozen=True)
 class Settings:
-    dataset: Path = setting(positional=True)
+    dataset: Path = setting(
+        positional=True, help="or the --out of a transcribe, a run, the folder of an evaluation or alignment"
+    )
     watch: bool = setting(False, "renew it every few seconds until the data set is whole")
 
 
 def main(args: Settings) -> int:
     from rich.console import Console
 
+    from jobs.launch.under_way import Work, find_work, lines_of, state_of
+
+    works = find_work(args.dataset)
+    while works:
+        states = [state_of(folder, Work.read(folder)) for folder in works]
+        print("\n".join(line for at in zip(works, states, strict=True) for line in lines_of(*at)), flush=True)
+        if not args.watch or all(state.done == len(state.work.parts) for state in states):
+            return 0
+        time.sleep(5)
+    if args.dataset.is_file():
+        raise ValueError(f"{args.dataset}: there are no parts of a transcribe beside it, {args.dataset.name}.parts")
     console = Console(stderr=False)
     while True:
         state = read_state(args.dataset)
@@ -105,10 +120,3 @@ def described(sign: WorkerStatus) -> tuple[str, ...]:
     rate = f"{sign.speed:.0f}" if sign.speed else ""
     last = f"{sign.silent:.0f} s ago" + (": dead?" if sign.silent >= LOST_AFTER_S else "")
     return sign.host, str(sign.task), sign.shard, f"{rows} of {sign.rows}", rate, str(sign.rejected), last
-
-
-def duration(seconds: float) -> str:
-    for size, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:.1f} {name}"
-    return f"{seconds:.0f} seconds"

@@ -83,6 +83,7 @@ def main(args: Settings) -> int:
     from htr.io.account import lines_of
     from htr.reader import Reader
     from jobs.distributed.placement import Placement, take_device
+    from jobs.launch.under_way import ended, note_work, others
     from jobs.transcription.chunks import ChunkWorkers
     from jobs.transcription.inputs import open_input
     from jobs.transcription.results import merge, read_summary, report
@@ -113,6 +114,7 @@ def main(args: Settings) -> int:
     todo = [number for number in mine if not chores.is_done(number)]
     for line in lines_of(source.account, "entries" if args.input.is_dir() else "rows") if task == 0 else ():
         log(line if line.startswith(" ") else f"transcribe: {line}")
+    note_work(folder, "transcribe", "chunks", [f"{number:06d}" for number in range(len(chunks))])
     log(f"transcribe: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} chunks to read")
     with Progress("transcribe", sum(chunks[n][1] - chunks[n][0] for n in todo), source.unit) as progress:
         for number in chores.each(todo, source, chunks):
@@ -121,8 +123,9 @@ def main(args: Settings) -> int:
     # ---------------------------------------------------------------- the last one merges
     left = [number for number in range(len(chunks)) if not chores.is_done(number)]
     if left:
-        log(f"transcribe: this task is done; {len(left)} of {len(chunks)} chunks are others'")
+        log(f"transcribe: {others(len(left), len(chunks), 'chunks', args.out)}")
         return 0
+    ended(folder)
     parts = [chores.part(number) for number in range(len(chunks))]
 
     def is_merged() -> bool:

@@ -8,12 +8,29 @@ def log(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-class Progress:
-    """A bar on a terminal; in a log, a line at most every ten seconds."""
+def duration(seconds: float) -> str:
+    """For people: 3.2 hours."""
+    for size, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {name}"
+    return f"{seconds:.0f} seconds"
 
-    def __init__(self, title: str, total: int, unit: str, shown: bool = True):
+
+def ago(seconds: float) -> str:
+    """Short, for a table: 3 h."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+class Progress:
+    """A bar on a terminal; in a log, a line at most every ten seconds. `done`: before, by an earlier start."""
+
+    def __init__(self, title: str, total: int, unit: str, shown: bool = True, done: int = 0):
         self.title, self.total, self.unit, self.shown = title, total, unit, shown
-        self.done, self.began, self.said, self.note = 0, time.monotonic(), time.monotonic(), ""
+        self.first = done
+        self.done, self.began, self.said, self.note = done, time.monotonic(), time.monotonic(), ""
         self.bar = None
 
     def __enter__(self) -> "Progress":
@@ -25,7 +42,7 @@ class Progress:
             columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), self.unit, TimeRemainingColumn())
             self.bar = Bar(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True))
             self.bar.start()
-            self.task = self.bar.add_task(self.title, total=self.total, note="")
+            self.task = self.bar.add_task(self.title, total=self.total, completed=self.done, note="")
         return self
 
     def advance(self, amount: int = 1, note: str = "") -> None:
@@ -37,8 +54,9 @@ class Progress:
             self.bar.update(self.task, completed=done, total=total, note=note)
         elif self.shown and time.monotonic() - self.said > 10:
             self.said = time.monotonic()
-            rate = done / max(self.said - self.began, 1e-9)
-            log(f"{self.title}: {done} of {total} {self.unit}, {rate:.1f} a second{' ' * bool(note)}{note}")
+            rate = (done - self.first) / max(self.said - self.began, 1e-9)
+            left = f", about {duration((total - done) / rate)} left" if rate > 0 else ""
+            log(f"{self.title}: {done} of {total} {self.unit}, {rate:.1f} a second{left}{' ' * bool(note)}{note}")
 
     def __exit__(self, *_) -> None:
         if self.bar:

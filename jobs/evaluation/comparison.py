@@ -5,6 +5,7 @@ against-RUN-NAME.json in the folder of the first: {difference, low, high, p, lin
 test over clusters, q that of false discovery over all slices (htr/metrics/significance.py).
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -89,3 +90,13 @@ def lines_of(folder: Path, slices: bool = False) -> pa.Table:
         columns += [name for name in texts if name not in NO_SLICE and name not in columns]
     tables = [pq.read_table(path, columns=columns).replace_schema_metadata() for path in parts]
     return pa.concat_tables(tables, promote_options="permissive")
+
+
+def check_against(folder: Path) -> dict:
+    """What the other evaluation was asked. Raises ValueError, with those that there are, before anything is read."""
+    if (folder / "metrics.json").exists():
+        return json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    places = (folder, folder.parent, folder / "evaluation")
+    whole = sorted({str(path.parent) for place in places for path in place.glob("*/metrics.json")})
+    there = f"there are: {', '.join(whole)}" if whole else "evaluate that run first"
+    raise ValueError(f"--against {folder}: no evaluation that is whole (no metrics.json); {there}")

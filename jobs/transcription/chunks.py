@@ -13,6 +13,7 @@ from htr.forms.prepared import prepare_forms
 from htr.reader import Reader
 from jobs.distributed.cpus import cpus_of_task
 from jobs.distributed.precision import precision
+from jobs.launch.under_way import under_way
 from jobs.transcription.inputs import Chunk, Input
 from jobs.transcription.page_xml import done, is_done, write_pages
 from jobs.transcription.predictions import write_part
@@ -86,6 +87,12 @@ def reader_of(model: Path, device: str, decoding: Path | None, fingerprint: str)
 
 def do_chunk(chores: ChunkWorkers, number: int, first: int, chunk: Chunk) -> None:
     """Read the chunk unless its part is there, write its pages if they are asked for."""
+    with under_way(chores.folder, f"{number:06d}") as ours:
+        if ours:
+            do_own_chunk(chores, number, first, chunk)
+
+
+def do_own_chunk(chores: ChunkWorkers, number: int, first: int, chunk: Chunk) -> None:
     args, part = chores.args, chores.part(number)
     threads = cv2.getNumThreads(), torch.get_num_threads()
     # one each: sums of floats in another order are other bits, and as many processes as CPUs are at work anyway

@@ -321,3 +321,19 @@ def test_the_levels_that_are_asked_for(of_fields, levels: list[str]):
     if "blank" in levels:
         metrics = json.loads((run / "evaluation" / "blank-field" / "metrics.json").read_text(encoding="utf-8"))
         assert metrics["blank"]["lines"] == sum(row["level"] == "blank" for row in rows)
+
+
+def test_what_to_compare_with_is_looked_at_first(trained, dataset, tmp_path, capsys):
+    run = shutil.copytree(trained, tmp_path / "run", symlinks=True)
+    evaluate = ["evaluate", str(dataset.folder), "--run", str(run), "--device", "cpu"]
+    assert main([*evaluate, "--split", "dev", "--name", "one"]) == 0
+    capsys.readouterr()
+    for wrong in (run, run / "evaluation" / "two"):
+        assert main([*evaluate, "--split", "val", "--name", "three", "--against", str(wrong)]) == 1
+        said = capsys.readouterr().err
+        assert "no evaluation that is whole" in said and f"there are: {run / 'evaluation' / 'one'}" in said
+    assert not (run / "evaluation" / "three").exists()
+    note = run / "evaluation" / "one" / "evaluation.json"
+    note.write_text(note.read_text().replace('"greedy"', '"beam"'))
+    assert main([*evaluate, "--split", "dev", "--against", str(run / "evaluation" / "one")]) == 1
+    assert "decoding" in capsys.readouterr().err  # it takes beam, which this run was not tuned for

@@ -1,0 +1,138 @@
+"""Parts of a work that several tasks share: which are done, which somebody has under way, whose tasks are gone.
+
+FOLDER/work.json says what the work is: verb, command, names of its parts. FOLDER/.under-way/PART stands there
+while a task works at the part, with a heartbeat as its time. It saves work and tells people who does what; that each
+part counts once hangs on the commit of its file alone.
+"""
+
+import contextlib
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from shards import files
+from shards.claim import STALE_AFTER_S, clock, died_here, hold, modified, remove
+
+NOTE, MARKS = "work.json", ".under-way"
+
+
+@dataclass(frozen=True)
+class Work:
+    """`parts`: names; the file of one is FOLDER / PREFIX + NAME + .parquet."""
+
+    verb: str
+    command: str
+    unit: str
+    prefix: str
+    parts: list[str]
+    begun: float
+
+    @classmethod
+    def read(cls, folder: Path) -> "Work | None":
+        try:
+            return cls(**json.loads((folder / NOTE).read_text()))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError):
+            raise ValueError(f"{folder / NOTE} is damaged: remove it, the next task writes it anew") from None
+
+
+def note_work(folder: Path, verb: str, unit: str, parts: Sequence[str], prefix: str = "") -> None:
+    """For `status`; every task writes the same. The command is this program's own."""
+    before = Work.read(folder)
+    if before and before.parts == list(parts):
+        return
+    command = shlex.join(["python", "-m", "jobs", verb, *sys.argv[2:]]) if verb in sys.argv[1:2] else verb
+    work = Work(verb, command, unit, prefix, list(parts), time.time())
+    files.replace(folder / NOTE, files.to_json(vars(work)))
+
+
+@contextlib.contextmanager
+def under_way(folder: Path, part: str, stale: float = STALE_AFTER_S) -> Iterator[bool]:
+    """-> whether the part is this task's to do now: False while another that lives has it under way."""
+    mark = folder / MARKS / part
+    mark.parent.mkdir(exist_ok=True)
+    if is_gone(mark, stale):
+        remove(mark)
+    with hold(mark, stale / 6) as held:
+        yield held
+
+
+def is_gone(mark: Path, stale: float = STALE_AFTER_S) -> bool:
+    """Whether the mark's task has ended without taking it away."""
+    beat = modified(mark)
+    return beat is not None and (died_here(mark) or clock(mark) - beat > stale)
+
+
+def others(left: int, total: int, unit: str, folder: Path) -> str:
+    """What a task says that is done before the work is."""
+    return f"this task is done; {left} of {total} {unit} are left to others (python -m jobs status {folder})"
+
+
+# --- what status shows
+
+
+@dataclass(frozen=True)
+class State:
+    work: Work
+    done: int
+    rate: float  # parts a second since the first of those there
+    at_work: list[tuple[str, str]]  # part, host
+    gone: list[tuple[str, str]]
+    waiting: int  # parts that nobody has
+
+
+def state_of(folder: Path, work: Work) -> State:
+    times = [beat for part in work.parts if (beat := modified(folder / f"{work.prefix}{part}.parquet")) is not None]
+    done = {part for part in work.parts if (folder / f"{work.prefix}{part}.parquet").exists()}
+    at_work, gone = [], []
+    with contextlib.suppress(OSError):  # no mark was made yet, or none may be made by this reader
+        for mark in sorted((folder / MARKS).iterdir()):
+            if mark.name in work.parts and mark.name not in done:
+                host = (mark.read_text().split() or ["?"])[0]
+                (gone if is_gone(mark) else at_work).append((mark.name, host))
+    seconds = max(times) - min(times) if times else 0.0
+    rate = (len(times) - 1) / seconds if seconds > 0 else 0.0
+    return State(work, len(done), rate, at_work, gone, len(work.parts) - len(done) - len(at_work))
+
+
+def find_work(path: Path) -> list[Path]:
+    """Folders of works at or below a path: a result's file, its parts, a run, an evaluation."""
+    if path.is_file() or not path.exists():
+        path = path.with_name(f"{path.name}.parts")
+    if (path / NOTE).exists():
+        return [path]
+    return sorted(note.parent for verb in ("evaluation", "alignment") for note in path.glob(f"{verb}/*/{NOTE}"))
+
+
+def lines_of(folder: Path, state: State) -> Iterator[str]:
+    """For a person."""
+    from jobs.cli.console import duration
+
+    work, total = state.work, len(state.work.parts)
+    yield f"{folder}: {work.verb}, {state.done} of {total} {work.unit}"
+    for part, host in state.at_work:
+        yield f"    {part} is under way on {host}"
+    for part, host in state.gone:
+        yield f"    {part} was under way on {host}: that task is gone"
+    left = total - state.done
+    if not left:
+        yield f"all {work.unit} are done; if its result is not there, this writes it: {work.command}"
+    elif state.at_work:
+        about = f", about {duration(left / state.rate)} left" if state.rate else ""
+        yield f"{60 * state.rate:.1f} {work.unit} a minute{about}; {state.waiting} have nobody at work yet"
+    else:
+        yield f"nobody is at work; this does the {left} {work.unit} that are missing: {work.command}"
+
+
+def ended(folder: Path) -> None:
+    """When all is done: what killed tasks left."""
+    with contextlib.suppress(OSError):
+        for mark in (folder / MARKS).iterdir():
+            mark.unlink(missing_ok=True)
+        os.rmdir(folder / MARKS)
