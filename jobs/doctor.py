@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 
 from jobs.cli.settings import setting
 from jobs.launch.node_probe import START, ask, probe
-from jobs.training.run_folder import STALE_AFTER_S
+from jobs.training.run_lock import STALE_AFTER_S
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 GIB = 1024**3

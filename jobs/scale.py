@@ -27,7 +27,7 @@ from jobs.cli.settings import group, setting
 from jobs.launch.cluster_options import ClusterConfig, cluster_options, local_gpus
 from jobs.launch.slurm_state import ENDED, WAITING, Slurm
 from jobs.training.config import TrainConfig
-from jobs.training.run_folder import is_stale, read_json
+from jobs.training.run_lock import is_stale, read_json
 from shards import files
 
 # settings of train that the experiment sets itself; the others are passed on

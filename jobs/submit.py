@@ -19,6 +19,7 @@ from jobs.cli.options import argv_of
 from jobs.cli.settings import group, setting
 from jobs.launch.cluster_options import ClusterConfig, cluster_options, local_gpus
 
+BEFORE_LIMIT_S = 120  # seconds, in which a training writes its checkpoint (also in slurm/train.sh)
 SUBMITTED = ("train", "preprocess", "evaluate", "transcribe", "align")
 
 
@@ -44,7 +45,7 @@ class Settings:
 def main(args: Settings) -> int:
     from jobs.cli.command_line import parse
     from jobs.launch import code_snapshot
-    from jobs.launch.submitit_launcher import Request, dry_run, submit, wait
+    from jobs.launch.submitit_launcher import Request, dry_run, minutes, submit, wait
 
     argv = [args.of, *args.rest]
     _, asked = parse(argv)  # what is wrong with it is said now, not by every rank
@@ -71,9 +72,14 @@ def main(args: Settings) -> int:
         gpus_per_node=local_gpus() if args.gpus_per_node is None and cluster == "local" else args.gpus_per_node or 0,
         tasks_per_node=args.tasks_per_node,
         array=args.array,
-        signal="USR1@120" if args.of == "train" else None,  # as in slurm/train.sh
+        signal=f"USR1@{BEFORE_LIMIT_S}" if args.of == "train" else None,  # as in slurm/train.sh
         **cluster_options(args.on, args.gpus_per_node, cluster),
     )
+    if args.of == "train" and cluster == "slurm" and request.time and minutes(request.time) <= BEFORE_LIMIT_S / 60:
+        raise ValueError(
+            f"--time {request.time}: a training is told to write its checkpoint {BEFORE_LIMIT_S} s before the limit, "
+            f"and would be told at once: give it more, an hour say"
+        )
     if request.gpus_per_node and args.tasks_per_node and args.tasks_per_node != request.gpus_per_node:
         raise ValueError(f"{request.gpus_per_node} GPUs and {args.tasks_per_node} tasks a node: a rank takes one GPU")
     if cluster == "local" and args.nodes != "1":
@@ -86,7 +92,7 @@ def main(args: Settings) -> int:
     if args.of == "train" and cluster == "slurm":  # the code as it is now, for a job that may wait for days
         request = replace(request, home=code_snapshot.take(folder))
     if args.chain:
-        request = replace(request, dependency=",".join(filter(None, [request.dependency, "singleton"])))
+        request = replace(request, dependency=",".join(filter(None, [request.dependency, "singleton"])), chain=True)
         argv += ["--requeues", "0"]
     started = submit(request, argv, args.chain or 1)
     ids = ", ".join(job.job_id for job in started[:1]) + (f" and {len(started) - 1} more" if started[1:] else "")
@@ -112,7 +118,7 @@ def folder_of(verb: str, asked) -> Path:
 def watch(started: list, run: Path) -> int:
     """Wait for a training, with the progress that its run folder tells of."""
     from jobs.launch.submitit_launcher import wait
-    from jobs.training.run_folder import read_json
+    from jobs.training.run_lock import read_json
 
     before = read_json(run / "status.json")
     with Progress(f"train {run.name}", 1, "steps") as progress:

@@ -8,25 +8,41 @@ is resumed at the step, within the epoch, where the newest one was written, by a
 time limit's signal (see jobs.distributed.signals) ends it with a checkpoint and puts its job back into the queue.
 """
 
+import contextlib
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from jobs.cli.console import log
 from jobs.distributed.work_sharding import job_name
-from jobs.training.config import BATCH, ModelConfig, TrainConfig, read_run
+from jobs.training.config import BATCH, ModelConfig, TrainConfig, has_run, read_run
 
 Settings = TrainConfig
 
 
 def main(config: TrainConfig) -> int:
-    from jobs.distributed import process_group
-    from jobs.distributed.signals import AGAIN, STOPPED, SignalHandler, requeue
-
     config = replace(config, run=config.run_folder)
     config.run.mkdir(parents=True, exist_ok=True)
+    try:
+        return begin(config)
+    finally:
+        remove_if_nothing_began(config.run)
+
+
+def begin(config: TrainConfig) -> int:
+    from jobs.distributed import process_group
+    from jobs.distributed.signals import AGAIN, STOPPED, SignalHandler, requeue
+    from jobs.distributed.watchdog import Watchdog
+    from jobs.training.hang import again_after_hang
+
     notice = SignalHandler()
-    with process_group.start(config.run, config.runtime.device, config.runtime.deterministic) as world:
+    # a rank that hangs ends the job, which is queued again
+    hung = partial(again_after_hang, config.run, config.runtime.requeues)
+    with (
+        process_group.start(config.run, config.runtime.device, config.runtime.deterministic) as world,
+        Watchdog(config.run, world.rank, world.place.host, hung, log),
+    ):
         setup = agree(world, lambda: prepare(config, world))
         decision = train(world, notice, *setup)
     if decision.requeue and world.rank == 0 and (problem := requeue()):
@@ -34,6 +50,14 @@ def main(config: TrainConfig) -> int:
         return AGAIN
     # the other ranks leave in peace: a bad exit would have srun end the one that is at it
     return STOPPED if decision.stop and not decision.requeue else 0
+
+
+def remove_if_nothing_began(run: Path) -> None:
+    """A run that was refused leaves no folder; what another job keeps in it stays."""
+    if not has_run(run):
+        for folder in (run / ".pulse", run / "rendezvous", run):
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # of empty ones
 
 
 def agree(world, work):
@@ -110,8 +134,7 @@ def global_batch(config: TrainConfig, ranks: int) -> int:
 
 def train(world, notice, config: TrainConfig, material, model):
     """-> the decision that ended it (see jobs.distributed.signals)."""
-    from jobs.distributed.heartbeat import Heartbeat
-    from jobs.distributed.placement import DistributedError
+    from jobs.distributed.cpus import cpus_of_task
     from jobs.distributed.process_group import versions
     from jobs.training.run_folder import NullRun, RunFolder
     from jobs.training.trainer import Trainer
@@ -126,11 +149,8 @@ def train(world, notice, config: TrainConfig, material, model):
     world.on_root(lambda: opened.append(RunFolder(config.run, config, learnt, job_name(), patient)))
     hosts = [name for name, _ in world.place.hosts or ()]
     facts = {"dataset": material.fingerprint, "world": world.size, "hosts": hosts, "digest": versions()["code"]}
-    cores = world.gather((world.place.host, os.sched_getaffinity(0)))  # ranks of a node may share theirs
-    facts |= {"device": world.device.type, "cpus": len({(host, core) for host, mine in cores for core in mine})}
-    with opened[0] if opened else NullRun() as run, notice, Heartbeat(config.run, world.rank) as pulse:
+    facts |= {"folder": str(config.data.dataset), "device": world.device.type}
+    facts |= {"cpus": sum(world.gather(cpus_of_task()))}
+    with opened[0] if opened else NullRun() as run, notice:
         world.on_root(run.note_start, facts)
-        try:
-            return Trainer(config, world, notice, material, model, run).go()
-        except DistributedError as error:
-            raise DistributedError(f"{error}{pulse.blame()}") from error
+        return Trainer(config, world, notice, material, model, run).go()

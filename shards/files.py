@@ -15,9 +15,13 @@ def temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
-def replace(path: Path, content: bytes | str) -> None:
-    """Write a whole file, over an older one if there is one. OSError (a full disk) leaves nothing behind."""
-    attempt = temporary(path)
+def replace(path: Path, content: bytes | str, attempts: Path | None = None) -> None:
+    """Write a whole file, over an older one if there is one. OSError (a full disk) leaves nothing behind.
+
+    `attempts`: the folder, on the same file system, that the file is made in before it gets its name (default: beside
+    it). Whoever removes that folder keeps all who write through it from finishing.
+    """
+    attempt = temporary(attempts / path.name if attempts else path)
     try:
         with named(path):
             write_synced(attempt, content)

@@ -14,10 +14,12 @@ import pyarrow.compute as pc
 
 from htr.certificate import clean_text, log_name
 from htr.lines.normalise import MAX_LINE_WIDTH_PX, MIN_LINE_WIDTH_PX
+from shards import files
 from shards.tar import text_after
 
 MAX_GAP_BYTES = 16 << 10  # bytes between two samples that are read over, where a second read would cost more
 MAX_READ_BYTES = 4 << 20  # bytes of a read
+under_way: dict[int, str] = {}  # the shard that each thread reads now: what a process waits for, if that hangs
 COLUMNS = ("key", "shard", "offset", "size", "text_size", "width", "height", "length", "level")  # of the index
 
 
@@ -177,12 +179,17 @@ class Samples:
 
     def take(self, read: Read) -> dict[int, tuple[bytes, bytes]]:
         """Read -> encoded image and text by row. Raises ValueError for a shard that is shorter than it was."""
-        name = (read.folder, read.shard)
-        with self.opening:
-            if name not in self.handles:
-                path = self.folders[read.folder] / f"{self.shards[read.shard]}.tar"
-                self.handles[name] = os.open(path, os.O_RDONLY)
-        content = os.pread(self.handles[name], read.size, read.offset)
+        name, thread = (read.folder, read.shard), threading.get_ident()
+        path = self.folders[read.folder] / f"{self.shards[read.shard]}.tar"
+        try:
+            with self.opening:
+                under_way[thread] = path.name
+                if name not in self.handles:
+                    self.handles[name] = os.open(path, os.O_RDONLY)
+            with files.named(path):
+                content = read_all(self.handles[name], read.size, read.offset)
+        finally:
+            under_way.pop(thread, None)
         if len(content) != read.size:
             raise self.damaged(int(read.images[-1]))
         found = {}
@@ -204,3 +211,14 @@ class Samples:
         for handle in self.handles.values():
             os.close(handle)
         self.handles.clear()
+
+
+def read_all(handle: int, size: int, offset: int) -> bytes:
+    """So many bytes, or fewer where the file ends before: a file system may give a read in pieces."""
+    content = os.pread(handle, size, offset)
+    while 0 < len(content) < size:
+        more = os.pread(handle, size - len(content), offset + len(content))
+        if not more:
+            break
+        content += more
+    return content

@@ -24,6 +24,10 @@ fi
 # a job whose forerunner failed is cancelled instead of waiting for ever
 after() { echo --parsable --kill-on-invalid-dep=yes --dependency="afterok:$1"; }
 cpus=${HTR_CPUS_PER_GPU:+--cpus-per-gpu=$HTR_CPUS_PER_GPU}
+# what was queued before a later submission was refused would only fail, or work for nothing
+first= second=
+trap 'code=$?; if [ $code != 0 ] && [ -n "$first" ]; then
+  echo "error: cancelled again: job $first${second:+ and job $second}" >&2; scancel $first $second || true; fi' EXIT
 # shellcheck disable=SC2046,SC2086 # several options each
 first=$(sbatch --parsable --array=0-$((tasks - 1)) slurm/preprocess.sh "$source" --out "$dataset" ${PREPROCESS:-})
 # shellcheck disable=SC2046,SC2086

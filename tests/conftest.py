@@ -39,6 +39,7 @@ SKIPS = (  # why a test may be left out where CI=true; any other reason makes th
     "HTR_SHARED",  # real handwriting lies on no machine of CI
     "make test-faults runs it",
 )
+faults: list[tuple[str, float, str, object]] = []  # what `make test-faults` prints as a table
 skipped: list[str] = []  # in CI, for another reason: "test: reason"
 
 
@@ -70,6 +71,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
+    if faults:
+        terminalreporter.section("faults")
+        terminalreporter.write_line(f"{'fault':<36}{'seconds':>8}  {'steps lost':<13}blamed")
+        for kind, seconds, blamed, lost in faults:
+            terminalreporter.write_line(f"{kind:<36}{seconds:>8.1f}  {lost:<13}{blamed}")
     for line in skipped:
         terminalreporter.write_line(f"SKIPPED IN CI, not on the list of tests/conftest.py: {line}", red=True)
 
@@ -197,6 +203,12 @@ def cluster() -> Iterator[Cluster]:
     yield made
     if not was_up:
         take_down()
+
+
+@pytest.fixture
+def fault() -> Callable[[str, float, str, object], None]:
+    """Note a fault, the seconds until the job had ended or was queued again, who was blamed, steps lost."""
+    return lambda *noted: faults.append(noted)
 
 
 @pytest.fixture(scope="session")

@@ -107,6 +107,10 @@ def _number(environ: Mapping[str, str], name: str, below: int | None = None, lim
 
 
 def _from_slurm(environ: Mapping[str, str]) -> Placement:
+    if int(environ.get("SLURM_HET_SIZE") or 1) > 1:
+        raise DistributedError(
+            "this is a heterogeneous job, whose parts don't see each other's ranks: ask for nodes of one kind"
+        )
     size = _number(environ, "SLURM_STEP_NUM_TASKS")
     layout = environ.get("SLURM_STEP_TASKS_PER_NODE")
     nodes = environ.get("SLURM_STEP_NODELIST")

@@ -28,6 +28,7 @@ from typing import Any
 import torch
 
 from jobs.distributed.gradient_buckets import GradientBuckets
+from jobs.distributed.heartbeat import ACTIVITY
 from jobs.distributed.placement import DistributedError, Placement, Settings, bind, take_device, visible_gpus
 from jobs.distributed.rendezvous import About, Rendezvous, rendezvous_of_ranks
 
@@ -130,8 +131,8 @@ def _tell_horovod(place: Placement, meeting: Rendezvous, settings: Settings, dev
     if device.type == "cpu":  # each cycle costs a message to every rank, on the core that computes
         os.environ.setdefault("HOROVOD_CYCLE_TIME", "5")
     os.environ.setdefault("HOROVOD_LOG_LEVEL", "fatal")  # the DistributedError says it in one line
-    if settings.interface:
-        os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={settings.interface}")
+    # the interface that the ranks have met on: of several networks NCCL might take one that leads nowhere
+    os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={meeting.interface}")
 
 
 def _serve(
@@ -184,6 +185,7 @@ class ProcessGroup:
     @contextmanager
     def guard(self, doing: str) -> Iterator[None]:
         """Turn Horovod's error when another rank dies or hangs into a DistributedError; for `loss.backward()` too."""
+        ACTIVITY.collective = doing if doing != "backward" else ""  # what the watchdog sees
         try:
             yield
         except Exception as error:
@@ -193,6 +195,8 @@ class ProcessGroup:
             if "has been shut down" in said:  # three sentences that come to this
                 said = "another rank ended or stopped answering, its log says why"
             raise DistributedError(f"{doing}: {said}") from error
+        finally:
+            ACTIVITY.collective = ""
 
     def broadcast_parameters(self, module: torch.nn.Module) -> None:
         """Give every rank the parameters and buffers of rank 0, in place."""
@@ -255,6 +259,10 @@ class ProcessGroup:
 
     def on_root(self, fn: Callable[..., Any], *args: Any) -> Any:
         """Let rank 0 alone do something: its result is everyone's, and if it raises, every rank raises the same."""
+        with ACTIVITY.during("rank 0's files"):
+            return self._on_root(fn, *args)
+
+    def _on_root(self, fn: Callable[..., Any], *args: Any) -> Any:
         if self._hvd is None:
             return fn(*args)
         answer = b""

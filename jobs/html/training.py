@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jobs.html import UNKNOWN_SIGN, plot
 from jobs.training.learning_curves import points, read_metrics
-from jobs.training.run_folder import read_json
+from jobs.training.run_lock import read_json
 from jobs.training.run_status import clean, read, settings
 
 MAX_CURVE_POINTS = 400  # points of a curve

@@ -26,7 +26,7 @@ from statistics import NormalDist
 
 from jobs.scaling.results import figures as figures_of_run
 from jobs.training.config import read_run
-from jobs.training.run_folder import read_json
+from jobs.training.run_lock import read_json
 
 SIZES = (8, 16, 32, 64, 128, 256, 512)
 MAX_RANKS = 4096  # ranks up to which the end of an efficiency is looked for

@@ -19,7 +19,7 @@ def adopt(model: Path) -> Path:
     """Any number of tasks may: they write the same."""
     from htr.reader import weights_of
     from jobs.training.config import has_run, write_adopted
-    from jobs.training.run_folder import read_json
+    from jobs.training.run_lock import read_json
     from shards import files
 
     inner = model / "model" if (model / "model" / "config.json").exists() else model

@@ -9,6 +9,7 @@ import torch
 
 from htr.models.legacy import current_names
 from jobs.cli.console import log
+from jobs.training.run_lock import RunLock
 from shards import files
 
 KEPT_CHECKPOINTS = 3  # the newest ones, beside the best
@@ -27,24 +28,29 @@ def assert_room(folder: Path, weights: int) -> None:
         raise ValueError(f"{folder}: only {room.f_favail} more files (inodes) are allowed there: make room first")
 
 
-def save(folder: Path, step: int, state: dict, best: bool) -> None:
-    """Write step-STEP.pt, point last.pt (and best.pt) at it, and remove what is too old. Raises OSError."""
+def save(folder: Path, step: int, state: dict, best: bool, lock: RunLock | None = None) -> None:
+    """Write step-STEP.pt, point last.pt (and best.pt) at it, and remove what is too old. Raises OSError, and a
+    ValueError when the run is no longer the `lock`'s.
+    """
     folder.mkdir(exist_ok=True)
     buffer = io.BytesIO()
     torch.save(state, buffer)
     path = folder / f"step-{step:06d}.pt"
-    files.replace(path, buffer.getvalue())
-    point(folder / "last.pt", path.name)
+    (lock or files).replace(path, buffer.getvalue())
+    attempts = lock.fence if lock else folder
+    point(folder / "last.pt", path.name, attempts)
     if best:
-        point(folder / "best.pt", path.name)
+        point(folder / "best.pt", path.name, attempts)
     kept = {(folder / name).readlink().name for name in ("last.pt", "best.pt") if (folder / name).is_symlink()}
+    if lock:
+        lock.assert_owner()
     for old in steps(folder)[KEPT_CHECKPOINTS:]:
         if old.name not in kept:
             old.unlink()
 
 
-def point(link: Path, target: str) -> None:
-    attempt = files.temporary(link)
+def point(link: Path, target: str, attempts: Path) -> None:
+    attempt = files.temporary(attempts / link.name)
     attempt.symlink_to(target)
     attempt.replace(link)
 

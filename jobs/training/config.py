@@ -233,8 +233,8 @@ def write_adopted(run: Path, model: dict[str, str], facts: dict[str, str]) -> No
     files.replace(run / CONFIG, yaml.safe_dump(known, sort_keys=False))
 
 
-def write_run(run: Path, config: TrainConfig, facts: dict[str, str]) -> None:
+def write_run(run: Path, config: TrainConfig, facts: dict[str, str], replace=files.replace) -> None:
     """The settings, all of them resolved, after the facts that they are read with."""
-    files.replace(run / DATA, files.to_json(facts))
+    replace(run / DATA, files.to_json(facts))
     again = f"python -m jobs train --config {run / CONFIG} --run ANOTHER trains the same again"
-    files.replace(run / CONFIG, to_yaml(config, again))
+    replace(run / CONFIG, to_yaml(config, again))

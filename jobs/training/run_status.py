@@ -6,10 +6,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from jobs.cli.console import log
+from jobs.cli.console import ago, log
+from jobs.distributed.heartbeat import beats
 from jobs.training.config import has_run, read_run
-from jobs.training.run_folder import is_stale, read_json
+from jobs.training.run_lock import is_stale, read_json
 
+QUIET_S = 60.0  # seconds without a sign of progress that are shown
 MAX_FOLDER_DEPTH = 3  # levels of folders below the one that is listed
 FIELDS = (
     *("run", "model", "size", "world", "step", "steps", "lines_per_s", "dev_cer"),
@@ -53,11 +55,23 @@ def describe(run: Path, name: str, evaluated: bool = True) -> dict:
         if stale is not None:
             row["heartbeat"] = round(max(time.time() - lock.stat().st_mtime, 0.0), 1)
         row["state"], row["reason"] = text(status, "state"), text(status, "reason")
-        if row["state"] in ("starting", "running") and stale is not False:
-            row |= {"state": "lost", "reason": "no heartbeat" if stale else "nobody holds its lock.json"}
+        if row["state"] in ("starting", "running"):
+            if stale is not False:
+                row |= {"state": "lost", "reason": "no heartbeat" if stale else "nobody holds its lock.json"}
+            else:
+                row["reason"] = still(run) or row["reason"]
     except (ValueError, OSError) as error:
         row |= {"state": "unreadable", "reason": clean(str(error))}
     return row
+
+
+def still(run: Path) -> str:
+    """Since when a run that lives takes no step, and what keeps it; empty where it does."""
+    said = [said for said in beats(run).values() if said.get("idle", 0) >= QUIET_S]
+    if not said:
+        return ""
+    longest = max(said, key=lambda one: (not one["waits"], one["idle"]))  # rather who is waited for than who waits
+    return clean(f"no step for {ago(longest['idle'])}: {longest['at']}")
 
 
 def settings(run: Path) -> dict:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from jobs.training.run_folder import read_json
+from jobs.training.run_lock import read_json
 from jobs.training.run_status import number, read, text
 
 USED = ("world", "hosts", "device", "starts", "hours", "gpu_hours", "cpu_hours")

@@ -11,6 +11,8 @@ import torch
 from htr.metrics.error_rates import Errors, compare
 from htr.reader import Reader, files_of
 from jobs.cli.console import Progress, log
+from jobs.distributed.cpus import cpus_of_task
+from jobs.distributed.heartbeat import ACTIVITY
 from jobs.distributed.precision import precision
 from jobs.distributed.signals import Decision, SignalHandler
 from jobs.training import checkpoint
@@ -18,7 +20,6 @@ from jobs.training import optimizer as optimizers
 from jobs.training.config import BATCH, TrainConfig
 from jobs.training.metrics import MetricsLogger
 from jobs.training.train_step import TrainStep, averaged, dropout_seed, learning_rate, scaled_learning_rate
-from shards import files
 from shards.loader import AugmentConfig, batches, in_order, stream
 from shards.sampler import EpochSampler
 
@@ -34,7 +35,7 @@ class Trainer:
             # cuBLAS reads it when a process first multiplies on a GPU: without, its sums' order may change
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True, warn_only=True)
-        self.threads = config.runtime.threads or max(len(os.sched_getaffinity(0)) // world.place.local_size - 1, 1)
+        self.threads = config.runtime.threads or max(cpus_of_task() - 1, 1)
         self.rate = scaled_learning_rate(config.optim.lr, config.data.batch / BATCH, config.optim.lr_rule)
         self.mixed, amp = precision(config.runtime.amp, world.device)
         scaled = amp == "fp16"  # whose range small gradients fall below
@@ -48,9 +49,8 @@ class Trainer:
             model.load_state_dict(saved["model"])
             self.optimizer.load_state_dict(saved["optimizer"])
             self.step, self.evaluated, self.best = saved["step"], saved["evaluated"], saved["best"]
-            if world.rank == 0:
-                log(f"train: resumed at step {self.step} of {config.schedule.steps}")
         self.began = self.saved = self.step
+        world.on_root(run.note_first, f"step {self.step} of {config.schedule.steps}", self.step, bool(saved))
         world.broadcast_parameters(model)
         self.average = averaged(model, config.optim.ema)
         if saved:
@@ -73,10 +73,9 @@ class Trainer:
             samples.source, widths, weights, config.data.batch, config.schedule.steps, config.data.batch_by
         )
         decision = Decision()
-        with Progress(
-            f"train {config.model.architecture}", config.schedule.steps, "steps", shown=world.rank == 0
-        ) as progress:
-            progress.advance(self.step)
+        ACTIVITY.progressed("waiting for data")
+        title, steps = f"train {config.model.architecture}", config.schedule.steps
+        with Progress(title, steps, "steps", world.rank == 0, self.step) as progress:
             if self.due():  # the signal came before dev was read, or while it was
                 decision = self.evaluate()
             with contextlib.closing(self.left(epochs)) as left:
@@ -107,6 +106,7 @@ class Trainer:
     def take(self, epoch, batch, progress: Progress) -> Decision:
         """A step, and what is due after it."""
         config, world = self.config, self.world
+        ACTIVITY.progressed("computing")
         answer = world.ask(self.notice.told)  # on its way while the step is computed
         rate = learning_rate(self.step, self.rate, config.schedule.warmup, config.schedule.steps)
         for group in self.optimizer.param_groups:
@@ -117,6 +117,7 @@ class Trainer:
         self.taker.take(batch, self.step)
         self.average.update_parameters(self.model)
         self.step += 1
+        ACTIVITY.took(self.step)
         decision, last = Decision.of(answer()), self.step == config.schedule.steps
         if self.step % config.runtime.log_every == 0 or last:
             done = epoch.number + (self.step - epoch.first_step) / epoch.steps
@@ -143,6 +144,10 @@ class Trainer:
         return bool(self.material.dev and now and self.step > self.evaluated)
 
     def evaluate(self) -> Decision:
+        with ACTIVITY.during("evaluating"):
+            return self.read_dev()
+
+    def read_dev(self) -> Decision:
         """Greedy errors on dev, every line once: each rank reads its share of each batch. A signal ends it."""
         dev, world = self.material.dev, self.world
         reader, errors = Reader(self.average.module.eval(), self.material.charset, {}), Errors()
@@ -151,6 +156,7 @@ class Trainer:
             for batch in batches(dev, plan, world.rank, world.size, self.height, self.threads):
                 for text, reading in zip(batch.texts, reader.read_batch(batch.images, batch.widths), strict=True):
                     errors += compare(text, reading.text)
+                ACTIVITY.progressed()
                 decision = Decision.of(world.sum(self.notice.told))
                 if decision.stop:
                     return decision
@@ -171,12 +177,13 @@ class Trainer:
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
         state |= {"average": self.average.state_dict(), "scaler": self.scaler.state_dict()}
         state |= {"best": self.best, "evaluated": self.evaluated}
-        self.world.on_root(self.write, state, chosen)
+        with ACTIVITY.during("writing a checkpoint"):
+            self.world.on_root(self.write, state, chosen)
         self.saved = self.step
         self.meter.restart()
 
     def write(self, state: dict, chosen: bool) -> None:
-        checkpoint.save(self.config.run / "checkpoints", self.step, state, chosen)
+        checkpoint.save(self.config.run / "checkpoints", self.step, state, chosen, self.run.lock)
         if not chosen:
             return
         folder = self.config.run / "model"
@@ -190,7 +197,7 @@ class Trainer:
             self.config.data.text,
         )
         for name, content in files_of(self.average.module, *named).items():
-            files.replace(folder / name, content)
+            self.run.replace(folder / name, content)
 
     def leave(self, decision: Decision) -> Decision:
         """The checkpoint of a run that is told to end, and what becomes of its job."""
@@ -201,8 +208,6 @@ class Trainer:
             decision, reason = self.world.on_root(self.again, decision)
             state["reason"] = f"time limit: {reason}"
         self.world.on_root(self.run.update, state)
-        if self.world.rank == 0:
-            log(f"train: {state['reason']}; checkpoint of step {self.step} written")
         return decision
 
     def again(self, decision: Decision) -> tuple[Decision, str]:
@@ -210,6 +215,8 @@ class Trainer:
         count, most = self.run.requeues, self.config.runtime.requeues
         if self.step == self.began:
             return Decision(stop=True), "no step was taken since the start, give the job more --time"
+        if "HTR_CHAIN" in os.environ:
+            return Decision(), "the next job of the chain goes on, if one is left"
         if count >= most:
             return Decision(stop=True), f"{count} of {most} --requeues, start it again to go on"
         self.run.update({"requeues": count + 1})

@@ -11,7 +11,8 @@ from jobs.cli.command_line import main
 from jobs.launch import slurm_state
 from jobs.training import run_status
 from jobs.training.config import TrainConfig
-from jobs.training.run_folder import STALE_AFTER_S, RunFolder
+from jobs.training.run_folder import RunFolder
+from jobs.training.run_lock import STALE_AFTER_S
 from shards import files
 
 CONFIG = TrainConfig()
@@ -30,9 +31,9 @@ def make(folder, job="4711", beat=0.0, **state):
     run.note_start({"world": 8})
     run.update({"state": "running", "step": 120, "steps": 20000, "lines_per_s": 1234.5, "dev_cer": 0.0834} | state)
     if beat is None:
-        run.lock.unlink()
+        run.lock.path.unlink()
     else:
-        os.utime(run.lock, (time.time() - beat,) * 2)
+        os.utime(run.lock.path, (time.time() - beat,) * 2)
     return run
 
 

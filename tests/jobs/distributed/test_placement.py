@@ -46,6 +46,11 @@ def stands(found: Placement) -> tuple[int, ...]:
     return (found.rank, found.size, found.local_rank, found.local_size, found.cross_rank, found.cross_size)
 
 
+def test_a_heterogeneous_job_is_refused_before_anything_is_spent():
+    with pytest.raises(DistributedError, match="heterogeneous job"):
+        Placement.find(STEP | {"SLURM_HET_SIZE": "2"})
+
+
 def test_uneven_tasks_count_only_the_nodes_that_have_the_local_rank():
     def task(rank, node, local):
         ids = {"SLURM_PROCID": str(rank), "SLURM_NODEID": str(node), "SLURM_LOCALID": str(local)}

@@ -1,7 +1,14 @@
 """The run folder's lock and what it tells others."""
 
+import contextlib
+import itertools
 import json
 import os
+import random
+import signal
+import subprocess
+import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +17,10 @@ from types import SimpleNamespace
 import pytest
 from bed import wait_for
 
-from jobs.training import checkpoint, run_folder
+from jobs.training import checkpoint, run_lock
 from jobs.training.config import DataConfig, ModelConfig, RuntimeConfig, TrainConfig, read_run
-from jobs.training.run_folder import STALE_AFTER_S, RunFolder
+from jobs.training.run_folder import RunFolder
+from jobs.training.run_lock import STALE_AFTER_S
 from shards import files
 
 CONFIG = TrainConfig()
@@ -52,7 +60,8 @@ def test_same_process_twice_is_refused_too(tmp_path: Path):
         begin(tmp_path, "local-1")
 
 
-def test_lock_of_the_dead_is_taken(tmp_path: Path):
+def test_lock_of_the_dead_is_taken(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("jobs.training.run_lock.BEAT_INTERVAL_S", 0.1)
     begin(tmp_path)
     held_elsewhere(tmp_path, "11", age=STALE_AFTER_S + 5)  # its heartbeat stopped
     assert begin(tmp_path, "12").owner["job"] == "12"
@@ -62,7 +71,130 @@ def test_lock_of_the_dead_is_taken(tmp_path: Path):
     )  # this node has no such process
     assert begin(tmp_path, "13").owner["job"] == "13"
     held_elsewhere(tmp_path, "14")
+    with pytest.raises(ValueError, match="job 14 on another works in this run folder"):
+        begin(tmp_path, "14")  # another step of the same allocation
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     assert begin(tmp_path, "14").owner["job"] == "14"  # Slurm requeued the job, onto another node
+    lock.write_text(json.dumps(json.loads(lock.read_text()) | {"pid": 2**22 + 1, "namespace": "pid:[1]"}))
+    with pytest.raises(ValueError, match=r"job 14 on .* works in this run folder"):
+        begin(tmp_path, "15")  # a container's process: that there is none of this number here says nothing
+
+
+def test_one_that_wakes_up_finishes_nothing(tmp_path: Path, monkeypatch):
+    """It was stopped between its look at the lock and its write, and taken for dead."""
+    monkeypatch.setattr("jobs.training.run_lock.BEAT_INTERVAL_S", 0.05)
+    first = begin(tmp_path)
+    held_elsewhere(tmp_path, "11", age=STALE_AFTER_S + 5)
+    second = begin(tmp_path, "12")
+    second.update({"state": "running"})
+    monkeypatch.setattr(first.lock, "assert_owner", lambda: None)
+    with pytest.raises(FileNotFoundError):
+        first.replace(tmp_path / "status.json", "{}")
+    assert json.loads((tmp_path / "status.json").read_text())["job"] == "12"
+
+
+def test_who_beats_lives_whatever_the_clocks_say(tmp_path: Path, monkeypatch):
+    """A node whose clock is two hours off stamps its beats so, where the file system takes the client's time."""
+    monkeypatch.setattr("jobs.training.run_lock.BEAT_INTERVAL_S", 0.1)
+    begin(tmp_path)
+    held_elsewhere(tmp_path, "11")
+    lock = tmp_path / "lock.json"
+    for off in (-7200, 7200):
+        ended, number = threading.Event(), itertools.count()
+
+        def beat(off=off, ended=ended, number=number) -> None:
+            while not ended.wait(0.02):
+                os.utime(lock, (time.time() + off + next(number),) * 2)
+
+        os.utime(lock, (time.time() + off,) * 2)
+        thread = threading.Thread(target=beat)
+        thread.start()
+        with pytest.raises(ValueError, match="job 11 on another works in this run folder"):
+            begin(tmp_path, "12")
+        ended.set()
+        thread.join()
+    monkeypatch.setattr(
+        "jobs.training.run_lock.STALE_AFTER_S", 0.5
+    )  # nobody beats now: it is not refused for two hours
+    assert begin(tmp_path, "12").owner["job"] == "12"
+
+
+def test_a_run_whose_folder_is_gone_says_so(tmp_path: Path):
+    with begin(tmp_path / "run") as run:
+        (tmp_path / "run").rename(tmp_path / "other")
+        with pytest.raises(
+            ValueError, match="run: the run's folder was removed or renamed while this job worked in it"
+        ):
+            run.update({"state": "running"})
+
+
+WRITER = """
+import random, sys, time
+from pathlib import Path
+from jobs.training import run_lock
+from jobs.training.config import TrainConfig
+from jobs.training.run_folder import RunFolder
+run_lock.BEAT_INTERVAL_S, run_lock.STALE_AFTER_S = 0.05, 0.6
+folder, job, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+for number in range(1000):
+    try:
+        with RunFolder(folder, TrainConfig(), {}, job, patient=True) as run:
+            for step in range(random.Random(seed + number).randrange(5, 60)):
+                run.update({"writer": run.owner["token"], "step": step})
+                run.lock.append(folder / "metrics.jsonl", f"{run.owner['token']} {step}")
+                print(run.owner["token"], step, flush=True)
+    except (ValueError, OSError) as error:
+        time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("job", [("11", "12", "13"), ("11", "11", "13")])  # two steps of one job among them
+def test_one_writer_at_any_time(tmp_path: Path, job):
+    """Three writers, stopped and woken at random, 25 times each way: what is written is never an earlier owner's."""
+    rng, logs = random.Random(len(set(job))), [open(tmp_path / f"log-{n}", "w+") for n in range(3)]  # noqa: SIM115
+    environ = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "SLURM_RESTART_COUNT": "0"}
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, tmp_path / "run", name, str(100 * n)], stdout=logs[n],
+                         stderr=subprocess.DEVNULL, env=environ)
+        for n, name in enumerate(job)
+    ]  # fmt: skip
+    seen, ended = [], threading.Event()  # the owners, in the order in which status.json was theirs
+
+    def watch() -> None:
+        while not ended.is_set():
+            with contextlib.suppress(OSError, ValueError):
+                writer = json.loads((tmp_path / "run" / "status.json").read_text())["writer"]
+                if writer not in seen[-1:]:
+                    seen.append(writer)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        wait_for(lambda: len(seen) >= 2, 120)
+        for _ in range(25):
+            held = json.loads((tmp_path / "run" / "status.json").read_text())["writer"]
+            victim = rng.choice(writers)
+            victim.send_signal(signal.SIGSTOP)
+            if rng.random() < 0.7:  # until it counts as dead, and another has written; else for a moment
+                count = len(seen)
+                wait_for(lambda count=count, held=held: len(seen) > count or seen[-1] != held, 120)
+            victim.send_signal(signal.SIGCONT)
+            count = len(seen)
+            wait_for(lambda count=count: len(seen) > count, 120)  # nobody is refused for ever
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.wait()
+        ended.set()
+        watcher.join()
+    assert len(seen) == len(set(seen)) >= 25  # no owner came again after another
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    owners = [owner for owner, _ in itertools.groupby(lines, key=lambda line: line.split()[0])]
+    assert len(owners) == len(set(owners)) >= 25 and len(lines) == len(set(lines))
+    for log in logs:
+        log.seek(0)
+        assert log.read().count("\n") > 5, "one of them never had a turn"
+        log.close()
 
 
 def test_a_process_that_has_the_pid_of_a_dead_one_does_not_hold_its_lock(tmp_path: Path):
@@ -93,9 +225,9 @@ def test_a_lock_that_another_job_took_meanwhile_is_given_back(tmp_path: Path, mo
 
 
 def test_a_patient_job_waits_for_the_dead_and_not_for_the_living(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("jobs.training.run_folder.BEAT_INTERVAL_S", 0.1)
+    monkeypatch.setattr("jobs.training.run_lock.BEAT_INTERVAL_S", 0.1)
     with RunFolder(tmp_path, CONFIG, {}, "11") as living:
-        monkeypatch.setattr("jobs.training.run_folder.birth", lambda pid: living.owner["birth"])
+        monkeypatch.setattr("jobs.training.run_lock.birth", lambda pid: living.owner["birth"])
         with pytest.raises(ValueError, match="works in this run folder"):
             RunFolder(tmp_path, CONFIG, {}, "12", patient=True)
     RunFolder(tmp_path, CONFIG, {}, "13")
@@ -111,8 +243,10 @@ def test_lock_is_given_back_only_by_its_owner(tmp_path: Path):
     assert not (tmp_path / "lock.json").exists()
     with begin(tmp_path, "12") as run:
         held_elsewhere(tmp_path, "13")
-        run.update({"state": "running"})
-    assert json.loads((tmp_path / "lock.json").read_text(encoding="utf-8"))["job"] == "13"
+        for write in (lambda: run.update({"state": "running"}), lambda: run.log({"step": 1})):
+            with pytest.raises(ValueError, match="job 13 on another has taken it over while this job did not beat"):
+                write()
+    assert json.loads((tmp_path / "lock.json").read_text())["job"] == "13"
 
 
 def test_failure_is_told_and_the_lock_free(tmp_path: Path):
@@ -160,7 +294,7 @@ def test_run_of_a_version_that_did_not_know_an_option(tmp_path: Path):
 
 
 def test_heartbeat_is_felt(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("jobs.training.run_folder.BEAT_INTERVAL_S", 0.01)
+    monkeypatch.setattr("jobs.training.run_lock.BEAT_INTERVAL_S", 0.01)
     with begin(tmp_path):
         os.utime(tmp_path / "lock.json", (0, 0))
         deadline = time.monotonic() + 10
@@ -171,17 +305,17 @@ def test_heartbeat_is_felt(tmp_path: Path, monkeypatch):
 
 def test_no_heartbeat_for_another_job(tmp_path: Path, monkeypatch):
     """One that took the run over while this job did not beat: its lock would never grow old."""
-    beaten, read = [], run_folder.read_json
+    beaten, read = [], run_lock.read_json
 
     def counted(path: Path) -> dict | None:
         beaten.append(path.name)
         return read(path)
 
-    monkeypatch.setattr("jobs.training.run_folder.BEAT_INTERVAL_S", 0.001)
+    monkeypatch.setattr("jobs.training.run_lock.BEAT_INTERVAL_S", 0.001)
     with begin(tmp_path) as run:
         held_elsewhere(tmp_path, "13", age=30)
         before, lock = (tmp_path / "lock.json").stat().st_mtime_ns, read(tmp_path / "lock.json")
-        monkeypatch.setattr("jobs.training.run_folder.read_json", counted)
+        monkeypatch.setattr("jobs.training.run_lock.read_json", counted)
         wait_for(lambda: beaten.count("lock.json") >= 4, 60)
         assert lock != run.owner and (tmp_path / "lock.json").stat().st_mtime_ns == before
 
@@ -221,9 +355,9 @@ def test_status_of_steps_takes_little_of_the_time(tmp_path: Path, monkeypatch):
     replace = files.replace
     run = begin(tmp_path)
 
-    def slow(path, content):
+    def slow(path, content, attempts):
         now[0] += 0.5
-        replace(path, content)
+        replace(path, content, attempts)
 
     monkeypatch.setattr("jobs.training.run_folder.time", clock)
     monkeypatch.setattr("jobs.training.run_folder.files.replace", slow)
@@ -255,7 +389,7 @@ def test_training_goes_on_without_curves_and_events(tmp_path: Path, monkeypatch,
             run.log_dev(step, 0.5, 0.9)
         run.update({"state": "finished"})
     assert len((tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()) == 4
-    events, drawing = capsys.readouterr().err.splitlines()
+    events, drawing, _last = capsys.readouterr().err.splitlines()
     assert "tensorboard" in events and "FileExistsError" in events
     assert "curves.png" in drawing and "ZeroDivisionError" in drawing
     assert len(tries) == 1
@@ -291,3 +425,49 @@ def test_checkpoint_that_runs_code_is_not_loaded(tmp_path: Path, capsys):
     (tmp_path / "step-000001.pt").write_bytes(b"")
     with pytest.raises(ValueError, match="none of its 2 checkpoints can be read"):
         checkpoint.load_newest(tmp_path)
+
+
+def test_the_last_line_says_what_is_kept_and_what_to_do(tmp_path: Path, capsys):
+    """In the run's folder too: what srun passes on may be lost when a job is cancelled."""
+    facts = {"world": 4, "hosts": ["node1", "node2"], "device": "cuda", "folder": "data/lines", "cpus": 8}
+    with begin(tmp_path) as run:
+        run.note_start(facts)
+        run.note_first("step 0 of 100", 0, resumed=False)
+        run.log_step(step_line(40), 100)
+        checkpoint.save(tmp_path / "checkpoints", 40, {"step": 40}, False, run.lock)
+        run.update({"state": "stopped", "reason": "told to stop"})
+    with begin(tmp_path) as run:
+        run.note_start(facts)
+        assert json.loads((tmp_path / "status.json").read_text())["step"] == 40  # until it is known better
+        run.note_first("step 40 of 100", 40, resumed=True)
+        run.update({"state": "finished", "step": 100})
+    first, stopped, again, finished = [
+        line.partition(" job 11: ")[2] for line in (tmp_path / "logs" / "train.log").read_text().splitlines()
+    ]
+    assert first == f"{tmp_path}: 4 ranks on node1, node2, cuda, data set data/lines, from step 0 of 100"
+    assert stopped == "stopped, told to stop; checkpoint of step 40 written; the same command goes on there"
+    assert again.endswith("resumed at step 40 of 100")
+    assert finished == f"finished; checkpoint of step 40 written; next: python -m jobs evaluate --run {tmp_path}"
+    said = capsys.readouterr().err
+    assert all(f"train: {line}\n" in said for line in (first, stopped, again, finished))
+
+
+def test_what_a_former_owner_adds_is_read_by_nobody(tmp_path: Path, monkeypatch):
+    """It was stopped after its look at the lock, with the file open or before it opened it."""
+    monkeypatch.setattr("jobs.training.run_lock.BEAT_INTERVAL_S", 0.05)
+    path = tmp_path / "metrics.jsonl"
+    first = begin(tmp_path)
+    first.lock.append(path, "first")
+    with open(path, "a", encoding="utf-8") as still_open:
+        held_elsewhere(tmp_path, "11", age=STALE_AFTER_S + 5)
+        second = begin(tmp_path, "12")
+        second.lock.append(path, "second")
+        still_open.write("late\n")
+    monkeypatch.setattr(first.lock, "assert_owner", lambda: None)
+    with pytest.raises(FileNotFoundError):
+        first.lock.append(path, "later")
+    second.lock.append(path, "third")
+    assert path.read_text(encoding="utf-8").splitlines() == ["first", "second", "third"]
+    path.unlink()  # by its user: it begins anew
+    second.lock.append(path, "fourth")
+    assert path.read_text(encoding="utf-8") == "fourth\n"

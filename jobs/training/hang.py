@@ -1,0 +1,42 @@
+"""What becomes of the job of a run whose ranks hang."""
+
+import os
+from pathlib import Path
+
+from jobs.distributed.heartbeat import ACTIVITY
+from jobs.distributed.signals import requeue
+from jobs.distributed.work_sharding import job_name
+from jobs.training import run_log
+from jobs.training.run_lock import read_json
+from shards import files
+
+
+def again_after_hang(run: Path, most: int, reason: str) -> str:
+    """Put the job back into the queue, if that helps -> what to say of it.
+
+    By whichever rank comes first: rank 0 may be the one that hangs. `most`: so often at most in the run's life.
+    """
+    path, held = run / "status.json", read_json(run / "lock.json") or {}
+    if (held.get("job"), held.get("restart")) != (job_name(), int(os.environ.get("SLURM_RESTART_COUNT") or 0)):
+        return "the job is not queued again: the run is not its own any more"
+    status = read_json(path) or {}
+    run_log.append(run, job_name(), reason)
+    count, step, before = status.get("requeues", 0), ACTIVITY.step, status.get("hung_at")
+    status |= {"state": "stopped", "reason": reason[:500], "hung_at": step}
+    problem = ""
+    if ACTIVITY.first:
+        problem = "no step was taken since the start"
+    elif before is not None and step <= before:
+        problem = f"it hung before, at step {before}, and came no further: another node does not help"
+    elif count >= most:
+        problem = f"{count} of {most} --requeues"
+    if not problem:
+        files.replace(path, files.to_json(status | {"requeues": count + 1}))
+        problem = requeue()
+    if problem:
+        files.replace(path, files.to_json(status | {"requeues": count}))
+        said = f"the job is not queued again: {problem}; start it again to go on"
+    else:
+        said = f"the job is queued again, {count + 1} of {most} --requeues"
+    run_log.append(run, job_name(), said)
+    return said

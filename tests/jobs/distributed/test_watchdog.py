@@ -1,0 +1,224 @@
+"""A process without progress ends itself, says who keeps it waiting, leaves its stacks; one that is slow does not."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from bed import wait_for
+
+from jobs.distributed import heartbeat, watchdog
+from jobs.distributed.heartbeat import Activity, Heartbeat, beats, blame
+from jobs.distributed.watchdog import LEAST, LONGER, LONGEST_START, TIMES, Watchdog
+
+HERE = Path(__file__).parents[3]
+# a rank whose main thread takes three steps and then does what argv says
+RANK = """
+import sys, time, threading, os
+from pathlib import Path
+from jobs.distributed import heartbeat, watchdog
+from jobs.distributed.heartbeat import ACTIVITY
+
+heartbeat.EVERY, watchdog.TICK, watchdog.GRACE = 0.1, 0.05, 0.2
+heartbeat.blame.__defaults__ = (0.4,)
+folder, rank, what = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+
+def hung(reason):
+    (folder / "hung").open("a").write(reason + "\\n")
+    return "the job is told"
+
+with watchdog.Watchdog(folder, rank, f"node{rank + 1}", hung, lambda line: print(line, file=sys.stderr, flush=True)):
+    for step in range(1, 4):
+        ACTIVITY.progressed("computing"); time.sleep(0.01); ACTIVITY.took(step)
+    if what == "sleeps":
+        ACTIVITY.progressed("computing"); time.sleep(1000)
+    if what == "loops":
+        ACTIVITY.progressed("computing")
+        while True: pass
+    if what == "reads":
+        os.mkfifo(folder / "shard")
+        threading.Thread(target=lambda: open(folder / "shard").read(), name="grippe").start(); threading.Event().wait()
+    if what == "waits":
+        ACTIVITY.collective = "sum of gradients"
+        exec(compile("time.sleep(1000)", "horovod/torch/mpi_ops.py", "exec"))
+    if what == "on the way":
+        ACTIVITY.collective = "sum"; time.sleep(1000)
+    if what == "evaluates":
+        with ACTIVITY.during("evaluating"):
+            for _ in range(20):
+                time.sleep(0.1); ACTIVITY.progressed()
+            time.sleep(2)
+    if what == "stalls":  # each time for half the limit
+        for step in range(4, 12):
+            time.sleep(0.5); ACTIVITY.progressed("computing"); ACTIVITY.took(step)
+    print("done", flush=True)
+"""
+
+
+def start(folder: Path, rank: int, what: str) -> subprocess.Popen:
+    (folder / ".pulse").mkdir(exist_ok=True)
+    (folder / "logs").mkdir(exist_ok=True)
+    environ = os.environ | {"HTR_STEP_TIMEOUT": "1", "SLURM_JOB_ID": "17", "SLURM_RESTART_COUNT": "2"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environ, "cwd": HERE}
+    return subprocess.Popen([sys.executable, "-c", RANK, folder, str(rank), what], **pipes)
+
+
+def end(process: subprocess.Popen) -> tuple[int, str]:
+    said = process.communicate(timeout=60)
+    return process.returncode, "".join(said)
+
+
+@pytest.mark.parametrize(
+    ("what", "at"), [("sleeps", "computing"), ("loops", "computing"), ("reads", "waiting for data")]
+)
+def test_a_lone_rank_that_stands_still_ends(tmp_path, what, at):
+    code, said = end(start(tmp_path, 0, what))
+    assert code == 75 and "done" not in said
+    error, told = said.splitlines()[-2:]
+    assert error.startswith("error: no step for 1 s; this is rank 0 on node1 at step 3, ") and f"3, {at}" in error
+    assert f"; rank 0 on node1: {at}, step 3. If that comes again, --exclude=node1; stacks" in error
+    assert told == "train: the job is told"
+    [stacks] = (tmp_path / "logs").glob("stacks-17-2-rank0-node1.txt")
+    assert str(stacks) in error and "most recent call first" in stacks.read_text()
+    assert "grippe" not in stacks.read_text()  # names of threads come from nowhere, nor do values
+
+
+def test_the_rank_that_others_wait_for_is_named_by_all_and_one_tells_the_job(tmp_path):
+    ranks = [start(tmp_path, 0, "waits"), start(tmp_path, 1, "sleeps"), start(tmp_path, 2, "waits")]
+    ends = [end(rank) for rank in ranks]
+    assert [code for code, _ in ends] == [75] * 3
+    for number, (_, said) in enumerate(ends):
+        assert f"this is rank {number} on node{number + 1} at step 3" in said
+        assert "; rank 1 on node2: computing, step 3. If that comes again, --exclude=node2" in said, said
+    assert "waiting for the others in 'sum of gradients'" in ends[0][1]
+    assert len((tmp_path / "hung").read_text().splitlines()) == 1
+
+
+def test_a_rank_that_is_held_up_on_the_way_to_a_collective_is_named(tmp_path):
+    ends = [end(rank) for rank in (start(tmp_path, 0, "waits"), start(tmp_path, 1, "on the way"))]
+    assert all(
+        "; rank 1 on node2: waiting for data, waiting for the others in 'sum', step 3" in said for _, said in ends
+    )
+
+
+def test_a_rank_that_is_stopped_is_named_by_the_others(tmp_path):
+    stopped, other = start(tmp_path, 0, "waits"), start(tmp_path, 1, "waits")
+    wait_for(lambda: all(said.get("step") == 3 for said in beats(tmp_path).values()) and len(beats(tmp_path)) == 2, 60)
+    stopped.send_signal(signal.SIGSTOP)
+    code, said = end(other)
+    assert code == 75 and "; rank 0 on node1: stopped answering at step 3" in said
+    stopped.kill()
+    stopped.communicate()
+
+
+@pytest.mark.parametrize("what", ["evaluates", "stalls"])
+def test_no_alarm_where_there_is_progress(tmp_path, what):
+    """Batches of an evaluation are progress; and it may take longer, as may steps that stay within the limit."""
+    code, said = end(start(tmp_path, 0, what))
+    assert (code, said) == (0, "done\n") and not list((tmp_path / "logs").iterdir())
+
+
+def test_time_in_which_the_whole_process_was_stopped_does_not_count(tmp_path):
+    rank = start(tmp_path, 0, "stalls")
+    wait_for(lambda: any(said.get("step") == 4 for said in beats(tmp_path).values()), 60)
+    rank.send_signal(signal.SIGSTOP)
+    time.sleep(1.5)  # longer than the limit
+    rank.send_signal(signal.SIGCONT)
+    assert end(rank) == (0, "done\n")
+
+
+# --- the limit
+
+
+def test_the_limit_is_found_from_the_steps(tmp_path, monkeypatch):
+    monkeypatch.delenv("HTR_STEP_TIMEOUT", raising=False)
+    activity = Activity()
+    dog = Watchdog(tmp_path, 0, "node1", str, print, activity)
+    assert dog.limit() == LONGEST_START  # the first step compiles, reads, finds its kernels
+    activity.took(1)
+    dog.lasted.extend([0.1, 0.2])
+    assert dog.limit() == LEAST
+    dog.lasted.extend([2.0, 30.0, 4.0])
+    assert dog.limit() == TIMES * 30.0
+    with activity.during("writing a checkpoint"):
+        assert dog.limit() == LONGER * TIMES * 30.0
+    monkeypatch.setenv("HTR_STEP_TIMEOUT", "40")
+    dog = Watchdog(tmp_path, 0, "node1", str, print, activity)
+    assert dog.limit() == 40
+    with activity.during("evaluating"):
+        assert dog.limit() == LONGER * 40
+
+
+def test_what_is_no_step_does_not_make_steps_seem_long():
+    activity = Activity()
+    activity.took(1)
+    with activity.during("evaluating"), activity.during("rank 0's files"):
+        assert activity.at == "evaluating"  # what is inside another is not said
+        time.sleep(0.2)
+    activity.took(2)
+    assert activity.lasted < 0.1 and activity.at == "waiting for data"
+
+
+def test_a_limit_that_is_no_number(monkeypatch):
+    monkeypatch.setenv("HTR_STEP_TIMEOUT", "soon")
+    with pytest.raises(ValueError, match="HTR_STEP_TIMEOUT='soon' is not a number of seconds"):
+        watchdog.asked()
+
+
+# --- heartbeats
+
+
+def write(folder: Path, rank: int, host: str, **said) -> None:
+    (folder / ".pulse").mkdir(exist_ok=True)
+    told = {"beat": 1, "step": 7, "at": "computing", "idle": 30.0, "waits": True} | said
+    (folder / ".pulse" / f"{rank}-{host}").write_text(json.dumps(told))
+
+
+def test_it_beats_until_it_ends_and_forgets_an_earlier_start(tmp_path, monkeypatch):
+    monkeypatch.setattr(heartbeat, "EVERY", 0.01)
+    write(tmp_path, 0, "gone")
+    with Heartbeat(tmp_path, 0) as ours:
+        assert not (tmp_path / ".pulse" / "0-gone").exists()
+        wait_for(lambda: beats(tmp_path).get((0, socket.gethostname()), {}).get("beat", 0) > 3, 60)
+    wait_for(lambda: not ours.path.exists(), 60)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ""),  # all wait for each other: nobody stands out
+        ({"waits": False}, "; rank 3 on gpu-1.site: computing, step 7. If that comes again, --exclude=gpu-1.site"),
+        ({"step": 6}, ""),  # it waits as well
+        ({"step": 6, "waits": False, "at": "waiting for data (train-00001.tar)"},
+         "; rank 3 on gpu-1.site: waiting for data (train-00001.tar), step 6. If that"),
+    ],
+)  # fmt: skip
+def test_who_keeps_the_others_waiting(tmp_path, monkeypatch, changes, expected):
+    for rank, host in ((0, "gpu-0.site"), (3, "gpu-1.site")):
+        write(tmp_path, rank, host, **(changes if rank else {}))
+    counts = iter(range(2, 100))
+
+    def beat(_: float) -> None:
+        for rank, host in ((0, "gpu-0.site"), (3, "gpu-1.site")):
+            write(tmp_path, rank, host, beat=next(counts), **(changes if rank else {}))
+
+    monkeypatch.setattr(heartbeat.time, "sleep", beat)
+    assert blame(tmp_path)[1].startswith(expected) and bool(blame(tmp_path)[1]) == bool(expected)
+
+
+def test_stopped_is_who_does_not_beat_whatever_the_clocks_say(tmp_path, monkeypatch):
+    for rank in range(3):
+        write(tmp_path, rank, f"node{rank}", waits=rank != 1)
+        os.utime(tmp_path / ".pulse" / f"{rank}-node{rank}", (0, 0) if rank else (2e9, 2e9))
+    monkeypatch.setattr(heartbeat.time, "sleep", lambda _: [write(tmp_path, n, f"node{n}", beat=2) for n in (0, 1)])
+    assert blame(tmp_path)[0] == [(2, "node2", "stopped answering at step 7")]
+
+
+def test_a_folder_that_cannot_be_written_is_no_error(tmp_path):
+    with Heartbeat(tmp_path / "missing" / "folder", 0):
+        assert beats(tmp_path / "missing") == {} and blame(tmp_path / "missing", 0) == ([], "")
