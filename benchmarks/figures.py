@@ -129,7 +129,6 @@ def tables():
     rows, lines = measurements(), []
     for name, entry in benchmarks().items():
         if name not in rows:
-            lines += [f"\n## {entry['title']}\n", f"Not measured yet: `{entry['command']}`"]
             continue
         row = rows[name]
         lines += [f"\n## {entry['title']}\n", f"`{row['command']}`"]
