@@ -20,8 +20,8 @@ from htr.scan import FieldText, read_scan
 from htr.synth.simulate import simulate
 
 matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402  after the choice of what draws
-from matplotlib.patches import Rectangle  # noqa: E402
+from matplotlib import pyplot
+from matplotlib.patches import Rectangle
 
 SURE = 0.9
 GREEN, ORANGE, GRAY = "#1b7f3b", "#d9730d", "#8a8a8a"

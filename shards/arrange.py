@@ -10,10 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from htr.certificate import SPLITS
+from htr.io.account import Account
 from htr.io.sources import encode
 from shards.splits import choose_splits
 
 FAULTS = ("", "certificate, field and line were there before", "no certificate")
+PLACE = ("image", "page", "box", "polygon", "baseline")  # where a row's line is
+NUMBERED = "no line has a number: lines of a certificate and field are numbered in the order of the table"
 PAGE = 1000  # rows; a page of fewer is never parted where its fields are cut out
 
 
@@ -40,6 +43,44 @@ def lay_out(source: pa.Table, settings) -> tuple[pa.Table, np.ndarray, list[dict
     table = source.set_column(source.column_names.index("split"), "split", split)
     fault = pa.DictionaryArray.from_arrays(faults, pa.array(FAULTS))
     return table.append_column("fault", fault), np.concatenate(orders), shards
+
+
+def number_lines(source: pa.Table, unit: str, account: Account | None = None) -> pa.Table:
+    """A source of lines that nobody has numbered, with several rows of one certificate and field: the same with
+    numbers, from 1, in the order of the table. Without them all but the first row would count as repeated.
+
+    A row that names the same place (image, page, box, outline) as an earlier one gets that one's number and so stays a
+    repeated row. Rows that are alone in their certificate and field keep what they have.
+    """
+    if unit != "line" or len(set(source["line"].unique().to_pylist()) - {"", "0"}):
+        return source
+    names = codes_of(source, ("certificate", "field"))
+    if len(np.unique(names)) == source.num_rows:
+        return source
+    places = np.unique(np.stack([names, codes_of(source, PLACE)]), axis=1, return_index=True, return_inverse=True)
+    _, first, place = places
+    order = np.lexsort((first, names[first]))  # places by certificate and field, then as they come
+    group = names[first[order]]
+    begins = np.flatnonzero(np.diff(group, prepend=-1))
+    lengths = np.diff(np.append(begins, len(group)))
+    numbers = np.arange(len(group)) - np.repeat(begins, lengths) + 1
+    numbers[np.repeat(lengths, lengths) == 1] = 0
+    of_place = np.empty_like(numbers)
+    of_place[order] = numbers
+    lines = of_place[place.reshape(-1)]
+    if not lines.any():
+        return source  # nothing but repeated rows
+    if account:
+        account.note(NUMBERED)
+    values = pa.array(["0", *map(str, range(1, int(lines.max()) + 1))])
+    column = pa.DictionaryArray.from_arrays(pa.array(lines.astype(np.int32)), values)
+    return source.set_column(source.column_names.index("line"), "line", column)
+
+
+def codes_of(source: pa.Table, columns: tuple[str, ...]) -> np.ndarray:
+    """(rows,) int64, the same for rows that are alike in these columns."""
+    encoded = [encode(source[name]) for name in columns]
+    return combine([(part.indices.to_numpy(), len(part.dictionary)) for part in encoded])
 
 
 def find_faults(source: pa.Table, unit: str) -> np.ndarray:

@@ -21,7 +21,7 @@ from htr.io import sources
 from htr.io.account import Account
 from htr.io.tables import QUOTES
 from shards import files
-from shards.arrange import cut, lay_out
+from shards.arrange import cut, lay_out, number_lines
 from shards.claim import STALE_AFTER_S, take_turns
 from shards.splits import SHARED, parse_years
 
@@ -122,7 +122,7 @@ def make_plan(
     the folder was planned from another source or with other settings, when a split is unknown, and when something would
     be in two splits.
     """
-    table, order, shards = lay_out(source, settings)
+    table, order, shards = lay_out(number_lines(source, settings.unit, account), settings)
     folder.mkdir(parents=True, exist_ok=True)
     attempt, note = files.temporary(folder / "plan.parquet"), files.temporary(folder / "plan.json")
     try:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from htr.certificate import SPLITS
 from shards import files
+from shards.arrange import number_lines
 from shards.index import missing_shards
 from shards.plan import Plan, read_plan
 
@@ -42,7 +43,7 @@ def open_retry(plan: Plan, source: pa.Table, reasons: list[str]) -> Plan | None:
         rejects = rejects.filter(pc.is_in(rejects["reason"], pa.array(reasons, pa.string())))
     if not rejects.num_rows:
         return None
-    table = rows_again(plan, rejects, source)
+    table = rows_again(plan, rejects, numbered(plan, source))
     if not table.num_rows:
         raise ValueError(f"{folder}: none of its {rejects.num_rows} rejected rows is in this source")
     name = f"retry-{len(retries) + 1:02d}"
@@ -55,6 +56,21 @@ def open_retry(plan: Plan, source: pa.Table, reasons: list[str]) -> Plan | None:
             shards.append({"name": label, "split": split, "rows": groups[-1].num_rows})
     write_retry(folder, name, plan.fingerprint, shards, groups)
     return read_plan(folder, name)
+
+
+def numbered(plan: Plan, source: pa.Table) -> pa.Table:
+    """The source with the plan's numbers of lines, where the plan has numbered them (see arrange.number_lines).
+
+    Raises ValueError where rows were added or taken away since, so that numbers would mean other lines.
+    """
+    table = number_lines(source, plan.settings.unit)
+    planned = sum(shard["rows"] for shard in plan.shards)
+    if table is not source and source.num_rows != planned:
+        raise ValueError(
+            f"this source has {source.num_rows} rows, {plan.folder} was made from {planned}, and its lines have no "
+            f"numbers: keep all rows, or add a column line with the numbers that rejects.parquet has"
+        )
+    return table
 
 
 def merged(plan: Plan) -> bool:

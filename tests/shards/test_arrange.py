@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from htr.io.account import Account
 from htr.io.sources import OURS
-from shards.arrange import FAULTS, combine, cut, lay_out, pick, sizes
+from shards.arrange import FAULTS, NUMBERED, combine, cut, lay_out, number_lines, pick, sizes
 from shards.plan import Settings
 
 
@@ -79,3 +80,41 @@ def test_pick(lengths, data):
     assert pick(chunks, starts, np.array(rows)).to_pylist() == [f"text {row}" for row in rows]
     coded = [chunk.dictionary_encode() for chunk in chunks]
     assert pick(coded, starts, np.array(rows)).to_pylist() == [f"text {row}" for row in rows]
+
+
+def lines_of(unit: str = "line", account: Account | None = None, **columns: list[str]) -> list[str]:
+    count = len(columns["image"])
+    table = pa.table({name: ["0" if name == "line" else ""] * count for name in OURS} | columns)
+    return number_lines(table, unit, account)["line"].to_pylist()
+
+
+def test_lines_that_nobody_has_numbered_get_numbers():
+    account = Account()
+    images, certificates = list("abcdef"), list("xyxxzy")
+    assert lines_of(image=images, certificate=certificates, account=account) == ["1", "1", "2", "3", "0", "2"]
+    assert account.notes == [NUMBERED]
+    # the boxes of one page are places, too; what names a place again stays a repeated row
+    boxes = ["0 0 9 9", "0 9 9 9", "0 0 9 9"]
+    assert lines_of(image=["p"] * 3, certificate=["c"] * 3, box=boxes) == ["1", "2", "1"]
+
+
+@pytest.mark.parametrize(
+    "unit, columns",
+    [
+        ("line", {"image": list("ab"), "certificate": list("cc"), "line": ["7", "0"]}),  # somebody has
+        ("line", {"image": list("ab"), "certificate": list("cd")}),  # nobody needs to
+        ("line", {"image": list("aa"), "certificate": list("cc")}),  # the same row twice
+        ("field", {"image": list("ab"), "certificate": list("cc")}),  # a row is a whole field
+    ],
+)
+def test_lines_keep_the_numbers_that_they_have(unit, columns):
+    account = Account()
+    assert lines_of(unit, account, **columns) == columns.get("line", ["0", "0"])
+    assert not account.notes
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("cd"), st.sampled_from("pqr")), min_size=1))
+def test_as_many_names_as_places(rows):
+    certificate, field, image = (list(column) for column in zip(*rows, strict=True))
+    lines = lines_of(certificate=certificate, field=field, image=image)
+    assert len(set(zip(certificate, field, lines, strict=True))) == len(set(rows))

@@ -154,3 +154,21 @@ def test_nothing_to_do(tmp_path, source, folder, capsys, draw, write_table):
     assert retry(good, tmp_path / "good") == 0
     assert "nothing" in capsys.readouterr().err
     assert np.all([path.name != "retry-01.json" for path in (tmp_path / "good").iterdir()])
+
+
+def test_lines_without_numbers_are_found_again(tmp_path, draw, write_table, capsys):
+    """Several lines of a certificate, numbered by their order: a mended row is found, or the table is refused."""
+    folder, out = tmp_path / "source", tmp_path / "out"
+    folder.mkdir()
+    rows = [{"image": f"{n}.png", "text": f"grippe {n}", "certificate": "c"} for n in range(4)]
+    for row in rows:
+        cv2.imwrite(str(folder / row["image"]), draw(row["text"]))
+    table = write_table(folder / "lines.csv", [row | {"text": "" if row is rows[2] else row["text"]} for row in rows])
+    assert main(["preprocess", str(table), "--out", str(out), "--workers", "1"]) == 0
+    assert "numbered in the order of the table" in capsys.readouterr().err
+    assert rejects(out) == {2: "no text"}
+    assert retry(write_table(folder / "fewer.csv", rows[1:]), out) == 1
+    assert "keep all rows" in capsys.readouterr().err
+    assert retry(write_table(folder / "mended.csv", rows), out) == 0
+    samples = pq.read_table(out / "index.parquet", columns=["row", "line"]).to_pylist()
+    assert sorted((row["row"], row["line"]) for row in samples) == [(n, str(n + 1)) for n in range(4)]
