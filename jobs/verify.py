@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.cli.console import log
+from jobs.cli.console import Progress, log
 from jobs.cli.settings import setting
 from jobs.distributed.cpus import cpus_of_task
 
@@ -19,7 +19,8 @@ def main(args: Settings) -> int:
     from shards.verify import verify
 
     index = read_index(args.dataset)
-    faults = verify(index, args.workers or cpus_of_task())
+    with Progress("verify", len(index.shards), "shards") as progress:
+        faults = verify(index, args.workers or cpus_of_task(), progress.advance)
     for fault in faults:
         log(fault)
     log(f"verify: {len(index.shards)} shards, {len(faults)} faults")

@@ -1,7 +1,9 @@
 """Read every byte of a data set and say what is wrong with which shard."""
 
+import contextlib
 import json
 import tarfile
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -17,8 +19,11 @@ from shards.index import Index
 PLACE_COLUMNS = ("key", "offset", "size", "text_size", "width", "height", "length")
 
 
-def verify(index: Index, workers: int = 1) -> list[str]:
-    """-> the faults, one line each; none when every shard is as it was committed and the index says the same."""
+def verify(index: Index, workers: int = 1, read: Callable[[], None] = lambda: None) -> list[str]:
+    """-> the faults, one line each; none when every shard is as it was committed and the index says the same.
+
+    `read` is called after each shard.
+    """
     try:
         columns = [*PLACE_COLUMNS, "shard"]
         placed = pq.read_table(index.folder / "index.parquet", columns=columns, read_dictionary=["shard"])
@@ -28,11 +33,13 @@ def verify(index: Index, workers: int = 1) -> list[str]:
     named = set(placed["shard"].unique().to_pylist())
     faults = [f"index.parquet: names the shard {name}, which index.json does not" for name in sorted(named - known)]
     check = partial(verify_shard, index.folder)
-    if workers > 1:
-        with ProcessPoolExecutor(workers, get_context("forkserver")) as pool:
-            found = list(pool.map(check, index.shards, chunksize=4))
-    else:
-        found = map(check, index.shards)
+    found = []
+    with contextlib.ExitStack() as stack:
+        several = workers > 1
+        run = stack.enter_context(ProcessPoolExecutor(workers, get_context("forkserver"))).map if several else map
+        for outcome in run(check, index.shards):
+            found.append(outcome)
+            read()
     starts = starts_of(placed)
     for shard, (wrong, rows) in zip(index.shards, found, strict=True):
         faults += wrong

@@ -131,6 +131,21 @@ def test_make_targets_and_benchmarks_exist(page: str):
                 assert option in own, command
 
 
+def test_messages_of_the_troubleshooting_page_are_those_of_the_code():
+    page = (CHECKOUT / "docs/troubleshooting.md").read_text(encoding="utf-8")
+    said = {
+        text
+        for line in page.splitlines()
+        for text in re.findall(r'"([^"]+)"', line.split("|")[1] if "|" in line else "")
+    }
+    files = [path for room in ("htr", "shards", "jobs") for path in (CHECKOUT / room).rglob("*.py")]
+    files += (CHECKOUT / "slurm").glob("*.sh")
+    # strings that are written in pieces are put together
+    code = "".join(re.sub(r'"\s*\n\s*f?"', "", path.read_text(encoding="utf-8")) for path in files)
+    assert len(said) > 8
+    assert not [text for text in said if text not in code]
+
+
 def examples() -> list[str]:
     return re.findall(r"```python\n(.*?)```", (CHECKOUT / "docs/python.md").read_text(encoding="utf-8"), flags=re.S)
 

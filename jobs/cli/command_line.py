@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from jobs.cli.console import be_quiet
+
 STAGES = {
     "data": {
         "simulate": "make simulated certificates",
@@ -95,6 +97,8 @@ def parse(argv: list[str]) -> tuple[Callable[[Any], int], Any]:
         child, settings = actions[args.action], module.ACTIONS[args.action][0]
     if args.verb != "submit" and rest:
         parser.error(f"{unknown_options(rest, settings)} (see python -m jobs {args.verb} --help)")
+    if getattr(args, "quiet", False):
+        be_quiet()
     config = config_from(child, settings, args)
     if args.verb == "submit":
         config = replace(config, rest=rest)  # the command line of the verb that it submits

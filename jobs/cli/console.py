@@ -3,9 +3,16 @@
 import sys
 import time
 
+SHOWN = {"progress": True}  # of this process
+
 
 def log(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
+
+
+def be_quiet() -> None:
+    """No bars and no lines of progress from here on: results, summaries, warnings and errors alone."""
+    SHOWN["progress"] = False
 
 
 def duration(seconds: float) -> str:
@@ -28,7 +35,7 @@ class Progress:
     """A bar on a terminal; in a log, a line at most every ten seconds. `done`: before, by an earlier start."""
 
     def __init__(self, title: str, total: int, unit: str, shown: bool = True, done: int = 0):
-        self.title, self.total, self.unit, self.shown = title, total, unit, shown
+        self.title, self.total, self.unit, self.shown = title, total, unit, shown and SHOWN["progress"]
         self.first = done
         self.done, self.began, self.said, self.note = done, time.monotonic(), time.monotonic(), ""
         self.bar = None
@@ -39,10 +46,11 @@ class Progress:
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
 
-            columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), self.unit, TimeRemainingColumn())
-            self.bar = Bar(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True))
+            columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), self.unit)
+            after = (TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+            self.bar = Bar(*columns, *after, console=Console(stderr=True))
             self.bar.start()
-            self.task = self.bar.add_task(self.title, total=self.total, completed=self.done, note="")
+            self.task = self.bar.add_task(self.title, total=self.total, completed=self.done, note="", rate="")
         return self
 
     def advance(self, amount: int = 1, note: str = "") -> None:
@@ -51,12 +59,13 @@ class Progress:
     def show(self, done: int, total: int, note: str = "") -> None:
         self.done, self.total, self.note = done, total, note
         if self.bar:
-            self.bar.update(self.task, completed=done, total=total, note=note)
+            rate = f"{(done - self.first) / max(time.monotonic() - self.began, 1e-9):.1f}/s"
+            self.bar.update(self.task, completed=done, total=total, note=note, rate=rate)
         elif self.shown and time.monotonic() - self.said > 10:
             self.said = time.monotonic()
             rate = (done - self.first) / max(self.said - self.began, 1e-9)
             left = f", about {duration((total - done) / rate)} left" if rate > 0 else ""
-            log(f"{self.title}: {done} of {total} {self.unit}, {rate:.1f} a second{left}{' ' * bool(note)}{note}")
+            log(f"{self.title}: {done} of {total} {self.unit}, {rate:.1f} a second{left}{', ' * bool(note)}{note}")
 
     def __exit__(self, *_) -> None:
         if self.bar:

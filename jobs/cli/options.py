@@ -17,6 +17,7 @@ def add_options(parser: argparse.ArgumentParser, cls: type, files: bool = True) 
     if files:
         text = "settings as a YAML file, or the name of a recipe (jobs/recipes); repeatable, options win over files"
         parser.add_argument("--config", action="append", default=[], metavar="FILE", help=text)
+        parser.add_argument("--quiet", action="store_true", help="no progress: results, warnings and errors alone")
     for leaf in leaves(cls):
         if leaf.title not in places:
             places[leaf.title] = parser.add_argument_group(leaf.title)
@@ -128,7 +129,7 @@ def argv_of(config: Any, without: tuple[str, ...] = ()) -> list[str]:
 
 def option_names(cls: type) -> list[str]:
     """Every option of the command line, dashes left out."""
-    return [name for leaf in leaves(cls) for name in (leaf.flag, leaf.key)] + ["config"]
+    return [name for leaf in leaves(cls) for name in (leaf.flag, leaf.key)] + ["config", "quiet"]
 
 
 def unknown_options(rest: list[str], cls: type | None) -> str:
