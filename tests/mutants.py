@@ -1,14 +1,18 @@
 """python tests/mutants.py [NUMBER …]: do the tests see small faults? Each of tests/mutants.toml is put into a copy of
 the tree, one at a time, and the tests that it names are run there. -> a table, the share seen; exit 1 where one is not.
 
-    python tests/mutants.py 3 21 77           these alone
+    python tests/mutants.py 3 21 77            these alone
     python tests/mutants.py --file shards/     those of files whose names begin so
+    python tests/mutants.py --record FILE      keeps the outcomes; called again, those seen before are not run again
     python tests/mutants.py --check            that all faults fit their files and have their tests; runs nothing
 
-Faults with a note are equal code, or nearly: no test can see them, and they are left out.
+A fault is seen where its tests pass without it and fail with it. Faults with a note are equal code, or nearly: no test
+can see them, and they are left out.
 """
 
 import argparse
+import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -23,6 +27,7 @@ HOME = Path(__file__).resolve().parent.parent
 FAULTS = Path(__file__).with_name("mutants.toml")
 LEFT_OUT = (".git", ".venv", "demo", "runs", "__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis")
 DEEPEST = 40  # columns that a statement is indented by, at most
+NOT_SEEN = "NOT SEEN"
 
 
 @dataclass(frozen=True)
@@ -64,29 +69,79 @@ def read_faults() -> list[Fault]:
     return [Fault(before=entry.pop("from"), after=entry.pop("to"), **entry) for entry in entries]
 
 
-def is_seen(copy: Path, fault: Fault, seconds: float) -> str:
-    """How the fault's tests ended in the copy of the tree: seen, NOT SEEN, or seen by the time limit."""
-    path = copy / fault.file
-    source = path.read_text(encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-x", "-m", "not slurm", "-p", "no:cacheprovider", *fault.tests]
+def passes(copy: Path, tests: list[str], seconds: float) -> bool:
+    """Whether these tests of the copy pass. Raises subprocess.TimeoutExpired."""
+    command = [sys.executable, "-m", "pytest", "-x", "-m", "not slurm", "-p", "no:cacheprovider", *tests]
     environ = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     environ.pop("HTR_HOME", None)
+    done = subprocess.run(command, cwd=copy, env=environ, capture_output=True, text=True, timeout=seconds)
+    return done.returncode == 0
+
+
+def outcome(copy: Path, fault: Fault, seconds: float) -> str:
+    """How the fault's tests end in the copy of the tree: seen, seen by the time limit, or NOT SEEN."""
+    path = copy / fault.file
+    source = path.read_text(encoding="utf-8")
     try:
         path.write_text(fault.put_into(source), encoding="utf-8")
-        done = subprocess.run(command, cwd=copy, env=environ, capture_output=True, text=True, timeout=seconds)
+        return NOT_SEEN if passes(copy, fault.tests, seconds) else "seen"
     except subprocess.TimeoutExpired:
         return "seen by the time limit"
     finally:
         path.write_text(source, encoding="utf-8")
-    if done.returncode not in (0, 1):  # of pytest: all passed, some failed
-        return f"seen, pytest ends with {done.returncode}: {done.stdout.strip().splitlines()[-1][:80]}"
-    return "seen" if done.returncode else "NOT SEEN"
+
+
+class Record:
+    """Outcomes of earlier calls, a line of JSON each. A fault seen before counts as seen as long as it and its tests'
+    files are the same; one that was not seen is run again."""
+
+    def __init__(self, file: str):
+        self.path = Path(file) if file else None
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path and self.path.exists() else []
+        self.outcomes = {entry["key"]: entry["outcome"] for entry in map(json.loads, lines)}
+
+    @staticmethod
+    def key(fault: Fault) -> str:
+        files = {test.partition("::")[0] for test in fault.tests}
+        texts = [(HOME / name).read_text(encoding="utf-8") for name in sorted(files)]
+        return hashlib.sha256(json.dumps([fault.file, fault.before, fault.after, texts]).encode()).hexdigest()
+
+    def seen(self, fault: Fault) -> bool:
+        return self.outcomes.get(self.key(fault), NOT_SEEN) != NOT_SEEN
+
+    def add(self, fault: Fault, end: str) -> None:
+        if self.path:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"number": fault.number, "key": self.key(fault), "outcome": end}) + "\n")
+
+
+def run_all(faults: list[Fault], record: Record, seconds: float) -> int:
+    """Puts them in one by one and prints how each ended. -> how many were not seen.
+    Raises RuntimeError where tests fail without any fault: they could not tell anything."""
+    unseen, sound = 0, set()
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "tree"
+        shutil.copytree(HOME, copy, ignore=shutil.ignore_patterns(*LEFT_OUT), symlinks=True)
+        for fault in faults:
+            if record.seen(fault):
+                end = "seen before"
+            else:
+                if tuple(fault.tests) not in sound and not passes(copy, fault.tests, seconds):
+                    raise RuntimeError(f"without any fault these fail: {' '.join(fault.tests)}")
+                sound.add(tuple(fault.tests))
+                end = outcome(copy, fault, seconds)
+                record.add(fault, end)
+            unseen += end == NOT_SEEN
+            short = " ".join(fault.before.split())[:60]
+            print(f"{fault.number:4d}  {fault.file:34s}  {short:60s}  {end}", flush=True)
+    return unseen
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("numbers", type=int, nargs="*", help="of faults (default: all)")
     parser.add_argument("--file", default="", metavar="BEGINNING", help="only faults of these files")
+    parser.add_argument("--record", default="", metavar="FILE", help="keep outcomes there; skip what was seen before")
     parser.add_argument("--check", action="store_true", help="run nothing")
     parser.add_argument("--timeout", type=float, default=600, help="seconds for the tests of a fault (%(default)s)")
     args = parser.parse_args()
@@ -103,18 +158,10 @@ def main() -> int:
     if args.check:
         print(f"{len(faults)} faults fit their files, {len(asked)} of them are to be seen")
         return 0
-    ends = []
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "tree"
-        shutil.copytree(HOME, copy, ignore=shutil.ignore_patterns(*LEFT_OUT), symlinks=True)
-        for fault in asked:
-            ends.append(is_seen(copy, fault, args.timeout))
-            short = " ".join(fault.before.split())[:60]
-            print(f"{fault.number:4d}  {fault.file:34s}  {short:60s}  {ends[-1]}", flush=True)
-    seen = sum(end != "NOT SEEN" for end in ends)
-    share, equal = 100 * seen / max(len(ends), 1), len(faults) - len(asked)
-    print(f"{seen} of {len(ends)} seen ({share:.0f} %), {equal} are equal code")
-    return int(seen < len(ends))
+    unseen = run_all(asked, Record(args.record), args.timeout)
+    seen, equal = len(asked) - unseen, len(faults) - len(asked)
+    print(f"{seen} of {len(asked)} seen ({100 * seen / max(len(asked), 1):.0f} %), {equal} are equal code")
+    return int(unseen > 0)
 
 
 if __name__ == "__main__":
