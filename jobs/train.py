@@ -36,7 +36,7 @@ def begin(config: TrainConfig) -> int:
     from jobs.distributed.watchdog import Watchdog
     from jobs.training.hang import again_after_hang
 
-    notice = SignalHandler()
+    signals = SignalHandler()
     # a rank that hangs ends the job, which is queued again
     hung = partial(again_after_hang, config.run, config.runtime.requeues)
     with (
@@ -44,18 +44,18 @@ def begin(config: TrainConfig) -> int:
         Watchdog(config.run, world.rank, world.place.host, hung, log),
     ):
         setup = agree(world, lambda: prepare(config, world))
-        decision = train(world, notice, *setup)
+        decision = train(world, signals, *setup)
     if decision.requeue and world.rank == 0 and (problem := requeue()):
         log(f"train: the job can't go back into the queue: {problem}; start it again to go on")
         return AGAIN
-    # the other ranks leave in peace: a bad exit would have srun end the one that is at it
+    # the other ranks exit with 0: with --kill-on-bad-exit srun would end the rank that is still writing
     return STOPPED if decision.stop and not decision.requeue else 0
 
 
 def remove_if_nothing_began(run: Path) -> None:
     """A run that was refused leaves no folder; what another job keeps in it stays."""
     if not has_run(run):
-        for folder in (run / ".pulse", run / "rendezvous", run):
+        for folder in (run / ".heartbeat", run / "rendezvous", run):
             with contextlib.suppress(OSError):
                 folder.rmdir()  # of empty ones
 
@@ -74,7 +74,7 @@ def agree(world, work):
 
 
 def prepare(config: TrainConfig, world):
-    """Everything that can be wrong with what was asked. -> the settings with the batch resolved, material, model."""
+    """Check all that was asked. -> the settings with the batch resolved, the training data, the model."""
     import torch
 
     from htr.models.registry import create, encoder_config
@@ -86,13 +86,13 @@ def prepare(config: TrainConfig, world):
     # a relative name may be another's, seen from elsewhere
     data = replace(data, dataset=data.dataset.absolute(), mix=[absolute(mix) for mix in data.mix])
     config = replace(config, data=data)
-    material = TrainingData.open(config.data, config.runtime.local_copy)
-    samples, charset, asked = material.samples, material.charset, config.model
+    training_data = TrainingData.open(config.data, config.runtime.local_copy)
+    samples, charset, asked = training_data.samples, training_data.charset, config.model
     if len(samples) < world.size:
         raise ValueError(f"{len(samples)} samples for {world.size} ranks: use fewer ranks")
     if batch < world.size:
         raise ValueError(f"--batch {batch} is the global batch and less than the {world.size} ranks")
-    if material.dev is None and config.runtime.evaluate_every and world.rank == 0:
+    if training_data.dev is None and config.runtime.evaluate_every and world.rank == 0:
         log("train: no line is in dev: the last step's model is kept, and nothing says how well it reads (preprocess "
             "--shares train=0.8,dev=0.2 makes a dev)")  # fmt: skip
     torch.manual_seed(config.seed)
@@ -105,7 +105,7 @@ def prepare(config: TrainConfig, world):
     if asked.freeze:
         freeze(model, asked)
     model.to(world.device)
-    return config, material, model
+    return config, training_data, model
 
 
 def absolute(mix: str) -> str:
@@ -132,7 +132,7 @@ def global_batch(config: TrainConfig, ranks: int) -> int:
     return began["batch"] if began else per_rank * ranks
 
 
-def train(world, notice, config: TrainConfig, material, model):
+def train(world, signals, config: TrainConfig, training_data, model):
     """-> the decision that ended it (see jobs.distributed.signals)."""
     from jobs.distributed.cpus import cpus_of_task
     from jobs.distributed.process_group import versions
@@ -143,14 +143,14 @@ def train(world, notice, config: TrainConfig, material, model):
     opened = []  # rank 0 holds the run; that it could not is everyone's error
     # the next job of a chain, say, comes soon after one that was killed
     patient = "SLURM_JOB_ID" in os.environ
-    learnt = {"alphabet": material.charset.characters, "dataset": material.fingerprint}
+    learnt = {"alphabet": training_data.charset.characters, "dataset": training_data.fingerprint}
     learnt["plan"] = read_note(config.data.dataset)["fingerprint"]
     learnt["writes"] = config.data.text or "as written"
     world.on_root(lambda: opened.append(RunFolder(config.run, config, learnt, job_name(), patient)))
     hosts = [name for name, _ in world.place.hosts or ()]
-    facts = {"dataset": material.fingerprint, "world": world.size, "hosts": hosts, "digest": versions()["code"]}
+    facts = {"dataset": training_data.fingerprint, "world": world.size, "hosts": hosts, "digest": versions()["code"]}
     facts |= {"folder": str(config.data.dataset), "device": world.device.type}
     facts |= {"cpus": sum(world.gather(cpus_of_task()))}
-    with opened[0] if opened else NullRun() as run, notice:
+    with opened[0] if opened else NullRun() as run, signals:
         world.on_root(run.note_start, facts)
-        return Trainer(config, world, notice, material, model, run).go()
+        return Trainer(config, world, signals, training_data, model, run).fit()

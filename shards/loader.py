@@ -87,7 +87,7 @@ def stream(
     `ahead`: batches that are made before they are asked for, at least. Lines that are augmented are so by random
     numbers of their own, keyed by seed, step and key. Raises ValueError naming a shard that was cut short or changed.
     """
-    maker = Batcher(samples, samples.widths(look.height), look, rank, size)
+    batcher = Batcher(samples, samples.widths(look.height), look, rank, size)
     with contextlib.ExitStack() as stack:
         pool, readers = (ThreadPoolExecutor(count, "stream") for count in (threads, CONCURRENT_READS))
         for each in (pool, readers):  # the readers are shut down first: what waits for them goes on, and fails
@@ -101,7 +101,7 @@ def stream(
             for number in range(len(window.steps)):
                 if following:
                     following.read(readers, (number + 1) / len(window.steps))
-                made.append((window, number, pool.submit(maker.make, window, number, step)))
+                made.append((window, number, pool.submit(batcher.make, window, number, step)))
                 step += 1
                 if len(made) > ahead:
                     yield finished(*made.popleft())

@@ -267,7 +267,7 @@ def speed(section: Section) -> None:
 
 def measure(section: Section, size: str, batches: Iterator | list, seconds: float, wrap=None) -> dict:
     """Steps for so long, after three of each shape as a warm-up: lines/s, ms a step, the GPU's share, its peak GiB."""
-    taker = stepper(section.device, size, wrap)
+    train_step = stepper(section.device, size, wrap)
     cuda = section.device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats()
@@ -275,14 +275,14 @@ def measure(section: Section, size: str, batches: Iterator | list, seconds: floa
     end = time.monotonic() + 0.4 * seconds
     warm = len(batches) + 2 if isinstance(batches, list) else 12
     for number in range(warm):
-        taker.take(next(endless), number)
+        train_step.step(next(endless), number)
         if number > 2 and time.monotonic() > end:
             break
     synchronise(cuda)
     began, lines, steps = time.monotonic(), 0, 0
     while (steps < 6 or time.monotonic() - began < 0.4 * seconds) and steps < 2000:
         batch = next(endless)
-        taker.take(batch, steps)
+        train_step.step(batch, steps)
         lines, steps = lines + len(batch.texts), steps + 1
     synchronise(cuda)
     passed = time.monotonic() - began
@@ -290,13 +290,13 @@ def measure(section: Section, size: str, batches: Iterator | list, seconds: floa
     if cuda:
         row["gib"] = short(torch.cuda.max_memory_allocated() / 2**30)
         try:
-            row["gpu_share"], row["kernels"] = gpu_share(taker, endless)
+            row["gpu_share"], row["kernels"] = gpu_share(train_step, endless)
         except Exception as error:  # a profiler that fails here must not cost the figures
             row["profiler"] = f"{type(error).__name__}: {error}"[:80]
     return row
 
 
-def gpu_share(taker, batches: Iterator, steps: int = 6) -> tuple[float, int]:
+def gpu_share(train_step, batches: Iterator, steps: int = 6) -> tuple[float, int]:
     """Of the time of a few steps, the share in which a kernel ran; kernels a step. The profiler's own time counts."""
     from torch.profiler import ProfilerActivity, profile
 
@@ -304,7 +304,7 @@ def gpu_share(taker, batches: Iterator, steps: int = 6) -> tuple[float, int]:
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         began = time.monotonic()
         for number in range(steps):
-            taker.take(next(batches), number)
+            train_step.step(next(batches), number)
         synchronise(True)
         passed = time.monotonic() - began
     spans = sorted(

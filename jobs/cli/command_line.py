@@ -145,5 +145,5 @@ def limit_threads() -> None:
 
     # some sixty primitives for each of the widths that the stream pads to; the default of 1024 forgets them too soon
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "2048")
-    with contextlib.suppress(DistributedError):  # the ring says it, on every rank
+    with contextlib.suppress(DistributedError):  # the process group reports it, on every rank
         cpus.limit_threads(cpus.cpus_of_task())

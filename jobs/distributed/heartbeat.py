@@ -1,6 +1,6 @@
 """What each rank is doing, and since when: said every few seconds in a small file, by a thread of its own.
 
-RUN/.pulse/RANK-HOST holds a counter, the step, what the rank is at and how long it has been at it by its own clock.
+RUN/.heartbeat/RANK-HOST holds a counter, the step, what the rank is at and how long it has been at it by its own clock.
 Nobody compares times of two machines: a rank whose counter stands still while somebody watches has stopped, whatever
 the clocks say. Heartbeats are hints: a failure to write or read one is none.
 """
@@ -18,9 +18,9 @@ from pathlib import Path
 
 from shards import reading
 
-EVERY = 3.0  # seconds
-FOLDER = ".pulse"
-SIZE = 400  # bytes of a heartbeat
+BEAT_INTERVAL_S = 3.0  # seconds
+FOLDER = ".heartbeat"
+BEAT_BYTES = 400  # bytes of a heartbeat
 
 
 @dataclass
@@ -95,7 +95,7 @@ class Heartbeat:
     def beat(self) -> None:
         while True:
             self.write()
-            if self.ended.wait(EVERY):
+            if self.ended.wait(BEAT_INTERVAL_S):
                 return
 
     def write(self) -> None:
@@ -106,7 +106,7 @@ class Heartbeat:
         with contextlib.suppress(OSError):
             handle = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o640)
             try:  # over the one before, in one go: nobody reads half of it
-                os.pwrite(handle, f"{json.dumps(said)[:SIZE]:<{SIZE}}".encode(), 0)
+                os.pwrite(handle, f"{json.dumps(said)[:BEAT_BYTES]:<{BEAT_BYTES}}".encode(), 0)
             finally:
                 os.close(handle)
 
@@ -136,7 +136,7 @@ def beats(folder: Path) -> dict[tuple[int, str], dict]:
     return found
 
 
-def blame(folder: Path, watch: float = EVERY + 1.5) -> tuple[list[tuple[int, str, str]], str]:
+def blame(folder: Path, watch: float = BEAT_INTERVAL_S + 1.5) -> tuple[list[tuple[int, str, str]], str]:
     """Watch the heartbeats for so many seconds. -> (rank, host, what of it) of those that keep the others waiting, and
     the same as the end of a message; empty where nobody stands out.
     """

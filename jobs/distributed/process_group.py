@@ -1,6 +1,6 @@
-"""All that the jobs know of Horovod: start the ring of ranks, sum, broadcast, agree. The only file that imports it.
+"""The process group of a job on Horovod: start, sum, broadcast, gather. The only file that imports it.
 
-    with ring.start(run_folder) as world:
+    with process_group.start(run_folder) as world:
         world.broadcast_parameters(model)
         wait = world.sum_gradients(model.parameters())
         ...
@@ -56,11 +56,11 @@ def start(folder: Path, device: str = "auto", deterministic: bool = False) -> "P
             raise DistributedError(
                 f"Horovod says rank {hvd.rank()} of {hvd.size()}, {place.source} says rank {place.rank} of {place.size}"
             )
-        ring = ProcessGroup(place, chosen, hvd, settings.shared_gpu)
-        ring.barrier()  # from here on nobody needs the rendezvous, and nothing more listens for strangers
+        group = ProcessGroup(place, chosen, hvd, settings.shared_gpu)
+        group.barrier()  # from here on nobody needs the rendezvous, and nothing more listens for strangers
     finally:
         meeting.close()
-    return ring
+    return group
 
 
 # --- what this rank tells the others
@@ -291,7 +291,7 @@ class ProcessGroup:
                 self._hvd.barrier()
 
     def close(self) -> None:
-        """Leave the ring; the others notice if they still want something of this rank."""
+        """Leave the process group; the others notice if they still want something of this rank."""
         if self._hvd is not None:
             self._hvd.shutdown()
 

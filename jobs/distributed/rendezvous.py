@@ -51,7 +51,7 @@ class Rendezvous:
     close: Callable[[], None] = lambda: None
 
 
-# serve(address, ports, hosts, allowed addresses) -> (port, stop): Horovod's own server, see ring.py
+# serve(address, ports, hosts, allowed addresses) -> (port, stop): Horovod's own server, see process_group.py
 Serve = Callable[[str, range | None, list[tuple[str, int]], set[str]], tuple[int, Callable[[], None]]]
 
 

@@ -2,8 +2,8 @@
 
 Slurm sends SIGUSR1 some time before the time limit (`--signal=USR1@120`, in slurm/train.sh and by jobs/submit.py;
 SIGUSR2 is submitit's own): the run writes a checkpoint, its job goes back into the queue and finds the run again by its
-folder's name. SIGTERM is scancel or a preemption: a checkpoint and a plain end, since scancel must not raise the dead
-and a preempted job is queued again by Slurm itself. Both at once are a SIGTERM.
+folder's name. SIGTERM is scancel or a preemption: a checkpoint and a plain end, since a job that was cancelled
+must not start again, and a preempted one is queued again by Slurm itself. Both at once are a SIGTERM.
 """
 
 import os
@@ -13,7 +13,7 @@ import subprocess
 from dataclasses import dataclass
 
 LIMIT = (signal.SIGUSR1, signal.SIGUSR2)
-STOPPED = 128 + signal.SIGTERM  # exit codes: of a run that was told to stop,
+STOPPED = 128 + signal.SIGTERM  # exit codes: of a run that was stopped by SIGTERM,
 AGAIN = 75  # and of one that has to be started again by somebody else (EX_TEMPFAIL)
 
 
@@ -25,9 +25,10 @@ class Decision:
     requeue: bool = False
 
     @classmethod
-    def of(cls, told: dict[str, float]) -> "Decision":
-        """From the sums of `Notice.told` over the ranks."""
-        return cls(stop=bool(told["stop"] or told["limit"]), requeue=bool(told["limit"] and not told["stop"]))
+    def of(cls, received: dict[str, float]) -> "Decision":
+        """From the sums of `SignalHandler.received` over the ranks."""
+        limit, stop = received["limit"], received["stop"]
+        return cls(stop=bool(stop or limit), requeue=bool(limit and not stop))
 
 
 class SignalHandler:
@@ -37,20 +38,20 @@ class SignalHandler:
     """
 
     def __init__(self) -> None:
-        self.told = {"stop": 0, "limit": 0}
+        self.received = {"stop": 0, "limit": 0}
         for number in LIMIT:
-            signal.signal(number, self.hear)
+            signal.signal(number, self.handle)
 
-    def hear(self, number: int, frame: object) -> None:
-        self.told["limit" if number in LIMIT else "stop"] = 1
+    def handle(self, number: int, frame: object) -> None:
+        self.received["limit" if number in LIMIT else "stop"] = 1
 
     def __enter__(self) -> "SignalHandler":
-        self.before = signal.signal(signal.SIGTERM, self.hear)
+        self.before = signal.signal(signal.SIGTERM, self.handle)
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
         # when all have agreed to end, srun's SIGTERM to the last rank must not make another exit code of it
-        ending = self.told["stop"] or self.told["limit"]
+        ending = self.received["stop"] or self.received["limit"]
         signal.signal(signal.SIGTERM, signal.SIG_IGN if ending else self.before)
 
 

@@ -1,4 +1,4 @@
-"""What a training reads: the texts of its data sets with their weights, the characters in them, and dev."""
+"""The data of a training: the samples of its data sets with their sampling weights, the charset, and dev."""
 
 import hashlib
 import os
@@ -27,7 +27,7 @@ class TrainingData:
     charset: Charset
     dev: Samples | None
     fingerprint: str
-    encode: Callable[[str], list[list[int]]]  # a text to its accepted texts, as symbols
+    encode: Callable[[str], list[list[int]]]  # a text to its accepted texts, as labels
 
     @classmethod
     def open(cls, config: DataConfig, local_copy: bool = False) -> "TrainingData":
@@ -37,8 +37,8 @@ class TrainingData:
         sets = [(main, Weight(), where), *((*parse_mix(mix), {}) for mix in config.mix)]
         sources, weights, characters, names = [], [], set(), []
         for index, weight, chosen in sets:
-            texts, blanks = tables(index, config.split, chosen, config.text)
-            folder = near(index, (texts, blanks)) if local_copy else index.folder
+            texts, blanks = texts_and_blanks(index, config.split, chosen, config.text)
+            folder = local_copy_of(index, (texts, blanks)) if local_copy else index.folder
             sources.append((folder, texts))
             weights.append(weight)
             if blanks.num_rows:  # most fields are blank: a reader must know them, and need not see them all each time
@@ -71,14 +71,16 @@ def parse_mix(mix: str) -> tuple[Index, Weight]:
     return read_index(Path(path)), weight
 
 
-def tables(index: Index, split: str, where: dict[str, list[str]], text: str | None = None) -> tuple[pa.Table, pa.Table]:
+def texts_and_blanks(
+    index: Index, split: str, where: dict[str, list[str]], text: str | None = None
+) -> tuple[pa.Table, pa.Table]:
     """Rows of the index with a text, and blank ones; of their columns what Samples needs, and `text`."""
     table = index.samples(split, {"level": list(LEVELS), **where}, [*COLUMNS, *([text] if text else [])])
     blank = pc.equal(table["level"], "blank")
     return table.filter(pc.invert(blank)), table.filter(blank)
 
 
-def near(index: Index, parts: tuple[pa.Table, ...]) -> Path:
+def local_copy_of(index: Index, parts: tuple[pa.Table, ...]) -> Path:
     """A copy of the shards of these rows on the node's own disk, made now where it is not there."""
     disk = os.environ.get("HTR_SCRATCH")
     if not disk:

@@ -1,4 +1,4 @@
-"""One step of training and what belongs to it: learning rate, mixed precision, averaged weights, losses not finite."""
+"""One training step: learning rate schedule, mixed precision, averaged weights (EMA), losses that are not finite."""
 
 import hashlib
 import math
@@ -59,24 +59,24 @@ def averaged(model: torch.nn.Module, decay: float) -> AveragedModel:
 
 
 class TrainStep:
-    """Takes the steps of a training; every rank its own, with the same result."""
+    """Forward, backward, allreduce of the gradients and optimizer step; all ranks end with the same weights."""
 
     def __init__(
-        self, model, optimizer, scaler, mixed, encode, world, clip: float, meter, passes: int = 1, compression="none"
+        self, model, optimizer, scaler, mixed, encode, world, clip: float, logger, passes: int = 1, compression="none"
     ):
-        """`encode`: a text to its accepted texts, as symbols; `mixed`: see jobs.distributed.precision.
+        """`encode`: a text to its accepted texts, as labels; `mixed`: see jobs.distributed.precision.
 
         `passes`: a batch is computed in so many parts, whose gradients are accumulated.
         """
         self.model, self.optimizer, self.scaler, self.mixed = model, optimizer, scaler, mixed
-        self.encode, self.world, self.clip, self.meter, self.passes = encode, world, clip, meter, passes
+        self.encode, self.world, self.clip, self.logger, self.passes = encode, world, clip, logger, passes
         self.wait = world.sum_gradients(model.parameters(), compression, passes)
         self.named: set[str] = set()
         self.in_a_row = 0
         self.computed: list[tuple[torch.Tensor, torch.Tensor, list[str]]] = []  # of this step's parts
 
-    def take(self, batch, step: int) -> None:
-        """Losses of the local lines over the characters of the global batch, summed by the ring.
+    def step(self, batch, step: int) -> None:
+        """Losses of the local lines over the characters of the global batch, summed over all ranks.
 
         Raises ValueError when the gradients of some steps in a row, this one the last, are not finite.
         """
@@ -95,10 +95,10 @@ class TrainStep:
                     f"step {step}: {lines} lines of {wide} px at once are too many for the GPU's memory: give "
                     f"--micro-batch {max(lines // 2, 1)} (fewer at once, the same training) or a smaller --size"
                 ) from None
-            self.meter.seconds["compute"] += time.monotonic() - backward
+            self.logger.seconds["compute"] += time.monotonic() - backward
         waited = time.monotonic()
         self.wait()
-        self.meter.seconds["exchange"] += time.monotonic() - waited
+        self.logger.seconds["exchange"] += time.monotonic() - waited
         update = time.monotonic()
         if scaler.is_enabled():
             scaler.unscale_(optimizer)
@@ -110,10 +110,10 @@ class TrainStep:
             scaler.update()
         elif finite:
             optimizer.step()
-        self.meter.seconds["compute"] += time.monotonic() - update
-        self.meter.skipped += not finite
-        self.meter.norms.append(norm.detach())
-        self.meter.seconds["step"] += time.monotonic() - began
+        self.logger.seconds["compute"] += time.monotonic() - update
+        self.logger.skipped += not finite
+        self.logger.norms.append(norm.detach())
+        self.logger.seconds["step"] += time.monotonic() - began
         self.in_a_row = 0 if finite else self.in_a_row + 1
         if self.in_a_row >= (MAX_STEPS_NOT_FINITE_FP16 if scaler.is_enabled() else MAX_STEPS_NOT_FINITE):
             raise ValueError(
@@ -137,8 +137,8 @@ class TrainStep:
         fits = losses.isfinite()
         loss = torch.where(fits, losses, 0.0).sum() / characters
         unfit = (~fits).sum()
-        self.meter.add(batch, loss.detach(), unfit)
-        self.meter.seconds["compute"] += time.monotonic() - forward
+        self.logger.add(batch, loss.detach(), unfit)
+        self.logger.seconds["compute"] += time.monotonic() - forward
         self.computed.append((unfit, losses.detach(), batch.keys))
         return loss
 

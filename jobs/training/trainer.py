@@ -1,4 +1,4 @@
-"""The steps of a training: from where it stands to its end, or to the signal that ends it before."""
+"""The training loop: from a checkpoint or the start to the last step, or to the signal that stops it."""
 
 import contextlib
 import math
@@ -25,11 +25,11 @@ from shards.sampler import EpochSampler
 
 
 class Trainer:
-    """On every rank; `run` is rank 0's experiment, a bystander elsewhere."""
+    """The training loop of one rank. `run` is a RunFolder on rank 0, a NullRun elsewhere."""
 
-    def __init__(self, config: TrainConfig, world, notice: SignalHandler, material, model, run):
-        self.config, self.world, self.notice, self.material, self.model, self.run = (
-            config, world, notice, material, model, run)  # fmt: skip
+    def __init__(self, config: TrainConfig, world, signals: SignalHandler, training_data, model, run):
+        self.config, self.world, self.signals, self.training_data, self.model, self.run = (
+            config, world, signals, training_data, model, run)  # fmt: skip
         self.height = model.geometry.height
         if config.runtime.deterministic:
             # cuBLAS reads it when a process first multiplies on a GPU: without, its sums' order may change
@@ -59,16 +59,16 @@ class Trainer:
             self.scaler.load_state_dict(saved["scaler"])
         most, at_once = math.ceil((config.data.batch + 1) / world.size), config.runtime.micro_batch  # lines a rank
         passes = math.ceil(most / at_once) if at_once else 1
-        self.meter = MetricsLogger()
-        self.taker = TrainStep(
-            model, self.optimizer, self.scaler, self.mixed, material.encode, world, config.optim.clip, self.meter,
+        self.logger = MetricsLogger()
+        self.train_step = TrainStep(
+            model, self.optimizer, self.scaler, self.mixed, training_data.encode, world, config.optim.clip, self.logger,
             passes, config.runtime.compression,
         )  # fmt: skip
 
-    def go(self) -> Decision:
+    def fit(self) -> Decision:
         """Train until the last step, or until the ranks agree that a signal came."""
-        config, world, samples = self.config, self.world, self.material.samples
-        widths, weights = samples.widths(self.height), self.material.weights
+        config, world, samples = self.config, self.world, self.training_data.samples
+        widths, weights = samples.widths(self.height), self.training_data.weights
         epochs = EpochSampler(
             samples.source, widths, weights, config.data.batch, config.schedule.steps, config.data.batch_by
         )
@@ -76,18 +76,18 @@ class Trainer:
         ACTIVITY.progressed("waiting for data")
         title, steps = f"train {config.model.architecture}", config.schedule.steps
         with Progress(title, steps, "steps", world.rank == 0, self.step) as progress:
-            if self.due():  # the signal came before dev was read, or while it was
+            if self.evaluation_due():  # the signal came before dev was read, or while it was
                 decision = self.evaluate()
-            with contextlib.closing(self.left(epochs)) as left:
-                while not decision.stop and (found := next(left, None)):
-                    decision = self.take(*found, progress)
+            with contextlib.closing(self.remaining_batches(epochs)) as batches_left:
+                while not decision.stop and (found := next(batches_left, None)):
+                    decision = self.run_step(*found, progress)
         if decision.stop:
-            return self.leave(decision)
+            return self.stop(decision)
         world.on_root(self.run.update, {"state": "finished", "step": self.step})
         return decision
 
-    def left(self, epochs: EpochSampler):
-        """The batches that are still to be trained on, each with its epoch; read ahead over the ends of epochs."""
+    def remaining_batches(self, epochs: EpochSampler):
+        """The batches that are still to be trained on, each with its epoch; the loader reads ahead across epochs."""
         config, world, left = self.config, self.world, epochs.since(self.step)
         done = [max(self.step - epoch.first_step, 0) for epoch in left]
         windows = (
@@ -96,37 +96,37 @@ class Trainer:
             for window in epochs.windows(epoch, config.seed, config.schedule.warmup, skipped)
         )
         keyed = None if config.augmentation.level == "none" else (config.seed, self.step)
-        look = AugmentConfig(self.height, keyed, config.augmentation.level)
-        batches_left = stream(self.material.samples, windows, world.rank, world.size, look, self.threads)
+        view = AugmentConfig(self.height, keyed, config.augmentation.level)
+        batches_left = stream(self.training_data.samples, windows, world.rank, world.size, view, self.threads)
         with contextlib.closing(batches_left):
             of_step = (epoch for epoch, skipped in zip(left, done, strict=True) for _ in range(epoch.steps - skipped))
             steps = islice(of_step, config.schedule.steps - self.step)
-            yield from zip(steps, self.meter.waiting(batches_left), strict=False)  # the last epoch may be cut short
+            yield from zip(steps, self.logger.waiting(batches_left), strict=False)  # the last epoch may be cut short
 
-    def take(self, epoch, batch, progress: Progress) -> Decision:
-        """A step, and what is due after it."""
+    def run_step(self, epoch, batch, progress: Progress) -> Decision:
+        """One training step, then logging, evaluation and checkpoint where they are due."""
         config, world = self.config, self.world
         ACTIVITY.progressed("computing")
-        answer = world.ask(self.notice.told)  # on its way while the step is computed
+        answer = world.ask(self.signals.received)  # on its way while the step is computed
         rate = learning_rate(self.step, self.rate, config.schedule.warmup, config.schedule.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         if hasattr(self.model, "guided"):
             self.model.guided = self.step < config.schedule.guide
         torch.manual_seed(dropout_seed(config.seed, self.step, world.rank))  # of dropout
-        self.taker.take(batch, self.step)
+        self.train_step.step(batch, self.step)
         self.average.update_parameters(self.model)
         self.step += 1
         ACTIVITY.took(self.step)
         decision, last = Decision.of(answer()), self.step == config.schedule.steps
         if self.step % config.runtime.log_every == 0 or last:
             done = epoch.number + (self.step - epoch.first_step) / epoch.steps
-            metrics = {"step": self.step, "epoch": done, "lr": rate, **self.meter.collect(world)}
+            metrics = {"step": self.step, "epoch": done, "lr": rate, **self.logger.collect(world)}
             world.on_root(self.run.log_step, metrics, config.schedule.steps)
             progress.note = f"loss {metrics['loss']:.3f}, {metrics['lines_per_s']:.0f} lines/s"
-        if not decision.stop and self.due():
+        if not decision.stop and self.evaluation_due():
             decision = self.evaluate()
-        if last and not (self.material.dev and config.runtime.evaluate_every):
+        if last and not (self.training_data.dev and config.runtime.evaluate_every):
             self.save(chosen=True)  # nothing else will write the model
         elif (
             (self.step % config.runtime.checkpoint_every == 0 or last) and not decision.stop and self.saved != self.step
@@ -137,27 +137,27 @@ class Trainer:
 
     # ---------------------------------------------------------------- dev
 
-    def due(self) -> bool:
-        """Whether dev is to be read now."""
+    def evaluation_due(self) -> bool:
+        """Whether dev is to be evaluated after this step."""
         every = self.config.runtime.evaluate_every
         now = every and (self.step % every == 0 or self.step == self.config.schedule.steps)
-        return bool(self.material.dev and now and self.step > self.evaluated)
+        return bool(self.training_data.dev and now and self.step > self.evaluated)
 
     def evaluate(self) -> Decision:
         with ACTIVITY.during("evaluating"):
             return self.read_dev()
 
     def read_dev(self) -> Decision:
-        """Greedy errors on dev, every line once: each rank reads its share of each batch. A signal ends it."""
-        dev, world = self.material.dev, self.world
-        reader, errors = Reader(self.average.module.eval(), self.material.charset, {}), Errors()
+        """Greedy CER and WER on dev: each rank reads its share of each batch. A signal ends it early."""
+        dev, world = self.training_data.dev, self.world
+        reader, errors = Reader(self.average.module.eval(), self.training_data.charset, {}), Errors()
         plan = in_order(dev.widths(self.height), 16 * world.size)
         with torch.no_grad(), self.mixed():
             for batch in batches(dev, plan, world.rank, world.size, self.height, self.threads):
                 for text, reading in zip(batch.texts, reader.read_batch(batch.images, batch.widths), strict=True):
                     errors += compare(text, reading.text)
                 ACTIVITY.progressed()
-                decision = Decision.of(world.sum(self.notice.told))
+                decision = Decision.of(world.sum(self.signals.received))
                 if decision.stop:
                     return decision
         errors = Errors(**{name: int(value) for name, value in world.sum(asdict(errors)).items()})
@@ -167,22 +167,22 @@ class Trainer:
             log(f"train: step {self.step}, CER on dev {100 * errors.cer:.1f} %")
         if improved:
             self.save(chosen=True)
-        self.meter.restart()
+        self.logger.restart()
         return decision
 
     # ---------------------------------------------------------------- checkpoints
 
     def save(self, chosen: bool = False) -> None:
-        """A checkpoint and, if the averaged weights are the ones to read with, the model's folder."""
+        """Write a checkpoint and, if `chosen` (the best on dev so far), the averaged weights as the model's folder."""
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
         state |= {"average": self.average.state_dict(), "scaler": self.scaler.state_dict()}
         state |= {"best": self.best, "evaluated": self.evaluated}
         with ACTIVITY.during("writing a checkpoint"):
-            self.world.on_root(self.write, state, chosen)
+            self.world.on_root(self.write_checkpoint, state, chosen)
         self.saved = self.step
-        self.meter.restart()
+        self.logger.restart()
 
-    def write(self, state: dict, chosen: bool) -> None:
+    def write_checkpoint(self, state: dict, chosen: bool) -> None:
         checkpoint.save(self.config.run / "checkpoints", self.step, state, chosen, self.run.lock)
         if not chosen:
             return
@@ -190,7 +190,7 @@ class Trainer:
         folder.mkdir(exist_ok=True)
         # the weights alone change during a run, so that no reader meets files that don't belong together
         named = (
-            self.material.charset,
+            self.training_data.charset,
             self.config.model.architecture,
             self.config.model.size,
             self.step,
@@ -199,19 +199,19 @@ class Trainer:
         for name, content in files_of(self.average.module, *named).items():
             self.run.replace(folder / name, content)
 
-    def leave(self, decision: Decision) -> Decision:
-        """The checkpoint of a run that is told to end, and what becomes of its job."""
+    def stop(self, decision: Decision) -> Decision:
+        """Write the last checkpoint of a run that a signal stops, and decide whether its job is requeued."""
         if self.saved != self.step:
             self.save()
         state = {"state": "stopped", "step": self.step, "reason": "told to stop"}
         if decision.requeue:
-            decision, reason = self.world.on_root(self.again, decision)
+            decision, reason = self.world.on_root(self.may_requeue, decision)
             state["reason"] = f"time limit: {reason}"
         self.world.on_root(self.run.update, state)
         return decision
 
-    def again(self, decision: Decision) -> tuple[Decision, str]:
-        """On rank 0: whether the job may go back into the queue, and what to say of it."""
+    def may_requeue(self, decision: Decision) -> tuple[Decision, str]:
+        """On rank 0: whether the job may go back into the queue, and the reason for the log."""
         count, most = self.run.requeues, self.config.runtime.requeues
         if self.step == self.began:
             return Decision(stop=True), "no step was taken since the start, give the job more --time"

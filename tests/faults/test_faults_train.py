@@ -195,7 +195,7 @@ def test_a_shard_that_nobody_answers_for(cluster, dataset, tmp_path, watched, fa
     os.mkfifo(shard)
     limit = 5 * 6  # of the first step
     job = Job(cluster, SimpleNamespace(folder=copy), tmp_path, **watched | {"HTR_STEP_TIMEOUT": "6"})
-    wait_for(lambda: list(job.run.glob(".pulse/0-*")), 100)
+    wait_for(lambda: list(job.run.glob(".heartbeat/0-*")), 100)
     began = time.monotonic()
     cluster.end(job.id, good=False, seconds=4 * limit)
     said = job.log.read_text()

@@ -83,14 +83,14 @@ DEV = [*FEW, "--device", "cpu", "--checkpoint-every", "4", "--evaluate-every", "
 
 def cut_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """The training ends with an error once it has taken this step, without a checkpoint of it."""
-    take = Trainer.take
+    run_step = Trainer.run_step
 
     def cut(self, *args):
         if self.step == step:
             raise ValueError("cut here")
-        return take(self, *args)
+        return run_step(self, *args)
 
-    monkeypatch.setattr(Trainer, "take", cut)
+    monkeypatch.setattr(Trainer, "run_step", cut)
 
 
 def dev_lines(run: Path) -> dict[int, float]:
@@ -160,18 +160,19 @@ def test_a_resumed_run_remembers_its_best_step(data: Path, tmp_path: Path):
 def test_each_step_of_each_rank_has_its_own_random_numbers():
     seeds = []
     for seed, step, rank in itertools.product((1, 2), (0, 1, 5), (0, 1, 300)):
-        world = SimpleNamespace(rank=rank, ask=lambda told: lambda: {"stop": 0, "limit": 0}, on_root=None)
+        world = SimpleNamespace(rank=rank, ask=lambda received: lambda: {"stop": 0, "limit": 0}, on_root=None)
         training = SimpleNamespace(
             config=TrainConfig(
                 seed=seed, schedule=ScheduleConfig(steps=20, warmup=5),
                 runtime=RuntimeConfig(log_every=100, checkpoint_every=100, evaluate_every=0),
             ),
-            world=world, notice=SimpleNamespace(told=None), step=step, saved=0, rate=0.1, model=None, due=lambda: False,
+            world=world, signals=SimpleNamespace(received=None), step=step, saved=0, rate=0.1, model=None,
+            evaluation_due=lambda: False,
             optimizer=SimpleNamespace(param_groups=[]), average=SimpleNamespace(update_parameters=lambda model: None),
-            taker=SimpleNamespace(take=lambda *_: seeds.append(torch.initial_seed())),
-            material=SimpleNamespace(dev=None),
+            train_step=SimpleNamespace(step=lambda *_: seeds.append(torch.initial_seed())),
+            training_data=SimpleNamespace(dev=None),
         )  # fmt: skip
-        Trainer.take(training, None, None, SimpleNamespace(advance=lambda *_: None, note=""))
+        Trainer.run_step(training, None, None, SimpleNamespace(advance=lambda *_: None, note=""))
     assert len(seeds) == len(set(seeds)) == 18
 
 
@@ -181,7 +182,7 @@ def test_a_job_that_took_no_step_is_not_queued_again():
     run = SimpleNamespace(requeues=0, update=told.append)
     for step, again in ((7, False), (8, True)):
         training = SimpleNamespace(run=run, config=TrainConfig(runtime=RuntimeConfig(requeues=3)), step=step, began=7)
-        decision, why = Trainer.again(training, Decision(stop=True, requeue=True))
+        decision, why = Trainer.may_requeue(training, Decision(stop=True, requeue=True))
         assert decision == Decision(stop=True, requeue=again) and ("no step was taken" in why) != again
     assert told == [{"requeues": 1}]
 
@@ -406,9 +407,9 @@ def test_a_signal_in_the_last_step_leaves_a_model_too(data: Path, tmp_path: Path
     run, options = tmp_path / "run", [*FEW, "--steps", "1", "--device", "cpu", "--evaluate-every", "0"]
     command = ["train", str(data), "--run", str(run), *options]
 
-    def heard(notice: SignalHandler) -> SignalHandler:
-        notice.told["stop"] = 1
-        return notice
+    def heard(signals: SignalHandler) -> SignalHandler:
+        signals.received["stop"] = 1
+        return signals
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SignalHandler, "__enter__", heard)

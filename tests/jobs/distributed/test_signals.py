@@ -26,10 +26,10 @@ def test_any_signal_stops_and_sigterm_never_requeues(stop: int, limit: int, expe
 
 @pytest.mark.parametrize(("number", "name"), [("SIGUSR1", "limit"), ("SIGUSR2", "limit"), ("SIGTERM", "stop")])
 def test_a_signal_is_kept_until_it_is_asked_for(number: str, name: str):
-    with SignalHandler() as notice:
-        assert not any(notice.told.values())
+    with SignalHandler() as signals:
+        assert not any(signals.received.values())
         os.kill(os.getpid(), getattr(signal, number))
-        assert notice.told == {"stop": 0, "limit": 0} | {name: 1}
+        assert signals.received == {"stop": 0, "limit": 0} | {name: 1}
     # the one that ends by agreement is not ended by srun's SIGTERM in addition
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
 
@@ -42,10 +42,10 @@ def test_without_a_signal_sigterm_is_what_it_was():
 
 
 def test_a_time_limit_before_the_steps_is_not_lost():
-    notice = SignalHandler()
+    signals = SignalHandler()
     os.kill(os.getpid(), signal.SIGUSR1)
-    with notice:
-        assert notice.told["limit"]
+    with signals:
+        assert signals.received["limit"]
 
 
 def test_what_cannot_be_queued_again_says_why(monkeypatch, tmp_path):

@@ -24,7 +24,7 @@ from pathlib import Path
 from jobs.distributed import heartbeat, watchdog
 from jobs.distributed.heartbeat import ACTIVITY
 
-heartbeat.EVERY, watchdog.TICK, watchdog.GRACE = 0.1, 0.05, 0.2
+heartbeat.BEAT_INTERVAL_S, watchdog.TICK, watchdog.GRACE = 0.1, 0.05, 0.2
 heartbeat.blame.__defaults__ = (0.4,)
 folder, rank, what = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 
@@ -61,7 +61,7 @@ with watchdog.Watchdog(folder, rank, f"node{rank + 1}", hung, lambda line: print
 
 
 def start(folder: Path, rank: int, what: str) -> subprocess.Popen:
-    (folder / ".pulse").mkdir(exist_ok=True)
+    (folder / ".heartbeat").mkdir(exist_ok=True)
     (folder / "logs").mkdir(exist_ok=True)
     environ = os.environ | {"HTR_STEP_TIMEOUT": "1", "SLURM_JOB_ID": "17", "SLURM_RESTART_COUNT": "2"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environ, "cwd": HERE}
@@ -174,16 +174,16 @@ def test_a_limit_that_is_no_number(monkeypatch):
 
 
 def write(folder: Path, rank: int, host: str, **said) -> None:
-    (folder / ".pulse").mkdir(exist_ok=True)
+    (folder / ".heartbeat").mkdir(exist_ok=True)
     told = {"beat": 1, "step": 7, "at": "computing", "idle": 30.0, "waits": True} | said
-    (folder / ".pulse" / f"{rank}-{host}").write_text(json.dumps(told))
+    (folder / ".heartbeat" / f"{rank}-{host}").write_text(json.dumps(told))
 
 
 def test_it_beats_until_it_ends_and_forgets_an_earlier_start(tmp_path, monkeypatch):
     monkeypatch.setattr(heartbeat, "EVERY", 0.01)
     write(tmp_path, 0, "gone")
     with Heartbeat(tmp_path, 0) as ours:
-        assert not (tmp_path / ".pulse" / "0-gone").exists()
+        assert not (tmp_path / ".heartbeat" / "0-gone").exists()
         wait_for(lambda: beats(tmp_path).get((0, socket.gethostname()), {}).get("beat", 0) > 3, 60)
     wait_for(lambda: not ours.path.exists(), 60)
 
@@ -214,7 +214,7 @@ def test_who_keeps_the_others_waiting(tmp_path, monkeypatch, changes, expected):
 def test_stopped_is_who_does_not_beat_whatever_the_clocks_say(tmp_path, monkeypatch):
     for rank in range(3):
         write(tmp_path, rank, f"node{rank}", waits=rank != 1)
-        os.utime(tmp_path / ".pulse" / f"{rank}-node{rank}", (0, 0) if rank else (2e9, 2e9))
+        os.utime(tmp_path / ".heartbeat" / f"{rank}-node{rank}", (0, 0) if rank else (2e9, 2e9))
     monkeypatch.setattr(heartbeat.time, "sleep", lambda _: [write(tmp_path, n, f"node{n}", beat=2) for n in (0, 1)])
     assert blame(tmp_path)[0] == [(2, "node2", "stopped answering at step 7")]
 

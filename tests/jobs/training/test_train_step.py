@@ -50,7 +50,7 @@ class Model(nn.Module):
         return torch.where(told.isinf(), told, self.weight * told.nan_to_num(posinf=0.0, nan=float("nan")))
 
 
-def taker(model: Model) -> TrainStep:
+def train_step(model: Model) -> TrainStep:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     return TrainStep(model, optimizer, scaler, nullcontext, lambda text: [[1]], Alone(), 1.0, MetricsLogger())
@@ -70,11 +70,11 @@ def test_the_rate_rises_falls_and_ends_at_zero():
 
 def test_a_line_that_does_not_fit_is_left_out_counted_and_named_once(capsys):
     model = Model()
-    step = taker(model)
+    step = train_step(model)
     for number in range(3):
         model.told = [1.0, float("inf"), 2.0]
-        step.take(batch(["a", "dense", "b"]), number)
-    assert model.weight < 1 and int(step.meter.unfit) == 3 and step.meter.skipped == 0
+        step.step(batch(["a", "dense", "b"]), number)
+    assert model.weight < 1 and int(step.logger.unfit) == 3 and step.logger.skipped == 0
     said = capsys.readouterr().err
     assert said.count(log_name("dense")) == 1 and "too long" in said and "secret" not in said
     assert log_name("a") not in said
@@ -82,20 +82,20 @@ def test_a_line_that_does_not_fit_is_left_out_counted_and_named_once(capsys):
 
 def test_steps_without_a_finite_gradient_change_nothing_and_end_the_run(capsys):
     model = Model()
-    step = taker(model)
+    step = train_step(model)
     model.told = [1.0, float("nan")]
     for number in range(MAX_STEPS_NOT_FINITE - 1):
-        step.take(batch(["a", "ill"]), number)
-    assert model.weight == 1 and step.meter.skipped == MAX_STEPS_NOT_FINITE - 1
+        step.step(batch(["a", "ill"]), number)
+    assert model.weight == 1 and step.logger.skipped == MAX_STEPS_NOT_FINITE - 1
     model.told = [1.0, 1.0]
-    step.take(batch(["a", "b"]), 10)  # one good step, and the count begins anew
+    step.step(batch(["a", "b"]), 10)  # one good step, and the count begins anew
     model.told = [1.0, float("nan")]
     with pytest.raises(
         ValueError,
         match=f"step {MAX_STEPS_NOT_FINITE - 1}: no finite gradient in the last {MAX_STEPS_NOT_FINITE} steps",
     ) as error:
         for number in range(MAX_STEPS_NOT_FINITE):
-            step.take(batch(["a", "ill"]), number)
+            step.step(batch(["a", "ill"]), number)
     assert "secret" not in str(error.value)
     assert f"{log_name('ill')} teaches nothing: its loss is not a number" in capsys.readouterr().err
 
@@ -109,10 +109,10 @@ def test_a_step_waits_for_the_device_once(name, monkeypatch):
     model = create(name, "tiny", 9)
     optimizer = optimizers.create("muon", model, 1e-3)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    meter = MetricsLogger()
-    step = TrainStep(model, optimizer, scaler, nullcontext, lambda text: [[1, 2, 3]], Alone(), 1.0, meter)
+    logger = MetricsLogger()
+    step = TrainStep(model, optimizer, scaler, nullcontext, lambda text: [[1, 2, 3]], Alone(), 1.0, logger)
     found = batch(["a", "b", "c"], 160)
-    step.take(found, 0)
+    step.step(found, 0)
     waits = []
 
     def noted(method, name):
@@ -126,8 +126,8 @@ def test_a_step_waits_for_the_device_once(name, monkeypatch):
 
     for method in WAITS:
         monkeypatch.setattr(torch.Tensor, method, noted(getattr(torch.Tensor, method), method))
-    step.take(found, 1)
-    step.take(found, 2)
+    step.step(found, 1)
+    step.step(found, 2)
     # cpu and numpy of one tensor are one wait
     assert waits.count("tolist") == 2 and len(waits) == (2 if name != "attention" else 6), waits
 
@@ -138,7 +138,7 @@ def test_a_gpu_out_of_memory_is_one_line_that_says_what_to_set():
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
     with pytest.raises(ValueError, match=r"step 7: 6 lines of 64 px at once .* --micro-batch 3 ") as error:
-        taker(Full()).take(batch(list("abcdef"), 64), 7)
+        train_step(Full()).step(batch(list("abcdef"), 64), 7)
     assert "\n" not in str(error.value)
 
 

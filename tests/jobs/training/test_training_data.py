@@ -26,22 +26,22 @@ def other(tmp_path, source, build, write_table) -> Path:
 
 
 def test_one_data_set_is_its_lines(dataset):
-    material = TrainingData.open(asked(dataset.folder))
-    assert len(material.samples) == dataset.lines["train"] and material.weights == [Weight(1.0, 1.0)]
-    assert material.charset == dataset.charset and material.fingerprint == dataset.fingerprint
-    assert len(material.dev) == dataset.lines["dev"]
-    text = material.samples.read(0)[1]
-    assert material.encode(text) == [material.charset.encode(text)]
+    training_data = TrainingData.open(asked(dataset.folder))
+    assert len(training_data.samples) == dataset.lines["train"] and training_data.weights == [Weight(1.0, 1.0)]
+    assert training_data.charset == dataset.charset and training_data.fingerprint == dataset.fingerprint
+    assert len(training_data.dev) == dataset.lines["dev"]
+    text = training_data.samples.read(0)[1]
+    assert training_data.encode(text) == [training_data.charset.encode(text)]
 
 
 def test_data_sets_are_mixed_by_weight(dataset, other):
-    material = TrainingData.open(asked(dataset.folder, mix=[f"{other}=0.5:0.1"]))
-    assert material.samples.source.tolist() == [0] * dataset.lines["train"] + [1] * 3
-    assert material.weights == [Weight(1.0, 1.0), Weight(0.5, 0.1)]
-    assert set("ŷ") <= set(material.charset.characters) >= set(dataset.characters)
-    assert material.fingerprint not in (dataset.fingerprint, TrainingData.open(asked(dataset.folder)).fingerprint)
+    training_data = TrainingData.open(asked(dataset.folder, mix=[f"{other}=0.5:0.1"]))
+    assert training_data.samples.source.tolist() == [0] * dataset.lines["train"] + [1] * 3
+    assert training_data.weights == [Weight(1.0, 1.0), Weight(0.5, 0.1)]
+    assert set("ŷ") <= set(training_data.charset.characters) >= set(dataset.characters)
+    assert training_data.fingerprint not in (dataset.fingerprint, TrainingData.open(asked(dataset.folder)).fingerprint)
     again = TrainingData.open(asked(dataset.folder, mix=[f"{other}=0.5"]))
-    assert again.fingerprint != material.fingerprint
+    assert again.fingerprint != training_data.fingerprint
 
 
 def test_shards_are_read_from_copies_on_the_nodes_disk(dataset, other, tmp_path, monkeypatch):
@@ -64,8 +64,8 @@ def test_a_weight_that_is_none_is_refused(other, mix):
 
 
 def test_texts_of_another_column(other):
-    material = TrainingData.open(asked(other, text="typed"))
-    assert material.samples.read(0)[1][0] == "ÿ" and "ŷ" not in material.charset.characters
+    training_data = TrainingData.open(asked(other, text="typed"))
+    assert training_data.samples.read(0)[1][0] == "ÿ" and "ŷ" not in training_data.charset.characters
     with pytest.raises(ValueError, match="no column nosuch"):
         TrainingData.open(asked(other, text="nosuch"))
 
@@ -76,16 +76,16 @@ def test_abbreviations_are_accepted_texts(tmp_path, dataset, source, build, writ
     rows = [{"image": "c00-Ia.png", "text": text, "certificate": f"e{i}", "field": "Ia"}
             for i, text in enumerate(("IDM", "infarctus du myocarde"))]  # fmt: skip
     folder = build(tmp_path / "idm", write_table(source.parent / "idm.csv", rows), ALL).folder
-    material = TrainingData.open(asked(folder, abbreviations=table))
-    accepted = material.encode("IDM")
-    texts = [material.charset.decode(text) for text in accepted]
+    training_data = TrainingData.open(asked(folder, abbreviations=table))
+    accepted = training_data.encode("IDM")
+    texts = [training_data.charset.decode(text) for text in accepted]
     assert texts[0] == "IDM" and "infarctus du myocarde" in texts
 
 
 def test_blank_fields_are_a_share_of_an_epoch(tmp_path, blanks):
-    material = TrainingData.open(asked(blanks, blanks=0.1))
-    levels = material.samples.columns["length"] == 0
-    weight = material.weights[1].start
+    training_data = TrainingData.open(asked(blanks, blanks=0.1))
+    levels = training_data.samples.columns["length"] == 0
+    weight = training_data.weights[1].start
     assert levels.sum() and weight * levels.sum() == pytest.approx(0.1 * (~levels).sum())
     assert TrainingData.open(asked(blanks, blanks=1e9)).weights[1].start == 1.0
 
