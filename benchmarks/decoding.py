@@ -27,11 +27,11 @@ from htr.metrics.error_rates import Errors, compare
 from htr.synth.text_generator import other_conditions
 from jobs.evaluation.texts import config_of
 
-Line = tuple[str, np.ndarray]  # reference, log-probabilities (T, symbols + 1)
+Line = tuple[str, np.ndarray]  # reference, log-probabilities (T, labels + 1)
 
 
 def made_up(text: str, charset: Charset, rng: np.random.Generator) -> np.ndarray:
-    """Log-probabilities that a reader might have for the text: (T, symbols + 1)."""
+    """Log-probabilities that a reader might have for the text: (T, labels + 1)."""
     size = len(charset) + 1
     rows = []
     for label in charset.encode(text):
@@ -78,7 +78,7 @@ def read_run(run: Path, dataset: Path | None, split: str, lines: int) -> tuple[C
         plan = in_order(samples.columns["width"] * height // samples.columns["height"], 16)
         with torch.inference_mode():
             for batch in batches(samples, plan, 0, 1, height):
-                _, lengths, log_probs = reader.model.frames(batch.images.float() / 255, batch.widths)
+                _, lengths, log_probs = reader.model.encode(batch.images.float() / 255, batch.widths)
                 outputs = zip(batch.texts, log_probs.numpy(), lengths.tolist(), strict=True)
                 found += [(text, line[:length].copy()) for text, line, length in outputs]
         return found

@@ -66,7 +66,7 @@ def measure(args: argparse.Namespace) -> int:
         began = time.monotonic()
         with torch.no_grad(), mixed():
             for images, widths in ready:
-                reader.frames(images, widths)
+                reader.encode(images, widths)
         return time.monotonic() - began
 
     evaluate(), forward()  # shapes that oneDNN has not met take longer

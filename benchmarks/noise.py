@@ -153,7 +153,7 @@ def word_edges(reader: Reader, lines: int, fonts: Path | None, seed: int) -> flo
             continue
         gray, spans, x_height = written_apart(writer, words, rng)
         ink, text = normalise_line(gray, reader.geometry.height), " ".join(words)
-        frames = reader.frames(torch.from_numpy(ink)[None, None], torch.tensor([ink.shape[1]]))
+        frames = reader.encode(torch.from_numpy(ink)[None, None], torch.tensor([ink.shape[1]]))
         log_probs = frames.log_probs[0, : frames.lengths[0]].float().numpy()
         (alignment,) = align_many([log_probs], [reader.charset.encode(text)])
         aligned.append((alignment, text, ink, gray.shape, spans, x_height))

@@ -46,7 +46,7 @@ def aligned(writers: tuple[RealWriter, ...], reader: Reader) -> list[Line]:
         padded = np.zeros((len(part), 1, seen, max(rows[row][3].shape[1] for row in part)), np.uint8)
         for image, row in zip(padded, part, strict=True):
             image[0, :, : rows[row][3].shape[1]] = rows[row][3]
-        frames = reader.frames(torch.from_numpy(padded), torch.tensor([rows[row][3].shape[1] for row in part]))
+        frames = reader.encode(torch.from_numpy(padded), torch.tensor([rows[row][3].shape[1] for row in part]))
         labels = [reader.charset.encode(rows[row][1]) for row in part]
         alignments = align_many(frames.log_probs.float().cpu().numpy(), labels, frames.lengths.tolist())
         found |= {row: Line(*rows[row], a) for row, a in zip(part, alignments, strict=True) if a is not None}

@@ -89,7 +89,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, float]:
 
     def forward() -> None:
         for images, widths in batches:
-            readers["greedy"].frames(images, widths)
+            readers["greedy"].encode(images, widths)
 
     def one_by_one() -> None:
         for scan in scans:

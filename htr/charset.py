@@ -1,4 +1,4 @@
-"""The characters that a model can write, frozen with the data. Symbol 0 is the blank (CTC) or the stop (attention)."""
+"""The characters that a model can write, fixed with the data. Label 0: the blank of CTC, EOS of attention."""
 
 import re
 import unicodedata
@@ -19,7 +19,7 @@ class Charset:
             frozen = "".join(sorted(set(unicodedata.normalize("NFC", characters))))
         self.characters = frozen
         if not self.characters:
-            raise ValueError("an alphabet without characters: the data set has no text to learn from")
+            raise ValueError("a charset without characters: the data set has no text to learn from")
         self.labels = {character: i for i, character in enumerate(self.characters, start=1)}
 
     def __len__(self) -> int:
@@ -29,15 +29,15 @@ class Charset:
         return isinstance(other, Charset) and self.characters == other.characters
 
     def encode(self, text: str) -> list[int]:
-        """Symbols of the text after NFC. Raises ValueError, naming the characters alone, if it can't be written."""
+        """Labels of the text after NFC. Raises ValueError, naming the characters alone, if it can't be written."""
         text = unicodedata.normalize("NFC", text)
         missing = self.missing(text)
         if missing:
-            raise ValueError(f"characters that the alphabet lacks: {name(missing)}")
+            raise ValueError(f"characters that the charset lacks: {name(missing)}")
         return [self.labels[character] for character in text]
 
     def decode(self, labels: Iterable[int]) -> str:
-        return "".join(self.characters[symbol - 1] for symbol in labels)
+        return "".join(self.characters[label - 1] for label in labels)
 
     def missing(self, text: Iterable[str]) -> str:
         if isinstance(text, str):

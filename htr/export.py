@@ -1,7 +1,7 @@
 """A CTC reader as an ONNX model, and the check that it reads like the one in PyTorch. Needs the extra `onnx`.
 
 The model takes `images` (N, 1, H, W) uint8, 0 paper to 255 ink, zero right of each line's own width, W a multiple of
-the encoder's step, and `widths` (N,) int64; it gives `log_probs` (N, W / frame, symbols + 1) float32, the blank at 0,
+the encoder's step, and `widths` (N,) int64; it gives `log_probs` (N, W / frame, labels + 1) float32, the blank at 0,
 and `lengths` (N,) int64, the frames in use. What lies beyond a line's length means nothing. Its metadata say the rest,
 see `metadata`.
 """
@@ -33,7 +33,7 @@ def to_onnx(reader: Reader) -> bytes:
     """The reader's model, batch and width left open. Raises ValueError for another than a CTC reader."""
     if type(reader.model) is not CTCReader:  # an attention reader is one, too, but reads by its decoder
         raise ValueError(
-            f"model '{reader.config.get('model')}' writes one character after the other, which ONNX has no word for: "
+            f"model '{reader.config.get('model')}' is autoregressive, which is not exported to ONNX: "
             "only CTC readers (ctc, conv) can be exported; --model of training chooses"
         )
     network = Network(copy.deepcopy(reader.model).cpu().float()).eval()
@@ -60,11 +60,11 @@ def to_onnx(reader: Reader) -> bytes:
 
 
 def metadata(reader: Reader) -> dict[str, str]:
-    """What a program must know to read with the model."""
+    """Key and value of the ONNX model's metadata: what a program needs to read with it."""
     encoder = reader.model.encoder.config
     known = {name: str(reader.config[name]) for name in ("model", "size", "step", "writes") if name in reader.config}
     return known | {
-        "alphabet": json.dumps(reader.charset.characters, ensure_ascii=False),  # symbol 1 is its first character
+        "alphabet": json.dumps(reader.charset.characters, ensure_ascii=False),  # label 1 is its first character
         "blank": "0",
         "height": str(encoder.height),
         "frame": str(encoder.geometry.frame),
@@ -75,24 +75,24 @@ def metadata(reader: Reader) -> dict[str, str]:
 
 
 class Network(nn.Module):
-    """The model's way from images to log-probabilities, its LSTMs as ONNX has them."""
+    """The model from images to log-probabilities, with ONNX's bidirectional LSTMs."""
 
     def __init__(self, model: CTCReader):
         super().__init__()
         self.model = with_onnx_lstms(model)
 
     def forward(self, images: Tensor, widths: Tensor) -> tuple[Tensor, Tensor]:
-        frames = self.model.frames(images.float() / 255, widths)
-        return frames.log_probs, frames.lengths
+        encoded = self.model.encode(images.float() / 255, widths)
+        return encoded.log_probs, encoded.lengths
 
 
 def with_onnx_lstms(module: nn.Module) -> nn.Module:
     for name, child in module.named_children():
-        setattr(module, name, BothWays(child) if isinstance(child, BiLSTM) else with_onnx_lstms(child))
+        setattr(module, name, OnnxBiLSTM(child) if isinstance(child, BiLSTM) else with_onnx_lstms(child))
     return module
 
 
-class BothWays(nn.Module):
+class OnnxBiLSTM(nn.Module):
     """A BiLSTM as ONNX's own bidirectional LSTM, which knows lengths; only for the export, where PyTorch's would be
     unrolled for one width."""
 
@@ -126,7 +126,7 @@ def gates(weights: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the exporter's words on torchvision, which is not needed, and on its own old ways."""
+    """Without the exporter's words on torchvision, which is not needed, and on its own deprecations."""
     log = logging.getLogger("torch.onnx")
     before = log.level
     log.setLevel(logging.ERROR)
@@ -145,15 +145,15 @@ def quiet() -> Iterator[None]:
 class Agreement:
     difference: float  # the largest of probabilities
     lines: int
-    alike: int  # of them, with the same greedy reading; two symbols closer than the difference may change places
+    alike: int  # of them, with the same greedy reading; two labels closer than the difference may change places
 
 
 def check(content: bytes, reader: Reader, seed: int = 0) -> Agreement:
     """Read lines of many widths with both models, alone and in a padded batch.
 
     Raises ValueError when the ONNX model can't be run, its probabilities differ by MAX_DIFFERENCE_NATS or more, or it
-    reads
-    a line otherwise where no two symbols are that close.
+    reads a
+    line otherwise where no two labels are that close.
     """
     inks = some_lines(np.random.default_rng(seed), reader.geometry.height)
     largest, alike, lines, torn = 0.0, 0, 0, 0
@@ -162,7 +162,7 @@ def check(content: bytes, reader: Reader, seed: int = 0) -> Agreement:
         for batch in [*([ink] for ink in inks), inks]:
             images, widths = padded(batch, reader.model.encoder.config.step)
             log_probs, lengths = session.run(None, {"images": images, "widths": widths})
-            expected = reader.frames(torch.from_numpy(images), torch.from_numpy(widths))
+            expected = reader.encode(torch.from_numpy(images), torch.from_numpy(widths))
             if lengths.tolist() != expected.lengths.tolist():
                 raise ValueError("it gives another number of frames than the model that it was made of")
             for ours, theirs, length in zip(expected.log_probs.cpu().numpy(), log_probs, lengths, strict=True):

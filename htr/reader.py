@@ -1,4 +1,4 @@
-"""A reader: a model with its alphabet, loaded from a folder of two small files, and a way of decoding.
+"""A reader: a model with its charset, loaded from a folder of two small files, and a decoder.
 
 reader = Reader.load("runs/ctc/model")                                     # greedy
 reader = Reader.load("runs/ctc/model", decoding="runs/ctc/decoding")       # a beam search, after python -m jobs tune
@@ -39,20 +39,18 @@ class Prediction:
     text: str
     confidence: float  # 0 to 1, one of the signals' making and not calibrated
     signals: dict[str, float] = field(default_factory=dict)  # see htr/decoding/signals.py
-    words: list[Box] = field(
-        default_factory=list
-    )  # with boxes=True; none where a text needs more frames than there are
+    words: list[Box] = field(default_factory=list)  # with boxes=True; none where a text needs more frames than its line
     characters: list[Box] = field(default_factory=list)  # the same
     word_confidences: list[float] | None = None  # one for each of text.split(), not calibrated; None: not given
     word_signals: dict[str, list[float]] = field(default_factory=dict)  # the same lengths, see signals.py
-    alternatives: list[tuple[str, float]] = field(
-        default_factory=list
-    )  # of a beam search: what else it may say, likeliest first, with the share of the n best that says so
+    # of a beam search: other texts of the n best, likeliest first, with their shares
+    alternatives: list[tuple[str, float]] = field(default_factory=list)
 
 
 class Reader:
-    """`decoder` (default: greedy) is what turns the model's frames into texts; `delay`, in px of what the model sees,
-    is how far right of the writing its peaks are (align.measure_delay): the decoding's, else config.json's, else 0.
+    """A model with its charset and a `decoder` (default: greedy). `emission_delay`, in px of what the model sees,
+    is how far right of the writing CTC's peaks are (align.measure_emission_delay): the decoder's, else config.json's,
+    else 0.
     """
 
     def __init__(
@@ -66,7 +64,7 @@ class Reader:
 
     @property
     def geometry(self) -> LineGeometry:
-        """How the model sees lines."""
+        """Height of the lines and width of the frames."""
         return self.model.geometry
 
     @classmethod
@@ -120,12 +118,12 @@ class Reader:
             for row, i in zip(padded, part, strict=True):
                 row[0, :, : inks[i].shape[1]] = inks[i]
             widths = torch.tensor([inks[i].shape[1] for i in part])
-            frames = self.frames(torch.from_numpy(padded), widths)
-            readings = self.decode(frames, [fields[i] for i in part] if fields is not None else None)
+            encoded = self.encode(torch.from_numpy(padded), widths)
+            readings = self.decode(encoded, [fields[i] for i in part] if fields is not None else None)
             found = [self.text(reading) for reading in readings]
             if boxes:
-                log_probs, labels = frames.log_probs.float().cpu().numpy(), [reading.labels for reading in readings]
-                alignments = align_many(log_probs, labels, frames.lengths.tolist())
+                log_probs, labels = encoded.log_probs.float().cpu().numpy(), [reading.labels for reading in readings]
+                alignments = align_many(log_probs, labels, encoded.lengths.tolist())
                 shapes, seen = [images[i].shape for i in part], [inks[i] for i in part]
                 found = list(map(self.with_boxes, found, readings, alignments, shapes, seen))
             texts.update(zip(part, found, strict=True))
@@ -138,17 +136,17 @@ class Reader:
 
         H is the geometry's height.
         """
-        return [self.text(reading) for reading in self.decode(self.frames(images, widths), fields)]
+        return [self.text(reading) for reading in self.decode(self.encode(images, widths), fields)]
 
-    def frames(self, images: torch.Tensor, widths: torch.Tensor) -> EncoderOutput:
-        """(N, 1, H, W) uint8 ink and (N,) widths -> what the model makes of them, on its device."""
+    def encode(self, images: torch.Tensor, widths: torch.Tensor) -> EncoderOutput:
+        """(N, 1, H, W) uint8 ink and (N,) widths -> the encoder's output, on the model's device."""
         device = next(self.model.parameters()).device
         with torch.no_grad():
-            return self.model.frames(images.to(device).float() / 255, widths.to(device))
+            return self.model.encode(images.to(device).float() / 255, widths.to(device))
 
-    def decode(self, frames: EncoderOutput, fields: Sequence[str | None] | None = None) -> list[Hypothesis]:
+    def decode(self, encoded: EncoderOutput, fields: Sequence[str | None] | None = None) -> list[Hypothesis]:
         with torch.no_grad():
-            return self.decoder.decode(self.model, frames, fields)
+            return self.decoder.decode(self.model, encoded, fields)
 
     def text(self, reading: Hypothesis) -> Prediction:
         known = {"word_confidences": reading.words, "word_signals": reading.word_signals}

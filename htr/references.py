@@ -72,9 +72,9 @@ class References:
         return list(islice(dict.fromkeys(islice(replaced(text, found), 4 * most)), most))
 
     def targets(self, text: str, charset: Charset, most: int = MAX_TEXTS) -> list[list[int]]:
-        """The text and its variants as an alphabet's symbols, for a loss that takes any of them; the text's own first.
+        """The text and its variants as labels, for a loss that takes any of them; the text's own first.
 
-        Variants with a character that the alphabet lacks are left out. Raises ValueError where the text itself has one.
+        Variants with a character that the charset lacks are left out. Raises ValueError where the text itself has one.
         """
         own, *others = self.variants(text, most)
         return [charset.encode(own), *(charset.encode(other) for other in others if not charset.missing(other))]

@@ -147,7 +147,7 @@ def alternatives(readings: Sequence[Prediction]) -> Alternatives:
     A text's share is the product of the shares that its lines have of their n best.
     """
     choices = [
-        [(r.text, r.signals.get("margin", 1.0)), *r.alternatives][: OF_A_LINE if len(readings) > 1 else None]
+        [(r.text, r.signals.get("top_share", 1.0)), *r.alternatives][: OF_A_LINE if len(readings) > 1 else None]
         for r in readings
     ]
     shares: dict[str, float] = {}

@@ -261,7 +261,7 @@ def read_shard(samples, rows, reader, mixed, references, batch: int, folder: Pat
     with ThreadPoolExecutor(1, "decode") as pool:
         waiting = []
         for piece in batches(samples, plan, 0, 1, height, cores):
-            waiting.append(pool.submit(decode, piece, reader.frames(piece.images, piece.widths)))
+            waiting.append(pool.submit(decode, piece, reader.encode(piece.images, piece.widths)))
             if len(waiting) > QUEUED_BATCHES:
                 waiting.pop(0).result()
         for last in waiting:

@@ -13,7 +13,7 @@ onnxruntime, numpy and OpenCV:
     log_probs, lengths = session.run(None, {"images": images, "widths": numpy.array([ink.shape[1]])})
     best = log_probs[0, : lengths[0]].argmax(1)
     kept = best[(best != numpy.roll(best, 1)) | (numpy.arange(len(best)) == 0)]
-    print("".join(json.loads(known["alphabet"])[symbol - 1] for symbol in kept if symbol))
+    print("".join(json.loads(known["alphabet"])[label - 1] for label in kept if label))
 """
 
 import importlib.util

@@ -8,12 +8,12 @@ trained on and of the `--text` files, without those that share eight words in a 
 `--language FOLDER` takes those of another decoding, and its lexicon, as they are: new weights of a model want new
 weights of the search, not new texts.
 The weights are those of the least CER on dev; where no weight makes it less, the language model is given none. The
-delay of the model's peaks is measured there too. All is written to RUN/decoding, for these weights of the model alone:
-tune again after more training. It holds words and pieces of texts, as confidential as the shards. One process.
+emission delay of CTC's peaks is measured there too. All is written to RUN/decoding, for these weights of the model
+alone: tune again after more training. It holds words and pieces of texts, as confidential as the shards. One process.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +24,7 @@ from jobs.cli.settings import setting
 from jobs.training.adopted import run_of
 
 MIN_FIELD_TEXTS = 300  # texts of a field that has a language model of its own
-DELAY_LINES = 300  # lines that the delay is measured on
+DELAY_LINES = 300  # lines that the emission delay is measured on
 
 
 @dataclass
@@ -34,8 +34,8 @@ class Line:
     reference: str
     field: str
     greedy: str
-    log_probs: np.ndarray  # (T, symbols + 1) float16: thousands of lines are held
-    ink: np.ndarray | None  # (H, W) uint8, of those that the delay is measured on
+    log_probs: np.ndarray  # (T, labels + 1) float16: thousands of lines are held
+    ink: np.ndarray | None  # (H, W) uint8, of those that the emission delay is measured on
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def main(args: Settings) -> int:
     folder.mkdir(exist_ok=True)
     for name, content in files_of(models, lexicon, weights, limits, emission_delay, tuned_for, about).items():
         files.replace(folder / name, content)
-    log(f"tune: {folder}: alpha {weights.alpha}, beta {weights.beta}, gamma {weights.gamma}, delta {weights.delta}; "
+    log(f"tune: {folder}: {', '.join(f'{name} {value}' for name, value in asdict(weights).items())}; "
         f"the model's peaks are {emission_delay:.0f} px late")  # fmt: skip
     print(f"{args.run.name} on {args.split}: CER greedy {100 * greedy['cer']:.2f} %, tuned {100 * tuned['cer']:.2f} %, "
           f"{len(lines)} lines")  # fmt: skip
@@ -189,7 +189,7 @@ def read_lines(paths: list[Path]) -> Iterator[str]:
 
 
 def read_batches(index, table, column: str | None, reader, batch: int) -> Iterator[tuple]:
-    """The lines of the table -> the stream's batches, from narrow to wide, each with its frames."""
+    """The lines of the table -> the stream's batches, from narrow to wide, each with its encoder output."""
     from jobs.distributed.cpus import cpus_of_task
     from shards.loader import Samples, batches, in_order
 
@@ -198,7 +198,7 @@ def read_batches(index, table, column: str | None, reader, batch: int) -> Iterat
     try:
         with Progress("tune", len(samples), "lines") as progress:
             for piece in batches(samples, plan, 0, 1, height, cpus_of_task()):
-                yield piece, reader.frames(piece.images, piece.widths)
+                yield piece, reader.encode(piece.images, piece.widths)
                 progress.advance(len(piece.rows))
     finally:
         samples.close()
@@ -237,7 +237,7 @@ def second_opinion(index, table, column: str | None, reader, searches, lines: li
     import torch
 
     from htr.decoding.decoder import N_BEST, rescore
-    from htr.decoding.tuning import tune_delta
+    from htr.decoding.tuning import tune_rescore_weight
 
     if not hasattr(reader.model, "score"):
         return searches.weights, [searches.of(line.field).search(line.log_probs)[0].text for line in lines]
@@ -248,6 +248,6 @@ def second_opinion(index, table, column: str | None, reader, searches, lines: li
         with torch.no_grad():
             candidates = [[h.labels for h in n_best] for n_best in found[-len(part) :]]
             scores += reader.model.score(frames, candidates)
-    delta, _ = tune_delta(found, scores, [line.reference for line in lines])
-    texts = [rescore(n_best, own, delta)[0].text for n_best, own in zip(found, scores, strict=True)]
-    return replace(searches.weights, delta=delta), texts
+    weight, _ = tune_rescore_weight(found, scores, [line.reference for line in lines])
+    texts = [rescore(n_best, own, weight)[0].text for n_best, own in zip(found, scores, strict=True)]
+    return replace(searches.weights, rescore_weight=weight), texts

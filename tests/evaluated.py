@@ -33,7 +33,7 @@ def lines(seed: int, certificates: int, easy: float = 0.0, writers: int = 0, nam
                     "hypothesis": read, "word_right": matched, "confidence": noisy**2,
                     "exact": int(right), "edits": int(not right), "characters": len(text),
                     "signal_likelihood": noisy, "signal_frames": float(np.clip(noisy + rng.normal(0, 0.1), 0, 1)),
-                    "signal_margin": float(np.clip(rng.beta(1 + 3 * noisy, 1), 0, 1)),
+                    "signal_top_share": float(np.clip(rng.beta(1 + 3 * noisy, 1), 0, 1)),
                     "signal_width": rng.normal(18, 2), "signal_length": float(len(text)),
                     "word_confidence": words, "word_signal_length": [float(len(word)) for word in text.split()],
                 })  # fmt: skip

@@ -219,7 +219,7 @@ def test_reliability(tmp_path):
     options = ("--other", ",".join(map(str, others)), "--drift", later, "--runs", 10)
     figures = run("reliability.py", *folders, *options)
     assert figures["lines"] == 480 and figures["writers"] == 24
-    assert {"frames", "likelihood", "other_1", "likelihood + margin", "all"} <= set(figures["signals"])
+    assert {"frames", "likelihood", "other_1", "likelihood + top_share", "all"} <= set(figures["signals"])
     areas = {name: found["area"] for name, found in figures["signals"].items()}
     assert areas["an oracle"] < areas["all"] < areas["width"]
     assert figures["drift"]["later"] < 0.05 and figures["drift"]["halves"] < 0.5

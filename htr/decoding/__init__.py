@@ -1,4 +1,4 @@
-"""From what a model puts out to symbols: greedy, or a beam search with a language model; align: where a text stands.
+"""Decoding: greedy, CTC beam search with a language model, rescoring; forced alignment; confidence signals.
 
-decoder.py is what a reader uses of them, signals.py says how sure a reading is.
+decoder.py is what a reader uses of them.
 """

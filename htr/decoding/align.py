@@ -1,4 +1,4 @@
-"""Where the characters of a known text stand in a line: CTC forced alignment (Viterbi), and boxes made from it.
+"""CTC forced alignment (Viterbi) of a known text with its line, and boxes of characters and words from it.
 
 The best path through the text's states (Graves et al. 2006, Connectionist Temporal Classification, section 4.1, with
 max for sum), as Kürzinger et al. 2020 (CTC-Segmentation) use it to cut recordings along transcriptions and to find
@@ -25,13 +25,13 @@ MIN_LOG_PROB = -30.0  # the least log-probability counted: a posterior of exactl
 
 @dataclass(frozen=True)
 class Alignment:
-    """The best path of a text of L symbols through T frames."""
+    """The best path of a text of L labels through T frames."""
 
-    first: np.ndarray  # (L,) the first frame of each symbol
-    last: np.ndarray  # (L,) its last frame, included; the frames between two symbols are blank
-    log_probs: np.ndarray  # (L,) the largest log-posterior of the symbol in its frames
+    first: np.ndarray  # (L,) the first frame of each label
+    last: np.ndarray  # (L,) its last frame, included; the frames between two labels are blank
+    log_probs: np.ndarray  # (L,) the largest log-posterior of the label in its frames
     frames: int  # T
-    score: float  # log-probability of the path a symbol (of the text or of greedy's reading, whichever is longer)
+    score: float  # log-probability of the path a label (of the text or of greedy's reading, whichever is longer)
     margin: float  # the same less greedy's path: 0 when the text is what greedy reads, lower the worse it fits
 
 
@@ -47,14 +47,14 @@ class Box:
 
 
 def frames_needed(labels: Sequence[int]) -> int:
-    """A frame a symbol, and a blank between equal neighbours."""
+    """A frame a label, and a blank between equal neighbours."""
     return len(labels) + sum(a == b for a, b in pairwise(labels))
 
 
 def align(log_probs: np.ndarray, labels: Sequence[int]) -> Alignment:
-    """(T, S) log-probabilities with the blank at 0 and the text's symbols -> their frames.
+    """(T, S) log-probabilities with the blank at 0 and the text's labels -> their frames.
 
-    Raises ValueError when the text needs more frames than there are, or has a symbol the model lacks.
+    Raises ValueError when the text needs more frames than there are, or has a label the model lacks.
     """
     (alignment,) = align_many([log_probs], [labels])
     if alignment is None:
@@ -68,13 +68,13 @@ def align_many(
 ) -> list[Alignment | None]:
     """N lines at once: (N, T, S), or N arrays (T, S) -> N alignments, None where a text needs too many frames.
 
-    lengths (N,) says how many frames are in use. Raises ValueError for a symbol the model lacks.
+    lengths (N,) says how many frames are in use. Raises ValueError for a label the model lacks.
     """
     lengths = [len(line) for line in log_probs] if lengths is None else [int(length) for length in lengths]
     lines = [np.maximum(line[:n], MIN_LOG_PROB) for line, n in zip(log_probs, lengths, strict=True)]
     for line, text in zip(lines, texts, strict=True):
         if any(not 0 < label < line.shape[1] for label in text):
-            raise ValueError(f"a symbol that the model lacks: it has 1 to {line.shape[1] - 1}")
+            raise ValueError(f"a label that the model lacks: it has 1 to {line.shape[1] - 1}")
     fits = [i for i, text in enumerate(texts) if max(frames_needed(text), 1) <= lengths[i]]
     results: list[Alignment | None] = [None] * len(lines)
     if fits:
@@ -85,10 +85,10 @@ def align_many(
 
 
 def _viterbi(lines: list[np.ndarray], texts: list[Sequence[int]]) -> list[np.ndarray]:
-    """N lines (T, S) -> the best path of each: (T,) states of blank, symbol 1, blank, symbol 2, ..., blank."""
+    """N lines (T, S) -> the best path of each: (T,) states of blank, label 1, blank, label 2, ..., blank."""
     frames, states = max(map(len, lines)), 2 * max(map(len, texts)) + 1
     emissions = np.full((frames, len(lines), states), LOG_ZERO, np.float32)
-    skips = np.full((len(lines), states), LOG_ZERO, np.float32)  # 0 where a symbol may follow another without a blank
+    skips = np.full((len(lines), states), LOG_ZERO, np.float32)  # 0 where a label may follow another without a blank
     for i, (line, text) in enumerate(zip(lines, texts, strict=True)):
         row = np.zeros(2 * len(text) + 1, np.int64)
         row[1::2] = text
@@ -97,7 +97,7 @@ def _viterbi(lines: list[np.ndarray], texts: list[Sequence[int]]) -> list[np.nda
     best = np.full((len(lines), states + 2), LOG_ZERO, np.float32)  # two states that are never reached in front
     best[:, 2:4] = emissions[0, :, :2]
     came = np.zeros((frames, len(lines), states), np.uint8)  # how many states back the best way came from
-    ends = np.zeros((frames, len(lines), 2), np.float32)  # the score of the last symbol and of the last blank
+    ends = np.zeros((frames, len(lines), 2), np.float32)  # the score of the last label and of the last blank
     tops = np.array([2 * len(text) + 2 for text in texts])
     rows = np.arange(len(lines))
     for t in range(frames):
@@ -140,7 +140,7 @@ def character_boxes(
     `geometry`: of the model whose frames were aligned.
 
     CTC's peaks are narrower than the characters: two neighbours meet in the middle of the blanks between them, and the
-    outermost ones reach as far beyond their peak as the half of a usual step. `delay`: see `measure_emission_delay`.
+    outermost ones reach as far beyond their peak as the half of a usual step.
     """
     if len(text) != len(alignment.first):
         raise ValueError(f"a text of {len(text)} characters, an alignment of {len(alignment.first)}")
@@ -178,7 +178,7 @@ def word_boxes(
         scale = _scale(shape, geometry.height)
         gaps = [(a[1] / scale, b[0] / scale) for a, b in pairwise(edges)]
         centres = [sum(characters[span[k]].right + characters[span[k]].left for k in (0, -1)) / 4 for span in spans]
-        cuts = _quietest(ink, gaps, [centre / scale for centre in centres], geometry.frame)
+        cuts = _lowest_ink(ink, gaps, [centre / scale for centre in centres], geometry.frame)
         found = _strokes(ink, cuts)
         edges = [(a * scale, b * scale) if b > a else edge for (a, b), edge in zip(found, edges, strict=True)]
     least = [min(characters[i].log_prob for i in span) for span in spans]
@@ -195,11 +195,11 @@ def measure_emission_delay(
     geometry: LineGeometry,
     reach: int = 32,
 ) -> float:
-    """How far right of the writing a model puts its peaks, in px of what it sees; less than 0: left of it.
+    """The emission delay of CTC's peaks: how far right of the writing they are, in px of what the model sees.
 
-    CTC does not say where within reach of its context a symbol is emitted, and each model settles on a delay of its
-    own. Where the aligned spaces should be, there is the least ink (columns of `normalise_line`'s images): some
-    hundred lines show it. 0 without any space.
+    CTC does not say where within reach of its context a label is emitted, and each model has a delay of its own
+    (negative: to the left). Where the aligned spaces should be, there is the least ink (columns of `normalise_line`'s
+    images): some hundred lines show it. 0 without any space.
     """
     total, count = np.zeros(2 * reach + 1), 0
     for alignment, text, ink in zip(alignments, texts, inks, strict=True):
@@ -223,7 +223,7 @@ def _scale(shape: tuple[int, int], seen: int) -> float:
     return width / min(max(round(width * seen / height), MIN_LINE_WIDTH_PX), MAX_LINE_WIDTH_PX)
 
 
-def _quietest(ink: np.ndarray, gaps: list[tuple[float, float]], centres: list[float], least: float) -> np.ndarray:
+def _lowest_ink(ink: np.ndarray, gaps: list[tuple[float, float]], centres: list[float], least: float) -> np.ndarray:
     """The column between two words with the least ink around it, rather in the middle of the gap; (words - 1,).
 
     `least`: px that are looked at on each side of the middle.

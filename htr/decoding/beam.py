@@ -3,7 +3,7 @@
 A prefix is a text, whatever the frames that wrote it: its probability is the sum over its paths, those that end in a
 blank and those that end in its last character kept apart (Hannun et al. 2014, First-Pass Large Vocabulary Continuous
 Speech Recognition using Bi-Directional Recurrent DNNs, algorithm 1). Plain Python: most frames of a trained reader are
-a sure blank, a frame has few candidates, and both are seen to first.
+almost surely blank and the others have few candidates, and both cases are handled first.
 """
 
 import heapq
@@ -18,30 +18,37 @@ from htr.charset import Charset
 from htr.decoding.language import MAX_CACHED_ROWS, InterpolatedLM, LanguageModel
 from htr.metrics.error_rates import Errors, compare
 
+OLD_NAMES = {"alpha": "lm_weight", "beta": "length_bonus", "gamma": "lexicon_bonus", "delta": "rescore_weight"}
+
 
 @dataclass(frozen=True)
 class ScoreWeights:
-    """What is added to the log-probability that CTC gives a text."""
+    """Weights of what is added to CTC's log-probability of a text (log-linear combination)."""
 
-    alpha: float = 0.7  # times the language model's log-probability
-    beta: float = 0.7  # for every character: a language model alone favours short texts
-    gamma: float = 0.0  # for every letter of the words that are in the lexicon
-    delta: float = 0.0  # times what a model's own decoder gives it: after the search, for the n best (decoder.py)
+    lm_weight: float = 0.7  # times the language model's log-probability
+    length_bonus: float = 0.7  # a character: a language model alone favours short texts
+    lexicon_bonus: float = 0.0  # a letter of the words that are in the lexicon
+    rescore_weight: float = 0.0  # times the attention decoder's log-probability, for the n best (decoder.py)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, float]) -> "ScoreWeights":
+        """From weights.json, whose format 1 has the names alpha, beta, gamma and delta. Raises TypeError: others."""
+        return cls(**{OLD_NAMES.get(name, name): value for name, value in values.items()})
 
 
 @dataclass(frozen=True)
 class SearchLimits:
-    """What the search leaves out."""
+    """Pruning of the search."""
 
     width: int = 32  # prefixes kept after a frame
-    top: int = 12  # symbols of a frame that may prolong a prefix
-    least: float = 1e-3  # the probability that such a symbol has at least
+    top: int = 12  # labels of a frame that may extend a prefix
+    least: float = 1e-3  # the least probability of such a label
     threshold: float = 8.0  # a prefix that is so far (natural logarithm) behind the best is dropped
 
 
 @dataclass(frozen=True)
 class BeamHypothesis:
-    """A text that the frames may say; score = ctc + alpha * language + beta * len(symbols) + gamma * known."""
+    """A text and its score = ctc + lm_weight * language + length_bonus * len(labels) + lexicon_bonus * known."""
 
     labels: list[int]
     text: str
@@ -52,21 +59,21 @@ class BeamHypothesis:
 
 
 class Prefix:
-    """A node of the tree of texts."""
+    """A node of the prefix tree."""
 
-    __slots__ = ("children", "factors", "parent", "slot", "state", "symbol", "text")
+    __slots__ = ("children", "factors", "label", "parent", "slot", "state", "text")
 
     def __init__(self, parent: "Prefix | None", label: int, text: str, state: object, factors: Sequence[float]):
-        self.parent, self.symbol, self.text, self.state, self.factors = parent, label, text, state, factors
+        self.parent, self.label, self.text, self.state, self.factors = parent, label, text, state, factors
         self.children: dict[int, Prefix] = {}
         self.slot = -1  # its place in the beam, if it has one
 
 
 class BeamSearch:
-    """A search for one language: `BeamSearch(alphabet, language).search(log_probs)`.
+    """A search for one language: `BeamSearch(charset, language).search(log_probs)`.
 
-    The lexicon's words are compared in lower case; a word is a run of letters. What the model has been asked for is
-    kept between lines: make one search a field or a process, not one a line.
+    The lexicon's words are compared in lower case; a word is a run of letters. The language model's probabilities are
+    cached between lines: make one search a field or a process, not one a line.
     """
 
     def __init__(
@@ -80,26 +87,26 @@ class BeamSearch:
         self.charset, self.language, self.weights, self.limits = charset, language, weights, limits
         self.lexicon = frozenset(unicodedata.normalize("NFC", word).lower() for word in lexicon if word.isalpha())
         self._order = [0] + [language.symbols.get(c, 0) for c in charset.characters] if language else []
-        self._parts = np.array([False] + [not c.isalpha() for c in charset.characters])  # what ends a word
+        self._ends_word = np.array([False] + [not c.isalpha() for c in charset.characters])
         self._factors: dict[tuple[object, int], Sequence[float]] = {}
 
     def search(self, log_probs: np.ndarray, best: int = 1) -> list[BeamHypothesis]:
-        """(T, symbols + 1) log-probabilities with the blank at 0 -> at most `best` hypotheses, the best one first.
+        """(T, labels + 1) log-probabilities with the blank at 0 -> at most `best` hypotheses, the best one first.
 
-        Raises ValueError when the log-probabilities are of another alphabet.
+        Raises ValueError when the log-probabilities are of another charset.
         """
         if log_probs.ndim != 2 or log_probs.shape[1] != len(self.charset) + 1:
-            raise ValueError(f"log-probabilities {log_probs.shape}, the alphabet has {len(self.charset)} characters")
+            raise ValueError(f"log-probabilities {log_probs.shape}, the charset has {len(self.charset)} characters")
         probs = np.exp(log_probs.astype(np.float64))
         if not (probs.sum(axis=1) > 0).all():
-            raise ValueError("a frame in which no symbol has a probability")
+            raise ValueError("a frame in which no label has a probability")
         beam, scale = self._walk(probs)
         scored = [(math.log(a + b) + scale + self._at_end(prefix), prefix) for prefix, a, b in beam]
         return [self._hypothesis(prefix, score) for score, prefix in heapq.nlargest(best, scored, key=lambda s: s[0])]
 
     def _walk(self, probs: np.ndarray) -> tuple[list[tuple[Prefix, float, float]], float]:
         """The prefixes after the last frame, each with the probability of its paths that end in a blank and in its
-        last symbol, the language's share in both; and the logarithm of what all are divided by.
+        last label, the language model's factor in both; and the logarithm of what all are divided by.
         """
         width, narrowest = self.limits.width, math.exp(-self.limits.threshold)
         state = self.language.start() if self.language else None
@@ -107,8 +114,8 @@ class BeamSearch:
         beam, scale = [(root, 1.0, 0.0)], 0.0
         for row, labels in zip(probs.tolist(), self._candidates(probs), strict=True):
             blank = row[0]
-            # every prefix stays as it is: a blank, or its last symbol once more
-            stays = [(prefix, (a + b) * blank, b * row[prefix.symbol]) for prefix, a, b in beam]
+            # every prefix stays as it is: a blank, or its last label once more
+            stays = [(prefix, (a + b) * blank, b * row[prefix.label]) for prefix, a, b in beam]
             if labels:
                 for slot, (prefix, _, _) in enumerate(beam):
                     prefix.slot = slot
@@ -116,9 +123,9 @@ class BeamSearch:
                 floor = max(a + b for _, a, b in stays) * narrowest
                 news = []
                 for prefix, a, b in beam:
-                    last, both, factors, children = prefix.symbol, a + b, prefix.factors, prefix.children
+                    last, both, factors, children = prefix.label, a + b, prefix.factors, prefix.children
                     for label in labels:
-                        # after the same symbol only a blank makes a second one of it
+                        # a label is repeated only after a blank
                         gain = (a if label == last else both) * row[label] * factors[label]
                         child = children.get(label)
                         if child is not None and child.slot >= 0:
@@ -135,7 +142,7 @@ class BeamSearch:
                 ranked.sort(key=lambda item: -item[0])
                 floor = ranked[0][0] * narrowest
                 beam = [
-                    (prefix, x, b) if b is not None else (self._prolong(prefix, x), 0.0, total)
+                    (prefix, x, b) if b is not None else (self._extend(prefix, x), 0.0, total)
                     for total, prefix, x, b in ranked[:width]
                     if total >= floor
                 ]
@@ -144,13 +151,13 @@ class BeamSearch:
             most = max(a + b for _, a, b in beam)
             if not 1e-100 < most < 1e100:
                 if most == 0:
-                    raise ValueError("frames that no text explains: a symbol has the probability 0 where it must not")
+                    raise ValueError("frames that no text explains: a label has the probability 0 where it must not")
                 beam = [(prefix, a / most, b / most) for prefix, a, b in beam]
                 scale += math.log(most)
         return [item for item in beam if item[1] + item[2] > 0], scale
 
     def _candidates(self, probs: np.ndarray) -> list[list[int]]:
-        """The symbols of each frame that may prolong a prefix."""
+        """The labels of each frame that may extend a prefix."""
         rows, labels = np.nonzero(probs[:, 1:] >= self.limits.least)
         candidates: list[list[int]] = [[] for _ in probs]
         for t, label in zip(rows.tolist(), labels.tolist(), strict=True):
@@ -160,7 +167,7 @@ class BeamSearch:
                 candidates[t] = heapq.nlargest(self.limits.top, found, key=probs[t].__getitem__)
         return candidates
 
-    def _prolong(self, prefix: Prefix, label: int) -> Prefix:
+    def _extend(self, prefix: Prefix, label: int) -> Prefix:
         child = prefix.children.get(label)
         if child is None:
             character = self.charset.characters[label - 1]
@@ -171,18 +178,18 @@ class BeamSearch:
         return child
 
     def _factors_of(self, state: object, text: str) -> Sequence[float]:
-        """What each next symbol multiplies a prefix by, its bonuses included."""
+        """The factor of each next label: language model and bonuses."""
         known = self._known_at_end(text)
         key = state, known
         factors = self._factors.get(key)
         if factors is None:
             if len(self._factors) >= MAX_CACHED_ROWS:
                 self._factors.clear()
-            row = np.full(len(self.charset) + 1, math.exp(self.weights.beta))
+            row = np.full(len(self.charset) + 1, math.exp(self.weights.length_bonus))
             if self.language is not None:
-                row *= self.language.probs(state)[self._order] ** self.weights.alpha
+                row *= self.language.probs(state)[self._order] ** self.weights.lm_weight
             if known:
-                row[self._parts] *= math.exp(self.weights.gamma * known)
+                row[self._ends_word] *= math.exp(self.weights.lexicon_bonus * known)
             factors = self._factors[key] = row.data  # a memoryview gives plain floats, fast
         return factors
 
@@ -197,29 +204,33 @@ class BeamSearch:
 
     def _at_end(self, prefix: Prefix) -> float:
         """What the end of the text and of its last word adds."""
-        bonus = self.weights.gamma * self._known_at_end(prefix.text)
+        bonus = self.weights.lexicon_bonus * self._known_at_end(prefix.text)
         if self.language is None:
             return bonus
-        return bonus + self.weights.alpha * math.log(self.language.probs(prefix.state)[self.language.end])
+        return bonus + self.weights.lm_weight * math.log(self.language.probs(prefix.state)[self.language.end])
 
     def _hypothesis(self, prefix: Prefix, score: float) -> BeamHypothesis:
         text, labels, node, bonuses = prefix.text, [], prefix, self._at_end(prefix)
         while node.parent is not None:
-            labels.append(node.symbol)
-            bonuses += math.log(node.parent.factors[node.symbol])
+            labels.append(node.label)
+            bonuses += math.log(node.parent.factors[node.label])
             node = node.parent
         words = "".join(c if c.isalpha() else " " for c in text).split() if self.lexicon else []
         known = sum(map(self._known_at_end, words))
         language = 0.0
-        if self.language and self.weights.alpha:  # scoring the text once more would take a sixth of the search's time
-            language = (bonuses - self.weights.beta * len(labels) - self.weights.gamma * known) / self.weights.alpha
+        if (
+            self.language and self.weights.lm_weight
+        ):  # scoring the text once more would take a sixth of the search's time
+            language = (
+                bonuses - self.weights.length_bonus * len(labels) - self.weights.lexicon_bonus * known
+            ) / self.weights.lm_weight
         elif self.language:
             language = self.language.score(text)
         return BeamHypothesis(labels[::-1], text, score, score - bonuses, language, known)
 
 
 class Searches:
-    """A search a field, made when it is first asked for: `Searches(alphabet, models by field).of("Ia")`.
+    """A search a field, made when it is first asked for: `Searches(charset, models by field).of("Ia")`.
 
     "" is the general model, for every field without one of its own; no models at all: no language model.
     """
@@ -245,9 +256,9 @@ class Searches:
 
 
 GRID = {
-    "alpha": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.3),
-    "beta": (-0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0),
-    "gamma": (0.0, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0),
+    "lm_weight": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.3),
+    "length_bonus": (-0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0),
+    "lexicon_bonus": (0.0, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0),
 }
 
 
@@ -261,7 +272,7 @@ def tune(
     fields: Sequence[str | None] | None = None,
     after: Callable[[float], None] = lambda cer: None,
 ) -> tuple[ScoreWeights, float]:
-    """The weights of the least CER on lines (T, symbols + 1) that no model was trained on, and that CER.
+    """The weights with the lowest CER on lines (T, labels + 1) that no model was trained on, and that CER.
 
     One weight after the other, twice over: some 30 searches of every line, `after` each of them. With language models
     by field, `fields` says which line is of which.
@@ -281,6 +292,6 @@ def tune(
 
     best = ScoreWeights(0.6 if languages else 0.0, 0.5 if languages else 0.0, 0.0)
     for _ in range(2):
-        for name in [*(["alpha"] if languages else []), "beta", *(["gamma"] if lexicon else [])]:
+        for name in [*(["lm_weight"] if languages else []), "length_bonus", *(["lexicon_bonus"] if lexicon else [])]:
             best = min((best, *(replace(best, **{name: value}) for value in GRID[name])), key=cer)
     return best, cer(best)

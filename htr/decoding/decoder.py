@@ -1,10 +1,10 @@
-"""Decoders: what turns a model's frames into readings, `decoder.decode(model, frames, fields)`.
+"""Decoders, which turn an encoder's output into hypotheses: `decoder.decode(model, frames, fields)`.
 
-`Greedy` needs nothing but the model. `Beam` is a folder of three files that `python -m jobs tune` writes:
+`GreedyDecoder` needs nothing but the model, `BeamDecoder` a folder of three files that `python -m jobs tune` writes:
 
     language.safetensors    language models: a general one and, for fields with texts enough, their own
-    lexicon.txt             words, one a line: a bonus, never a cage
-    weights.json            every weight, the delay of the model's peaks, the model that they were tuned for, and the
+    lexicon.txt             words, one a line: a bonus, no constraint
+    weights.json            every weight, the emission delay of CTC's peaks, the model that they were tuned for, and the
                             SHA-256 of the other two files: a folder that is half another one is refused
 """
 
@@ -26,7 +26,7 @@ from htr.decoding.greedy import greedy
 from htr.decoding.language import InterpolatedLM, LanguageModel, load_language_models, pack_language_models
 from htr.types import EncoderOutput, Hypothesis
 
-FORMAT = 1
+FORMAT = 2  # 1 has the weights under their old names, see ScoreWeights.from_json
 DEFAULT_LIMITS = SearchLimits()
 N_BEST = 10  # hypotheses that a reading's confidence and a second opinion are taken from
 FIELD_MODEL_SHARE = 0.7  # share of a field's own language model beside the general one
@@ -47,7 +47,7 @@ class GreedyDecoder:
     def decode(
         self, model: nn.Module, frames: EncoderOutput, fields: Sequence[str | None] | None = None
     ) -> list[Hypothesis]:
-        """Frames of N lines -> N readings; `fields` makes no difference."""
+        """The encoder output of N lines -> N hypotheses; `fields` makes no difference."""
         readings, log_probs, lengths = model.read(frames), frames.log_probs.cpu(), frames.lengths.cpu()
         # an attention decoder's reading is compared with CTC's; CTC's own would agree with itself
         others = greedy(log_probs, lengths) if hasattr(model, "score") else [None] * len(readings)
@@ -72,7 +72,7 @@ class GreedyDecoder:
 
 class BeamDecoder:
     """A beam search of CTC's frames with a language model and a lexicon; a model that has a decoder, too, rescores the
-    n best with the weight delta.
+    n best with the weight `rescore_weight`.
     """
 
     def __init__(
@@ -85,9 +85,9 @@ class BeamDecoder:
         best: int = N_BEST,
         emission_delay: float = 0.0,
     ):
-        """`languages` by field, "" the general one; `delay` see align.measure_delay."""
+        """`languages` by field, "" the general one; `emission_delay`: see align.measure_emission_delay."""
         # without its weight a language model changes nothing but the time
-        self.searches = Searches(charset, languages if weights.alpha else {}, lexicon, weights, limits)
+        self.searches = Searches(charset, languages if weights.lm_weight else {}, lexicon, weights, limits)
         self.best, self.emission_delay = best, emission_delay
 
     @classmethod
@@ -98,7 +98,7 @@ class BeamDecoder:
         folder = Path(folder)
         note, contents = read_files(folder)
         try:
-            weights, limits = ScoreWeights(**note["weights"]), SearchLimits(**note["limits"])
+            weights, limits = ScoreWeights.from_json(note["weights"]), SearchLimits(**note["limits"])
             best, emission_delay = int(note["best"]), float(note["delay"])
             tuned_for, step = note["model"]["weights"], note["model"]["step"]
         except (ValueError, KeyError, TypeError) as error:
@@ -108,23 +108,23 @@ class BeamDecoder:
             raise ValueError(
                 f"{folder} was tuned for other weights, those of step {step}: run python -m jobs tune again"
             )
-        languages = with_general(load_language_models(folder / "language.safetensors")) if weights.alpha else {}
-        lexicon = contents["lexicon.txt"].decode().split() if weights.gamma else ()
+        languages = with_general(load_language_models(folder / "language.safetensors")) if weights.lm_weight else {}
+        lexicon = contents["lexicon.txt"].decode().split() if weights.lexicon_bonus else ()
         return cls(charset, languages, lexicon, weights, limits, best, emission_delay)
 
     def decode(
         self, model: nn.Module, frames: EncoderOutput, fields: Sequence[str | None] | None = None
     ) -> list[Hypothesis]:
-        """Frames of N lines, the fields that they are of or None -> N readings, all signals among them."""
+        """The encoder output of N lines, the fields that they are of or None -> N hypotheses with all signals."""
         log_probs, lengths = frames.log_probs.float().cpu(), frames.lengths.cpu()
         found = self.n_best(log_probs.numpy(), lengths.tolist(), fields)
         first = second = greedy(log_probs, lengths)
         if hasattr(model, "score"):
             second = model.read(frames)
-            if self.searches.weights.delta:
+            if self.searches.weights.rescore_weight:
                 scores = model.score(frames, [[h.labels for h in hypotheses] for hypotheses in found])
-                delta = self.searches.weights.delta
-                found = [rescore(hypotheses, own, delta) for hypotheses, own in zip(found, scores, strict=True)]
+                weight = self.searches.weights.rescore_weight
+                found = [rescore(hypotheses, own, weight) for hypotheses, own in zip(found, scores, strict=True)]
         texts = [hypotheses[0].labels for hypotheses in found]
         likely = signals.likelihoods(log_probs, lengths, texts)
         seen = signals.of_frames(log_probs, lengths, texts, model.geometry.frame)
@@ -142,7 +142,7 @@ class BeamDecoder:
                 "likelihood": likely[i],
                 "greedy": by_ctc.confidence,
                 "least_word": min(words, default=1.0),
-                "margin": float(shares[0]),
+                "top_share": float(shares[0]),
                 "agreement": signals.agreement(by_ctc.labels, other),
                 "least_character": min(probs, default=1.0),
                 **seen[i],
@@ -179,8 +179,8 @@ def read_files(folder: Path) -> tuple[dict, dict[str, bytes]]:
     except ValueError as error:
         raise ValueError(f"{folder / 'weights.json'}: damaged ({error}): run python -m jobs tune again") from None
     try:
-        if note["format"] != FORMAT:
-            raise ValueError(f"format {note['format']}, this code reads {FORMAT}")
+        if note["format"] not in range(1, FORMAT + 1):
+            raise ValueError(f"format {note['format']}, this code reads 1 to {FORMAT}")
         for name, content in contents.items():
             if hashlib.sha256(content).hexdigest() != note["files"][name]:
                 raise ValueError(f"{name} is not the one that weights.json was written for")
@@ -190,14 +190,14 @@ def read_files(folder: Path) -> tuple[dict, dict[str, bytes]]:
     return note, contents
 
 
-def rescore(hypotheses: list[BeamHypothesis], scores: Sequence[float], delta: float) -> list[BeamHypothesis]:
-    """The n best in the order of their scores plus delta times a second model's log-probabilities."""
-    both = [replace(h, score=h.score + delta * score) for h, score in zip(hypotheses, scores, strict=True)]
+def rescore(hypotheses: list[BeamHypothesis], scores: Sequence[float], weight: float) -> list[BeamHypothesis]:
+    """The n best hypotheses in the order of their scores plus `weight` times a second model's log-probabilities."""
+    both = [replace(h, score=h.score + weight * score) for h, score in zip(hypotheses, scores, strict=True)]
     return sorted(both, key=lambda h: -h.score)
 
 
 def with_general(models: Mapping[str, LanguageModel]) -> dict[str, LanguageModel | InterpolatedLM]:
-    """By field -> by field, its own mixed with the general one: what a field has never said is possible."""
+    """Language models by field -> by field, each interpolated with the general one."""
     general = models[""]
     return {
         field: InterpolatedLM([model, general], [FIELD_MODEL_SHARE, 1 - FIELD_MODEL_SHARE]) if field else general

@@ -1,4 +1,4 @@
-"""Best-path decoding of CTC: the most probable symbol of each frame, repeats merged, blanks dropped."""
+"""Best-path decoding of CTC: the most probable label of each frame, repeats merged, blanks dropped."""
 
 from torch import Tensor
 
@@ -6,7 +6,7 @@ from htr.types import Hypothesis
 
 
 def greedy(log_probs: Tensor, lengths: Tensor) -> list[Hypothesis]:
-    """(N, T, symbols + 1) log-probabilities with the blank at 0, (N,) frames in use -> N readings."""
+    """(N, T, labels + 1) log-probabilities with the blank at 0, (N,) frames in use -> N hypotheses."""
     best, labels = log_probs.detach().float().max(dim=2)
     best, labels = best.exp().cpu().numpy(), labels.cpu().numpy()
     readings = []

@@ -1,8 +1,8 @@
 """A character n-gram language model: interpolated, modified Kneser-Ney smoothing (Chen & Goodman 1999).
 
-The counting is numpy's sort, so that a million characters are trained in seconds; a model is one safetensors file. Of
-every history that was seen there is a sorted row of what followed; what a beam search asks for is the log-probability
-of every next character at once, a numpy row that is kept for the next time.
+N-grams are counted by numpy's sort, so that a million characters are trained in seconds; a model is one safetensors
+file. Each history has a sorted row of its continuations; a beam search asks for the probabilities of all next
+characters at once, a numpy row that is cached.
 """
 
 import json
@@ -26,7 +26,7 @@ NEW_SPAN = (0.5, 1.0, 1.5)  # discounts where counts of counts give none, as in 
 
 @dataclass(frozen=True)
 class Table:
-    """What followed the histories of one length."""
+    """The continuations of all histories of one length, with their probabilities."""
 
     histories: np.ndarray  # (H,) int64, sorted: packed symbols, the newest in the lowest bits
     offsets: np.ndarray  # (H + 1,) int32 (int64 in older files): where a history's continuations begin
@@ -36,7 +36,7 @@ class Table:
 
 
 class LanguageModel:
-    """States are strings: the last characters, as many as the model knows to be of use."""
+    """An n-gram model with backoff. Its states are strings: the longest known end of the history."""
 
     def __init__(self, characters: str, tables: list[Table]):
         self.characters, self.tables = characters, tables
@@ -106,11 +106,11 @@ class LanguageModel:
 
 
 class InterpolatedLM:
-    """Several models over the same characters, their probabilities added by weight: a field's own and a general one."""
+    """Linear interpolation of models over the same characters: of a field's own with the general one, say."""
 
     def __init__(self, models: list[LanguageModel], weights: list[float]):
         if len({model.characters for model in models}) != 1 or len(models) != len(weights):
-            raise ValueError("a mixture needs models over the same characters, and a weight each")
+            raise ValueError("an interpolation needs models over the same characters, and a weight each")
         self.models, self.weights = models, [weight / sum(weights) for weight in weights]
         self.characters, self.symbols, self.end = models[0].characters, models[0].symbols, models[0].end
         self._steps: dict[tuple[tuple[str, ...], str], tuple[str, ...]] = {}
@@ -163,7 +163,7 @@ def train_language_model(
     keys, grams = np.zeros_like(stream), []
     for n in range(1, order + 1):
         keys[n - 1 :] |= stream[: len(stream) - n + 1] << LABEL_BITS * (n - 1)
-        valid = position >= max(n - 1, 1)  # the start is never foretold
+        valid = position >= max(n - 1, 1)  # the start is never predicted
         grams.append(_count(keys[valid], weights[valid]))
     return LanguageModel(characters, [_table(grams, n, end + 1, least) for n in range(1, order + 1)])
 
@@ -180,7 +180,7 @@ def _table(grams: list[tuple[np.ndarray, np.ndarray]], n: int, start: int, least
     keys, raw = grams[n - 1]
     counts = raw
     if n < len(grams):
-        # in how many ways a shorter sequence is preceded, not how often it occurs: the idea of Kneser and Ney
+        # in how many ways a shorter sequence is preceded, not how often it occurs: Kneser-Ney smoothing
         ends, ways = np.unique(grams[n][0] & (1 << LABEL_BITS * n) - 1, return_counts=True)
         counts = raw.copy()  # at the start of a text nothing precedes: these keep how often
         counts[np.searchsorted(keys, ends)] = ways
@@ -199,7 +199,7 @@ def _table(grams: list[tuple[np.ndarray, np.ndarray]], n: int, start: int, least
 
 
 def _discounts(counts: np.ndarray) -> np.ndarray:
-    """What is taken from a count of 0, 1, 2, and 3 or more (equation 26 of Chen & Goodman)."""
+    """Discounts of a count of 0, 1, 2, and 3 or more (equation 26 of Chen & Goodman)."""
     n1, n2, n3, n4 = (int((counts == i).sum()) for i in (1, 2, 3, 4))
     if min(n1, n2, n3) > 0:
         share = n1 / (n1 + 2 * n2)

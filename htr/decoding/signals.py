@@ -1,11 +1,11 @@
-"""How sure a reading is: signals, and one confidence made of some of them. Nothing here is calibrated.
+"""Confidence of a hypothesis: signals, and one score made of some of them. Nothing here is calibrated.
 
 Of a line, each 0 to 1 but for the last two:
 
     likelihood       CTC's probability of the text, of all its paths: the geometric mean over its characters
-    greedy           the mean probability of the symbols that greedy decoding reads
+    greedy           the mean probability of the labels that greedy decoding reads
     least_word       the confidence of the text's least certain word, 1 without words (greedily: if the model says it)
-    margin           the share of the text in the n best; beam search only
+    top_share        the share of the text in the n best; beam search only
     agreement        1 - edits / length: of CTC's greedy reading and the text; of a model with a decoder, of CTC's and
                      the decoder's greedy readings; not where CTC reads alone and greedily, and would agree with itself
     least_character  the probability of the text's least certain character (greedily: if the model says it)
@@ -32,17 +32,17 @@ from rapidfuzz.distance import Levenshtein
 from torch import Tensor
 from torch.nn import functional as F
 
-CONFIDENT = ("likelihood", "greedy", "least_word", "margin", "agreement")
+CONFIDENT = ("likelihood", "greedy", "least_word", "top_share", "agreement")
 
 
 def confidence(signals: Mapping[str, float]) -> float:
-    """The geometric mean of CONFIDENT: any of them that is near 0 is reason enough to look at the line."""
+    """The geometric mean of CONFIDENT: one of them near 0 makes the whole small."""
     values = [signals[name] for name in CONFIDENT if name in signals]
     return math.prod(values) ** (1 / len(values))
 
 
 def of_frames(log_probs: Tensor, lengths: Tensor, texts: Sequence[Sequence[int]], frame: int) -> list[dict[str, float]]:
-    """(N, T, symbols + 1) on the CPU, (N,), N texts, px of a frame -> frames, blank, width and length of each."""
+    """(N, T, labels + 1) on the CPU, (N,), N texts, px of a frame -> frames, blank, width and length of each."""
     used = torch.arange(log_probs.shape[1]) < lengths[:, None]
     count = lengths.clamp(min=1)
     best, blank = (
@@ -75,7 +75,7 @@ def known(text: str, lexicon: Set[str]) -> float:
 
 
 def likelihoods(log_probs: Tensor, lengths: Tensor, texts: Sequence[Sequence[int]]) -> list[float]:
-    """(N, T, symbols + 1) on the CPU, (N,), N texts -> N likelihoods; 0 for a text that needs more frames."""
+    """(N, T, labels + 1) on the CPU, (N,), N texts -> N likelihoods; 0 for a text that needs more frames."""
     if not texts:
         return []
     flat = torch.tensor([label for text in texts for label in text], dtype=torch.long)

@@ -1,5 +1,5 @@
-"""What a decoding is made of: texts for its language models, words for its lexicon, and weights from lines whose text
-is known (the search's own: beam.tune).
+"""Tuning of a decoding: texts of its language models, words of its lexicon, the weight of rescoring (the search's own
+weights: beam.tune).
 """
 
 import unicodedata
@@ -14,7 +14,7 @@ from htr.metrics.words import unseen
 
 BLANK = 10  # one empty text in so many: a line may be blank, and a model of written ones alone would invent a word
 MIN_WORD_TEXTS = 2  # texts that have a word of the lexicon: one alone may be a slip of the pen
-DELTAS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
+RESCORE_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
 
 
 def allowed(rows: Iterable[tuple[str, str]], held_out: Iterable[str]) -> list[tuple[str, str]]:
@@ -42,16 +42,16 @@ def frequent_words(texts: Iterable[str]) -> set[str]:
     return {word for word, count in counts.items() if count >= MIN_WORD_TEXTS}
 
 
-def tune_delta(
+def tune_rescore_weight(
     found: Sequence[list[BeamHypothesis]], scores: Sequence[list[float]], references: Sequence[str]
 ) -> tuple[float, float]:
     """The n best of each line and a second model's log-probabilities of them -> the best weight, and its CER."""
 
-    def cer(delta: float) -> float:
-        texts = (rescore(n_best, own, delta)[0].text for n_best, own in zip(found, scores, strict=True))
+    def cer(weight: float) -> float:
+        texts = (rescore(n_best, own, weight)[0].text for n_best, own in zip(found, scores, strict=True))
         return sum(map(compare, references, texts), Errors()).cer
 
-    tried = {delta: cer(delta) for delta in DELTAS}
+    tried = {weight: cer(weight) for weight in RESCORE_WEIGHTS}
     best = min(tried, key=tried.__getitem__)
     return best, tried[best]
 

@@ -15,12 +15,12 @@ from torch.nn import functional as F
 from htr.models.layers import BiLSTM, DilatedConvStack, LayerNorm2d, MaskedInstanceNorm, Residual, column_mask
 from htr.types import LineGeometry
 
-HEIGHTS = 16, 256  # px of a line image: what is left of fewer has no strokes, more are none that were scanned
+HEIGHTS = 16, 256  # px of a line image, least and most
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """All that an encoder is made of. A model's config.json holds it, so that no code has to know it."""
+    """All hyperparameters of an encoder, as a model's config.json holds them."""
 
     channels: tuple[int, int, int, int]  # of the four stages
     blocks: tuple[int, int, int, int]
@@ -31,7 +31,7 @@ class EncoderConfig:
     height: int = 48  # px of the line images that it is given
     # (down, across) of the stem and of the second to the fourth stage
     strides: tuple[tuple[int, int], ...] = ((2, 2), (2, 2), (2, 1), (2, 2))
-    split: bool = True  # two frames leave each recurrent step, not one
+    split: bool = True  # each recurrent step gives two frames, not one
 
     def __post_init__(self) -> None:
         """Raises ValueError for a value that no encoder can have, naming it."""
@@ -96,7 +96,7 @@ SIZES = {
 }
 
 
-# px of a recurrent step: what makes it so. Frames are of 4 px either way: finer ones cost more than they bring
+# strides by the px of a recurrent step. Frames have 4 px either way: finer ones cost more than they bring
 RECURRENT_STRIDES = {
     8: {"strides": ((2, 2), (2, 2), (2, 1), (2, 2)), "split": True},
     4: {"strides": ((2, 2), (2, 2), (2, 1), (2, 1)), "split": False},
@@ -104,7 +104,7 @@ RECURRENT_STRIDES = {
 
 
 class Encoder(nn.Module):
-    """Line images to frames; how wide those are is said by config.geometry."""
+    """Line images to a sequence of frames, config.geometry.frame px each."""
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
@@ -126,13 +126,13 @@ class Encoder(nn.Module):
         self.cnn_norm = MaskedInstanceNorm(c[3])
         self.dropout = nn.Dropout(config.dropout)
         self.cnn_features = c[3]
-        # short dense lines need frames of 4 px: where a recurrent step has 8, two leave each of them
+        # short dense lines need frames of 4 px: a recurrent step of 8 px gives two
         self.frames_a_step = 2 if config.split else 1
         self.outputs = config.hidden if config.split else 2 * config.hidden
         self.split = nn.Linear(2 * config.hidden, 2 * self.outputs) if config.split else None
 
     def forward(self, images: Tensor, widths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(N, 1, H, W), (N,) -> frames (N, T, outputs), lengths (N,), columns (N, T / frames_a_step, channels).
+        """(N, 1, H, W), (N,) -> frames (N, T, outputs), lengths (N,), CNN features (N, T / frames_a_step, channels).
 
         Lengths are where the widths were: widths on the CPU save all that asks for lengths there a wait for the GPU.
         """
@@ -162,13 +162,13 @@ class Encoder(nn.Module):
         return y, lengths, cnn_features.transpose(0, 1)
 
 
-def concat_lines(frames: Tensor, lengths: Tensor, parts: list[int] | None) -> tuple[Tensor, Tensor]:
-    """Lines of one text after each other, in reading order: (N, T, C), (N,) -> (M, T', C), (M,).
+def concat_lines(frames: Tensor, lengths: Tensor, lines_per_text: list[int] | None) -> tuple[Tensor, Tensor]:
+    """Concatenate the lines of each text, in reading order: (N, T, C), (N,) -> (M, T', C), (M,).
 
-    `parts`: how many lines, one after the other, each of the M texts has; None: a text a line.
+    `lines_per_text`: how many lines, one after the other, each of the M texts has; None: a text a line.
     """
-    if parts is None or max(parts) == 1:
+    if lines_per_text is None or max(lines_per_text) == 1:
         return frames, lengths
     lines = iter(zip(frames, lengths.tolist(), strict=True))
-    texts = [torch.cat([line[:length] for line, length in islice(lines, count)]) for count in parts]
+    texts = [torch.cat([line[:length] for line, length in islice(lines, count)]) for count in lines_per_text]
     return nn.utils.rnn.pad_sequence(texts, batch_first=True), torch.tensor([len(text) for text in texts]).to(lengths)

@@ -1,4 +1,4 @@
-"""What the encoder is made of. Nothing sees beyond a line's own width, so a padded batch reads like its lines alone.
+"""Layers of the encoder, all masked by each line's width: a padded batch gives the same as its lines alone.
 
 Every convolution meets zeros right of a line, normalisation is within one line (batch statistics would leak padding and
 depend on the rank), and the backward LSTM starts at each line's own end.
@@ -25,7 +25,7 @@ class LayerNorm2d(nn.Module):
 class MaskedInstanceNorm(nn.Module):
     """Each channel normalised over the positions of its own line, padding left out: (N, C, H, W) -> the same.
 
-    It keeps what LayerNorm2d loses, how a place compares with the rest of the line: paper's noise stays noise.
+    Unlike LayerNorm2d it keeps how a position compares with the rest of the line: noise of the paper stays small.
     """
 
     def __init__(self, channels: int):

@@ -1,4 +1,4 @@
-"""Names of weights as they once were: models and checkpoints written before are read under today's names.
+"""Old names of weights: models and checkpoints that have them are read under today's names.
 
 Only names changed, never their order or the weights' shapes, so an optimizer's state, which goes by the order of the
 parameters, is as valid as it was.

@@ -2,16 +2,17 @@
 
 A model is a folder with two small files, the network and what is its own, and a line in MODELS: an `nn.Module` with
 
-    losses(images, widths, targets, parts=None) -> (M,) float32 loss of each text in nats, infinite or NaN ones left in
-    frames(images, widths)                      -> `EncoderOutput`: features, lengths, log-probabilities of the CTC head
-    read(frames)                                -> list of N `Hypothesis`, greedy
-    geometry                                       `LineGeometry`: the height of its lines and the width of its frames
-    score(frames, candidates)                   -> log-probabilities of candidate texts; only where there is a decoder
+    losses(images, widths, targets, lines_per_text=None)
+                                 -> (M,) float32 loss of each text in nats, inf or NaN where it has none
+    encode(images, widths)       -> `EncoderOutput`: features, lengths, log-probabilities of the CTC head
+    read(encoded)                -> list of N `Hypothesis`, greedy
+    geometry                     `LineGeometry`: the height of its lines and the width of its frames
+    score(encoded, candidates)   -> log-probabilities of candidate texts; only where there is a decoder
 
 where images are (N, 1, H, W) float in [0, 1] with ink 1 and paper 0, zero right of each line's own width; widths are
-(N,) int64 in pixels; targets is a list of M lists of accepted texts, each a list of symbols (1 is the alphabet's first
-character, an empty text is a blank line); parts says how many of the N lines, one after the other, each text has (None:
-one each).
+(N,) int64 in pixels; targets is a list of M lists of accepted texts, each a list of labels (1 is the charset's first
+character, an empty text is a blank line); lines_per_text says how many of the N lines, one after the other, each text
+has (None: one each).
 """
 
 from dataclasses import replace
@@ -43,7 +44,7 @@ def encoder_config(model: str, size: str, recurrent_stride: int = 8, **changes) 
 
 
 def create(model: str, encoder: str | EncoderConfig, labels: int, dropout: float | None = None) -> nn.Module:
-    """A freshly initialised model that writes `symbols` characters. Raises ValueError with the valid choices.
+    """A freshly initialised model that writes `labels` characters. Raises ValueError with the valid choices.
 
     `encoder`: its configuration, or the name of a size; `dropout`: in place of the encoder's own.
     """

@@ -22,7 +22,7 @@ from htr.reliability.calibration import Score, cross_fitted, fit
 
 CHARACTER = "character"  # the share of a line's characters that are right: what orders lines where CER is promised
 PREFIX, WORD_PREFIX, LINE_PREFIX, LINE_WORDS = "signal_", "word_signal_", "line_signal_", "line_words"
-OF_LINE = ("likelihood", "frames", "margin", "language", "agreement")  # signals of its line that a word has, too
+OF_LINE = ("likelihood", "frames", "top_share", "language", "agreement")  # signals of its line that a word has, too
 
 
 def line_signals(table) -> dict[str, np.ndarray]:

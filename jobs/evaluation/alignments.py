@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from htr.decoding.align import INK_DARKNESS, MIN_STROKE_PX, Alignment, align_many, word_boxes
-from htr.decoding.pieces import cut_text, least_margin, word_fits
+from htr.decoding.text_segmentation import cut_text, least_margin, word_fits
 from htr.io.sources import OURS, RESERVED
 from htr.lines.normalise import can_carry
 from htr.reader import Reader
@@ -78,7 +78,7 @@ def lines_of(
             plan = [chunk[places] for places in in_order(samples.widths(height)[chunk], batch)]
             found: dict[int, list[Line]] = {}
             for piece in batches(samples, plan, 0, 1, height, cpus_of_task()):
-                frames = reader.frames(piece.images, piece.widths)
+                frames = reader.encode(piece.images, piece.widths)
                 log_probs, at = frames.log_probs.float().cpu().numpy(), 0
                 for text_row, text in zip(piece.rows, piece.texts, strict=True):
                     first, count = int(samples.first[text_row]), int(samples.count[text_row])
@@ -212,7 +212,7 @@ def margins(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def merge(folder: Path, shards: list[str], index: Index, out: Path, least: float | None) -> dict:
     """One table of these parts, in their order, written whole; what fits worse than `least` gets its reason.
 
-    None: see pieces.least_margin. Any task that finds the parts whole may, and writes the same. -> what summary.json,
+    None: see text_segmentation.least_margin. Any task that finds the parts whole may, and writes the same. -> what summary.json,
     which goes into the alignment's folder, says.
     """
     measured = [margins(part(folder, shard)) for shard in shards]

@@ -1,7 +1,7 @@
 """The settings of a training, and how they stand in a run folder.
 
 RUN/config.yaml holds what a run was asked to do, every setting of it, and is itself a file for `--config`.
-RUN/data.json holds what came of the data: the data set's fingerprint, the characters of the alphabet and what the
+RUN/data.json holds what came of the data: the data set's fingerprint, the characters of the charset (`alphabet`) and what the
 reader writes. A run of before these files has all of it in RUN/config.json.
 """
 
@@ -65,7 +65,7 @@ class ModelConfig:
     dropout: float = setting(0.2, "share of activations left out in training")
     init_from: Path | None = setting(
         None,
-        "start from the weights of another run or model folder, of any model, alphabet and size as far as they fit",
+        "start from the weights of another run or model folder, of any model, charset and size as far as they fit",
         metavar="RUN",
     )
     freeze: bool = setting(
@@ -73,7 +73,7 @@ class ModelConfig:
         "train an attention reader's decoder alone, on the encoder and CTC head of --init-from as they are",
         fixed=True,
     )
-    teacher_noise: float = setting(0.2, "wrong symbols among those an attention decoder is given")
+    teacher_noise: float = setting(0.2, "share of wrong labels among the inputs of an attention decoder")
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class ScheduleConfig:
     )
     guide: int = setting(
         2000,
-        "steps in which CTC's alignment shows an attention decoder the frames of each symbol",
+        "steps in which CTC's alignment shows an attention decoder the frames of each label",
         metavar="STEPS",
         fixed=True,
     )

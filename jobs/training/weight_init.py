@@ -1,4 +1,4 @@
-"""Weights of another run for a new model: every part that both have, whatever the alphabet."""
+"""Start from the weights of another run: every part that both models have, whatever the charset."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from jobs.cli.console import log
 
 
 def start_from(model: torch.nn.Module, charset: Charset, path: Path) -> None:
-    """Copy what fits. A row a symbol is copied for every character that both alphabets have; the rest stays as it is.
+    """Copy what fits. A row a label is copied for every character that both charsets have; the rest stays as it is.
 
     `path`: a run or a model's folder. Raises ValueError where less than half of its convolutions fit: another size.
     """

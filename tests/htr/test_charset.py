@@ -14,7 +14,7 @@ def test_what_is_encoded_is_decoded(text):
     charset = Charset("abc éàç'")
     labels = charset.encode(text)
     assert charset.decode(labels) == text
-    assert all(1 <= symbol <= len(charset) for symbol in labels)  # 0 is the blank's
+    assert all(1 <= label <= len(charset) for label in labels)  # 0 is the blank's
     assert charset.encode(unicodedata.normalize("NFD", text)) == labels
 
 

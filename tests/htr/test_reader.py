@@ -33,11 +33,11 @@ from htr.types import EncoderOutput, Hypothesis, LineGeometry
 ALPHABET = Charset("abcé ")
 CTC_ALONE = ScoreWeights(0, 0, 0)
 HEIGHT = 48  # px of the test's lines
-FRAME, TONE = 4, 40  # a frame's columns; the ink of symbol 1, twice that of symbol 2, and so on
+FRAME, TONE = 4, 40  # a frame's columns; the ink of label 1, twice that of label 2, and so on
 
 
 class Written(nn.Module):
-    """Reads the ink of every fourth column as a symbol, with the probability 0.9; the rest goes to the next symbol."""
+    """Reads the ink of every fourth column as a label, with the probability 0.9; the rest goes to the next label."""
 
     geometry = LineGeometry(HEIGHT, FRAME)
 
@@ -45,7 +45,7 @@ class Written(nn.Module):
         super().__init__()
         self.sure = nn.Parameter(torch.tensor(sure), requires_grad=False)
 
-    def frames(self, images: torch.Tensor, widths: torch.Tensor) -> EncoderOutput:
+    def encode(self, images: torch.Tensor, widths: torch.Tensor) -> EncoderOutput:
         labels = (images[:, 0, 0, ::FRAME] * 255 / TONE).round().long()
         probs = torch.full((*labels.shape, len(ALPHABET) + 1), 1e-4)
         probs.scatter_(2, ((labels + 1) % (len(ALPHABET) + 1))[..., None], 1 - float(self.sure))
@@ -71,7 +71,7 @@ class WithDecoder(Written):
 
 
 def written(*paths: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ink and widths, as the stream gives them, of lines with these symbols in their frames."""
+    """Ink and widths, as the stream gives them, of lines with these labels in their frames."""
     images = torch.zeros(len(paths), 1, HEIGHT, FRAME * max(map(len, paths)) + 8, dtype=torch.uint8)
     for image, path in zip(images, paths, strict=True):
         image[0, :, : FRAME * len(path)] = torch.tensor(path).repeat_interleave(FRAME) * TONE
@@ -93,7 +93,7 @@ def beam(weights: ScoreWeights = CTC_ALONE, texts: tuple[str, ...] = (), **optio
 def test_greedy_and_beam_read_the_same_where_all_is_plain():
     lines = written(path("abc é"), path("b"), [0, 0, 0])
     plain = {"likelihood", "greedy", "least_word", "least_character", "frames", "blank", "width", "length"}
-    for decoder, names in ((GreedyDecoder(ALPHABET), plain), (beam(), plain | {"margin", "agreement"})):
+    for decoder, names in ((GreedyDecoder(ALPHABET), plain), (beam(), plain | {"top_share", "agreement"})):
         texts = Reader(Written(0.99), ALPHABET, {}, decoder).read_batch(*lines)
         assert [text.text for text in texts] == ["abc é", "b", ""]
         for text in texts:
@@ -141,7 +141,7 @@ def test_a_second_decoder_rescores_the_n_best():
         Reader(model, ALPHABET, {}, beam(ScoreWeights(0, 0, 0, delta))).read_batch(*line)[0] for delta in (0, 1)
     )
     assert (plain.text, rescored.text) == ("ab a", "ac a")
-    assert rescored.signals["margin"] > 0.9 and rescored.signals["likelihood"] < plain.signals["likelihood"]
+    assert rescored.signals["top_share"] > 0.9 and rescored.signals["likelihood"] < plain.signals["likelihood"]
     # the agreement is that of the two greedy readings, whatever is chosen in the end
     assert (
         plain.signals["agreement"] == rescored.signals["agreement"] == agreement(path("ab a")[1::2], model.text) == 0.75
@@ -169,7 +169,9 @@ def test_signals_of_known_cases():
     assert word_shares([""], np.ones(1)) == []
     with pytest.raises(ValueError):
         word_shares([], np.ones(0))
-    assert confidence({"greedy": 0.25, "margin": 1.0}) == 0.5 and confidence({"greedy": 0.0, "margin": 1.0}) == 0.0
+    assert (
+        confidence({"greedy": 0.25, "top_share": 1.0}) == 0.5 and confidence({"greedy": 0.0, "top_share": 1.0}) == 0.0
+    )
     assert confidence({"greedy": 0.25, "width": 9.0, "frames": 0.1}) == 0.25  # the first five alone
 
 
@@ -192,7 +194,7 @@ def test_language_and_lexicon_are_signals_where_they_weigh():
     score = models[""].score(text.text)
     assert text.text == "ab ca" and text.signals["language"] == pytest.approx(math.exp(score / 6))
     assert text.signals["known"] == 0.5 and text.word_signals["known"] == [1.0, 0.0]
-    # nine tenths, and of what is left no symbol has more than a part
+    # nine tenths, and of what is left no label has more than a part
     assert text.signals["least_character"] == pytest.approx(0.9, abs=0.01)
     assert text.word_signals["least_character"] == pytest.approx([0.9, 0.9], abs=0.01)
 
@@ -224,9 +226,9 @@ class Seen(Written):
         super().__init__(0.99)
         self.paths = {len(path): path for path in paths}
 
-    def frames(self, images: torch.Tensor, widths: torch.Tensor) -> EncoderOutput:
+    def encode(self, images: torch.Tensor, widths: torch.Tensor) -> EncoderOutput:
         inks, widths = written(*(self.paths[int(width) // FRAME] for width in widths))
-        return super().frames(inks.float() / 255, widths)
+        return super().encode(inks.float() / 255, widths)
 
 
 @pytest.mark.parametrize("decoder", [None, beam(emission_delay=8.0)])

@@ -147,8 +147,8 @@ def test_rulings_are_kept_or_removed(forms, made):
 
 
 def test_alternatives_of_lines_that_follow_each_other():
-    def line(text: str, margin: float, *others: tuple[str, float]) -> Prediction:
-        return Prediction(text, 0.9, {"margin": margin}, alternatives=list(others))
+    def line(text: str, share: float, *others: tuple[str, float]) -> Prediction:
+        return Prediction(text, 0.9, {"top_share": share}, alternatives=list(others))
 
     assert alternatives([]) == alternatives([Prediction("grippe", 0.9)]) == []  # greedily there are none
     one = line("grippe", 0.7, ("gripe", 0.2), ("grippe ", 0.06), ("grappe", 0.0005))

@@ -58,7 +58,7 @@ class CodeReader(nn.Module):
         super().__init__()
         self.nothing = nn.Parameter(torch.zeros(1))
 
-    def frames(self, images: torch.Tensor, widths: torch.Tensor) -> EncoderOutput:
+    def encode(self, images: torch.Tensor, widths: torch.Tensor) -> EncoderOutput:
         frames = images.shape[3] // 4
         bars = images[:, 0, :, : 4 * frames].unflatten(2, (frames, 4)).mean(3)
         codes = sum((bars[:, BAR * bit + BAR // 2] > 0.5).long() << bit for bit in range(5))

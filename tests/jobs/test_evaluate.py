@@ -160,7 +160,7 @@ def test_greedy_and_beam_are_different_evaluations_with_signals_of_their_own(run
     }
     plain = ("likelihood", "greedy", "least_word", "least_character", "frames", "blank", "width", "length")
     assert names[greedy] == {f"signal_{name}" for name in plain}
-    assert names[greedy] | {"signal_margin", "signal_agreement"} <= names[beam]
+    assert names[greedy] | {"signal_top_share", "signal_agreement"} <= names[beam]
     for row in lines_of(beam).to_pylist():
         of_words = [value for name, value in row.items() if name.startswith("word_signal_")]
         sizes = {len(values) for values in (row["word_confidence"], *of_words)}

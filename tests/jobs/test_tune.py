@@ -9,7 +9,7 @@ import pytest
 from htr.decoding import beam
 from htr.decoding.beam import BeamHypothesis, ScoreWeights
 from htr.decoding.language import load_language_models
-from htr.decoding.tuning import allowed, frequent_words, judge, letters, tune_delta, with_blanks
+from htr.decoding.tuning import allowed, frequent_words, judge, letters, tune_rescore_weight, with_blanks
 from htr.io.sources import read_source
 from htr.reader import Reader, weights_of
 from jobs import tune as job
@@ -117,11 +117,11 @@ def test_the_weight_of_a_models_own_decoder(dataset, tmp_path: Path):
     options = ["--model", "attention", "--size", "tiny", "--steps", "2", "--batch", "8", "--device", "cpu"]
     assert main(["train", str(dataset.folder), "--run", str(folder), *options]) == 0
     note = tune(folder, "--most", 4)
-    assert note["weights"]["delta"] >= 0
+    assert note["weights"]["rescore_weight"] >= 0
     n_best = [[BeamHypothesis([1], text, score, score, 0.0, 0) for text, score in (("a", -1.0), ("b", -1.5))]] * 2
     scores = [[-1.0, -2.0], [-4.0, -1.0]]
-    assert tune_delta(n_best, scores, ["a", "b"]) == (0.2, 0.0)  # the least that rights the second line
-    assert tune_delta(n_best, scores, ["a", "a"]) == (0.0, 0.0)
+    assert tune_rescore_weight(n_best, scores, ["a", "b"]) == (0.2, 0.0)  # the least that rights the second line
+    assert tune_rescore_weight(n_best, scores, ["a", "a"]) == (0.0, 0.0)
 
 
 def test_what_cannot_be_tuned(run: Path, dataset, tmp_path: Path):
@@ -150,7 +150,7 @@ def test_texts_that_share_eight_words_with_held_out_ones_are_left_out():
     assert allowed(rows, [f"{shared} neuf"]) == [("Ib", "un deux")] * 2 and allowed(rows, []) == rows
 
 
-def test_pieces_of_a_decoding():
+def test_text_segmentation_of_a_decoding():
     rows = [("Ia", "x")] * 11 + [("II", "y")]
     assert with_blanks(rows) == [*rows, ("Ia", ""), ("Ia", ""), ("II", "")]
     assert letters("L'A.V.C. du 3e jour, E\u0301tat") == ["l", "a", "v", "c", "du", "e", "jour", "état"]

@@ -9,12 +9,12 @@ from torch.nn import functional as F
 
 from htr.types import Hypothesis
 
-EOS = 0  # the symbol for the end of the text, and what the decoder is given first
+EOS = 0  # the label of the end of the text, and of its start
 LAYERS, HEADS = 2, 4
 
 
 class Memory(NamedTuple):
-    """The frames of N lines as the layers' attention takes them."""
+    """Keys and values of N lines for the layers' cross-attention."""
 
     keys: list[Tensor]  # a layer: (N, heads, T, C / heads)
     values: list[Tensor]
@@ -25,7 +25,7 @@ class Memory(NamedTuple):
 
 
 class Layer(nn.Module):
-    """What was written so far, then the frames, then a network of two layers; each adds to what came in."""
+    """A decoder layer: masked self-attention, cross-attention to the frames, feed-forward network; all residual."""
 
     def __init__(self, width: int, dropout: float):
         super().__init__()
@@ -46,9 +46,8 @@ class Layer(nn.Module):
         key_padding_mask: Tensor,
         kv_cache: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-        """(N, L, C) -> the same, the first head's weights (N, L, T), and keys and values of what was written.
-
-        `before`: those of earlier symbols, where x is the one symbol after them.
+        """(N, L, C) -> the same, the first head's cross-attention weights (N, L, T), and the self-attention's keys and
+        values. `kv_cache`: those of earlier labels, where x is the one label after them.
         """
         q, k, v = map(heads, self.self_attn(self.norms[0](x)).chunk(3, 2))
         if kv_cache is not None:
@@ -64,10 +63,10 @@ class Layer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Writes a symbol at a time, given the frames and the symbols so far.
+    """An autoregressive transformer decoder over a line's frames.
 
-    `noise`: the share of the symbols given in training that are wrong, since it must live with its own errors when it
-    reads (Coquenet et al. 2023, DAN).
+    `noise`: the share of the labels given in training that are replaced by random ones, so that it learns to go
+    on after errors of its own (Coquenet et al. 2023, DAN).
     """
 
     noise = 0.2
@@ -75,7 +74,7 @@ class Decoder(nn.Module):
     def __init__(self, width: int, labels: int, dropout: float = 0.0):
         """`width`: of the frames, and of the decoder."""
         super().__init__()
-        # CTC lets frames grow as large as it likes: without a norm their positions would be lost beside them
+        # CTC does not bound the frames' values: without a norm the positional encoding would be lost beside them
         self.enter = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
         self.embedding = nn.Embedding(labels + 1, width)
         self.layers = nn.ModuleList(Layer(width, dropout) for _ in range(LAYERS))
@@ -92,10 +91,8 @@ class Decoder(nn.Module):
         return Memory([heads(k) for k, _ in pairs], [heads(v) for _, v in pairs], key_padding_mask)
 
     def forward(self, memory: Memory, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, L) targets ending in STOP -> logits (N, L, symbols + 1), each symbol given the truth before it; and which
-        frames it attended to (N, L, T), by the first head of each layer, the layers' mean.
-
-        In training a share of what is given is wrong.
+        """(N, L) targets ending in EOS -> logits (N, L, labels + 1) by teacher forcing, and cross-attention weights
+        (N, L, T) of the first head, the mean of the layers. In training a share `noise` of the input is random.
         """
         given = F.pad(wanted[:, :-1], (1, 0), value=EOS)
         if self.training and self.noise:
@@ -111,7 +108,7 @@ class Decoder(nn.Module):
         return self.output(self.norm(x)), torch.stack(attended).mean(0)
 
     def greedy(self, memory: Memory) -> list[Hypothesis]:
-        """The most probable symbol at each step, to STOP or to one symbol a frame."""
+        """The most probable label at each step, until EOS or one label a frame."""
         lengths = (~memory.key_padding_mask).sum(1)
         given = torch.full_like(lengths, EOS)
         done = torch.zeros_like(given, dtype=torch.bool)
@@ -143,7 +140,7 @@ def heads(x: Tensor) -> Tensor:
 
 
 def positions(first: int, count: int, like: Tensor) -> Tensor:
-    """Sines and cosines of so many places from the first one on: (count, C) in the type of `like` (…, C)."""
+    """Sinusoidal positional encoding of `count` positions from `first` on: (count, C) in the type of `like` (…, C)."""
     width = like.shape[-1]
     places = torch.arange(first, first + count, device=like.device, dtype=torch.float32)[:, None]
     rates = torch.exp(torch.arange(0, width, 2, device=like.device) * (-math.log(10_000) / width))

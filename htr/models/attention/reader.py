@@ -1,8 +1,8 @@
 """The attention reader: the CTC reader with a transformer decoder on its frames, both trained together.
 
 The hybrid loss keeps the alignment monotonic: Watanabe et al. 2017, and Michael et al. 2019 for handwriting. What takes
-a decoder longest is to find the frames; here CTC's own forced alignment shows it where each symbol stands, as a guide
-in the manner of Tachibana et al. 2018 (guided attention), which assumed a diagonal.
+a decoder longest is to find the frames: guided attention (Tachibana et al. 2018, along a diagonal) adds a loss that
+draws its first head to the frames of each label in CTC's own forced alignment.
 """
 
 import torch
@@ -17,11 +17,11 @@ from htr.models.encoder import EncoderConfig, concat_lines
 from htr.types import EncoderOutput, Hypothesis
 
 CTC_WEIGHT = 0.5
-GUIDE_RADIUS_FRAMES = 3  # frames around the middle of a symbol's own, in which the guided head shall look
+GUIDE_RADIUS_FRAMES = 3  # frames on either side of the middle of a label's, which the guided head is to attend to
 
 
 class AttentionReader(CTCReader):
-    """`guided`: whether the losses show the decoder where CTC sees each symbol (in training alone)."""
+    """`guided`: whether the guided attention loss is added (in training alone)."""
 
     guided = True
 
@@ -30,12 +30,12 @@ class AttentionReader(CTCReader):
         self.decoder = Decoder(self.encoder.outputs, labels, config.dropout)
 
     def losses(
-        self, images: Tensor, widths: Tensor, targets: list[list[list[int]]], parts: list[int] | None = None
+        self, images: Tensor, widths: Tensor, targets: list[list[list[int]]], lines_per_text: list[int] | None = None
     ) -> Tensor:
         lines, line_lengths, cnn_features = self.encoder(images, widths)
-        features, lengths = concat_lines(lines, line_lengths, parts)
+        features, lengths = concat_lines(lines, line_lengths, lines_per_text)
         logits = self.head(features)
-        ctc_loss_of = self.ctc_loss_of(logits, lengths, cnn_features, line_lengths, targets, parts)
+        ctc_loss_of = self.ctc_loss_of(logits, lengths, cnn_features, line_lengths, targets, lines_per_text)
         chosen = self.likeliest(logits, lengths, targets)
         cross_entropy, attended = self.cross_entropy(self.decoder.encode_memory(features, lengths), chosen)
         if self.training and self.guided:
@@ -56,10 +56,10 @@ class AttentionReader(CTCReader):
     def guided_attention_loss(
         self, attended: Tensor, logits: Tensor, lengths: Tensor, texts: list[list[int]]
     ) -> Tensor:
-        """How little the decoder looks where CTC sees the symbols: (N, L, T) weights, (N, T, symbols + 1) -> (N,).
+        """Guided attention: (N, L, T) attention weights, (N, T, labels + 1) logits -> (N,) losses.
 
-        -log of the weight near each symbol's frames, summed over the symbols; the end of a text is its last frame. 0
-        for a text that needs more frames than there are.
+        -log of the weight near each label's frames in CTC's forced alignment, summed over the labels; the end of a text
+        is at its last frame. 0 for a text that needs more frames than there are.
         """
         log_probs = logits.detach().float().log_softmax(2).cpu().numpy()
         found = align.align_many(log_probs, texts, lengths.tolist())
@@ -73,30 +73,30 @@ class AttentionReader(CTCReader):
         weight = (attended * near).sum(2)
         return torch.where(centres[..., 0] >= 0, -torch.log(weight + 1e-4), 0.0).sum(1)
 
-    def read(self, frames: EncoderOutput) -> list[Hypothesis]:
-        """The decoder's most probable symbol at each step."""
-        return self.decoder.greedy(self.decoder.encode_memory(frames.features, frames.lengths))
+    def read(self, encoded: EncoderOutput) -> list[Hypothesis]:
+        """Greedy decoding: the most probable label at each step."""
+        return self.decoder.greedy(self.decoder.encode_memory(encoded.features, encoded.lengths))
 
-    def score(self, frames: EncoderOutput, candidates: list[list[list[int]]]) -> list[list[float]]:
+    def score(self, encoded: EncoderOutput, candidates: list[list[list[int]]]) -> list[list[float]]:
         """The decoder's log-probability of each candidate text and its end: N lists of texts -> N lists."""
         line = [i for i, texts in enumerate(candidates) for _ in texts]
         if not line:
             return [[] for _ in candidates]
-        memory = self.decoder.encode_memory(frames.features, frames.lengths)
+        memory = self.decoder.encode_memory(encoded.features, encoded.lengths)
         texts = [text for of_line in candidates for text in of_line]
-        losses, _ = self.cross_entropy(memory.of(torch.tensor(line, device=frames.features.device)), texts)
+        losses, _ = self.cross_entropy(memory.of(torch.tensor(line, device=encoded.features.device)), texts)
         scores = iter((-losses).tolist())
         return [[next(scores) for _ in of_line] for of_line in candidates]
 
     def cross_entropy(self, memory: Memory, targets: list[list[int]]) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of each target and its end, summed over its symbols: -> (N,) float32; and the frames attended
-        to, (N, L, T).
+        """Cross-entropy of each target and its end, summed over its labels: -> (N,) float32; and the attention
+        weights, (N, L, T).
         """
         longest = max(len(target) for target in targets) + 1
         rows = [target + [EOS] * (longest - len(target)) for target in targets]
         wanted = torch.tensor(rows, device=memory.key_padding_mask.device)
         logits, attended = self.decoder(memory, wanted)
-        # STOP counts once, at the end of each target
+        # EOS counts once, at the end of each target
         sizes = torch.tensor([len(target) + 1 for target in targets], device=wanted.device)
         counts = torch.arange(longest, device=wanted.device) < sizes[:, None]
         losses = F.cross_entropy(logits.float().flatten(0, 1), wanted.flatten(), reduction="none")

@@ -15,7 +15,7 @@ def ctc_losses(logits: Tensor, lengths: Tensor, targets: list[list[list[int]]]) 
     texts = [text for accepted in targets for text in accepted]
     flat = torch.tensor([label for text in texts for label in text], dtype=torch.long)
     sizes = torch.tensor([len(text) for text in texts], dtype=torch.long)
-    # a blank must part each pair of equal neighbours
+    # CTC needs a blank between equal neighbours
     needed = torch.tensor([len(t) + sum(a == b for a, b in pairwise(t)) for t in texts])
     lengths = lengths.cpu()
     log_probs = logits.float().log_softmax(2)

@@ -26,16 +26,16 @@ class CTCReader(nn.Module):
     def geometry(self) -> LineGeometry:
         return self.encoder.config.geometry
 
-    def frames(self, images: Tensor, widths: Tensor) -> EncoderOutput:
+    def encode(self, images: Tensor, widths: Tensor) -> EncoderOutput:
         features, lengths, _ = self.encoder(images, widths)
         return EncoderOutput(features, lengths, self.head(features).float().log_softmax(2))
 
     def losses(
-        self, images: Tensor, widths: Tensor, targets: list[list[list[int]]], parts: list[int] | None = None
+        self, images: Tensor, widths: Tensor, targets: list[list[list[int]]], lines_per_text: list[int] | None = None
     ) -> Tensor:
         features, lengths, cnn_features = self.encoder(images, widths)
-        logits, joined = concat_lines(self.head(features), lengths, parts)
-        return self.ctc_loss_of(logits, joined, cnn_features, lengths, targets, parts)
+        logits, text_lengths = concat_lines(self.head(features), lengths, lines_per_text)
+        return self.ctc_loss_of(logits, text_lengths, cnn_features, lengths, targets, lines_per_text)
 
     def ctc_loss_of(
         self,
@@ -44,14 +44,14 @@ class CTCReader(nn.Module):
         cnn_features: Tensor,
         line_lengths: Tensor,
         targets: list[list[list[int]]],
-        parts: list[int] | None,
+        lines_per_text: list[int] | None,
     ) -> Tensor:
-        """Of the head's logits (M, T, symbols + 1) of M texts and, by the auxiliary head, of the columns of N lines."""
+        """Of the head's logits (M, T, labels + 1) of M texts and of the auxiliary head on N lines' CNN features."""
         early = self.auxiliary(cnn_features.transpose(1, 2)).transpose(1, 2)
-        early = ctc_losses(*concat_lines(early, line_lengths // self.encoder.frames_a_step, parts), targets)
-        # where the columns are wider than the frames, a dense line may fit the head and not the auxiliary one
+        early = ctc_losses(*concat_lines(early, line_lengths // self.encoder.frames_a_step, lines_per_text), targets)
+        # where CNN columns are wider than frames, a dense line may fit the head and not the auxiliary one
         return ctc_losses(logits, lengths, targets) + AUXILIARY_WEIGHT * torch.where(early.isfinite(), early, 0.0)
 
-    def read(self, frames: EncoderOutput) -> list[Hypothesis]:
+    def read(self, encoded: EncoderOutput) -> list[Hypothesis]:
         """The best path of each line."""
-        return greedy(frames.log_probs, frames.lengths)
+        return greedy(encoded.log_probs, encoded.lengths)

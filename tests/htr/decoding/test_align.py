@@ -18,7 +18,7 @@ def random_lines(frames: int, labels: int, seed: int) -> np.ndarray:
 
 
 def peaks(path: list[int], labels: int = 6, sure: float = 0.95) -> np.ndarray:
-    """(T, symbols) log-probabilities whose best path this is."""
+    """(T, labels) log-probabilities whose best path this is."""
     probs = np.full((len(path), labels), (1 - sure) / (labels - 1))
     probs[range(len(path)), path] = sure
     return np.log(probs)

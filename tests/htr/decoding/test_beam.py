@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ def test_bonuses_are_added_to_the_sum_over_paths():
     log_probs = random_lines(5, 4, seed=9)
     truth = all_paths(log_probs)
     language = train_language_model(["ab a", "b ab", "aab"], 3, ALPHABET.characters)
-    weights = ScoreWeights(alpha=0.7, beta=0.3, gamma=0.4)
+    weights = ScoreWeights(lm_weight=0.7, length_bonus=0.3, lexicon_bonus=0.4)
     found = BeamSearch(ALPHABET, language, ["AB", "b"], weights, EVERYTHING).search(log_probs, best=10_000)
     assert len(found) == len(truth)
     for h in found:
@@ -125,7 +126,7 @@ def test_a_long_line_has_the_probability_of_its_only_path():
     assert best.score == best.ctc == pytest.approx(3000 * math.log(0.8), rel=1e-9)
 
 
-def test_of_the_symbols_of_a_frame_the_likeliest_prolong_a_text():
+def test_of_the_labels_of_a_frame_the_likeliest_extend_a_text():
     log_probs = np.log(np.array([[0.02, 0.1, 0.2, 0.68]]))
     for top, texts in ((1, {"b", ""}), (2, {"b", "a", ""}), (3, {"b", "a", " ", ""})):
         limits = SearchLimits(top=top, least=0.0)
@@ -160,7 +161,7 @@ def test_tuning_finds_weights_that_are_not_worse():
         lines.append(np.log(probs + 1e-9))
     weights, cer = tune(lines, texts, ALPHABET, language, ["ab"])
     plain = tune(lines, texts, ALPHABET, None)[1]
-    assert cer <= plain and weights.alpha > 0
+    assert cer <= plain and weights.lm_weight > 0
     assert tune(lines, texts, ALPHABET, language, ["ab"]) == (weights, cer)
 
 
@@ -170,7 +171,14 @@ def test_tuning_searches_every_line_with_the_language_of_its_field():
     open_to_both = np.log(np.array([[0.02, 0.01, 0.49, 0.48]]))
     fields, references, tried = ["Ia", "II", None], ["b", "a", "a"], []
     weights, cer = tune([open_to_both] * 3, references, ALPHABET, languages, fields=fields, after=tried.append)
-    assert cer == 0 and weights.alpha > 0 and min(tried) == 0 and max(tried) > 0
+    assert cer == 0 and weights.lm_weight > 0 and min(tried) == 0 and max(tried) > 0
     searches = Searches(ALPHABET, languages, (), weights)
     assert [searches.of(field).search(open_to_both)[0].text for field in fields] == references
     assert searches.of("II") is searches.of(None) is not searches.of("Ia")
+
+
+def test_weights_under_their_old_names_are_read():
+    old, new = {"alpha": 0.1, "beta": 0.2, "gamma": 0.3, "delta": 0.4}, ScoreWeights(0.1, 0.2, 0.3, 0.4)
+    assert ScoreWeights.from_json(old) == new == ScoreWeights.from_json(asdict(new))
+    with pytest.raises(TypeError):
+        ScoreWeights.from_json({"omega": 1.0})

@@ -7,7 +7,7 @@ from htr.decoding.greedy import greedy
 
 
 def frames(*best: tuple[int, float], labels: int = 4) -> torch.Tensor:
-    """(T, symbols) log-probabilities whose best symbol of each frame has this probability, the others share the rest"""
+    """(T, labels) log-probabilities whose best label of each frame has this probability, the others share the rest"""
     rows = []
     for label, probability in best:
         row = [(1 - probability) / (labels - 1)] * labels
@@ -25,7 +25,7 @@ def test_repeats_are_merged_and_blanks_dropped():
     assert read(*((label, 0.9) for label in path)).labels == [1, 1, 2, 3, 3]
 
 
-def test_a_merged_symbol_counts_once_by_its_best_frame():
+def test_a_merged_label_counts_once_by_its_best_frame():
     reading = read((1, 0.5), (1, 0.9), (1, 0.6), (0, 0.99), (2, 0.7))
     assert reading.labels == [1, 2] and reading.confidence == pytest.approx((0.9 + 0.7) / 2)
 

@@ -44,7 +44,7 @@ def test_the_geometry_says_how_wide_frames_are(stride, width):
     config = encoder_config("ctc", "tiny", height=64, **RECURRENT_STRIDES[stride])
     assert config.step == stride and config.geometry == LineGeometry(64, 4)
     model = create("ctc", config, 5).eval()
-    _, lengths, log_probs = model.frames(torch.rand(1, 1, 64, width), torch.tensor([width]))
+    _, lengths, log_probs = model.encode(torch.rand(1, 1, 64, width), torch.tensor([width]))
     assert log_probs.shape[1] == lengths.item() == config.frames(width)
     assert 0 <= 4 * config.frames(width) - width < stride and model.geometry == config.geometry
 
@@ -132,7 +132,7 @@ def test_a_model_of_format_1_gives_the_frames_that_it_gave(tmp_path):
     old = {"format": 1, "model": "ctc", "size": "tiny", "alphabet": "abcdefg", "writes": "as written"}
     (tmp_path / "config.json").write_text(json.dumps(old))
     ink = (torch.arange(48 * 200) * 31 % 257).clamp(0, 255) * (torch.arange(48 * 200) % 7 < 3)
-    frames = Reader.load(tmp_path).frames(ink.to(torch.uint8).reshape(1, 1, 48, 200), torch.tensor([190]))
+    frames = Reader.load(tmp_path).encode(ink.to(torch.uint8).reshape(1, 1, 48, 200), torch.tensor([190]))
     assert frames.log_probs.shape == (1, 50, 8) and frames.lengths.tolist() == [48]
     torch.testing.assert_close(frames.log_probs[0, 3:47:8], torch.tensor(OF_FORMAT_1), atol=2e-3, rtol=0)
 

@@ -66,7 +66,7 @@ def test_every_size_has_losses_and_readings(name, size, inks):
     images, widths = batch(inks[:2])
     losses = reader.losses(images, widths, targets()[:2])
     assert losses.shape == (2,) and losses.dtype == torch.float32 and (losses > 0).all() and losses.isfinite().all()
-    readings = reader.read(reader.frames(images, widths))
+    readings = reader.read(reader.encode(images, widths))
     assert len(readings) == 2
     for reading, width in zip(readings, widths.tolist(), strict=True):
         assert all(1 <= label <= len(ALPHABET) for label in reading.labels)
@@ -77,7 +77,7 @@ def test_every_size_has_losses_and_readings(name, size, inks):
 def test_the_number_of_frames(width):
     torch.manual_seed(0)
     images = torch.rand(1, 1, HEIGHT, width)
-    _, lengths, log_probs = create("ctc", "tiny", 5).eval().frames(images, torch.tensor([width]))
+    _, lengths, log_probs = create("ctc", "tiny", 5).eval().encode(images, torch.tensor([width]))
     frames = SIZES["tiny"].frames(width)
     assert log_probs.shape == (1, frames, 6) and lengths.tolist() == [frames]
     assert torch.allclose(log_probs.exp().sum(2), torch.ones(1, frames), atol=1e-5)
@@ -96,11 +96,11 @@ def test_the_choices_are_named():
 @pytest.mark.parametrize("more", [0, 1, 3, 64])
 def test_a_line_in_a_padded_batch_has_the_loss_and_reading_that_it_has_alone(model, inks, more):
     images, widths = batch(inks, width=max(ink.shape[1] for ink in inks) + more)
-    together, readings = model.losses(images, widths, targets()), model.read(model.frames(images, widths))
+    together, readings = model.losses(images, widths, targets()), model.read(model.encode(images, widths))
     for i, ink in enumerate(inks):
         alone = model.losses(*batch([ink]), targets([TEXTS[i]]))
         assert together[i].item() == pytest.approx(alone.item(), rel=1e-4)
-        (reading,) = model.read(model.frames(*batch([ink])))
+        (reading,) = model.read(model.encode(*batch([ink])))
         assert readings[i].labels == reading.labels
         assert readings[i].confidence == pytest.approx(reading.confidence, rel=1e-3)
 
@@ -109,7 +109,7 @@ def test_a_line_in_a_padded_batch_has_the_loss_and_reading_that_it_has_alone(mod
 def test_training_does_not_see_the_padding_either(name, inks):
     torch.manual_seed(0)
     reader = create(name, "tiny", len(ALPHABET), dropout=0.0).train()
-    torch.manual_seed(1)  # of the wrong symbols that the decoder is given
+    torch.manual_seed(1)  # of the wrong labels that the decoder is given
     tight = reader.losses(*batch(inks), targets())
     torch.manual_seed(1)
     loose = reader.losses(*batch(inks, width=max(ink.shape[1] for ink in inks) + 40), targets())
@@ -119,9 +119,9 @@ def test_training_does_not_see_the_padding_either(name, inks):
 def test_logits_do_not_see_the_padding(inks):
     torch.manual_seed(0)
     reader = create("ctc", "tiny", len(ALPHABET)).eval()
-    _, lengths, together = reader.frames(*batch(inks))
+    _, lengths, together = reader.encode(*batch(inks))
     for i, ink in enumerate(inks):
-        _, (length,), alone = reader.frames(*batch([ink]))
+        _, (length,), alone = reader.encode(*batch([ink]))
         assert length == lengths[i]
         torch.testing.assert_close(together[i, :length], alone[0], rtol=1e-4, atol=1e-4)
 
@@ -129,15 +129,15 @@ def test_logits_do_not_see_the_padding(inks):
 def test_lines_of_very_different_widths_are_read_as_alone(model):
     rng = np.random.default_rng(0)
     odd = [rng.integers(0, 255, (HEIGHT, width), np.uint8) for width in (16, 17, 1500, 90)]
-    for ink, reading in zip(odd, model.read(model.frames(*batch(odd))), strict=True):
-        assert model.read(model.frames(*batch([ink])))[0].labels == reading.labels
+    for ink, reading in zip(odd, model.read(model.encode(*batch(odd))), strict=True):
+        assert model.read(model.encode(*batch([ink])))[0].labels == reading.labels
 
 
 def test_a_narrow_image_is_read_and_trains(model):
     images, widths = batch([np.full((HEIGHT, 16), 200, np.uint8)])
     losses = model.train().losses(images, widths, [[[1, 2]]])
     losses.sum().backward()
-    assert losses.isfinite().all() and len(model.eval().read(model.frames(images, widths))) == 1
+    assert losses.isfinite().all() and len(model.eval().read(model.encode(images, widths))) == 1
 
 
 # --- targets that do not fit
@@ -145,7 +145,7 @@ def test_a_narrow_image_is_read_and_trains(model):
 
 @pytest.mark.parametrize("target", [[1] * 30, list(range(1, 6)), [1, 1, 2]], ids=["long", "one more", "doubled"])
 def test_a_target_that_does_not_fit_is_infinite_and_teaches_nothing_wrong(inks, target):
-    """16 pixels are four frames; a pair of equal symbols needs a blank between."""
+    """16 pixels are four frames; a pair of equal labels needs a blank between."""
     torch.manual_seed(0)
     reader = create("ctc", "tiny", len(ALPHABET), dropout=0.0)
     images, widths = batch([inks[0][:, :16], inks[1]])
@@ -172,15 +172,15 @@ def test_the_attention_reader_still_learns_from_a_target_too_dense_for_ctc(inks)
     assert all(p.grad.isfinite().all() for p in reader.parameters() if p.grad is not None)
 
 
-def test_what_is_written_symbol_by_symbol_is_what_the_whole_text_foretells(inks):
-    """Greedy decoding step by step against one pass over its own result: the same symbols, as sure of each."""
+def test_decoding_label_by_label_equals_teacher_forcing(inks):
+    """Greedy decoding step by step against one pass over its own result: the same labels, as sure of each."""
     torch.manual_seed(0)
     reader = create("attention", "tiny", len(ALPHABET)).eval()
     with torch.no_grad():
         for parameter in reader.parameters():
             parameter.add_(0.08 * torch.randn_like(parameter))
         images, widths = batch(inks)
-        frames_of = reader.frames(images, widths)
+        frames_of = reader.encode(images, widths)
         memory = reader.decoder.encode_memory(frames_of.features, frames_of.lengths)
         readings = reader.decoder.greedy(memory)
         assert max(len(reading.labels) for reading in readings) > 5
@@ -203,7 +203,7 @@ def test_accepted_texts_are_taken_together(name, inks):
     torch.manual_seed(0)
     reader = create(name, "tiny", len(ALPHABET), dropout=0.0)
     one, other = [ALPHABET.encode("AVC")], [ALPHABET.encode("chute")]
-    frames_of = reader.frames(*batch(inks[:1]))
+    frames_of = reader.encode(*batch(inks[:1]))
     both, first, second = (
         ctc_losses(frames_of.log_probs, frames_of.lengths, [texts]) for texts in (one + other, one, other)
     )
@@ -230,7 +230,7 @@ def test_a_field_is_its_lines_one_after_the_other(model, inks):
     together = model.losses(images, widths, wanted, [2, 1])
     alone = model.losses(images[:2], widths[:2], wanted[:1], [2]), model.losses(images[2:], widths[2:], wanted[1:])
     assert together.tolist() == pytest.approx([alone[0].item(), alone[1].item()], rel=1e-4)
-    frames_of = model.frames(images[:2], widths[:2])
+    frames_of = model.encode(images[:2], widths[:2])
     joined, (length,) = concat_lines(frames_of.log_probs, frames_of.lengths, [2])
     first, second = frames_of.lengths.tolist()
     assert length == first + second

@@ -79,7 +79,7 @@ def test_what_is_blank_is_finite(name, shade):
     ink = normalise_line(image((40, 300), shade), HEIGHT)
     for pixels in (ink, np.zeros_like(ink), np.full_like(ink, 255)):
         with torch.no_grad():
-            result = model.frames(torch.from_numpy(pixels)[None, None] / 255, torch.tensor([ink.shape[1]]))
+            result = model.encode(torch.from_numpy(pixels)[None, None] / 255, torch.tensor([ink.shape[1]]))
         assert result.log_probs.isfinite().all() and result.features.isfinite().all()
 
 
@@ -91,7 +91,7 @@ TARGETS = {
     "longer than the output": [LONG],
     "equal neighbours": [[1] * 40],
     "empty": [[]],
-    "one symbol": [[3]],
+    "one label": [[3]],
     "some accepted texts don't fit": [LONG, [1, 2], [3]],
     "no accepted text fits": [LONG, LONG + LONG],
 }
@@ -115,7 +115,7 @@ def test_losses_of_every_shape_and_text_have_finite_gradients(name):
         fits = losses.isfinite()
         for accepted, fit, width in zip(targets, fits.tolist(), widths.tolist(), strict=True):
             least = min(len(text) + sum(a == b for a, b in pairwise(text)) for text in accepted)
-            if name != "attention":  # which needs no frame a symbol
+            if name != "attention":  # which needs no frame a label
                 assert fit == (least <= frames(width)), (least, width)
         torch.where(fits, losses, 0.0).sum().backward()
         for parameter in model.parameters():

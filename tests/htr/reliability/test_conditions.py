@@ -49,7 +49,7 @@ def test_transcribe_reads_as_evaluate_does(trained: Path, dataset, tmp_path: Pat
 def promised(untrained, tmp_path_factory) -> Path:
     """A folder of images beside a promise for this very reader, greedy, in float32, batches of 16, on a CPU."""
     folder = tmp_path_factory.mktemp("promised")
-    table = evaluated.lines(0, 60).drop_columns(["signal_margin"])  # which greedy readings do not have
+    table = evaluated.lines(0, 60).drop_columns(["signal_top_share"])  # which greedy readings do not have
     columns = [table[name].to_numpy().astype(float) for name in ("exact", "edits", "characters")]
     scores, _ = fit_scores(table, *columns, codes(table, "certificate"))
     made = htr.reliability.conditions.conditions(

@@ -156,8 +156,8 @@ def test_lines_of_a_text_are_told_apart_by_their_signals():
     alone, of_line = word_signals(TABLE)
     assert all(np.array_equal(words[name], values) for name, values in alone.items())
     assert np.array_equal(of_row, rows[of_line])
-    bare = MERGED.drop_columns(["line_signal_margin"])
-    with pytest.raises(ValueError, match="line_words and without line_signal_margin"):
+    bare = MERGED.drop_columns(["line_signal_top_share"])
+    with pytest.raises(ValueError, match="line_words and without line_signal_top_share"):
         lines_of(bare)
 
 

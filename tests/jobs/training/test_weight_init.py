@@ -34,12 +34,12 @@ def test_encoder_and_known_characters_are_taken(run, capsys, kind):
     start_from(model, NEW, folder)
     for name, weight in model.encoder.state_dict().items():
         assert torch.equal(weight, old.encoder.state_dict()[name]), name
-    for symbol, character in enumerate(" " + NEW.characters):
-        ours = model.head.weight[symbol]
+    for label, character in enumerate(" " + NEW.characters):
+        ours = model.head.weight[label]
         if character == " " or character in OLD.labels:
             assert torch.equal(ours, old.head.weight[0 if character == " " else OLD.labels[character]])
         else:
-            assert torch.equal(ours, before["head.weight"][symbol])
+            assert torch.equal(ours, before["head.weight"][label])
     assert "2 of 5 characters are new" in capsys.readouterr().err
 
 

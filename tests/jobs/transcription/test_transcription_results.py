@@ -367,11 +367,11 @@ def test_alternatives_go_with_the_reading(tmp_path, draw, scans):
         assert len(texts) == len(set(texts)) <= 5 and row["text"] not in texts
         assert shares == sorted(shares, reverse=True) and sum(shares) < 1
     part = pq.read_table(next((tmp_path / "o.jsonl.parts").glob("*.parquet")))
-    for row, margins in zip(rows, part["signal_margin"].to_pylist(), strict=True):
+    for row, margins in zip(rows, part["signal_top_share"].to_pylist(), strict=True):
         if len(row["lines"]) == 1:
             assert margins[0] + sum(share for _, share in row["alternatives"]) < 1 + 1e-3
     assert not pc.any(
-        pc.list_value_length(part["signal_margin"]).cast(pa.bool_()).filter(pc.equal(part["text"], "0"))
+        pc.list_value_length(part["signal_top_share"]).cast(pa.bool_()).filter(pc.equal(part["text"], "0"))
     ).as_py()
 
 

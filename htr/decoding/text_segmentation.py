@@ -1,4 +1,4 @@
-"""A text in pieces: how well each word fits its part of a line, and the text of a field cut where its lines end."""
+"""Text segmentation: how well each word fits its frames, and the text of a field cut at the ends of its lines."""
 
 from collections.abc import Sequence
 from itertools import groupby, pairwise
@@ -14,7 +14,7 @@ REJECTED_COST = 5.0  # a right text rejected costs as much as so many wrong ones
 
 
 def path_of(alignment: Alignment, labels: Sequence[int]) -> np.ndarray:
-    """The best path itself: (T,) the symbol of each frame, 0 for the blank."""
+    """The best path itself: (T,) the label of each frame, 0 for the blank."""
     path = np.zeros(alignment.frames, np.int64)
     for first, last, label in zip(alignment.first, alignment.last, labels, strict=True):
         path[first : last + 1] = label
@@ -22,7 +22,7 @@ def path_of(alignment: Alignment, labels: Sequence[int]) -> np.ndarray:
 
 
 def fit(log_probs: np.ndarray, path: np.ndarray) -> tuple[float, float]:
-    """(T, S) log-probabilities, (T,) symbols -> score and margin of these frames, as those of Alignment."""
+    """(T, S) log-probabilities, (T,) labels -> score and margin of these frames, as those of Alignment."""
     line = np.maximum(log_probs, MIN_LOG_PROB)
     best = line.argmax(axis=1)
     total, most = (float(line[np.arange(len(line)), labels].sum()) for labels in (path, best))
@@ -31,7 +31,7 @@ def fit(log_probs: np.ndarray, path: np.ndarray) -> tuple[float, float]:
 
 
 def spelled(path: np.ndarray) -> int:
-    """How many symbols a path writes."""
+    """How many labels a path writes."""
     return sum(label != 0 for label, _ in groupby(path.tolist()))
 
 
@@ -48,7 +48,7 @@ def word_fits(
 
 
 def cut_text(lines: Sequence[np.ndarray], words: Sequence[Sequence[int]], space: int) -> list[tuple[int, int]] | None:
-    """The log-probabilities (T, S) of a field's lines in reading order, and its text as symbols, a list a word ->
+    """The log-probabilities (T, S) of a field's lines in reading order, and its text as labels, a list a word ->
     for each line its words, from this one to before that one; no word is left out, a line may have none.
 
     The text is aligned with all lines as if they were one; each end of a line is a cut at one of the nearest word

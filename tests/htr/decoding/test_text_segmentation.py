@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from htr.decoding.align import align
-from htr.decoding.pieces import cut_text, fit, least_margin, path_of, spelled, word_fits
+from htr.decoding.text_segmentation import cut_text, fit, least_margin, path_of, spelled, word_fits
 
 SPACE, SYMBOLS = 1, 9
 
