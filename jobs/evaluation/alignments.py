@@ -212,8 +212,8 @@ def margins(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def merge(folder: Path, shards: list[str], index: Index, out: Path, least: float | None) -> dict:
     """One table of these parts, in their order, written whole; what fits worse than `least` gets its reason.
 
-    None: see text_segmentation.least_margin. Any task that finds the parts whole may, and writes the same. -> what summary.json,
-    which goes into the alignment's folder, says.
+    None: see text_segmentation.least_margin. Any task that finds the parts whole may, and writes the same.
+    -> the content of summary.json, which goes into the alignment's folder.
     """
     measured = [margins(part(folder, shard)) for shard in shards]
     own, wrong = (np.concatenate(parts) for parts in zip(*measured, strict=True))

@@ -1,8 +1,8 @@
 """The settings of a training, and how they stand in a run folder.
 
 RUN/config.yaml holds what a run was asked to do, every setting of it, and is itself a file for `--config`.
-RUN/data.json holds what came of the data: the data set's fingerprint, the characters of the charset (`alphabet`) and what the
-reader writes. A run of before these files has all of it in RUN/config.json.
+RUN/data.json holds what came of the data: the data set's fingerprint, the characters of the charset (`alphabet`) and
+what the reader writes. A run of before these files has all of it in RUN/config.json.
 """
 
 import json
