@@ -10,7 +10,7 @@ INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2060-\u2065\u206a-\u206f\u3164\ufe00-\ufe0f"
     "\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-LONGEST_KEY = 200  # characters; a file name with its ending must fit into 255 bytes
+MAX_KEY_LENGTH = 200  # characters; a file name with its ending must fit into 255 bytes
 
 
 def sample_key(certificate: str, field: str, line: str) -> str:

@@ -25,7 +25,7 @@ from htr.reader import Prediction, Reader, join_lines
 Box = list[int]  # x, y, w, h in pixels of the scan
 Alternatives = list[tuple[str, float]]  # texts with their shares of the n best, the likeliest first
 KEPT, LEAST_SHARE = 5, 0.001  # alternatives of a text, and the share that each of them has at least
-OF_A_LINE = 4  # readings of a line that alternatives of its field are made of
+MAX_LINE_ALTERNATIVES = 4  # readings of a line that alternatives of its field are made of
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,9 @@ def alternatives(readings: Sequence[Prediction]) -> Alternatives:
     A text's share is the product of the shares that its lines have of their n best.
     """
     choices = [
-        [(r.text, r.signals.get("top_share", 1.0)), *r.alternatives][: OF_A_LINE if len(readings) > 1 else None]
+        [(r.text, r.signals.get("top_share", 1.0)), *r.alternatives][
+            : MAX_LINE_ALTERNATIVES if len(readings) > 1 else None
+        ]
         for r in readings
     ]
     shares: dict[str, float] = {}

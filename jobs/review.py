@@ -33,7 +33,7 @@ from jobs.cli.console import log
 from jobs.cli.settings import setting
 
 WRITING = threading.Lock()
-STALE = 60.0  # seconds without a heartbeat until a server on another machine is taken for dead
+STALE_AFTER_S = 60.0  # seconds without a heartbeat until a server on another machine is taken for dead
 
 
 @dataclass(frozen=True)
@@ -135,12 +135,12 @@ def locked(folder: Path) -> Iterator[Callable[[], bool]]:
     files.sync(folder.parent)
     lock = folder / "lock"
     beat = claim.modified(lock)
-    if beat is not None and (claim.clock(lock) - beat > STALE or claim.died_here(lock)):
+    if beat is not None and (claim.clock(lock) - beat > STALE_AFTER_S or claim.died_here(lock)):
         claim.remove(lock)
-    with claim.hold(lock, STALE / 6) as held:
+    with claim.hold(lock, STALE_AFTER_S / 6) as held:
         if not held:
             raise ValueError(f"{folder}: the table is open in another review ({holder(lock)}): use that one, or end it "
-                             f"first; one that has died is noticed after {STALE:.0f} s")  # fmt: skip
+                             f"first; one that has died is noticed after {STALE_AFTER_S:.0f} s")  # fmt: skip
         own = holder(lock)
         yield lambda: holder(lock) == own
 

@@ -20,7 +20,7 @@ from typing import Literal
 from jobs.cli.console import Progress, log
 from jobs.cli.settings import setting
 
-MOST_SCANS = 120  # that a blank form is made of
+MAX_SCANS = 120  # that a blank form is made of
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def blank_of(args: New):
         raise ValueError(f"{args.source}: no such image, PDF or folder")
     if not args.source.is_dir():
         return read_blank(args.source, args.page, args.dpi)
-    images, sizes, names = read_scans(args.source, MOST_SCANS)
+    images, sizes, names = read_scans(args.source, MAX_SCANS)
     with Progress("template", 2 * len(images), "scans") as progress:
         made = blank_form.blank_of_scans(images, [args.dpi or size for size in sizes], progress.advance)
     if made.left_out:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from htr.certificate import LONGEST_KEY, clean_text, code_point, not_text, sample_key
+from htr.certificate import MAX_KEY_LENGTH, clean_text, code_point, not_text, sample_key
 from htr.charset import with_tokens
 from htr.lines.normalise import RejectedInput
 
@@ -45,7 +45,7 @@ def check(row: dict, settings) -> str:
         raise RejectedInput(row["fault"])
     if reason := given_reason(row):
         raise RejectedInput(reason)
-    if len(sample_key(row["certificate"], row["field"], row["line"])) > LONGEST_KEY:
+    if len(sample_key(row["certificate"], row["field"], row["line"])) > MAX_KEY_LENGTH:
         raise RejectedInput("certificate, field and line make too long a name")
     text = clean_text(typed(row, settings))
     if strange := not_text(text):  # a reader would learn to write what nobody sees

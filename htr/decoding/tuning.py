@@ -12,7 +12,7 @@ from htr.decoding.language import decontaminate
 from htr.metrics.error_rates import Errors, compare
 from htr.metrics.words import unseen
 
-BLANK = 10  # one empty text in so many: a line may be blank, and a model of written ones alone would invent a word
+TEXTS_PER_BLANK = 10  # one empty text is added for so many: else the language model would invent words on blank lines
 MIN_WORD_TEXTS = 2  # texts that have a word of the lexicon: one alone may be a slip of the pen
 RESCORE_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
 
@@ -27,7 +27,7 @@ def allowed(rows: Iterable[tuple[str, str]], held_out: Iterable[str]) -> list[tu
 def with_blanks(rows: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """The rows and, of each field, empty ones."""
     counts = Counter(field for field, _ in rows)
-    return [*rows, *((field, "") for field, count in counts.items() for _ in range(-(-count // BLANK)))]
+    return [*rows, *((field, "") for field, count in counts.items() for _ in range(-(-count // TEXTS_PER_BLANK)))]
 
 
 def letters(text: str) -> list[str]:

@@ -21,8 +21,8 @@ from htr.forms.template import MAX_FIELD_LINES, Field, Template, as_field
 from htr.io.page_xml import Region, box_outline, page_xml
 
 FORMATS = {"page": ".xml", "labelstudio": ".json", "labelme": ".json", "coco": ".json"}
-TICK = 8.0  # mm: a square that is smaller is a tick box
-LINE = 9.0  # mm of height that a line of a new field has
+MAX_TICK_MM = 8.0  # mm: a square that is smaller is a tick box
+NEW_LINE_MM = 9.0  # mm of height that a line of a new field has
 KINDS = ("text", "tick")
 
 
@@ -159,10 +159,10 @@ def as_own(drawn: Drawn, template: Template, scale: tuple[float, float]) -> Fiel
     box = [left, top, max(right - left, 4), max(bottom - top, 4)]
     before = template.field(drawn.name)
     mm = template.dpi / 25.4
-    small = max(box[2], box[3]) < TICK * mm and max(box[2], box[3]) < 1.6 * min(box[2], box[3])
+    small = max(box[2], box[3]) < MAX_TICK_MM * mm and max(box[2], box[3]) < 1.6 * min(box[2], box[3])
     kind = drawn.kind or (before.kind if before else "tick" if small else "text")
     like = before is not None and before.kind == kind
-    lines = drawn.lines or (before.lines if like else min(max(round(box[3] / (LINE * mm)), 1), MAX_FIELD_LINES))
+    lines = drawn.lines or (before.lines if like else min(max(round(box[3] / (NEW_LINE_MM * mm)), 1), MAX_FIELD_LINES))
     pitch = drawn.pitch * scale[1] if drawn.pitch else before.pitch if like else box[3] / lines
     lines, pitch = (1, box[3]) if kind == "tick" else (lines, pitch)
     return as_field({"name": drawn.name, "kind": kind, "box": box, "lines": lines, "pitch": round(pitch, 1)})

@@ -2,7 +2,7 @@
 
 The scans' SIFT features are matched with those of the one that most others agree with; what they share is print. The
 sheet is turned and sized as the middle one of them. A second round lays each scan on the first round's picture by the
-anchors that registration uses, so that the picture is as sharp as its print.
+keypoints that registration uses, so that the picture is as sharp as its print.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,22 +12,23 @@ import cv2
 import numpy as np
 
 from htr.forms.edition import Form
-from htr.forms.feature_matching import AROUND, Features, features_of_scan
-from htr.forms.fitting import refine
+from htr.forms.feature_matching import INLIER_DISTANCE_PX, Features, features_of_scan
+from htr.forms.fitting import fit_fine
 from htr.forms.keypoints import apply, pyramid, search_patch, translation
 from htr.forms.structure import propose_fields, slope_of_rulings
 from htr.forms.template import Field, Template
 from htr.lines.segmentation import flatten_background
 
 DPI = 200  # of the picture that is made
-FEWEST = 8  # scans: writing in more than a third of fewer stays
-MOST = 120  # scans that are laid on each other
-CANDIDATES, JUDGES = 5, 9  # scans that may be the one that others are laid on, and by how many others it is judged
-INLIERS = 25  # matches with that scan, for another to be of the same form
-QUANTILE = 0.66  # of the brightness of all scans at a place: print is dark on nearly all, writing on fewer
-GOOD = 0.5  # score of a scan in the second round
+MIN_SCANS = 8  # scans: writing in more than a third of fewer stays
+MAX_SCANS = 120  # scans that are laid on each other
+REFERENCE_CANDIDATES = 5  # scans that may be the one that all others are registered on
+SCANS_PER_CANDIDATE = 9  # others by which each of them is judged
+MIN_INLIERS = 25  # matches with that scan, for another to be of the same form
+BRIGHTNESS_QUANTILE = 0.66  # of the brightness of all scans at a place: print is dark on nearly all, writing on fewer
+MIN_SCORE = 0.5  # score of a scan in the second round
 # A4, A5, letter, A3, A6 in inches: those first that forms are on
-PAPERS = (11.69, 8.27), (8.27, 5.83), (11.0, 8.5), (16.54, 11.69), (5.83, 4.13)
+PAPER_SIZES_INCH = (11.69, 8.27), (8.27, 5.83), (11.0, 8.5), (16.54, 11.69), (5.83, 4.13)
 USUAL_DPI = 100, 150, 200, 240, 300, 400, 600
 
 
@@ -43,7 +44,7 @@ def guess_dpi(shape: tuple[int, int]) -> float | None:
     """The resolution at which an image (rows, columns) is a usual paper at a usual resolution; None: at none."""
     fits = [
         (max(abs(max(shape) / long / dpi - 1), abs(min(shape) / short / dpi - 1)), number, dpi)
-        for number, (long, short) in enumerate(PAPERS)
+        for number, (long, short) in enumerate(PAPER_SIZES_INCH)
         for dpi in USUAL_DPI
     ]
     best = min(fits)[0]
@@ -60,8 +61,8 @@ def blank_of_scans(
 
     Raises ValueError: too few of them show the same print, or their resolution is not known.
     """
-    if len(scans) < FEWEST:
-        raise ValueError(f"{len(scans)} scans: the blank form is found from {FEWEST} on, better from 30")
+    if len(scans) < MIN_SCANS:
+        raise ValueError(f"{len(scans)} scans: the blank form is found from {MIN_SCANS} on, better from 30")
     sizes = [known or guess_dpi(scan.shape) for known, scan in zip(dpi, scans, strict=True)]
     known = [size for size in sizes if size]
     if len(known) < len(scans) / 2:
@@ -77,7 +78,7 @@ def blank_of_scans(
         progress(1)
     ways = common_frame(seen)
     used = [number for number, way in enumerate(ways) if way is not None]
-    if len(used) < max(FEWEST, len(scans) / 3):
+    if len(used) < max(MIN_SCANS, len(scans) / 3):
         raise ValueError(
             f"only {len(used)} of {len(scans)} scans show the same print: are they of one form, and legible?"
         )
@@ -93,26 +94,26 @@ def blank_of_scans(
     template = Template("blank", picture, DPI, tuple(fields_or_none(picture)), ())
     form, better = Form.prepare(template), {}
     for number in used:
-        fit = refine(form, pyramid(scans[number]), matrices[number])
-        if fit.score >= GOOD:
+        fit = fit_fine(form, pyramid(scans[number]), matrices[number])
+        if fit.score >= MIN_SCORE:
             better[number] = fit.matrix
         progress(1)
-    if len(better) < max(FEWEST, len(used) / 2):
+    if len(better) < max(MIN_SCANS, len(used) / 2):
         raise ValueError(f"{len(used)} scans show the same print, but only {len(better)} lie well on each other")
     picture = sharpened(middle_picture([(scans[i], way) for i, way in better.items()], shape))
     return Blank(picture, DPI, list(better), [i for i in range(len(scans)) if i not in better])
 
 
 def fields_or_none(picture: np.ndarray) -> list[Field]:
-    """What is proposed, where anchors are not to be; a template has at least one field."""
+    """What is proposed, where keypoints are not to be; a template has at least one field."""
     return propose_fields(picture, DPI) or [Field("none", "tick", (0, 0, 8, 8), 1, 8.0)]
 
 
 def common_frame(seen: list[tuple[Features, float]]) -> list[np.ndarray | None]:
     """Features of each scan -> the affine (3, 3) from the scan that most agree with to each; None: of another form."""
     count = len(seen)
-    candidates = sorted({round(place) for place in np.linspace(0, count - 1, CANDIDATES)})
-    judges = sorted({round(place) for place in np.linspace(0, count - 1, JUDGES)})
+    candidates = sorted({round(place) for place in np.linspace(0, count - 1, REFERENCE_CANDIDATES)})
+    judges = sorted({round(place) for place in np.linspace(0, count - 1, SCANS_PER_CANDIDATE)})
 
     def agreement(number: int) -> float:
         # the middle one counts: a judge of another form, or an illegible one, decides nothing
@@ -120,14 +121,16 @@ def common_frame(seen: list[tuple[Features, float]]) -> list[np.ndarray | None]:
         return float(np.median(own))
 
     best = max(candidates, key=agreement)
-    ways = [affine_between(seen[best], other) if other is not seen[best] else (np.eye(3), INLIERS) for other in seen]
-    return [way if agree >= INLIERS else None for way, agree in ways]
+    ways = [
+        affine_between(seen[best], other) if other is not seen[best] else (np.eye(3), MIN_INLIERS) for other in seen
+    ]
+    return [way if agree >= MIN_INLIERS else None for way, agree in ways]
 
 
 def affine_between(first: tuple[Features, float], second: tuple[Features, float]) -> tuple[np.ndarray | None, int]:
     """-> (3, 3) from the pixels of one scan to another's, how many places agree."""
     (ours, _), (theirs, factor) = first, second
-    if min(len(ours.points), len(theirs.points)) < INLIERS:
+    if min(len(ours.points), len(theirs.points)) < MIN_INLIERS:
         return None, 0
     pairs = cv2.BFMatcher().knnMatch(ours.descriptors, theirs.descriptors, 2)
     good = [a for a, b in pairs if a.distance < 0.8 * b.distance]
@@ -136,7 +139,12 @@ def affine_between(first: tuple[Features, float], second: tuple[Features, float]
     source = ours.points[[m.queryIdx for m in good]]
     target = theirs.points[[m.trainIdx for m in good]]
     matrix, agree = cv2.estimateAffine2D(
-        source, target, method=cv2.RANSAC, ransacReprojThreshold=AROUND * factor, maxIters=5000, confidence=0.999
+        source,
+        target,
+        method=cv2.RANSAC,
+        ransacReprojThreshold=INLIER_DISTANCE_PX * factor,
+        maxIters=5000,
+        confidence=0.999,
     )
     if matrix is None:
         return None, 0
@@ -180,7 +188,7 @@ def middle_picture(scans: list[tuple[np.ndarray, np.ndarray]], shape: tuple[int,
     stack = np.empty((len(scans), height, width), np.uint8)
     for number, (scan, matrix) in enumerate(scans):
         stack[number] = flatten_background(search_patch(pyramid(scan), matrix, (0, 0, width, height), 0))
-    picture, place = np.empty(shape, np.uint8), int(QUANTILE * (len(scans) - 1))
+    picture, place = np.empty(shape, np.uint8), int(BRIGHTNESS_QUANTILE * (len(scans) - 1))
     for top in range(0, height, 64):  # in bands: the copy that is sorted is small
         picture[top : top + 64] = np.partition(stack[:, top : top + 64], place, axis=0)[place]
     return picture

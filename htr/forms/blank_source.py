@@ -8,7 +8,7 @@ import numpy as np
 from htr.forms.blank_form import guess_dpi, resampled
 from htr.io.image_files import RejectedInput, decode, resolution
 
-DPI, MOST_DPI = 200.0, 300.0  # of a page that is drawn, not scanned; of a template: more only costs time
+DPI, MAX_DPI = 200.0, 300.0  # of a page that is drawn, not scanned; of a template: more only costs time
 MAX_POLYGON_POINTS = 3400  # of a PDF's page: A0
 
 
@@ -30,8 +30,8 @@ def read_blank(path: Path, page: int, dpi: float | None) -> tuple[np.ndarray, fl
                              "it with --dpi")  # fmt: skip
     if not 50 <= found <= 1200:
         raise ValueError(f"{path}: a resolution of {found:g} dpi is not between 50 and 1200")
-    if found > MOST_DPI:
-        picture, found = resampled(picture, found, MOST_DPI), MOST_DPI
+    if found > MAX_DPI:
+        picture, found = resampled(picture, found, MAX_DPI), MAX_DPI
     return whitened(picture), round(float(found), 2)
 
 
@@ -55,7 +55,7 @@ def read_pdf(path: Path, page: int) -> tuple[np.ndarray, float]:
         for image in sheet.get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE], max_depth=2):
             left, bottom, right, top = image.get_bounds()
             if (right - left) * (top - bottom) > 0.8 * width * height:
-                dpi = min(max(max(image.get_px_size()) * 72 / max(right - left, top - bottom), 100.0), MOST_DPI)
+                dpi = min(max(max(image.get_px_size()) * 72 / max(right - left, top - bottom), 100.0), MAX_DPI)
         bitmap = sheet.render(scale=dpi / 72, grayscale=True, may_draw_forms=True)
         return np.ascontiguousarray(bitmap.to_numpy().reshape(bitmap.height, -1)[:, : bitmap.width]), dpi
     finally:

@@ -1,4 +1,4 @@
-"""A template made ready for recognition, and what tells editions of one layout apart: their marks alone.
+"""A template prepared for registration, and the discrimination of editions of one layout by their marks.
 
 Marks that a scan does not show, since it is cut off there, say nothing; the others decide.
 """
@@ -12,10 +12,10 @@ import numpy as np
 from htr.forms.keypoints import CLOSE, WIDE, Box, Keypoints, apply, resize_to, search_patch
 from htr.forms.template import Template
 
-LEAST_WIDE, LEAST_CLOSE = 6, 12  # anchors without which a template can't be recognised
+MIN_WIDE_KEYPOINTS, MIN_CLOSE_KEYPOINTS = 6, 12  # keypoints without which a template can't be recognised
 MIN_DISCRIMINATOR_PX = 12  # px that differ at CLOSE.dpi
-ROOM = 1  # px at CLOSE.dpi by which marks and clues may be off
-SHOWN = 0.4  # share of a mark that must lie on the scan for it to say anything
+TOLERANCE_PX = 1  # px at CLOSE.dpi by which marks and discriminating boxes may be off
+MIN_SHOWN_SHARE = 0.4  # share of a mark that must lie on the scan for it to say anything
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +32,11 @@ class Form:
     @classmethod
     def prepare(cls, template: Template) -> "Form":
         wide, close = Keypoints.pick(template, WIDE), Keypoints.pick(template, CLOSE)
-        if len(wide.points) < LEAST_WIDE or len(close.points) < LEAST_CLOSE:
+        if len(wide.points) < MIN_WIDE_KEYPOINTS or len(close.points) < MIN_CLOSE_KEYPOINTS:
             raise ValueError(
                 f"template {template.name}: too little print outside its fields and marks to register a scan on: "
-                f"{len(wide.points)} places at {WIDE.dpi:g} dpi (needs {LEAST_WIDE}), {len(close.points)} at "
-                f"{CLOSE.dpi:g} dpi (needs {LEAST_CLOSE})"
+                f"{len(wide.points)} places at {WIDE.dpi:g} dpi (needs {MIN_WIDE_KEYPOINTS}), {len(close.points)} at "
+                f"{CLOSE.dpi:g} dpi (needs {MIN_CLOSE_KEYPOINTS})"
             )
         picture = cv2.resize(template.picture, close.shape[::-1], interpolation=cv2.INTER_AREA)
         picture = cv2.GaussianBlur(picture, (0, 0), 0.6)  # as sharp as scans are
@@ -67,15 +67,15 @@ class Form:
         for part, (mark, patch) in zip(parts, self.printed_marks, strict=True):
             own = patch if part == mark else None if part is None else printed(self.picture, part)
             if own is not None:
-                seen.append(likeness(search_patch(levels, to_scan, part, ROOM), own))
+                seen.append(likeness(search_patch(levels, to_scan, part, TOLERANCE_PX), own))
         if not seen:
             return None if self.printed_marks else 1.0
         return sorted(seen)[min(1, len(seen) - 1)]
 
 
 @dataclass(frozen=True, eq=False)
-class Clues:
-    """Where two editions of one layout differ, and how each looks there, in px at CLOSE.dpi of the first."""
+class EditionDiscriminator:
+    """Boxes in which two editions of one layout differ, and how each looks there, in px at CLOSE.dpi of the first."""
 
     first: Form
     matrix: np.ndarray  # (3, 3): pixels of the first's template to the other's
@@ -84,7 +84,7 @@ class Clues:
     other: list[np.ndarray | None]
 
     @classmethod
-    def between(cls, first: Form, second: Form, matrix: np.ndarray) -> "Clues":
+    def between(cls, first: Form, second: Form, matrix: np.ndarray) -> "EditionDiscriminator":
         way = first.to_close @ np.linalg.inv(second.to_close @ matrix)
         size = first.picture.shape[::-1]
         laid = cv2.warpAffine(second.picture, way[:2], size, borderValue=255)
@@ -104,8 +104,8 @@ class Clues:
         leads, weights = [], []
         parts = parts_on_scan(self.boxes, to_scan, levels[0].shape)
         for box, part, own, other in zip(self.boxes, parts, self.own, self.other, strict=True):
-            if part == box:  # a piece of a letter is no clue
-                seen = search_patch(levels, to_scan, box, ROOM)
+            if part == box:  # a piece of a letter tells nothing
+                seen = search_patch(levels, to_scan, box, TOLERANCE_PX)
                 leads.append(likeness(seen, own) - likeness(seen, other))
                 weights.append(np.sqrt(box[2] * box[3]))
         return float(np.average(leads, weights=weights)) if leads else 0.0
@@ -140,6 +140,6 @@ def part_on_scan(box: Box, to_scan: np.ndarray, shape: tuple[int, int]) -> Box |
     places = apply(to_scan, np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2))
     inside = ((places >= 0) & (places <= np.subtract(shape[::-1], 1))).all(axis=1).reshape(h, w)
     columns, rows = columns[inside.mean(axis=0) > 0.5], rows[inside.mean(axis=1) > 0.5]
-    if not len(columns) or not len(rows) or inside.mean() < SHOWN:
+    if not len(columns) or not len(rows) or inside.mean() < MIN_SHOWN_SHARE:
         return None
     return int(columns[0]), int(rows[0]), len(columns), len(rows)

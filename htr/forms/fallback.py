@@ -1,8 +1,8 @@
 """The further ways to register a scan, for those that the first one fails on: A5 on an A4 glass, cut off, photographs.
 
-Features find where a form may lie; the scan is flattened there, and the form fitted to its close anchors as on any
+Features find where a form may lie; the scan is flattened there, and the form fitted to its close keypoints as on any
 scan, by the simplest of an affine, a homography and a bend that they agree on. What is accepted is judged by the same
-anchors as ever: features accept nothing.
+keypoints as ever: features accept nothing.
 """
 
 from collections.abc import Sequence
@@ -12,21 +12,28 @@ import cv2
 import numpy as np
 
 from htr.forms.edition import Form
-from htr.forms.feature_matching import STEEPEST, Features, features_of_scan, features_of_template, homography, steepness
+from htr.forms.feature_matching import (
+    MAX_SCALE_RATIO,
+    Features,
+    features_of_scan,
+    features_of_template,
+    homography,
+    steepness,
+)
 from htr.forms.fitting import Fit
 from htr.forms.keypoints import CLOSE, apply, fit_affine, pyramid, search_patch, translation
 from htr.forms.warp import Warp, cubic, flatten
 
-VISIBLE = 0.7  # of a form that must lie on the scan
-ON_SCAN = 8  # anchors that must
-ACCEPT = 0.5  # share of the anchors on the scan that must lie in their places
-PLAIN = 0.95  # a simpler way is taken that so many of the anchors agree on
-BENT = 0.3  # score from which paper that doesn't lie flat is thought of
-FEWEST_BEND = 24  # anchors that a bend is fitted to
-MOST_BEND = 12.0  # px at CLOSE.dpi that a bend moves any place
-MOST = 6  # forms on one scan
-FAINT = 60  # features of a scan with hardly any print
-STEPS = 3
+MIN_VISIBLE_SHARE = 0.7  # of a form that must lie on the scan
+MIN_KEYPOINTS = 8  # keypoints that must
+MIN_SCORE = 0.5  # share of the keypoints on the scan that must lie in their places
+SIMPLER_SHARE = 0.95  # a simpler way is taken that so many of the keypoints agree on
+MIN_BEND_SCORE = 0.3  # score from which paper that doesn't lie flat is thought of
+MIN_BEND_KEYPOINTS = 24  # keypoints that a bend is fitted to
+MAX_BEND_PX = 12.0  # px at CLOSE.dpi that a bend moves any place
+MAX_FORMS_PER_SCAN = 6  # forms on one scan
+MIN_FEATURES = 60  # features of a scan with hardly any print
+MAX_STEPS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,16 +58,16 @@ class Matcher:
         if self.known is None:
             self.known = [features_of_template(form.template) for form in self.layouts]
         seen, size = features_of_scan(scan)
-        if len(seen.points) < FAINT:
+        if len(seen.points) < MIN_FEATURES:
             return [], "hardly any print on it: blank, or too faint"
         forms, why = [], "another form, or none"
-        for _ in range(MOST):
+        for _ in range(MAX_FORMS_PER_SCAN):
             found, reason = self.best(scan, seen, size)
             if found is None:
                 why = reason or why
                 break
             forms.append(found)
-            inside = within(seen.points, found.outline)
+            inside = inside_outline(seen.points, found.outline)
             seen = seen.where(~inside)
             if cv2.contourArea(np.float32(found.outline)) > 0.62 * scan.size:
                 break
@@ -75,46 +82,46 @@ class Matcher:
             matrix = tried[number][0]
             if matrix is None:
                 continue
-            found, reason = laid(self.layouts[number], scan, matrix)
+            found, reason = fit_projection(self.layouts[number], scan, matrix)
             if found is not None:
                 return found, ""
             why = why or reason
         return None, why
 
 
-def laid(form: Form, scan: np.ndarray, matrix: np.ndarray) -> tuple[Found | None, str]:
-    """A form where a homography, template to scan, puts it, fitted to its close anchors; or why it isn't there."""
+def fit_projection(form: Form, scan: np.ndarray, matrix: np.ndarray) -> tuple[Found | None, str]:
+    """A form where a homography, template to scan, puts it, fitted to its close keypoints; or why it isn't there."""
     name, sheet = form.template.name, form.template.picture.shape
     steep = steepness(matrix, sheet)
-    if steep > 2 * STEEPEST:
+    if steep > 2 * MAX_SCALE_RATIO:
         return None, ""  # no paper lies like that: chance
     warp = Warp(matrix / matrix[2, 2], sheet[::-1])
-    for _ in range(STEPS):
-        warp, near, shown = refitted(form, scan, warp)
+    for _ in range(MAX_STEPS):
+        warp, near, shown = refit_warp(form, scan, warp)
         if warp is None:
             return None, ""
     score = near.sum() / max(shown.sum(), 1)
-    share = visible(warp, sheet, scan.shape)
-    if score >= ACCEPT and share < VISIBLE:
+    share = visible_share(warp, sheet, scan.shape)
+    if score >= MIN_SCORE and share < MIN_VISIBLE_SHARE:
         return None, f"cut off: {share:.0%} of {name} lie on it"
-    if shown.sum() < ON_SCAN or score < ACCEPT:
-        if steep > STEEPEST:
+    if shown.sum() < MIN_KEYPOINTS or score < MIN_SCORE:
+        if steep > MAX_SCALE_RATIO:
             return None, f"photographed at too steep an angle ({name})"
         return None, f"some print is that of {name}, but not in its places ({score:.2f})"
-    return settled(form, scan, warp, float(score)), ""
+    return as_found(form, scan, warp, float(score)), ""
 
 
-def straightened(form: Form, scan: np.ndarray, matrix: np.ndarray) -> Found | None:
+def fit_bent_paper(form: Form, scan: np.ndarray, matrix: np.ndarray) -> Found | None:
     """A form that an affine lays only half right, as paper is that doesn't lie flat; None: nothing is better."""
     warp = Warp(matrix, form.template.picture.shape[::-1])
-    for _ in range(STEPS):
-        warp, near, shown = refitted(form, scan, warp)
+    for _ in range(MAX_STEPS):
+        warp, near, shown = refit_warp(form, scan, warp)
         if warp is None:
             return None
-    return settled(form, scan, warp, float(near.sum() / max(shown.sum(), 1)))
+    return as_found(form, scan, warp, float(near.sum() / max(shown.sum(), 1)))
 
 
-def settled(form: Form, scan: np.ndarray, warp: Warp, score: float) -> Found:
+def as_found(form: Form, scan: np.ndarray, warp: Warp, score: float) -> Found:
     sheet = form.template.picture.shape
     height, width = sheet
     outline = warp.places(np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64))
@@ -127,13 +134,15 @@ def settled(form: Form, scan: np.ndarray, warp: Warp, score: float) -> Found:
     top, left = int(rows[0]), int(columns[0])
     flat = np.ascontiguousarray(flat[top : rows[-1] + 1, left : columns[-1] + 1])
     to_flat = translation(-left, -top) @ to_flat
-    _, correlation, near, _ = located(form, flat, to_flat)
+    _, correlation, near, _ = locate_keypoints(form, flat, to_flat)
     likeness = float(np.median(correlation[near])) if near.any() else 0.0
     return Found(warp, flat, to_flat, Fit(form, to_flat, score, likeness), outline)
 
 
-def located(form: Form, flat: np.ndarray, to_flat: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The close anchors on a flat image -> (n, 2) where, px at CLOSE.dpi, correlation, who agree, who lie on it."""
+def locate_keypoints(
+    form: Form, flat: np.ndarray, to_flat: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The close keypoints on a flat image -> (n, 2) where, px at CLOSE.dpi, correlation, who agree, who lie on it."""
     to_scan = to_flat @ np.linalg.inv(form.to_close)
     found, correlation = form.close.locate(
         search_patch(pyramid(flat), to_scan, (0, 0, *form.close.shape[::-1]), CLOSE.reach)
@@ -144,28 +153,28 @@ def located(form: Form, flat: np.ndarray, to_flat: np.ndarray) -> tuple[np.ndarr
     return found, correlation, near & (np.linalg.norm(found - form.close.points, axis=1) < CLOSE.near), shown
 
 
-def refitted(form: Form, scan: np.ndarray, warp: Warp) -> tuple[Warp | None, np.ndarray, np.ndarray]:
-    """The warp fitted to the close anchors as they lie on the scan that it flattens -> it, who agree, who are shown."""
+def refit_warp(form: Form, scan: np.ndarray, warp: Warp) -> tuple[Warp | None, np.ndarray, np.ndarray]:
+    """The warp fitted to the close keypoints on the scan that it flattens -> it, who agree, who are shown."""
     sheet, ours = form.template.picture.shape, form.close.points
     middle = warp.linear(np.array(sheet[::-1]) / 2)
     scale = min(float(np.sqrt(abs(np.linalg.det(middle[:, :2])))), 1.2 * CLOSE.dpi / form.template.dpi)
-    source, warped = shrunk(scan, warp, scale / max(np.sqrt(abs(np.linalg.det(middle[:, :2]))), 1e-6))
+    source, warped = downscaled(scan, warp, scale / max(np.sqrt(abs(np.linalg.det(middle[:, :2]))), 1e-6))
     flat, to_flat = flatten(source, warped, sheet, scale, fill=255)
-    found, correlation, _, _ = located(form, flat, to_flat)
+    found, correlation, _, _ = locate_keypoints(form, flat, to_flat)
     pixels = apply(np.linalg.inv(form.to_close), ours)  # of the template
     on_it = warp.places(pixels)
     shown = ((on_it >= 0) & (on_it < scan.shape[::-1])).all(axis=1)
     usable = shown & (correlation >= CLOSE.found)
     rough, _ = fit_affine(ours, found, usable, 2 * CLOSE.near)
     plain, agree = fit_affine(ours, found, usable, CLOSE.near)
-    best = None if agree.sum() < ON_SCAN else ("affine", plain, agree)
-    fit, near = projective(ours, found, usable, rough)
-    if fit is not None and (best is None or agree.sum() < PLAIN * near.sum()):
+    best = None if agree.sum() < MIN_KEYPOINTS else ("affine", plain, agree)
+    fit, near = fit_homography(ours, found, usable, rough)
+    if fit is not None and (best is None or agree.sum() < SIMPLER_SHARE * near.sum()):
         best = "projective", fit, near
     kept = best[2].sum() / max(shown.sum(), 1) if best else 0.0
-    if warp.bend is not None or BENT <= kept < 0.97:
-        moved, near = bent(ours, found, usable, rough, form.close.shape[::-1])
-        if moved is not None and near.sum() > best[2].sum() / PLAIN:
+    if warp.bend is not None or MIN_BEND_SCORE <= kept < 0.97:
+        moved, near = fit_bend(ours, found, usable, rough, form.close.shape[::-1])
+        if moved is not None and near.sum() > best[2].sum() / SIMPLER_SHARE:
             best = "bent", moved, near
     if best is None:
         return None, usable, shown
@@ -176,7 +185,7 @@ def refitted(form: Form, scan: np.ndarray, warp: Warp) -> tuple[Warp | None, np.
     return Warp(warp.matrix @ step, warp.size), near, shown
 
 
-def shrunk(scan: np.ndarray, warp: Warp, zoom: float) -> tuple[np.ndarray, Warp]:
+def downscaled(scan: np.ndarray, warp: Warp, zoom: float) -> tuple[np.ndarray, Warp]:
     """The scan about as small as it will be flattened: a warp that only shrinks picks single pixels."""
     level, factor = scan, 1.0
     while zoom * factor < 0.6 and min(level.shape) >= 300:
@@ -188,14 +197,14 @@ def shrunk(scan: np.ndarray, warp: Warp, zoom: float) -> tuple[np.ndarray, Warp]
     return level, Warp(down @ warp.matrix, warp.size, warp.bend, warp.frame)
 
 
-def projective(
+def fit_homography(
     ours: np.ndarray, theirs: np.ndarray, usable: np.ndarray, start: np.ndarray
 ) -> tuple[np.ndarray | None, np.ndarray]:
     """The homography through the usable pairs that agree, from a first guess, and which they are."""
     fit = start
     for limit in (4 * CLOSE.near, 2 * CLOSE.near, CLOSE.near, CLOSE.near):
         near = usable & (np.linalg.norm(apply(fit, ours) - theirs, axis=1) < limit)
-        if near.sum() < ON_SCAN:
+        if near.sum() < MIN_KEYPOINTS:
             return None, near
         found, _ = cv2.findHomography(ours[near], theirs[near], 0)
         if found is None:
@@ -204,7 +213,7 @@ def projective(
     return fit, usable & (np.linalg.norm(apply(fit, ours) - theirs, axis=1) < CLOSE.near)
 
 
-def bent(
+def fit_bend(
     ours: np.ndarray, theirs: np.ndarray, usable: np.ndarray, start: np.ndarray, size: tuple[int, int]
 ) -> tuple[np.ndarray | None, np.ndarray]:
     """Coefficients (10, 2) of the displacement that the usable pairs agree on, px at CLOSE.dpi, and who agrees."""
@@ -212,13 +221,13 @@ def bent(
     moved = np.linalg.lstsq(terms, apply(start, ours) - ours, rcond=None)[0]
     for limit in (4 * CLOSE.near, 3 * CLOSE.near, 2 * CLOSE.near, CLOSE.near, CLOSE.near):
         near = usable & (np.linalg.norm(ours + terms @ moved - theirs, axis=1) < limit)
-        if near.sum() < FEWEST_BEND:
+        if near.sum() < MIN_BEND_KEYPOINTS:
             return None, near
-        # a little ridge on the higher terms: where no anchor is they must not run away
+        # a little ridge on the higher terms: where no keypoint is they must not run away
         ridge = np.diag([0.0] * 3 + [0.01] * 3 + [0.05] * 4) * near.sum()
         square = terms[near].T @ terms[near] + ridge
         moved = np.linalg.solve(square, terms[near].T @ (theirs - ours)[near])
-    if abs(terms @ moved).max() > MOST_BEND:
+    if abs(terms @ moved).max() > MAX_BEND_PX:
         return None, near
     return moved, usable & (np.linalg.norm(ours + terms @ moved - theirs, axis=1) < CLOSE.near)
 
@@ -237,14 +246,14 @@ def with_bend(form: Form, warp: Warp, kind: str, fit: np.ndarray) -> Warp:
     return Warp(warp.matrix, warp.size, np.linalg.lstsq(terms, moved - grid, rcond=None)[0])
 
 
-def visible(warp: Warp, sheet: tuple[int, int], shape: tuple[int, int]) -> float:
+def visible_share(warp: Warp, sheet: tuple[int, int], shape: tuple[int, int]) -> float:
     """The share of a form's sheet (rows, columns) that lies on a scan of this shape."""
     across, down = np.meshgrid(np.linspace(0, sheet[1], 40), np.linspace(0, sheet[0], 30))
     places = warp.places(np.column_stack([across.ravel(), down.ravel()]))
     return float(((places >= 0) & (places < shape[::-1])).all(axis=1).mean())
 
 
-def within(points: np.ndarray, outline: np.ndarray) -> np.ndarray:
+def inside_outline(points: np.ndarray, outline: np.ndarray) -> np.ndarray:
     """bool (n,): which points lie inside a convex outline (4, 2)."""
     side = np.roll(outline, -1, axis=0) - outline
     away = points[:, None] - outline

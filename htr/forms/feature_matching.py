@@ -1,7 +1,7 @@
 """Where a form lies on a scan of any size, turn and tilt: SIFT features of its print matched, and a homography.
 
-Slower than anchors, and blinder to small differences; so it only finds where to look. Lowe's SIFT and ratio test (IJCV
-60, 2004), and the robust fit MAGSAC++ (Barath et al., CVPR 2020), as OpenCV has them, with its fixed seed.
+Slower than keypoints, and blinder to small differences; so it only finds where to look. Lowe's SIFT and ratio test
+(IJCV 60, 2004), and the robust fit MAGSAC++ (Barath et al., CVPR 2020), as OpenCV has them, with its fixed seed.
 """
 
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ import numpy as np
 from htr.forms.keypoints import CLOSE, apply, outside, pyramid, reduced, resize_to
 from htr.forms.template import Template
 
-SIDE = 1170  # px of the scan's longer side: A4 at 100 dpi
-OF_FORM, OF_SCAN = 700, 3000  # features at most
-RATIO = 0.8  # a match is so much nearer than the next best
-AROUND = 4.0  # px of the reduced scan that a match may be off a homography
-INLIERS = 10  # matches that agree, for a form to be looked for there
-STEEPEST = 1.9  # scales at the corners of a form to each other: some 25 degrees of tilt
+SCAN_SIDE_PX = 1170  # px of the scan's longer side: A4 at 100 dpi
+MAX_FORM_FEATURES, MAX_SCAN_FEATURES = 700, 3000  # features at most
+MAX_DISTANCE_RATIO = 0.8  # a match is so much nearer than the next best
+INLIER_DISTANCE_PX = 4.0  # px of the reduced scan that a match may be off a homography
+MIN_INLIERS = 10  # matches that agree, for a form to be looked for there
+MAX_SCALE_RATIO = 1.9  # scales at the corners of a form to each other: some 25 degrees of tilt
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,15 +51,15 @@ def features_of_template(template: Template) -> Features:
             next((m.distance for m in row[1:] if np.linalg.norm(found.points[m.trainIdx] - found.points[i]) > 3), 1e9)
             for i, row in enumerate(near)
         ]
-        found = found.where(np.sort(np.argsort(apart, kind="stable")[::-1][:OF_FORM]))
+        found = found.where(np.sort(np.argsort(apart, kind="stable")[::-1][:MAX_FORM_FEATURES]))
     return Features(apply(resize_to(picture.shape, template.picture.shape), found.points), found.descriptors)
 
 
 def features_of_scan(scan: np.ndarray) -> tuple[Features, float]:
     """-> in pixels of the scan, and how many of them are a pixel of the reduced scan that they were found on."""
     levels = pyramid(scan)
-    image, to_scan = reduced(levels, min(SIDE, max(scan.shape)))
-    found = features(image, OF_SCAN)
+    image, to_scan = reduced(levels, min(SCAN_SIDE_PX, max(scan.shape)))
+    found = features(image, MAX_SCAN_FEATURES)
     return Features(apply(to_scan, found.points), found.descriptors), float(to_scan[0, 0])
 
 
@@ -68,11 +68,11 @@ def homography(ours: Features, theirs: Features, near: float) -> tuple[np.ndarra
 
     `near`: px of the scan that a match may be off.
     """
-    if min(len(ours.points), len(theirs.points)) < INLIERS:
+    if min(len(ours.points), len(theirs.points)) < MIN_INLIERS:
         return None, 0
     pairs = [(a, b) for a, b in cv2.BFMatcher().knnMatch(ours.descriptors, theirs.descriptors, 2)]
-    good = [a for a, b in pairs if a.distance < RATIO * b.distance]
-    if len(good) < INLIERS:
+    good = [a for a, b in pairs if a.distance < MAX_DISTANCE_RATIO * b.distance]
+    if len(good) < MIN_INLIERS:
         return None, len(good)
     source = ours.points[[m.queryIdx for m in good]]
     target = theirs.points[[m.trainIdx for m in good]]
@@ -81,7 +81,7 @@ def homography(ours: Features, theirs: Features, near: float) -> tuple[np.ndarra
         return None, 0
     # a place counts once: repeated print would agree with itself
     places = {tuple(place) for place in np.rint(target[agree[:, 0] > 0] / near).astype(int).tolist()}
-    return (matrix, len(places)) if len(places) >= INLIERS else (None, len(places))
+    return (matrix, len(places)) if len(places) >= MIN_INLIERS else (None, len(places))
 
 
 def steepness(matrix: np.ndarray, shape: tuple[int, int]) -> float:

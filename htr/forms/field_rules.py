@@ -20,8 +20,8 @@ from fractions import Fraction
 
 from htr.metrics.values import Value, parse
 
-MONTH, YEAR = (28, 31), (365, 366)  # days that they have at least and at most
-FAR = Fraction(10**7)
+DAYS_OF_MONTH, DAYS_OF_YEAR = (28, 31), (365, 366)  # days that they have at least and at most
+UNBOUNDED_DAYS = Fraction(10**7)
 Range = tuple[Fraction, Fraction]  # what a value may be, from and to
 
 
@@ -77,12 +77,18 @@ def extent(value: Value | None, wanted: str | None = None) -> Range | None:
     low, high = (sum(days(base, size, end) for base, size in parts) for end in (0, 1))
     if about == "~":
         return low / 2, high * 2
-    return (low, FAR) if about == ">" else (Fraction(0), high) if about == "<" else (Fraction(low), Fraction(high))
+    return (
+        (low, UNBOUNDED_DAYS)
+        if about == ">"
+        else (Fraction(0), high)
+        if about == "<"
+        else (Fraction(low), Fraction(high))
+    )
 
 
 def days(base: str, size: Fraction, end: int) -> Fraction:
     """The days that so many months, or days, have at least (end 0) or at most (1)."""
-    return size if base == "day" else size // 12 * YEAR[end] + size % 12 * MONTH[end]
+    return size if base == "day" else size // 12 * DAYS_OF_YEAR[end] + size % 12 * DAYS_OF_MONTH[end]
 
 
 def rules_of(entries: object, kinds: Mapping[str, str]) -> tuple[Rule, ...]:

@@ -21,11 +21,12 @@ from htr.lines.rulings import bands_of
 from htr.lines.segmentation import flatten_background
 
 MIN_PITCH_PX = 96.0  # px of a stored line; smaller ones are enlarged
-ABOVE, BESIDE = 0.5, 1 / 3  # margins of a text field, in pitches: writing leaves its field
+MARGIN_ABOVE_PITCHES, MARGIN_BESIDE_PITCHES = 0.5, 1 / 3  # of a text field: writing leaves its field
 TICK_MARGIN_RATIO = 0.35  # margin of a tick field, in its height
 PRINT_DARKNESS = 64  # of 255: darkness of a template's picture that is print
 COARSE_PX = 4  # px of a scan of the template's resolution that become one where bare fields are told
-GREY, FEW = 20, 2  # of 255: darkness of a coarse pixel, and how many so dark no writing is made of
+COARSE_INK_DARKNESS = 20  # of 255: darkness of a coarse pixel that may be ink
+MAX_BARE_COARSE_PX = 2  # pixels so dark that a bare field may have
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +134,7 @@ class DeskewedScan:
         height, width = np.subtract(dark.shape, 1).tolist()
         x, to_x = (min(max(int(v / factor), 0), width) for v in (left, right + factor))
         y, to_y = (min(max(int(v / factor), 0), height) for v in (top - near, bottom + near + factor))
-        return int(dark[to_y, to_x] - dark[to_y, x] - dark[y, to_x] + dark[y, x]) <= FEW
+        return int(dark[to_y, to_x] - dark[to_y, x] - dark[y, to_x] + dark[y, x]) <= MAX_BARE_COARSE_PX
 
     @cached_property
     def dark(self) -> tuple[int, np.ndarray]:
@@ -147,7 +148,7 @@ class DeskewedScan:
         printed = cv2.warpAffine(
             coarse_print(self.template), to_coarse[:2], (width, height), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
         )
-        dark = cv2.bitwise_and(cv2.compare(small, 255 - GREY, cv2.CMP_LT), cv2.bitwise_not(printed))
+        dark = cv2.bitwise_and(cv2.compare(small, 255 - COARSE_INK_DARKNESS, cv2.CMP_LT), cv2.bitwise_not(printed))
         return factor, cv2.integral(cv2.min(dark, 1))
 
     def cut(self, field: Field) -> FieldImage:
@@ -206,7 +207,9 @@ class Places:
             text = field.kind == "text"
             pitch = field.pitch if text else field.box[3]
             margins = (
-                (BESIDE * pitch, ABOVE * pitch) if text else (TICK_MARGIN_RATIO * pitch, TICK_MARGIN_RATIO * pitch)
+                (MARGIN_BESIDE_PITCHES * pitch, MARGIN_ABOVE_PITCHES * pitch)
+                if text
+                else (TICK_MARGIN_RATIO * pitch, TICK_MARGIN_RATIO * pitch)
             )
             outlines.append(corners(widened(field.box, margins, printed.shape)))
             (left, top), (right, bottom) = (edge.tolist() for edge in extent(outlines[-1]))

@@ -15,17 +15,17 @@ import numpy as np
 
 from htr.forms.edition import MIN_DISCRIMINATOR_PX
 from htr.forms.fields import corners
-from htr.forms.fitting import fitted, lay
+from htr.forms.fitting import fit_coarse, fit_form
 from htr.forms.keypoints import CLOSE, apply, fit_affine, outside, pyramid, reduced, search_patch
 from htr.forms.registration import Forms, NoForm, Registration
 from htr.forms.template import Template
 
-FINE = 200  # dpi at which editions are compared: a digit is two pixels of stroke at CLOSE.dpi
-DIFFERENT = 70  # of 255: darker or lighter than anything within a pixel of it on the other edition
-MOST_MARKS = 8
-MARGIN = 5  # px at FINE around a mark
-CLOSEST = 3.0  # px at 200 dpi that corners of fields should lie within
-FAILED = 0.05  # share of the scans that may be rejected for a form to be ready
+COMPARISON_DPI = 200  # dpi at which editions are compared: a digit is two pixels of stroke at CLOSE.dpi
+MIN_DIFFERENCE = 70  # of 255: darker or lighter than anything within a pixel of it on the other edition
+MAX_MARKS = 8
+MARK_MARGIN_PX = 5  # px at COMPARISON_DPI around a mark
+MAX_CORNER_ERROR_PX = 3.0  # px at 200 dpi that corners of fields should lie within
+MAX_REJECTED_SHARE = 0.05  # share of the scans that may be rejected for a form to be ready
 Box = tuple[int, int, int, int]
 
 
@@ -34,7 +34,7 @@ class Checked:
     """What became of one scan."""
 
     form: str  # "" if it was rejected
-    scores: dict[str, float]  # share of the anchors in their places, by form
+    scores: dict[str, float]  # share of the keypoints in their places, by form
     spread: float | None = None  # px at 200 dpi that the worst corner of a field may be off
     reason: str = ""
     how: str = ""  # "", or what is special: turned, photographed, bent, negative, several
@@ -52,7 +52,7 @@ def choose_marks(templates: Sequence[Template]) -> tuple[dict[str, tuple[Box, ..
     marks: dict[str, list[tuple[float, Box]]] = {}
     same = []
     for first, second in combinations(templates, 2):
-        alike = {other.template.name: clues for other, clues in forms.likes[first.name]}
+        alike = {other.template.name: discriminator for other, discriminator in forms.similar_editions[first.name]}
         if second.name not in alike:
             continue
         zones = differences(first, second, alike[second.name].matrix)
@@ -66,7 +66,7 @@ def choose_marks(templates: Sequence[Template]) -> tuple[dict[str, tuple[Box, ..
     for name, found in marks.items():
         boxes: list[Box] = []
         for _, box in sorted(found, reverse=True):
-            if box not in boxes and len(boxes) < MOST_MARKS:
+            if box not in boxes and len(boxes) < MAX_MARKS:
                 boxes.append(box)
         chosen[name] = tuple(sorted(boxes, key=lambda box: (box[1], box[0])))
     return chosen, same
@@ -74,7 +74,7 @@ def choose_marks(templates: Sequence[Template]) -> tuple[dict[str, tuple[Box, ..
 
 def differences(first: Template, second: Template, matrix: np.ndarray) -> list[tuple[float, Box]]:
     """Where two alike editions print something else, in pixels of the first, with how much: never within a field."""
-    scale = FINE / first.dpi
+    scale = COMPARISON_DPI / first.dpi
     shape = tuple(max(round(side * scale), 1) for side in first.picture.shape)
     own = cv2.resize(first.picture, shape[::-1], interpolation=cv2.INTER_AREA)
     room = (0, 0, *first.picture.shape[::-1])
@@ -91,7 +91,7 @@ def differences(first: Template, second: Template, matrix: np.ndarray) -> list[t
         np.maximum(cv2.subtract(own, cv2.dilate(other, near)), cv2.subtract(cv2.erode(other, near), own)),
         np.maximum(cv2.subtract(other, cv2.dilate(own, near)), cv2.subtract(cv2.erode(own, near), other)),
     )
-    differs = np.where(free & (differs > DIFFERENT), differs, 0).astype(np.uint8)
+    differs = np.where(free & (differs > MIN_DIFFERENCE), differs, 0).astype(np.uint8)
     joined = cv2.dilate(differs, np.ones((13, 25), np.uint8))
     _, labels, stats, _ = cv2.connectedComponentsWithStats((joined > 0).astype(np.uint8))
     zones = []
@@ -101,11 +101,11 @@ def differences(first: Template, second: Template, matrix: np.ndarray) -> list[t
         if (inside > 0).sum() < 2 * MIN_DISCRIMINATOR_PX:
             continue
         edges = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) + np.array([x, y, x, y])
-        edges = (edges + np.array([-MARGIN, -MARGIN, MARGIN, MARGIN])) / scale
+        edges = (edges + np.array([-MARK_MARGIN_PX, -MARK_MARGIN_PX, MARK_MARGIN_PX, MARK_MARGIN_PX])) / scale
         left, top = (max(int(v), 0) for v in edges[:2])
         right, bottom = (min(round(v), size) for v, size in zip(edges[2:], first.picture.shape[::-1], strict=True))
         zones.append((float(inside.sum()), (left, top, right - left, bottom - top)))
-    return sorted(zones, reverse=True)[:MOST_MARKS]
+    return sorted(zones, reverse=True)[:MAX_MARKS]
 
 
 def moved(box: Box, matrix: np.ndarray, shape: tuple[int, int]) -> Box:
@@ -131,13 +131,13 @@ def check_scan(forms: Forms, scan: np.ndarray) -> Checked:
 
 
 def score_on(form, scan: np.ndarray) -> float:
-    """The share of one form's anchors in their places on a scan that it fills, upright or on its head."""
+    """The share of one form's keypoints in their places on a scan that it fills, upright or on its head."""
     if min(scan.shape) < 150:
         return 0.0
     levels = pyramid(scan)
     small = reduced(levels, max(form.wide.shape))
-    laid = max((lay(form, *small, quarters) for quarters in (0, 2)), key=lambda way: way[1])
-    return float(fitted(form, levels, laid[0]).score) if laid[1] >= 0.3 else 0.0
+    laid = max((fit_coarse(form, *small, quarters) for quarters in (0, 2)), key=lambda way: way[1])
+    return float(fit_form(form, levels, laid[0]).score) if laid[1] >= 0.3 else 0.0
 
 
 def special(registration: Registration) -> list[str]:
@@ -151,7 +151,7 @@ def special(registration: Registration) -> list[str]:
 
 
 def spread_of(forms: Forms, registration: Registration, scan: np.ndarray) -> float | None:
-    """How far the worst corner of a field may be off, px at 200 dpi: half of what fits to each half of the anchors
+    """How far the worst corner of a field may be off, px at 200 dpi: half of what fits to each half of the keypoints
     differ there, as each has twice the variance of all."""
     form = next(form for form in forms.forms if form.template is registration.template)
     flat, matrix = registration.flat(scan)
@@ -174,11 +174,11 @@ def verdict(templates: Sequence[Template], results: Sequence[Checked], same: Seq
     todo = [f"{a} and {b} can't be told apart: nothing outside their fields differs; leave one out" for a, b in same]
     rejected = [result for result in results if not result.form]
     reasons = Counter(kind_of(result.reason) for result in rejected)
-    if len(rejected) > FAILED * len(results):
+    if len(rejected) > MAX_REJECTED_SHARE * len(results):
         listed = ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common())
         todo.append(f"{len(rejected)} of {len(results)} scans are rejected ({listed}): see their pictures")
     spreads = np.array([result.spread for result in results if result.spread is not None])
-    if len(spreads) and np.percentile(spreads, 95) > CLOSEST:
+    if len(spreads) and np.percentile(spreads, 95) > MAX_CORNER_ERROR_PX:
         todo.append(f"corners of fields may be {np.percentile(spreads, 95):.1f} px off at 200 dpi on 5 % of the scans: "
                     "a sharper blank form, or one of the same edition, helps")  # fmt: skip
     unused = [template.name for template in templates if template.name not in {result.form for result in results}]

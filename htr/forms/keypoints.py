@@ -1,4 +1,4 @@
-"""Anchors: pieces of a form's print that look like nothing around them, found on a scan by normalised correlation.
+"""Keypoints: pieces of a form's print that look like nothing around them, found on a scan by normalised correlation.
 
 With them, what lays a form over a scan: pyramids, the matrices between an image and its resized or turned self, and
 robust fits to places that agree. Matrices are (3, 3), x then y, with the centres of pixels at whole numbers.
@@ -18,16 +18,16 @@ PROJECTIVE = 1e-12  # a last row of a matrix with less than this is that of an a
 
 @dataclass(frozen=True)
 class Search:
-    """How anchors are picked and looked for, in px at `dpi`."""
+    """How keypoints are picked and looked for, in px at `dpi`."""
 
     dpi: float
-    half: tuple[int, int]  # columns and rows of an anchor to each side of its centre
+    half: tuple[int, int]  # columns and rows of a keypoint to each side of its centre
     reach: int  # how far from its place it may be
-    grid: tuple[int, int]  # columns and rows of cells that give anchors
-    most: int  # anchors a cell
+    grid: tuple[int, int]  # columns and rows of cells that give keypoints
+    most: int  # keypoints a cell
     distinct: float  # correlation that no other place within reach may have
-    found: float  # correlation of an anchor that counts
-    near: float  # distance from its place of an anchor that agrees
+    found: float  # correlation of a keypoint that counts
+    near: float  # distance from its place of a keypoint that agrees
 
 
 WIDE = Search(50, (12, 10), 32, (5, 5), 1, 0.65, 0.25, 3.0)
@@ -80,7 +80,7 @@ class Keypoints:
         return cls(search, shape, np.array(points, np.float64).reshape(-1, 2), patches)
 
     def locate(self, framed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where the anchors lie on an image laid over the picture -> (n, 2) px to a fraction, (n,) correlation.
+        """Where the keypoints lie on an image laid over the picture -> (n, 2) px to a fraction, (n,) correlation.
 
         The image is larger than the picture by the search's reach at every side; places are those of the picture.
         """

@@ -1,10 +1,10 @@
 """Registers a scan on the template of its form: which form it is, and where its printed matter lies on the scan.
 
-    forms = Forms(load_templates())       # once a process: the anchors and clues of every template
+    forms = Forms(load_templates())       # once a process: the keypoints and edition discriminators of every template
     registration = forms.register(scan)   # Registration(template, matrix, score …), or NoForm
     registrations = forms.register_all(glass)  # several forms on one scan, from the top
 
-Anchors are pieces of print, outside the fields, that look like nothing around them. A dozen are looked for widely at
+Keypoints are pieces of print, outside the fields, that look like nothing around them. A dozen are looked for widely at
 50 dpi by normalised correlation; the similarity that most of them agree on lays the scan over the template, where some
 fifty are looked for closely at 100 dpi and an affine is fitted to those that agree. The score is their share: near 1
 for a form, near 0 for another page. Editions that share their layout are told apart by their marks alone. (ORB features
@@ -20,25 +20,25 @@ from itertools import permutations
 import cv2
 import numpy as np
 
-from htr.forms.edition import Clues, Form
-from htr.forms.fallback import Found, Matcher, is_negative, straightened
-from htr.forms.fitting import SURE, Fit, fitted, lay
+from htr.forms.edition import EditionDiscriminator, Form
+from htr.forms.fallback import Found, Matcher, fit_bent_paper, is_negative
+from htr.forms.fitting import HIGH_SCORE, Fit, fit_coarse, fit_form
 from htr.forms.keypoints import apply, pyramid, reduced
 from htr.forms.template import Template
 from htr.forms.warp import Warp, flatten
 from htr.lines.normalise import RejectedInput
 
 MIN_SIDE_PX = 150  # px of a scan: less holds no legible form
-MIN_KEYPOINT_SHARE = 0.5  # share of the anchors that must lie in their places
-MIN_WIDE_SHARE = 0.35  # share of the wide anchors that must agree for the close ones to be looked for
+MIN_KEYPOINT_SHARE = 0.5  # share of the keypoints that must lie in their places
+MIN_WIDE_SHARE = 0.35  # share of the wide keypoints that must agree for the close ones to be looked for
 CLEAR_WIDE_SHARE = 0.6  # share of them for the close ones to be looked for before other forms are laid
 MAX_SIDE_RATIO = 4  # sides of a scan to each other
 # sizes of the scan for that of the form, and quarters of a turn, in the order in which they are tried
 FIRST_POSES = (1.0, 0), (1.0, 2), (0.89, 0), (1.12, 0), (1.0, 1), (1.0, 3)
-MIN_EDITION_LEAD = 0.1  # of the mean correlation of an edition's clues over its like's
-MIN_MARK_CORRELATION = 0.37  # correlation of a form's marks, over that of its anchors, for it to be this edition
-ASTRAY = 0.09  # share of anchors that are plainly there, but elsewhere: the paper does not lie flat
-BETTER = 0.03  # score that a bend must add to be believed
+MIN_EDITION_LEAD = 0.1  # of the mean correlation of an edition's boxes over that of a similar one
+MIN_MARK_CORRELATION = 0.37  # correlation of a form's marks, over that of its keypoints, for it to be this edition
+MAX_DISPLACED_SHARE = 0.09  # share of keypoints that are plainly there, but elsewhere: the paper does not lie flat
+MIN_BEND_GAIN = 0.03  # score that a bend must add to be believed
 
 
 class NoForm(RejectedInput):
@@ -58,7 +58,7 @@ class SeveralForms(NoForm):
 class Registration:
     template: Template
     matrix: np.ndarray  # (3, 3) float64: pixels of the template to pixels of the scan, centres at whole numbers
-    score: float  # share of the template's anchors, of those on the scan, that lie where the matrix says
+    score: float  # share of the template's keypoints, of those on the scan, that lie where the matrix says
     warp: Warp | None = None  # of a photograph or bent paper: `matrix` is projective then, and does not know the bend
     negative: bool = False  # the scan's paper is dark and its print light
 
@@ -86,15 +86,19 @@ class Forms:
             raise ValueError(f"two templates of one name: {', '.join(template.name for template in templates)}")
         self.names = frozenset(template.name for template in templates)
         self.forms = forms = [Form.prepare(template) for template in templates]
-        self.likes: dict[str, list[tuple[Form, Clues]]] = {form.template.name: [] for form in forms}
+        self.similar_editions: dict[str, list[tuple[Form, EditionDiscriminator]]] = {
+            form.template.name: [] for form in forms
+        }
         for form, other in permutations(forms, 2):
             levels = pyramid(other.template.picture)
-            fit = fitted(form, levels, lay(form, *reduced(levels, max(form.wide.shape)), 0)[0])
-            if fit.score >= SURE:
-                self.likes[form.template.name].append((other, Clues.between(form, other, fit.matrix)))
+            fit = fit_form(form, levels, fit_coarse(form, *reduced(levels, max(form.wide.shape)), 0)[0])
+            if fit.score >= HIGH_SCORE:
+                self.similar_editions[form.template.name].append(
+                    (other, EditionDiscriminator.between(form, other, fit.matrix))
+                )
         self.layouts: list[Form] = []  # one edition of each
         for form in forms:
-            alike = {other.template.name for other, _ in self.likes[form.template.name]}
+            alike = {other.template.name for other, _ in self.similar_editions[form.template.name]}
             if alike.isdisjoint(layout.template.name for layout in self.layouts):
                 self.layouts.append(form)
         self.matcher = Matcher(self.layouts)
@@ -124,9 +128,9 @@ class Forms:
         best = None
         for zoom, quarters in FIRST_POSES:
             for form, coarse in self.candidates(levels, zoom, quarters):
-                fit = fitted(form, levels, coarse)
+                fit = fit_form(form, levels, coarse)
                 best = fit if best is None or fit.score > best.score else best
-                if best.score >= SURE:
+                if best.score >= HIGH_SCORE:
                     break
             if best is not None and best.score >= MIN_KEYPOINT_SHARE:
                 break
@@ -134,9 +138,9 @@ class Forms:
 
     def accepted(self, scan: np.ndarray, levels: list[np.ndarray], best: Fit, negative: bool = False) -> Registration:
         """What the first way found; where it is not sure, as on paper that doesn't lie flat, a bend may fit better."""
-        if best.score < SURE or best.astray >= ASTRAY:
-            bent = straightened(best.form, scan, best.matrix)
-            if bent is not None and bent.fit.score >= best.score + BETTER:
+        if best.score < HIGH_SCORE or best.displaced >= MAX_DISPLACED_SHARE:
+            bent = fit_bent_paper(best.form, scan, best.matrix)
+            if bent is not None and bent.fit.score >= best.score + MIN_BEND_GAIN:
                 return self.laid_flat(bent, scan.shape, negative)
         form, matrix, _ = self.edition(levels, best)
         # what differs from one kind of processor to the next is rounded off: 0.002 px at most
@@ -181,14 +185,14 @@ class Forms:
         return Registration(form.template, whole, found.fit.score, warp, negative)
 
     def candidates(self, levels: list[np.ndarray], zoom: float, quarters: int) -> Iterator[tuple[Form, np.ndarray]]:
-        """Layouts with their coarse matrix: one that most of its wide anchors agree on before the rest is looked at,
-        then those first whose anchors agree most; not those that hardly do."""
+        """Layouts with their coarse matrix: one that most of its wide keypoints agree on before the rest is looked at,
+        then those first whose keypoints agree most; not those that hardly do."""
         small, found = {}, []
         for form in self.layouts:
             side = max(form.wide.shape)
             if side not in small:
                 small[side] = reduced(levels, zoom * side)
-            matrix, share = lay(form, *small[side], quarters)
+            matrix, share = fit_coarse(form, *small[side], quarters)
             if share >= CLEAR_WIDE_SHARE:
                 yield form, matrix
             elif share >= MIN_WIDE_SHARE:
@@ -202,21 +206,25 @@ class Forms:
         -> the form, its matrix to the scan, its matrix to the template that was laid first, None for that one.
         """
         form, matrix, frame = first.form, first.matrix, None
-        rivals = self.likes[form.template.name]
-        leads = [clues.lead(levels, matrix) for _, clues in rivals]
+        rivals = self.similar_editions[form.template.name]
+        leads = [discriminator.lead(levels, matrix) for _, discriminator in rivals]
         if leads and min(leads) <= -MIN_EDITION_LEAD:  # it is another one, which lies where the first one was found
-            other, clues = rivals[int(np.argmin(leads))]
-            frame = np.linalg.inv(clues.matrix)
+            other, discriminator = rivals[int(np.argmin(leads))]
+            frame = np.linalg.inv(discriminator.matrix)
             form, matrix = other, first.matrix @ frame
-            rivals = [(rival, clues) for rival, clues in self.likes[other.template.name] if rival is not first.form]
-            leads = [clues.lead(levels, matrix) for _, clues in rivals]
+            rivals = [
+                (rival, discriminator)
+                for rival, discriminator in self.similar_editions[other.template.name]
+                if rival is not first.form
+            ]
+            leads = [discriminator.lead(levels, matrix) for _, discriminator in rivals]
         name = form.template.name
         if leads and min(leads) < MIN_EDITION_LEAD:
             raise NoForm(f"two editions fit alike ({name}, {rivals[int(np.argmin(leads))][0].template.name})")
         marks = form.marks_seen(levels, matrix)
         if marks is None:
             # no other edition is known, and all the rest is this form's: nothing speaks against it
-            if self.likes[name] or first.score < SURE:
+            if self.similar_editions[name] or first.score < HIGH_SCORE:
                 raise NoForm(f"the marks of its edition are cut off ({name}, score {first.score:.2f})")
         elif marks / max(first.likeness, 0.1) < MIN_MARK_CORRELATION:
             shown = f"marks {marks / max(first.likeness, 0.1):.2f}, score {first.score:.2f}, {name}"

@@ -15,15 +15,15 @@ import numpy as np
 from htr.forms.template import MAX_FIELD_LINES, Field
 
 DPI = 200  # at which a picture is looked at
-MM = DPI / 25.4  # px
-DARK = 75  # of 255: darkness of print
-TICK = 2.0, 6.5  # sides of a tick box
-LINE_HEIGHT = 4.0, 16.0  # free paper above a ruling, for it to be written on; more is not one line's
-PITCH = 8.0  # of handwriting where the form does not say
-LEAST_WIDTH = 8.0  # of a ruling or a box that is written on
-RULE = 6.0  # a dark run of this length is a ruling, no letter
-GAP = 1.2  # between the dots of a dotted ruling
-FREE = 0.55  # share of a box that must be free paper for it to be written in
+PX_PER_MM = DPI / 25.4  # px
+PRINT_DARKNESS = 75  # of 255: darkness of print
+TICK_SIDES_MM = 2.0, 6.5  # sides of a tick box
+LINE_HEIGHTS_MM = 4.0, 16.0  # free paper above a ruling, for it to be written on; more is not one line's
+DEFAULT_PITCH_MM = 8.0  # of handwriting where the form does not say
+MIN_WIDTH_MM = 8.0  # of a ruling or a box that is written on
+MIN_RULING_MM = 6.0  # a dark run of this length is a ruling, no letter
+MAX_DOT_GAP_MM = 1.2  # between the dots of a dotted ruling
+MIN_FREE_SHARE = 0.55  # share of a box that must be free paper for it to be written in
 Box = tuple[int, int, int, int]  # x, y, w, h
 
 
@@ -38,12 +38,12 @@ class Print:
 
     @classmethod
     def of(cls, picture: np.ndarray) -> "Print":
-        dark = cv2.compare(picture, 255 - DARK, cv2.CMP_LT)
-        run = round(RULE * MM)
-        gap = round(GAP * MM)
+        dark = cv2.compare(picture, 255 - PRINT_DARKNESS, cv2.CMP_LT)
+        run = round(MIN_RULING_MM * PX_PER_MM)
+        gap = round(MAX_DOT_GAP_MM * PX_PER_MM)
         dotted = cv2.morphologyEx(dark, cv2.MORPH_CLOSE, np.ones((1, gap), np.uint8))
         # letters that are closed together are thicker than dots
-        thick = cv2.morphologyEx(dotted, cv2.MORPH_OPEN, np.ones((round(0.9 * MM), 1), np.uint8))
+        thick = cv2.morphologyEx(dotted, cv2.MORPH_OPEN, np.ones((round(0.9 * PX_PER_MM), 1), np.uint8))
         level = cv2.morphologyEx(cv2.subtract(dotted, thick), cv2.MORPH_OPEN, np.ones((1, 2 * run), np.uint8))
         level |= cv2.morphologyEx(dark, cv2.MORPH_OPEN, np.ones((1, run), np.uint8))
         upright = cv2.morphologyEx(dark, cv2.MORPH_OPEN, np.ones((run, 1), np.uint8))
@@ -74,13 +74,13 @@ def propose_fields(picture: np.ndarray, dpi: float) -> list[Field]:
 
 
 def reading_order(box: Box) -> tuple[int, int]:
-    return round((box[1] + box[3] / 2) / (4 * MM)), box[0]
+    return round((box[1] + box[3] / 2) / (4 * PX_PER_MM)), box[0]
 
 
 def lines_in(height: int) -> tuple[int, float]:
     """How many lines a box of this height holds, and their pitch."""
-    lines = min(max(int(height / (PITCH * MM) + 0.35), 1), MAX_FIELD_LINES)
-    return lines, min(height / lines, 1.6 * PITCH * MM)
+    lines = min(max(int(height / (DEFAULT_PITCH_MM * PX_PER_MM) + 0.35), 1), MAX_FIELD_LINES)
+    return lines, min(height / lines, 1.6 * DEFAULT_PITCH_MM * PX_PER_MM)
 
 
 def boxes_of(found: Print) -> tuple[list[Box], list[Box]]:
@@ -89,10 +89,12 @@ def boxes_of(found: Print) -> tuple[list[Box], list[Box]]:
     _, _, stats, _ = cv2.connectedComponentsWithStats(paper, connectivity=4)
     ticks, cells = [], []
     for x, y, w, h, area in stats[1:].tolist():
-        if TICK[0] * MM <= min(w, h) and max(w, h) <= TICK[1] * MM:
+        if TICK_SIDES_MM[0] * PX_PER_MM <= min(w, h) and max(w, h) <= TICK_SIDES_MM[1] * PX_PER_MM:
             if area >= 0.8 * w * h and max(w, h) <= 1.3 * min(w, h) and is_frame(found.dark, (x, y, w, h)):
                 ticks.append(with_frame(found.dark, (x, y, w, h)))
-        elif w >= LEAST_WIDTH * MM and h >= LINE_HEIGHT[0] * MM and within(paper.shape, (x, y, w, h)):
+        elif (
+            w >= MIN_WIDTH_MM * PX_PER_MM and h >= LINE_HEIGHTS_MM[0] * PX_PER_MM and within(paper.shape, (x, y, w, h))
+        ):
             free = free_part(found, (x, y, w, h))
             if free is not None and is_frame(found.dark, (x, y, w, h)):
                 cells.append(free)
@@ -142,32 +144,34 @@ def squares_alone(ticks: list[Box]) -> list[Box]:
 
 def free_part(found: Print, cell: Box) -> Box | None:
     """The largest piece of a closed box without any print in it: below or right of its label; None: it is no field."""
-    edge = round(0.6 * MM)  # a frame that is a little askew reaches in
+    edge = round(0.6 * PX_PER_MM)  # a frame that is a little askew reaches in
     x, y, w, h = cell[0] + edge, cell[1] + edge, cell[2] - 2 * edge, cell[3] - 2 * edge
     inside = found.dark[y : y + h, x : x + w]
     if not inside.any():
         return cell
     rows = np.flatnonzero(inside.any(axis=1))
     columns = np.flatnonzero(inside.any(axis=0))
-    room = round(0.5 * MM)
+    room = round(0.5 * PX_PER_MM)
     below, above = int(rows[-1]) + room, int(rows[0]) - room
     right, left = int(columns[-1]) + room, int(columns[0]) - room
     pieces = [(x, y + below, w, h - below), (x, y, w, above), (x + right, y, w - right, h), (x, y, left, h)]
     piece = max(pieces, key=lambda box: max(box[2], 0) * max(box[3], 0))
-    good = piece[2] >= LEAST_WIDTH * MM and piece[3] >= LINE_HEIGHT[0] * MM
-    return piece if good and piece[2] * piece[3] >= FREE * w * h else None
+    good = piece[2] >= MIN_WIDTH_MM * PX_PER_MM and piece[3] >= LINE_HEIGHTS_MM[0] * PX_PER_MM
+    return piece if good and piece[2] * piece[3] >= MIN_FREE_SHARE * w * h else None
 
 
 def ruled(found: Print, ticks: list[Box], cells: list[Box]) -> list[tuple[Box, int, float]]:
     """Fields on level rulings: (box, lines, pitch)."""
-    joined = cv2.morphologyEx(found.level, cv2.MORPH_CLOSE, np.ones((3, round(2 * GAP * MM)), np.uint8))
+    joined = cv2.morphologyEx(
+        found.level, cv2.MORPH_CLOSE, np.ones((3, round(2 * MAX_DOT_GAP_MM * PX_PER_MM)), np.uint8)
+    )
     _, _, stats, _ = cv2.connectedComponentsWithStats(joined)
     rows = []
     for x, y, w, h, _ in sorted(stats[1:].tolist(), key=lambda box: (box[1], box[0])):
-        if w < LEAST_WIDTH * MM or h > 1.5 * MM or closed(found, (x, y, w, h)):
+        if w < MIN_WIDTH_MM * PX_PER_MM or h > 1.5 * PX_PER_MM or closed(found, (x, y, w, h)):
             continue
         free = room_above(found, (x, y, w, h), ticks)
-        if free >= LINE_HEIGHT[0] * MM:
+        if free >= LINE_HEIGHTS_MM[0] * PX_PER_MM:
             rows.append(((x, y, w, h), free))
     fields: list[tuple[Box, int, float]] = []
     taken = [False] * len(rows)
@@ -179,17 +183,17 @@ def ruled(found: Print, ticks: list[Box], cells: list[Box]) -> list[tuple[Box, i
         for other in range(number + 1, len(rows)):
             ox, oy, ow, _ = rows[other][0]
             step = oy - group[-1][1]
-            if abs(ox - x) > 1.5 * MM or abs(ox + ow - x - w) > 1.5 * MM or taken[other]:
+            if abs(ox - x) > 1.5 * PX_PER_MM or abs(ox + ow - x - w) > 1.5 * PX_PER_MM or taken[other]:
                 continue
             like = not pitch or abs(step - pitch) < 0.12 * pitch
-            if step > LINE_HEIGHT[1] * MM or not like or has_label(found, rows[other][0], step):
+            if step > LINE_HEIGHTS_MM[1] * PX_PER_MM or not like or has_label(found, rows[other][0], step):
                 break
             pitch, taken[other] = pitch or step, True
             group.append(rows[other][0])
-        others = [abs(o[0][1] - y) for i, o in enumerate(rows) if i != number and abs(o[0][0] - x) < 2 * MM]
-        usual = min([d for d in others if d > LINE_HEIGHT[0] * MM], default=LINE_HEIGHT[1] * MM)
-        first = min(free, pitch or min(usual, LINE_HEIGHT[1] * MM, max(free, PITCH * MM)))
-        top, bottom = y - round(first), group[-1][1] + h + round(MM)
+        others = [abs(o[0][1] - y) for i, o in enumerate(rows) if i != number and abs(o[0][0] - x) < 2 * PX_PER_MM]
+        usual = min([d for d in others if d > LINE_HEIGHTS_MM[0] * PX_PER_MM], default=LINE_HEIGHTS_MM[1] * PX_PER_MM)
+        first = min(free, pitch or min(usual, LINE_HEIGHTS_MM[1] * PX_PER_MM, max(free, DEFAULT_PITCH_MM * PX_PER_MM)))
+        top, bottom = y - round(first), group[-1][1] + h + round(PX_PER_MM)
         fields.append(((x, max(top, 0), w, bottom - max(top, 0)), min(len(group) * (2 if len(group) > 1 else 1),
                        MAX_FIELD_LINES), pitch or first))  # fmt: skip
     return fields
@@ -198,7 +202,7 @@ def ruled(found: Print, ticks: list[Box], cells: list[Box]) -> list[tuple[Box, i
 def closed(found: Print, rule: Box) -> bool:
     """Whether both ends of a ruling meet upright ones: it is the side of a box."""
     x, y, w, h = rule
-    reach = round(1.0 * MM)
+    reach = round(1.0 * PX_PER_MM)
     zone = found.upright[max(y - reach, 0) : y + h + reach]
     ends = zone[:, max(x - reach, 0) : x + reach], zone[:, x + w - reach : x + w + reach]
     return all(end.any() for end in ends)
@@ -207,14 +211,14 @@ def closed(found: Print, rule: Box) -> bool:
 def room_above(found: Print, rule: Box, ticks: list[Box]) -> int:
     """Rows of free paper above a ruling, over most of its length."""
     x, y, w, _ = rule
-    most = round(LINE_HEIGHT[1] * MM)
+    most = round(LINE_HEIGHTS_MM[1] * PX_PER_MM)
     top = max(y - most, 0)
     strip = found.dark[top : max(y - 2, top), x + round(0.02 * w) : x + round(0.98 * w)] > 0
     if not len(strip):
         return 0
     # text above may be short: what counts is whether a fifth of the width is in the way, or a ruling or a tick box
     busy = strip.mean(axis=1) > 0.02
-    blocks = cv2.dilate(strip.astype(np.uint8), np.ones((1, round(2 * MM)), np.uint8)).mean(axis=1) > 0.15
+    blocks = cv2.dilate(strip.astype(np.uint8), np.ones((1, round(2 * PX_PER_MM)), np.uint8)).mean(axis=1) > 0.15
     stop = np.flatnonzero(busy & blocks)
     free = len(strip) - 1 - int(stop[-1]) if len(stop) else len(strip)
     for tx, ty, tw, th in ticks:
@@ -226,10 +230,10 @@ def room_above(found: Print, rule: Box, ticks: list[Box]) -> int:
 def has_label(found: Print, rule: Box, step: int) -> bool:
     """Whether letters stand left of a ruling, or at the start above it: it begins a field of its own."""
     x, y, w, _ = rule
-    top = max(y - step + round(1.5 * MM), 0)
-    left = found.text[top : y + round(MM), max(x - round(20 * MM), 0) : max(x - 1, 0)]
+    top = max(y - step + round(1.5 * PX_PER_MM), 0)
+    left = found.text[top : y + round(PX_PER_MM), max(x - round(20 * PX_PER_MM), 0) : max(x - 1, 0)]
     above = found.text[top : max(y - 2, top), x : x + w]
-    return int((left > 0).sum()) > 1.5 * MM or int((above > 0).sum()) > 1.5 * MM
+    return int((left > 0).sum()) > 1.5 * PX_PER_MM or int((above > 0).sum()) > 1.5 * PX_PER_MM
 
 
 def without_overlaps(texts: list[tuple[Box, int, float]]) -> list[tuple[Box, int, float]]:
@@ -250,7 +254,7 @@ def slope_of_rulings(picture: np.ndarray) -> float:
     _, labels, stats, _ = cv2.connectedComponentsWithStats(level)
     slopes, lengths = [], []
     for number, (x, y, w, h, _) in enumerate(stats[1:].tolist(), 1):
-        if w >= 40 * MM and h <= 3 * MM:
+        if w >= 40 * PX_PER_MM and h <= 3 * PX_PER_MM:
             rows, columns = np.nonzero(labels[y : y + h, x : x + w] == number)
             slopes.append(float(np.polyfit(columns, rows, 1)[0]))
             lengths.append(w)

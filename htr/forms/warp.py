@@ -12,7 +12,7 @@ import numpy as np
 
 from htr.forms.keypoints import apply, scale_matrix
 
-STEP = 16  # px of a flat image between the places that are computed; those between are interpolated
+GRID_STEP_PX = 16  # px of a flat image between the places that are computed; those between are interpolated
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +57,15 @@ def flatten(
         way = warp.matrix @ (np.eye(3) if warp.frame is None else warp.frame) @ np.linalg.inv(to_flat)
         draw = partial(cv2.warpPerspective, scan, way, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
     else:
-        rows, columns = np.arange(0, height + STEP, STEP), np.arange(0, width + STEP, STEP)
+        rows, columns = (
+            np.arange(0, height + GRID_STEP_PX, GRID_STEP_PX),
+            np.arange(0, width + GRID_STEP_PX, GRID_STEP_PX),
+        )
         grid = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2).astype(np.float64)
         found = warp.places(apply(np.linalg.inv(to_flat), grid)).reshape(len(rows), len(columns), 2)
-        wanted = np.meshgrid(np.arange(width, dtype=np.float32) / STEP, np.arange(height, dtype=np.float32) / STEP)
+        wanted = np.meshgrid(
+            np.arange(width, dtype=np.float32) / GRID_STEP_PX, np.arange(height, dtype=np.float32) / GRID_STEP_PX
+        )
         maps = [cv2.remap(found[..., axis].astype(np.float32), *wanted, cv2.INTER_LINEAR) for axis in (0, 1)]
         draw = partial(cv2.remap, scan, *maps, cv2.INTER_LINEAR)
     border = {"borderMode": cv2.BORDER_REPLICATE} if fill is None else {"borderValue": fill}

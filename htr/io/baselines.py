@@ -2,8 +2,8 @@
 
 import numpy as np
 
-ABOVE, BELOW = 0.7, 0.3  # of the distance between two baselines: ascenders and descenders
-CLOSE = 0.3  # of the median distance: baselines nearer to each other are of one line
+ASCENDER_SHARE, DESCENDER_SHARE = 0.7, 0.3  # of the distance between two baselines: ascenders and descenders
+MIN_DISTANCE_RATIO = 0.3  # of the median distance: baselines nearer to each other are of one line
 MAX_POINTS = 500  # of a baseline whose points are all taken
 VERTICAL = "baseline is steeper than 45 degrees: the line is vertical"
 ALONE = "line has a baseline alone, and no neighbour tells its height"
@@ -23,14 +23,14 @@ def cut_around(rows: list[dict[str, str]]) -> None:
         return
     middles = np.sort([baseline[:, 1].mean() for baseline in baselines if baseline is not None])
     apart = np.diff(middles)
-    apart = apart[apart > CLOSE * np.median(apart)] if len(apart) else apart
+    apart = apart[apart > MIN_DISTANCE_RATIO * np.median(apart)] if len(apart) else apart
     for n in bare:
         if not len(apart) or np.median(apart) < 4:
             rows[n]["reject"] = ALONE
             continue
         pitch = float(np.median(apart))
         line = baselines[n][:: len(baselines[n]) // MAX_POINTS + 1]
-        up, down = np.array([0, ABOVE * pitch]), np.array([0, BELOW * pitch])
+        up, down = np.array([0, ASCENDER_SHARE * pitch]), np.array([0, DESCENDER_SHARE * pitch])
         outline = np.concatenate([line - up, (line + down)[::-1]])
         rows[n]["polygon"] = " ".join(f"{x:g},{y:g}" for x, y in np.round(outline).tolist())
 

@@ -10,7 +10,7 @@ from htr.io.image_files import RejectedInput, decode
 
 MIN_PAGE_HEIGHT, MIN_PAGE_WIDTH = 1000, 700  # px; a line of writing is never as high and hardly wider than it is high
 MAX_PAGE_RATIO = 2.0  # of a page's width to its height
-DARK, MOSTLY = 96, 0.7  # gray level, and the share of pixels below it, of light writing on dark paper
+DARK_LEVEL, MAX_DARK_SHARE = 96, 0.7  # gray level, and the share of pixels below it, of light writing on dark paper
 KINDS = "a path, a PIL image or an array (H, W) or (H, W, 3) of bool, uint8, uint16 or float (0 to 1, or 0 to 255)"
 
 
@@ -93,6 +93,6 @@ def checked(gray: np.ndarray) -> np.ndarray:
             f"{width} x {height} pixels are a page, not a line: give its lines (htr.scan reads certificates, python -m "
             f"jobs transcribe pages with XML)"
         )
-    if np.ptp(gray[:: max(height // 64, 1)]) > DARK and np.mean(gray < DARK) > MOSTLY:
+    if np.ptp(gray[:: max(height // 64, 1)]) > DARK_LEVEL and np.mean(gray < DARK_LEVEL) > MAX_DARK_SHARE:
         raise RejectedInput("light writing on dark paper: invert it (255 - image)")
     return gray

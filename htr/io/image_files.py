@@ -14,11 +14,11 @@ MAX_DECODED_BYTES = (
     1 << 30
 )  # that decoding one page may take: colour JPEGs in passes and transparent images need 7 a pixel
 MAX_TIFF_PAGE = 10_000  # of a TIFF
-LEAST_DPI, MOST_DPI = 75.0, 2400.0
+MIN_DPI, MAX_DPI = 75.0, 2400.0
 PNG, TIFF = b"\x89PNG\r\n\x1a\n", {b"II*\0": "<", b"MM\0*": ">"}
 # the tags of TIFF 6.0 that are read
 WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION, SAMPLES, EXTRA, FORMAT = 256, 257, 258, 262, 274, 277, 338, 339
-REDUCED = 254  # bit 0: a small picture of another page
+FULL_PAGE_MASK = 254  # bit 0: a small picture of another page
 X_RESOLUTION, Y_RESOLUTION, UNIT, TILE_WIDTH, TILE_HEIGHT = 282, 283, 296, 322, 323
 TAGS = {WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION, SAMPLES, EXTRA, FORMAT}
 TAGS |= {X_RESOLUTION, Y_RESOLUTION, UNIT, TILE_WIDTH, TILE_HEIGHT}
@@ -242,7 +242,7 @@ def pages_in(file: BinaryIO) -> list[int]:
             (count,) = struct.unpack(order + "H", file.read(2))
             entries = file.read(12 * count)
             tags = [struct.unpack_from(order + "H6xI", entries, 12 * entry) for entry in range(count)]
-            if not any(tag == REDUCED and value & 1 for tag, value in tags):
+            if not any(tag == FULL_PAGE_MASK and value & 1 for tag, value in tags):
                 pages.append(len(seen) - 1)
             (at,) = struct.unpack(order + "I", file.read(4))
     except struct.error:  # a broken file: decode says it
@@ -252,7 +252,7 @@ def pages_in(file: BinaryIO) -> list[int]:
 
 def plausible(x: float, y: float) -> float | None:
     """Dots per inch across and down -> the resolution, unless they differ or no scanner makes it."""
-    known = LEAST_DPI <= x <= MOST_DPI and round(x) != 96 and abs(x - y) <= 0.1 * x
+    known = MIN_DPI <= x <= MAX_DPI and round(x) != 96 and abs(x - y) <= 0.1 * x
     return x if known else None
 
 

@@ -19,7 +19,7 @@ import pyarrow.csv
 from htr.io.account import Account
 
 CSV_BLOCK_BYTES = 16 << 20  # of a CSV that are read at once; no row may be longer
-PART = 1 << 19  # bytes whose quotes are looked at together: they stay in the processor's cache
+QUOTE_CHECK_BYTES = 1 << 19  # bytes whose quotes are looked at together: they stay in the processor's cache
 DELIMITERS = ",;\t"
 QUOTES = ("auto", "csv", "none")
 QUOTE, NEWLINE, RETURN = b'"\n\r'
@@ -214,7 +214,7 @@ def are_plain(content, layout: Layout) -> bool:
     ends, size, inside, last = np.array([NEWLINE], np.uint8), len(data), False, -2
     first = start = 3 if content[:3] == b"\xef\xbb\xbf" else 0
     while start < size:  # `inside`: a cell is open; `last`: the place of the last quote
-        end = min(start + PART, size)
+        end = min(start + QUOTE_CHECK_BYTES, size)
         # a byte more on either side: where the file begins and ends a cell does too
         part = data[start - (start > first) : end + 1]
         if start == first or end == size:

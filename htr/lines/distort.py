@@ -8,15 +8,15 @@ import numpy as np
 
 from htr.lines.normalise import MIN_LINE_WIDTH_PX
 
-HEIGHT = 64  # of a line for which lengths are given
-CELL = 8  # px between the nodes at which a warp is computed; linear between them
-SPACING, WANDERING = 24, 112  # px between independent displacements: of a letter's parts, along a line
+REFERENCE_HEIGHT_PX = 64  # of a line for which lengths are given
+GRID_STEP_PX = 8  # px between the nodes at which a warp is computed; linear between them
+LETTER_SPACING_PX, DRIFT_SPACING_PX = 24, 112  # px between independent displacements: of a letter's parts, along a line
 MAX_RISE_PX = 6  # px that a turned line may rise or fall at its ends
-WRITTEN = 6  # mean ink of a row that letters reach
-FINEST = 0.6  # pixels of a scan in black and white, in those that are seen
+MIN_ROW_INK = 6  # mean ink of a row that letters reach
+MIN_BILEVEL_SCALE = 0.6  # pixels of a scan in black and white, in those that are seen
 MIN_BLACK_TONE = 80  # tone that such a scan shows: an empty line's noise stays white
-ROUND = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-PENS = (np.ones((1, 3), np.uint8), np.ones((3, 1), np.uint8), ROUND, ROUND)
+CROSS_KERNEL = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+PENS = (np.ones((1, 3), np.uint8), np.ones((3, 1), np.uint8), CROSS_KERNEL, CROSS_KERNEL)
 
 
 def warp(
@@ -33,7 +33,7 @@ def warp(
 ) -> np.ndarray:
     """All of a line's geometry in one interpolation; the canvas grows so that no letter leaves it sideways."""
     height, width = ink.shape
-    unit = height / HEIGHT
+    unit = height / REFERENCE_HEIGHT_PX
     slant = rng.uniform(-slant, slant)
     stretch = 1 + rng.uniform(-stretch, stretch)
     lean = abs(slant) * height / 2
@@ -41,9 +41,9 @@ def warp(
     top, bottom = (edge(rng, loose, tight) * unit for _ in range(2))
     wide = max(int(np.ceil(left + stretch * width + right)), MIN_LINE_WIDTH_PX)
     # where each node of the result comes from; one cell more on each side, so that resize interpolates everywhere
-    columns, rows = -(-wide // CELL) + 2, -(-height // CELL) + 2
-    u = np.arange(-1, columns - 1, dtype=np.float32) * CELL + (CELL - 1) / 2
-    v = np.arange(-1, rows - 1, dtype=np.float32)[:, None] * CELL + (CELL - 1) / 2
+    columns, rows = -(-wide // GRID_STEP_PX) + 2, -(-height // GRID_STEP_PX) + 2
+    u = np.arange(-1, columns - 1, dtype=np.float32) * GRID_STEP_PX + (GRID_STEP_PX - 1) / 2
+    v = np.arange(-1, rows - 1, dtype=np.float32)[:, None] * GRID_STEP_PX + (GRID_STEP_PX - 1) / 2
     source = np.empty((rows, columns, 2), np.float32)
     source[..., 0] = (u - left - slant * (height / 2 - v)) / stretch
     source[..., 1] = v * ((height + top + bottom) / height) - top
@@ -51,11 +51,11 @@ def warp(
         rise = np.tan(np.deg2rad(rng.uniform(-turn, turn))) * width / 2
         source[..., 1] += np.clip(rise, -MAX_RISE_PX * unit, MAX_RISE_PX * unit) * np.linspace(-1, 1, columns)
     if drift:
-        source += wander(rng, (1, columns), WANDERING * unit, (2 * drift * unit, drift * unit))
+        source += wander(rng, (1, columns), DRIFT_SPACING_PX * unit, (2 * drift * unit, drift * unit))
     if elastic:
-        source += wander(rng, (rows, columns), SPACING * unit, (elastic * unit, elastic * unit))
-    maps = cv2.resize(source, (columns * CELL, rows * CELL), interpolation=cv2.INTER_LINEAR)
-    maps = maps[CELL : CELL + height, CELL : CELL + wide]
+        source += wander(rng, (rows, columns), LETTER_SPACING_PX * unit, (elastic * unit, elastic * unit))
+    maps = cv2.resize(source, (columns * GRID_STEP_PX, rows * GRID_STEP_PX), interpolation=cv2.INTER_LINEAR)
+    maps = maps[GRID_STEP_PX : GRID_STEP_PX + height, GRID_STEP_PX : GRID_STEP_PX + wide]
     paper = float(np.median(ink[::8, ::8]))
     return cv2.remap(ink, maps, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=paper)
 
@@ -69,7 +69,7 @@ def edge(rng: np.random.Generator, loose: float, tight: float) -> float:
 
 def wander(rng: np.random.Generator, nodes: tuple[int, int], spacing: float, most: tuple[float, float]) -> np.ndarray:
     """Smooth displacements (rows, columns, 2) of x and y, independent a spacing apart; none of x at both ends."""
-    rows, columns = (max(round(n * CELL / spacing), 1) + (n > 1) for n in nodes)
+    rows, columns = (max(round(n * GRID_STEP_PX / spacing), 1) + (n > 1) for n in nodes)
     loosely = rng.uniform(-1, 1, (rows, columns, 2)).astype(np.float32) * np.float32(most)
     loosely[:, [0, -1], 0] = 0  # the first and the last letter stay on the canvas
     return cv2.resize(loosely, nodes[::-1], interpolation=cv2.INTER_CUBIC).reshape(*nodes, 2)
@@ -91,7 +91,7 @@ def uneven(ink: np.ndarray, rng: np.random.Generator, most: float) -> np.ndarray
 def field(shape: tuple[int, int], rng: np.random.Generator, most: float, spacing: float) -> np.ndarray:
     """(H, W) uint8 from 0 to `most`, smooth, independent a spacing apart."""
     height, width = shape
-    spacing *= height / HEIGHT
+    spacing *= height / REFERENCE_HEIGHT_PX
     nodes = (int(height / spacing) + 2, int(width / spacing) + 2)
     loosely = rng.integers(0, int(most) + 1, nodes, dtype=np.uint8)
     return cv2.resize(loosely, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -110,11 +110,11 @@ def neighbours(ink: np.ndarray, rng: np.random.Generator, most: float) -> np.nda
     """Other lines' strokes at the top, at the bottom, or both: this line's own from elsewhere in it, or drawn ones."""
     out = ink.copy()
     which = rng.integers(3)
-    written = np.flatnonzero(cv2.reduce(ink, 1, cv2.REDUCE_AVG)[:, 0] > WRITTEN)
+    written = np.flatnonzero(cv2.reduce(ink, 1, cv2.REDUCE_AVG)[:, 0] > MIN_ROW_INK)
     for below in (False, True):
         if which == int(below):
             continue
-        depth = int(np.ceil(rng.uniform(0.25, 1) * most * len(ink) / HEIGHT))
+        depth = int(np.ceil(rng.uniform(0.25, 1) * most * len(ink) / REFERENCE_HEIGHT_PX))
         if len(written) > depth and rng.random() < 0.7:
             first = written[0] if below else written[-1] + 1 - depth
             strip = np.roll(ink[first : first + depth], int(rng.integers(ink.shape[1])), axis=1)
@@ -199,7 +199,7 @@ def blur(ink: np.ndarray, rng: np.random.Generator, most: float) -> np.ndarray:
 def bilevel(ink: np.ndarray, rng: np.random.Generator, most: float) -> np.ndarray:
     """Scanned finer than seen (gray edges) to coarser (a fax, whose rows and columns differ)."""
     height, width = ink.shape
-    coarse = rng.uniform(FINEST, most, 2)
+    coarse = rng.uniform(MIN_BILEVEL_SCALE, most, 2)
     size = (max(round(width / coarse[0]), 1), max(round(height / coarse[1]), 1))
     scan = cv2.resize(ink, size, interpolation=cv2.INTER_LINEAR)
     middle = cv2.threshold(scan, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)[0]  # Otsu 1979

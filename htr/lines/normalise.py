@@ -13,12 +13,12 @@ MIN_LINE_WIDTH_PX, MAX_LINE_WIDTH_PX = 16, 8192  # columns of a line that a mode
 MAX_COORDINATE = 2**24  # a coordinate; beyond, OpenCV's polygons and int32 overflow
 MAX_POLYGON_POINTS = 5000  # of a polygon or a baseline; the time that OpenCV takes to fill one grows with their square
 MIN_PX_PER_CHARACTER = 2.0  # of the width of a line scaled to 64 pixels of height
-LIKE_RATIO = 0.01  # by which the sides' ratio of two sizes of one page may differ
+MAX_RATIO_DIFFERENCE = 0.01  # by which the sides' ratio of two sizes of one page may differ
 PER_INCH = {"mm10": 254.0, "inch1200": 1200.0}  # units of ALTO
 PAPER_KERNEL = np.ones((5, 5), np.uint8)  # where paper is looked for, in blocks of 8 pixels
 MAX_STRAIGHT_RISE_PX = 2.0  # pixels between a baseline's highest and lowest point, up to which its line is cut as it is
 MAX_BEND_RATIO = 0.7  # of the radius of a baseline's curvature: how far from it a pixel may lie; at 1 the normals meet
-LONGEST_REMAP, LARGEST_REMAP = 32766, 64_000_000  # columns or rows that OpenCV remaps; pixels
+MAX_REMAP_SIDE_PX, MAX_REMAP_PIXELS = 32766, 64_000_000  # columns or rows that OpenCV remaps; pixels
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class PageSize:
         if not (self.width and self.height):
             return True
         ratio = (width / self.width) / (height / self.height)
-        return abs(ratio - 1) <= LIKE_RATIO + 1 / min(width, height) + 1 / min(self.width, self.height)
+        return abs(ratio - 1) <= MAX_RATIO_DIFFERENCE + 1 / min(width, height) + 1 / min(self.width, self.height)
 
     def scale(self, shape: tuple[int, int], dpi: float | None) -> tuple[float, float]:
         """-> how many pixels of an image (H, W) one of its units is, across and down.
@@ -193,7 +193,7 @@ def straighten(line: np.ndarray, mask: np.ndarray | None, baseline: np.ndarray) 
     if mask is None:  # the edges between the corners too: a bent baseline comes nearest to their middle
         outline = np.linspace(outline, np.roll(outline, -1, axis=0), 256, endpoint=False).reshape(-1, 2)
     length = np.hypot(*np.diff(baseline, axis=0).T).sum()
-    if max(length, *line.shape) > LONGEST_REMAP:
+    if max(length, *line.shape) > MAX_REMAP_SIDE_PX:
         return None
     letter = np.clip((height * width if mask is None else np.count_nonzero(mask)) / length, 4, height)  # their height
     path = resample(extend(resample(baseline), letter, outline[:, 0].min(), outline[:, 0].max()))
@@ -209,7 +209,7 @@ def straighten(line: np.ndarray, mask: np.ndarray | None, baseline: np.ndarray) 
             return None
     columns = np.arange(np.floor(along.min()), np.ceil(along.max()) + 1)
     rows = np.arange(np.ceil(above.max()), np.floor(above.min()) - 1, -1)[:, None]
-    if max(len(columns), len(rows)) > LONGEST_REMAP or len(columns) * len(rows) > LARGEST_REMAP:
+    if max(len(columns), len(rows)) > MAX_REMAP_SIDE_PX or len(columns) * len(rows) > MAX_REMAP_PIXELS:
         return None
     points, tangents = at(curve, columns), at(tangents, columns)
     paper, done = paper_of(line, mask), []

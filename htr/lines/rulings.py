@@ -7,12 +7,13 @@ and what is darker than the print alone stays as dark as its ink makes it.
 import cv2
 import numpy as np
 
-PAPER = 252.0  # of evened paper
+PAPER_LEVEL = 252.0  # of evened paper
 RULING_REACH_PX = 4  # rows that a ruling may lie off its place on the template, its blur included
-PART = 160  # columns that share one profile of a ruling
-GRAIN = 8.0  # of 255: noise that is no ink, though dividing by a dark ruling multiplies it
-BARE = 0.6  # the share of columns at most that writing leaves dark on a row: a higher quantile bleaches strokes
-THICKEST = 12  # rows of a ruling
+PROFILE_COLUMNS = 160  # columns that share one profile of a ruling
+NOISE_LEVEL = 8.0  # of 255: noise that is no ink, though dividing by a dark ruling multiplies it
+# the share of columns at most that writing leaves dark on a row: a higher quantile bleaches strokes
+BARE_QUANTILE = 0.6
+MAX_RULING_ROWS = 12  # rows of a ruling
 
 
 def remove_rulings(field: np.ndarray, printed: np.ndarray | None = None, pitch: float = 80) -> np.ndarray:
@@ -36,7 +37,7 @@ def bands_of(printed: np.ndarray) -> list[tuple[int, int]]:
     """First and last row of every solid ruling of a template's print, (H, W) uint8."""
     share = cv2.reduce(printed, 1, cv2.REDUCE_AVG, dtype=cv2.CV_32F)[:, 0] / max(int(printed.max()), 1)
     ends = np.flatnonzero(np.diff(np.r_[False, share > 0.6, False].astype(np.int8)))
-    return [(int(first), int(end) - 1) for first, end in ends.reshape(-1, 2) if end - first <= THICKEST]
+    return [(int(first), int(end) - 1) for first, end in ends.reshape(-1, 2) if end - first <= MAX_RULING_ROWS]
 
 
 def divide_out(field: np.ndarray, bands: list[tuple[int, int]], factor: int = 1) -> np.ndarray:
@@ -71,13 +72,15 @@ def without(strip: np.ndarray, factor: int = 1) -> np.ndarray:
     rows, width = strip.shape
     if not rows:
         return strip
-    parts = max(round(width * factor / PART), 1)
+    parts = max(round(width * factor / PROFILE_COLUMNS), 1)
     columns = width // parts
     sample = strip[:, : parts * columns].reshape(rows, parts, columns)[:, :, ::2]
-    quantile = int(BARE * sample.shape[2])
+    quantile = int(BARE_QUANTILE * sample.shape[2])
     profile = np.partition(sample, quantile, axis=2)[:, :, quantile].astype(np.float32)
     profile = cv2.resize(profile, (width, rows), interpolation=cv2.INTER_LINEAR)
-    return np.minimum(strip * (PAPER / np.clip(profile - GRAIN / factor, 1, PAPER)), 255).astype(np.uint8)
+    return np.minimum(strip * (PAPER_LEVEL / np.clip(profile - NOISE_LEVEL / factor, 1, PAPER_LEVEL)), 255).astype(
+        np.uint8
+    )
 
 
 def find_rulings(field: np.ndarray, pitch: float) -> list[tuple[np.ndarray, int]]:
@@ -85,7 +88,7 @@ def find_rulings(field: np.ndarray, pitch: float) -> list[tuple[np.ndarray, int]
     width = field.shape[1]
     dark = cv2.compare(field, 225, cv2.CMP_LT)
     # what is as thin as a ruling, joined over the steps of a slope, and long
-    thin = cv2.subtract(dark, cv2.morphologyEx(dark, cv2.MORPH_OPEN, np.ones((THICKEST, 1), np.uint8)))
+    thin = cv2.subtract(dark, cv2.morphologyEx(dark, cv2.MORPH_OPEN, np.ones((MAX_RULING_ROWS, 1), np.uint8)))
     run = max(min(round(1.2 * pitch), width // 3), 8)
     joined = cv2.morphologyEx(
         cv2.dilate(thin, np.ones((3, 1), np.uint8)), cv2.MORPH_CLOSE, np.ones((1, run // 6), np.uint8)
@@ -97,7 +100,7 @@ def find_rulings(field: np.ndarray, pitch: float) -> list[tuple[np.ndarray, int]
     found = []
     for number in range(1, len(stats)):
         x, y, w, h, _ = stats[number]
-        if w < min(4 * pitch, 0.5 * width) or h > 0.03 * w + THICKEST:
+        if w < min(4 * pitch, 0.5 * width) or h > 0.03 * w + MAX_RULING_ROWS:
             continue
         rows, columns = np.nonzero((labels[y : y + h, x : x + w] == number) & (runs[y : y + h, x : x + w] > 0))
         if len(rows) < 16:
@@ -107,5 +110,5 @@ def find_rulings(field: np.ndarray, pitch: float) -> list[tuple[np.ndarray, int]
             continue
         thick = int(np.ceil(len(rows) / max(len(np.unique(columns)), 1)))
         path = np.rint(y + row + slope * (np.arange(width) - x)).astype(int)
-        found.append((path, min(thick, THICKEST)))
+        found.append((path, min(thick, MAX_RULING_ROWS)))
     return found

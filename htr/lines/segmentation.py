@@ -16,11 +16,12 @@ import numpy as np
 from htr.lines.form_dropout import PrintedForm, drop_form, factor_of
 from htr.lines.rows import rows_to_lines
 
-DARK, SURE = 25, 38  # of 255: darkness that counts as ink in the small image, if some of it is as dark as SURE
+# of 255: darkness of ink in the small image, and the darkness that some of a component of ink must have (hysteresis)
+INK_DARKNESS, CORE_INK_DARKNESS = 25, 38
 MIN_INK = 0.011  # squared pitches of ink that a written field has: a thin dash
 SLOPES = np.tan(np.radians(0.3 * np.arange(-6, 7)))  # of writing: the registration has turned the page upright
-TALL = 0.25  # pitches that a stored line reaches above and below its core at least, and all of its ink
-OTHERS = 255  # the label of ink that belongs to no line of this field
+CORE_MARGIN_PITCHES = 0.25  # pitches that a stored line reaches above and below its core at least, and all of its ink
+NEIGHBOUR_LABEL = 255  # the label of ink that belongs to no line of this field
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +31,9 @@ class FoundLine:
     box: tuple[int, int, int, int]  # x, y, w, h of its ink but the outermost 0.3 % left and right, 1 % above and below
     core: float  # the row that halves its ink
     number: int  # 1 is the uppermost
-    labels: np.ndarray = dataclass_field(repr=False)  # (h, w) uint8 small image: 0 paper, a line's number, or OTHERS
+    labels: np.ndarray = dataclass_field(
+        repr=False
+    )  # (h, w) uint8 small image: 0 paper, a line's number, or NEIGHBOUR_LABEL
     factor: int  # pixels of the field that one of `labels` stands for, in both directions
 
 
@@ -102,10 +105,10 @@ def lines_beside(
         return []
     inside = (box[1] / factor, (box[1] + box[3]) / factor)
     labels, count = rows_to_lines(binary, ink.labels, ink.stats, ink.centres, inside=inside, fine=fine)
-    labels[(binary > 0) & (labels == 0)] = OTHERS
+    labels[(binary > 0) & (labels == 0)] = NEIGHBOUR_LABEL
     if slope:
         labels = cv2.warpAffine(labels, upright, (width, height), flags=cv2.INTER_NEAREST)
-    labels[others] = OTHERS
+    labels[others] = NEIGHBOUR_LABEL
     return as_lines(labels, count, box=box, factor=factor, fine=fine, most=most)
 
 
@@ -116,7 +119,10 @@ def cut_line(field: np.ndarray, line: FoundLine, pitch: float) -> np.ndarray:
     """
     factor = line.factor
     x, y, w, h = (v * factor for v in cv2.boundingRect(cv2.compare(line.labels, line.number, cv2.CMP_EQ)))
-    top, bottom = round(min(line.core - TALL * pitch, y - 3)), round(max(line.core + TALL * pitch, y + h + 3))
+    top, bottom = (
+        round(min(line.core - CORE_MARGIN_PITCHES * pitch, y - 3)),
+        round(max(line.core + CORE_MARGIN_PITCHES * pitch, y + h + 3)),
+    )
     left, right = round(x - 0.4 * pitch), round(x + w + 0.4 * pitch)
     height, width = field.shape
     rows, columns = slice(max(top, 0), min(bottom, height)), slice(max(left, 0), min(right, width))
@@ -151,13 +157,13 @@ def own_ink(
 ) -> tuple[Ink, np.ndarray, np.ndarray, float]:
     """Components of the small image, which are this field's writing, which the neighbours', ink_measure's figure."""
     fine = pitch / factor
-    ink = components(cv2.compare(small, DARK, cv2.CMP_GT))
+    ink = components(cv2.compare(small, INK_DARKNESS, cv2.CMP_GT))
     x, y, w, h, area = ink.stats.T
     cx, cy = ink.centres.T
     left, top, right, bottom = (v / factor for v in (box[0], box[1], box[0] + box[2], box[1] + box[3]))
     # no speck; and no stain or writing from the back: some of it is dark
     kept = (area >= 6) & (np.maximum(w, h) >= 4)
-    kept &= np.bincount(ink.labels[small > SURE], minlength=len(area)) > np.maximum(1, 0.05 * area)
+    kept &= np.bincount(ink.labels[small > CORE_INK_DARKNESS], minlength=len(area)) > np.maximum(1, 0.05 * area)
     # nor a fold: taller than any letter and thin, or from side to side
     kept &= ~((w < 0.15 * fine) & (h > 1.6 * fine)) & ~((h < 0.15 * fine) & (w > 0.95 * small.shape[1]))
     kept[0] = False
@@ -227,7 +233,7 @@ def as_lines(
             place = (int(x), int(y), int(to_x - x) + factor, int(to_y - y) + factor)
             own.append((float(core * factor), mass, number, place))
     own = sorted(sorted(own, key=lambda line: -line[1])[:most])
-    renumbered = np.full(256, OTHERS, np.uint8)
+    renumbered = np.full(256, NEIGHBOUR_LABEL, np.uint8)
     renumbered[0] = 0
     for number, line in enumerate(own, 1):
         renumbered[line[2]] = number

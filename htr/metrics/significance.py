@@ -9,7 +9,7 @@ from scipy import stats
 RANDOM_FLIPS = 9999
 MAX_EXACT_CLUSTERS = 14  # clusters up to which all signs are tried
 MIN_NORMAL_CLUSTERS = 5000  # clusters from which on the sum of random signs is taken as normal
-SMALL_CLUSTERS, SMALL_CHARACTERS = 5, 200
+MIN_SLICE_CLUSTERS, MIN_SLICE_CHARACTERS = 5, 200
 
 
 def sign_flip(differences: np.ndarray, seed: int = 0) -> float:
@@ -45,4 +45,4 @@ def false_discovery(p_values: Sequence[float]) -> list[float]:
 
 def is_small(clusters: int, characters: int) -> bool:
     """A slice that says little, whatever its interval."""
-    return clusters < SMALL_CLUSTERS or characters < SMALL_CHARACTERS
+    return clusters < MIN_SLICE_CLUSTERS or characters < MIN_SLICE_CHARACTERS

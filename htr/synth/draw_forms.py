@@ -21,8 +21,8 @@ NAMES = ("adult-2018", "adult-2024", "neonatal-2018")
 SHIPPED = ("adult-2018", "neonatal-2018")  # the other edition is for tests: hard to tell from its like
 BLACK, GRAY = 20, 70
 LEFT, RIGHT = 30, 1624  # of the frame
-ABOVE, BELOW = 12, 10  # a ruled field ends that far under the ruling above and under its own
-TICK = 26
+GAP_ABOVE_PX, GAP_BELOW_PX = 12, 10  # a ruled field ends that far under the ruling above and under its own
+TICK_SIDE_PX = 26
 
 
 @cache
@@ -67,8 +67,8 @@ class Sheet:
         """A text field on rulings at these rows."""
         for y in rows:
             self.rule(y, x0, x1)
-        top = rows[0] - pitch + ABOVE
-        self.fields.append(Field(name, "text", (x0, top, x1 - x0, rows[-1] + BELOW - top), lines, pitch))
+        top = rows[0] - pitch + GAP_ABOVE_PX
+        self.fields.append(Field(name, "text", (x0, top, x1 - x0, rows[-1] + GAP_BELOW_PX - top), lines, pitch))
 
     def boxed(self, name: str, x: int, y: int, w: int, h: int, pitch: int, lines: int = 1) -> None:
         """A text field in a box without rulings."""
@@ -78,9 +78,17 @@ class Sheet:
     def ticks(self, x: int, y: int, name: str, answers: dict[str, str], gap: int = 26) -> None:
         """Squares with their answers after them, standing on the row y, from the column x on."""
         for answer, words in answers.items():
-            self.frame(x, y - TICK + 4, x + TICK, y + 4)
-            self.fields.append(Field(f"{name}_{answer}", "tick", (x, y - TICK + 4, TICK + 1, TICK + 1), 1, TICK + 1))
-            end = self.label(x + TICK + 9, y, words, 20)
+            self.frame(x, y - TICK_SIDE_PX + 4, x + TICK_SIDE_PX, y + 4)
+            self.fields.append(
+                Field(
+                    f"{name}_{answer}",
+                    "tick",
+                    (x, y - TICK_SIDE_PX + 4, TICK_SIDE_PX + 1, TICK_SIDE_PX + 1),
+                    1,
+                    TICK_SIDE_PX + 1,
+                )
+            )
+            end = self.label(x + TICK_SIDE_PX + 9, y, words, 20)
             x = end + gap
 
     def head(self, title: str, edition: str, number: str) -> None:

@@ -14,7 +14,7 @@ from htr.forms.template import Field, Template
 from htr.synth.handwriting import X_HEIGHT, Ink, Writer
 from htr.synth.scanner import Scan
 
-HEIGHT, ROOM = 76.0, 92  # of a line on the wide rulings, px: nominal, and rows of ink at most
+LINE_HEIGHT_PX, MAX_INK_ROWS = 76.0, 92  # of a line on the wide rulings, px: nominal, and rows of ink at most
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def slots(template: Template, field: Field, lines: int) -> list[Slot]:
     else:
         pitch = min(h / lines, 1.3 * field.pitch)
         baselines = [y + (k + 0.78) * pitch for k in range(lines)]
-    height, room = min(HEIGHT, 0.88 * pitch), round(min(ROOM, 1.03 * pitch))
+    height, room = min(LINE_HEIGHT_PX, 0.88 * pitch), round(min(MAX_INK_ROWS, 1.03 * pitch))
     return [Slot(x + 7, w - 14, baseline, height, room) for baseline in baselines]
 
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 DPI = 200  # of the forms, and of all lengths below
-EDGE = 25  # px of the paper's edge that a turned or shifted page may lose
+MAX_LOST_EDGE_PX = 25  # px of the paper's edge that a turned or shifted page may lose
 FOLD_REACH_PX = 70  # px on either side of a fold where the paper bulges
 STAMPS = ("CENTRE HOSPITALIER", "ETAT CIVIL", "ARCHIVES", "COPIE CONFORME", "SERVICE DES URGENCES", "MAIRIE", "RECU LE")
 
@@ -103,7 +103,7 @@ def placed(
 ) -> tuple[np.ndarray, tuple[int, int]]:
     """Where the paper lies on the glass -> (3, 3) form to image, (width, height) of the image.
 
-    The glass is as large as the paper, or as large as it must be to hold all but the paper's outermost EDGE px.
+    The glass is as large as the paper, or as it must be to hold all but the paper's outermost MAX_LOST_EDGE_PX.
     """
     height, width = shape
     angle = np.deg2rad(rng.uniform(-1, 1) * severity.turn)
@@ -112,7 +112,7 @@ def placed(
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     linear = grow * turn @ np.array([[1 + skew[0], skew[1]], [0, 1 - skew[0]]])
     shift = rng.uniform(-1, 1, 2) * severity.shift
-    half = np.array([width, height]) / 2 - EDGE
+    half = np.array([width, height]) / 2 - MAX_LOST_EDGE_PX
     reach = 2 * (np.abs(linear) @ half + np.abs(shift))
     glass = np.maximum([width, height], np.ceil(reach))
     zoom = dpi / DPI

@@ -19,7 +19,7 @@ from htr.synth.layout import Slot
 
 MIN_SCALE = 0.66  # of the slot's height: a line that must be smaller to fit is too long for the field
 PIECES_TRIED = 12  # pieces looked at for a slot
-GROUND = 22  # what is left of the real paper after it is evened out
+PAPER_RESIDUE = 22  # what is left of the real paper after it is evened out
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,9 @@ def fitting(piece: Piece, slot: Slot, height: float) -> Ink | None:
     size = int(min(height, slot.room, (slot.width - 1) * gray.shape[0] / gray.shape[1]))
     if size < max(MIN_SCALE * slot.height, 24):
         return None
-    pixels = cv2.convertScaleAbs(cv2.subtract(normalise_line(gray, size), GROUND), alpha=255 / (255 - GROUND))
+    pixels = cv2.convertScaleAbs(
+        cv2.subtract(normalise_line(gray, size), PAPER_RESIDUE), alpha=255 / (255 - PAPER_RESIDUE)
+    )
     return Ink(pixels, foot(pixels))
 
 

@@ -29,7 +29,7 @@ from htr.forms.template import Template
 from htr.synth import handwriting
 from htr.synth.draw_forms import draw
 from htr.synth.handwriting import Hand, Ink, Writer
-from htr.synth.layout import HEIGHT, Slot, box_of, fitted, put, slots, tick, with_mistake
+from htr.synth.layout import LINE_HEIGHT_PX, Slot, box_of, fitted, put, slots, tick, with_mistake
 from htr.synth.scanner import SEVERITIES, Scan, scan
 from htr.synth.semireal import real_writers
 from htr.synth.text_generator import Terms, how_many, load_terms, texts_of
@@ -178,7 +178,7 @@ def certificate(
         answers[field.name] = " ".join(text for text, _ in written_lines)
         for line, (slot, (text, pen)) in enumerate(zip(room, written_lines, strict=False)):
             x, y = put(page if written else None, pen, slot, rng)
-            placed.append((field.name, line, text, pen.pixels, x, y, 1.22 * min(slot.height, HEIGHT)))
+            placed.append((field.name, line, text, pen.pixels, x, y, 1.22 * min(slot.height, LINE_HEIGHT_PX)))
     margins = np.random.default_rng((seed, 3, number))  # of their own: boxes change nothing else
     scanned = scan(template.picture, page, level, rng, dpi)
     lines = [

@@ -19,7 +19,7 @@ from htr.certificate import log_name
 from htr.metrics import counts as count
 
 NO_SLICE = ("key", "certificate", "writer", "line", "image", "shard", "split", "reference", "hypothesis")
-MOST_SLICES = 100  # of one column; more is not a slice but a name
+MAX_SLICES = 100  # of one column; more is not a slice but a name
 LENGTHS = (0, 5, 10, 20, 40)  # reference characters: 0, 1-5, …, 41-
 HEIGHT = 48  # px that lines are scaled to for their slices by width: the same lines, whatever models see
 WIDTHS = (128, 256, 512, 1024)  # px at that height
@@ -89,7 +89,7 @@ class Sums:
         codes = {name: self.names[name].of(column) for name, column in found.items()}
         for name in list(self.slices):
             codes[f"by {name}"] = self.slices[name].of(strings(table, name)).astype(np.int16)
-            if len(self.slices[name]) > MOST_SLICES:
+            if len(self.slices[name]) > MAX_SLICES:
                 del self.slices[name], codes[f"by {name}"]
                 self.lines.pop(f"by {name}", None)
         counts = {name: table[name].to_numpy().astype(np.int32) for name in self.columns}

@@ -17,7 +17,7 @@ import numpy as np
 from htr.metrics.significance import is_small
 from htr.metrics.terms import FRENCH, Found, Terms, by_cluster, find, of_acceptance, share, statistics
 from htr.reliability.promise import Promise
-from jobs.evaluation.accumulators import LENGTHS, MOST_SLICES, classes
+from jobs.evaluation.accumulators import LENGTHS, MAX_SLICES, classes
 from jobs.evaluation.metrics import QUANTILES
 from jobs.evaluation.results import Evaluation
 from shards import files
@@ -69,7 +69,7 @@ def selection(evaluation: Evaluation, promise: Promise, clusters: np.ndarray, fo
     for column, values in slices.items():
         values = np.array(["" if value is None else str(value) for value in values])
         there = edges if column == "length" else sorted(set(values))
-        if 1 < len(set(values)) <= MOST_SLICES:
+        if 1 < len(set(values)) <= MAX_SLICES:
             rows = {v: covered(values == v, accepted, evaluation, clusters) for v in there if (values == v).any()}
             result["by"][column] = rows
     of = np.bincount(clusters)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from htr.metrics.intervals import difference_interval
 from htr.metrics.significance import false_discovery, is_small, sign_flip
-from jobs.evaluation.accumulators import MOST_SLICES, NO_SLICE, Codes, cluster_of, grouped, strings
+from jobs.evaluation.accumulators import MAX_SLICES, NO_SLICE, Codes, cluster_of, grouped, strings
 
 OF_LINES = ("key", "certificate", "writer", "reference", "edits", "characters")
 
@@ -49,7 +49,7 @@ def paired(folder: Path, other: Path) -> dict:
             continue
         codes = Codes()
         code = codes.of(strings(both, name))
-        if 1 < len(codes) <= MOST_SLICES:
+        if 1 < len(codes) <= MAX_SLICES:
             found["by"][name] = dict(sorted(zip(codes.numbers, compared(code, cluster, counts), strict=True)))
     rows = [row for values in found["by"].values() for row in values.values()]
     for row, q in zip(rows, false_discovery([row["p"] for row in rows]), strict=True):

@@ -9,9 +9,9 @@ from htr.metrics.characters import CLASSES, class_of
 from htr.metrics.intervals import CONFIDENCE_LEVEL, Interval, doubts, ratio_interval, share_interval
 from htr.metrics.significance import is_small
 from htr.metrics.yearly_trend import yearly_trend
-from jobs.evaluation.accumulators import MOST_SLICES, Sums, grouped
+from jobs.evaluation.accumulators import MAX_SLICES, Sums, grouped
 
-MOST, LEAST = 100, 5  # confusions shown, and how often one must be there to be shown
+MAX_CONFUSIONS, MIN_CONFUSION_COUNT = 100, 5  # confusions shown, and how often one must be there to be shown
 QUANTILES = (0.1, 0.5, 0.9)
 RATES = {"cer": ("edits", "characters"), "wer": ("word_edits", "words")}
 
@@ -198,8 +198,8 @@ def character_classes(sums: Sums, totals: dict[str, int]) -> dict:
 
 
 def confusions(counts: Counter) -> list[dict]:
-    often = sorted((-number, one, other) for (one, other), number in counts.items() if number >= LEAST)
-    return [{"reference": one, "hypothesis": other, "count": -number} for number, one, other in often[:MOST]]
+    often = sorted((-number, one, other) for (one, other), number in counts.items() if number >= MIN_CONFUSION_COUNT)
+    return [{"reference": one, "hypothesis": other, "count": -number} for number, one, other in often[:MAX_CONFUSIONS]]
 
 
 # ---------------------------------------------------------------------------------------------------- slices
@@ -210,7 +210,7 @@ def slices(sums: Sums, lines: dict[str, np.ndarray]) -> tuple[dict, dict | None]
     found, moved = {}, None
     columns = [*sorted(sums.slices), "length", "width", "writer"]
     for column in columns:
-        if column == "writer" and len(sums.names["writer"]) > MOST_SLICES:
+        if column == "writer" and len(sums.names["writer"]) > MAX_SLICES:
             continue
         names = sums.value_names(column)
         if len(names) < 2:

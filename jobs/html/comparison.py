@@ -97,7 +97,7 @@ def warnings(rows: list[dict]) -> list[str]:
     asked = {tuple(str(row["rates"].get(key)) for key in ("dataset", "split", "where")) for row in read_ones}
     if len(asked) > 1:
         said.append("The evaluations are not of the same lines: their rates differ for that reason too.")
-    few = [row for row in read_ones if (row["clusters"]["count"] or 0) < evaluation.FEW_CLUSTERS]
+    few = [row for row in read_ones if (row["clusters"]["count"] or 0) < evaluation.MIN_CLUSTERS]
     if few:
         least = min(few, key=lambda row: row["clusters"]["count"] or 0)["clusters"]
         said.append(

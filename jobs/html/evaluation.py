@@ -8,7 +8,7 @@ from pathlib import Path
 from jobs.html import bounds, count, known, number, pair, percent, plot, points
 from jobs.training.run_status import clean, read, text
 
-FEW_CLUSTERS = 40  # clusters below which an interval is to be read with care
+MIN_CLUSTERS = 40  # clusters below which an interval is to be read with care
 RATES = {  # what a rate is called, what it means
     "cer": ("CER", "Characters to insert, delete or replace, over the characters of the transcription."),
     "wer": ("WER", "The same for words, parted by spaces."),
@@ -28,7 +28,7 @@ NORMALISED = {
     "lenient_abbreviations": "all of these",
 }
 KINDS = (("substitutions", "replaced", 1), ("deletions", "left out", 2), ("insertions", "inserted", 6))
-MOST_CONFUSIONS = 30
+MAX_CONFUSIONS = 30
 
 
 def newest(run: Path) -> Path | None:
@@ -133,7 +133,7 @@ def warnings(metrics: dict) -> list[str]:
     said = [str(interval["warning"])] if interval.get("warning") else []
     if many is not None and many < 2:
         said.append("No interval can be given: all lines are of one writer or certificate.")
-    elif many is not None and many < FEW_CLUSTERS and not said:
+    elif many is not None and many < MIN_CLUSTERS and not said:
         said.append(f"Few clusters: the intervals rest on {many:.0f} {about['plural']}, read them with care.")
     if "certificate" in about["unit"] and not any("physician" in words or "writer" in words for words in said):
         said.append(
@@ -260,7 +260,7 @@ def confusions(metrics: dict) -> list[dict]:
     found = [
         one for one in metrics.get("confusions") or () if len(one["reference"]) <= 1 and len(one["hypothesis"]) <= 1
     ]
-    found = found[:MOST_CONFUSIONS]
+    found = found[:MAX_CONFUSIONS]
     most = max((one["count"] for one in found), default=1)
     rows = []
     for one in found:

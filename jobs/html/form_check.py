@@ -11,8 +11,8 @@ from htr.forms.form_check import Checked, Verdict, kind_of
 from htr.forms.template import replace
 from jobs.html import render
 
-SHOWN = 60  # pictures at most
-SIDE = 700  # px of a picture
+MAX_PICTURES = 60  # pictures at most
+PICTURE_SIDE_PX = 700  # px of a picture
 
 
 def write_page(path: Path, forms, templates, results: dict[str, tuple[np.ndarray, Checked]], verdict: Verdict) -> None:
@@ -33,23 +33,23 @@ def write_page(path: Path, forms, templates, results: dict[str, tuple[np.ndarray
             "second": float(np.median(second)) if second else None,
             "nearest": others.most_common(1)[0][0] if others else "",
             "spread": float(np.percentile(spread, 95)) if spread else None,
-            "alike": sorted(other.template.name for other, _ in forms.likes[template.name]),
+            "alike": sorted(other.template.name for other, _ in forms.similar_editions[template.name]),
         })  # fmt: skip
     failed = [(name, scan, one) for name, (scan, one) in results.items() if not one.form]
     groups = defaultdict(list)
-    for name, scan, one in failed[:SHOWN]:
+    for name, scan, one in failed[:MAX_PICTURES]:
         groups[kind_of(one.reason)].append({"name": name, "reason": one.reason, "picture": picture(scan)})
     special = Counter(how for _, one in results.values() if one.how for how in one.how.split(", "))
     page = render(
         "form_check.html", title="Forms and scans", rows=rows, groups=dict(groups), verdict=verdict,
-        special=special.most_common(), scans=len(results), failed=len(failed), shown=min(len(failed), SHOWN),
+        special=special.most_common(), scans=len(results), failed=len(failed), shown=min(len(failed), MAX_PICTURES),
     )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     replace(path, page.encode())
 
 
 def picture(scan: np.ndarray) -> str:
-    scale = SIDE / max(scan.shape)
+    scale = PICTURE_SIDE_PX / max(scan.shape)
     small = cv2.resize(scan, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else scan
     encoded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 70])[1]
     return f"data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode()}"

@@ -78,7 +78,7 @@ def scan_part(scans: Scans, scan: np.ndarray, rows: list[dict], forms) -> tuple[
         registration = forms.register(scan)
     except RejectedInput as reason:
         return figure(shown, note) + f"<p class=bad>{html.escape(str(reason))}</p>", stages
-    note += f"; form {registration.template.name}, {registration.score:.0%} of its anchors in their place"
+    note += f"; form {registration.template.name}, {registration.score:.0%} of its keypoints in their place"
     upright = DeskewedScan(scan, registration)
     for field in registration.template.fields:
         with contextlib.suppress(RejectedInput):

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 WIDTH, HEIGHT = 360, 230  # of a chart, in px of a phone
 LEFT, RIGHT, TOP, BOTTOM = 42, 12, 10, 30
-LETTER = 6.2  # px, of a direct label
+LETTER_WIDTH_PX = 6.2  # px, of a direct label
 MAX_TOOLTIPS = 80  # points of a line that have a tooltip of their own
 
 
@@ -110,7 +110,7 @@ class Chart:
 
     def svg(self) -> Markup:
         names = [series.label for series in self.series if series.points] if self.labelled else []
-        right = RIGHT + (min(LETTER * max(map(len, names)), 120) if names and any(names) else 0)
+        right = RIGHT + (min(LETTER_WIDTH_PX * max(map(len, names)), 120) if names and any(names) else 0)
         across, down = WIDTH - LEFT - right, HEIGHT - TOP - BOTTOM
         parts = [self.axes(across, down)]
         place = Place(self.x, self.y, across, down)

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from jobs.html import percent
 
-WIDEST, HIGHEST = 1400, 110  # px of an image in the page
+MAX_WIDTH_PX, MAX_HEIGHT_PX = 1400, 110  # px of an image in the page
 COLUMNS = ["key", "reference", "hypothesis", "edits", "characters"]
 
 
@@ -81,7 +81,7 @@ def images_of(index, keys: list[str]) -> dict[str, str]:
     try:
         for row in range(len(samples)):
             image = samples.read(row)[0][0]
-            factor = min(WIDEST / image.shape[1], HIGHEST / image.shape[0], 1.0)
+            factor = min(MAX_WIDTH_PX / image.shape[1], MAX_HEIGHT_PX / image.shape[0], 1.0)
             image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
             content = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 82])[1].tobytes()
             found[samples.key(row)] = "data:image/jpeg;base64," + base64.b64encode(content).decode()

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from jobs.cli.console import log
 
-LARGEST = 64 << 10  # bytes of a body
+MAX_BODY_BYTES = 64 << 10  # bytes of a body
 HOSTS = ("127.0.0.1", "localhost", "[::1]")
 POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
           "base-uri 'none'; form-action 'none'; frame-ancestors 'none'")  # fmt: skip
@@ -92,7 +92,7 @@ class Guard:
             if kinds != [b"application/json"]:  # a form of another site can't send it
                 return 415, ""
             length = headers.get(b"content-length", [b"0"])[0]
-            if not length.isdigit() or int(length) > LARGEST:
+            if not length.isdigit() or int(length) > MAX_BODY_BYTES:
                 return 413, ""
         if not path.isascii() or b"%" in path or b".." in path or b"\\" in path or b"//" in path:
             return 404, ""
@@ -100,7 +100,7 @@ class Guard:
 
 
 async def whole(receive) -> tuple[int, bytes]:
-    """-> 413 for more than LARGEST, else 0; the body."""
+    """-> 413 for more than MAX_BODY_BYTES, else 0; the body."""
     body, more = b"", True
     while more:
         message = await receive()
@@ -108,7 +108,7 @@ async def whole(receive) -> tuple[int, bytes]:
             return 400, b""
         body += message.get("body", b"")
         more = message.get("more_body", False)
-        if len(body) > LARGEST:
+        if len(body) > MAX_BODY_BYTES:
             return 413, b""
     return 0, body
 

@@ -5,7 +5,7 @@ import unicodedata
 from functools import cached_property
 from pathlib import Path
 
-MOST = 9  # words: one a number key
+MAX_SUGGESTIONS = 9  # words: one a number key
 
 
 class Lexicon:
@@ -22,7 +22,7 @@ class Lexicon:
         return sorted((folded(word), word) for word in self.path.read_text(encoding="utf-8").split("\n") if word)
 
     def suggest(self, beginning: str) -> list[str]:
-        """At most MOST words, those that begin exactly so first, shorter ones before longer ones."""
+        """At most MAX_SUGGESTIONS words, those that begin exactly so first, shorter ones before longer ones."""
         plain = folded(beginning)
         if not plain:
             return []
@@ -30,7 +30,7 @@ class Lexicon:
         last = bisect.bisect_left(self.words, (plain + "\U0010ffff", ""))
         found = [word for _, word in self.words[first : min(last, first + 5000)]]
         found.sort(key=lambda word: (not word.startswith(beginning), len(word), word))
-        return found[:MOST]
+        return found[:MAX_SUGGESTIONS]
 
 
 def folded(text: str) -> str:

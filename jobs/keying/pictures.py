@@ -16,10 +16,10 @@ from shards.scans import Scans
 
 CROP, AROUND, WHOLE = "crop", "around", "whole"
 VIEWS = (CROP, AROUND, WHOLE)
-BESIDE, ABOVE, LEAST = 0.5, 0.35, 8  # margins of a crop in heights of its box, px
-LARGEST = 2600  # px of the longer side of a whole scan
+MARGIN_BESIDE_HEIGHTS, MARGIN_ABOVE_HEIGHTS, MIN_MARGIN_PX = 0.5, 0.35, 8  # margins of a crop in heights of its box, px
+MAX_SIDE_PX = 2600  # px of the longer side of a whole scan
 MAX_XML_BYTES = 256 << 20  # of scans that are kept
-MARK = (30, 110, 240)  # BGR, of the box on a scan
+BOX_COLOUR_BGR = (30, 110, 240)  # BGR, of the box on a scan
 
 
 class Pictures:
@@ -40,11 +40,11 @@ class Pictures:
         if box is not None:
             x, y, w, h = box
             thick = max(page.shape[1] // 600, 2)
-            cv2.rectangle(shown, (x - thick, y - thick), (x + w + thick, y + h + thick), MARK, thick)
+            cv2.rectangle(shown, (x - thick, y - thick), (x + w + thick, y + h + thick), BOX_COLOUR_BGR, thick)
             if view == AROUND:
                 left, top, right, bottom = widened(box, page.shape, w // 3 + 2 * h, 3 * h)
                 shown = shown[top:bottom, left:right]
-        scale = LARGEST / max(shown.shape[:2])
+        scale = MAX_SIDE_PX / max(shown.shape[:2])
         if scale < 1:
             shown = cv2.resize(shown, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         return encoded(shown, ".jpg"), "image/jpeg"
@@ -74,7 +74,10 @@ class Pictures:
         if box is None:
             return page
         height = box[3]
-        margins = max(round(BESIDE * height), LEAST), max(round(ABOVE * height), LEAST)
+        margins = (
+            max(round(MARGIN_BESIDE_HEIGHTS * height), MIN_MARGIN_PX),
+            max(round(MARGIN_ABOVE_HEIGHTS * height), MIN_MARGIN_PX),
+        )
         left, top, right, bottom = widened(box, page.shape, *margins)
         return page[top:bottom, left:right]
 

@@ -2,7 +2,7 @@
 
 Hours saved: what nobody had to type. Of what was accepted and not drawn all of its typing, of a row with a reading what
 typing takes more than mending took. Typing takes what it took the operators themselves, the median of the blind rows,
-once there are ENOUGH of them; else so many seconds a row as was said.
+once there are MIN_BLIND_ANSWERS of them; else so many seconds a row as was said.
 """
 
 from statistics import median
@@ -15,16 +15,16 @@ from jobs.keying.answers import ASK, KEY, TEXT, plain
 from jobs.keying.session import Session
 from jobs.keying.tables import AUDIT, TEXTS, KeyTable
 
-ENOUGH = 20  # blind answers whose median counts
-LONGEST = 300.0  # seconds: who took longer was away
+MIN_BLIND_ANSWERS = 20  # blind answers whose median counts
+MAX_ANSWER_S = 300.0  # seconds: who took longer was away
 
 
 def figures(session: Session, seconds: float = 20.0, unit: str = "line", delta: float = 0.05) -> dict:
     """`seconds`: that typing a row takes; `unit`: of the sample; `delta`: of the bound on what was accepted."""
     given = [answer for answers in session.answers for own in list(answers.standing.values()) for answer in own]
-    took = [min(answer.seconds, LONGEST) for answer in given]
-    blind = [min(a.seconds, LONGEST) for a in given if a.blind and a.role == KEY and a.kind != ASK]
-    typing = median(blind) if len(blind) >= ENOUGH else seconds
+    took = [min(answer.seconds, MAX_ANSWER_S) for answer in given]
+    blind = [min(a.seconds, MAX_ANSWER_S) for a in given if a.blind and a.role == KEY and a.kind != ASK]
+    typing = median(blind) if len(blind) >= MIN_BLIND_ANSWERS else seconds
     pairs, uncertain = [], 0
     shown, as_read, mending = 0, 0, 0.0
     for table, answers in zip(session.tables, session.answers, strict=True):
@@ -36,7 +36,7 @@ def figures(session: Session, seconds: float = 20.0, unit: str = "line", delta: 
                 continue
             shown += 1
             as_read += final.kind == TEXT and plain(final.text) == plain(table.reading(row))
-            mending += sum(min(answer.seconds, LONGEST) for answer in own)
+            mending += sum(min(answer.seconds, MAX_ANSWER_S) for answer in own)
     both = zip(session.tables, session.answers, strict=True)
     accepted = [accepted_of(table, answers, unit, delta) for table, answers in both if table.kind == TEXTS]
     untyped = sum(one["rows"] - one["sampled_rows"] for one in accepted)
@@ -48,7 +48,7 @@ def figures(session: Session, seconds: float = 20.0, unit: str = "line", delta: 
         "kinds": {kind: sum(answer.kind == kind for answer in given) for kind in sorted({a.kind for a in given})},
         "minutes_per_100": 100 * float(np.mean(took)) / 60 if took else None,
         "seconds_typing": typing,
-        "seconds_measured": len(blind) >= ENOUGH,
+        "seconds_measured": len(blind) >= MIN_BLIND_ANSWERS,
         "hours_spent": sum(took) / 3600,
         "hours_saved": (untyped * typing + shown * typing - mending) / 3600,
         "shown": shown,

@@ -31,7 +31,7 @@ from jobs.keying.session import Refused, Session
 STATIC = Path(__file__).parent / "static"
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript",
          ".svg": "image/svg+xml"}  # fmt: skip
-MOST_ROWS = 8  # that a page asks for at once
+MAX_ROWS_PER_REQUEST = 8  # that a page asks for at once
 PICTURE_THREADS = 2
 
 
@@ -159,7 +159,7 @@ class Server:
         return {}
 
     def how_many(self, body: dict) -> int:
-        return min(max(number_of(body, "count", 0), 0), MOST_ROWS)
+        return min(max(number_of(body, "count", 0), 0), MAX_ROWS_PER_REQUEST)
 
     def left(self) -> dict:
         return {"total": self.session.total, "done": self.session.done, "in_hands": self.session.queue.in_hands}

@@ -37,7 +37,7 @@ from jobs.keying.tables import KeyTable
 from jobs.keying.work_queue import WorkQueue
 
 LONGEST_TEXT, MAX_NAME_LENGTH, MOST_TABS = 10_000, 60, 2000
-LONGEST_WAIT = 3600.0  # seconds that a row can have taken somebody
+MAX_WAIT_S = 3600.0  # seconds that a row can have taken somebody
 AGAIN = (SECOND, THIRD, COLLEAGUE)
 
 
@@ -161,7 +161,7 @@ class Session:
             raise Refused("answered")
         answer = Answer(
             id=id, row=own, kind=kind, text=text if kind == TEXT else "", note=note if kind == ASK else "", by=name,
-            at=round(self.clock(), 3), seconds=round(min(max(seconds, 0.0), LONGEST_WAIT), 2), role=answers.role(own),
+            at=round(self.clock(), 3), seconds=round(min(max(seconds, 0.0), MAX_WAIT_S), 2), role=answers.role(own),
             blind=bool(table.blind[self.place_of[row]]),
         )  # fmt: skip
         done = self.keep(number, id, answer.record())

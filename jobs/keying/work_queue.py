@@ -1,15 +1,15 @@
 """Which operator gets which row, and for how long: a row is in one pair of hands at a time.
 
 Rows are known by their rank, their place in the order. A lease ends with the answer, when its page says good-bye, or
-LEASE seconds after that page was heard of last: somebody else then gets the row. Nothing here is on disk: who has what
-is forgotten with the server, what was answered is not.
+LEASE_S after that page was heard of last: somebody else then gets the row. Nothing here is on disk: who has what is
+forgotten with the server, what was answered is not.
 """
 
 import heapq
 import time
 from collections.abc import Callable
 
-LEASE = 600.0  # seconds
+LEASE_S = 600.0  # seconds
 
 
 class WorkQueue:
@@ -87,7 +87,7 @@ class WorkQueue:
 
     def expire(self) -> None:
         now = self.clock()
-        for tab in [tab for tab, heard in self.heard.items() if now - heard > LEASE]:
+        for tab in [tab for tab, heard in self.heard.items() if now - heard > LEASE_S]:
             self.leave(tab)
 
     @property

@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterable
 
 SACCT_TIMEOUT_S = 20.0  # seconds for sacct
-ASK_EVERY = 60.0  # seconds from one question to it to the next, while the table is watched: it asks a shared data base
+# seconds from one question to it to the next, while the table is watched: it asks a shared data base
+QUERY_INTERVAL_S = 60.0
 # what Slurm says of a job that is over, whatever its run folder still says; the rest is said by the folder better
 ENDED = ("BOOT_FAIL", "CANCELLED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT")
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
@@ -35,6 +36,6 @@ class Slurm:
 
     def ask(self, jobs: Iterable[str | None]) -> dict[str, str]:
         jobs = frozenset(jobs)
-        if not jobs <= self.asked or time.monotonic() - self.when >= ASK_EVERY:
+        if not jobs <= self.asked or time.monotonic() - self.when >= QUERY_INTERVAL_S:
             self.states, self.asked, self.when = ask_slurm(jobs), jobs, time.monotonic()
         return self.states

@@ -10,7 +10,7 @@ from jobs.training.config import read_run
 from jobs.training.learning_curves import logged
 from shards import files
 
-WARM_UP = 1 / 3  # of the steps: caches fill, widths are met for the first time, GPUs choose their kernels
+WARM_UP_SHARE = 1 / 3  # of the steps: caches fill, widths are met for the first time, GPUs choose their kernels
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def training_lines(run: Path) -> list[dict]:
 def warmed_up(lines: list[dict]) -> list[dict]:
     """Those whose every step is beyond the warm-up part of the steps; at least the last one."""
     begun = [0, *(line["step"] for line in lines)]
-    kept = [line for line, start in zip(lines, begun, strict=False) if start >= WARM_UP * begun[-1]]
+    kept = [line for line, start in zip(lines, begun, strict=False) if start >= WARM_UP_SHARE * begun[-1]]
     return kept or lines[-1:]
 
 

@@ -12,7 +12,7 @@ import pytest
 from htr.metrics.error_rates import Errors, compare
 from jobs.evaluation.accumulators import Sums, classes, grouped
 from jobs.evaluation.comparison import paired
-from jobs.evaluation.metrics import LEAST, confusions, some_share
+from jobs.evaluation.metrics import MIN_CONFUSION_COUNT, confusions, some_share
 from jobs.evaluation.result_files import counted, merge, part, write_part
 
 WORDS = ("choc", "septique", "grippe", "IDM", "Décès", "œdème", "AVC", "l'IRC")
@@ -209,5 +209,5 @@ def test_a_cluster_without_any_is_no_witness_of_a_share():
 
 
 def test_a_confusion_seen_five_times_is_one():
-    found = confusions(Counter({("a", "b"): LEAST, ("c", "d"): LEAST - 1}))
-    assert found == [{"reference": "a", "hypothesis": "b", "count": LEAST}] and LEAST == 5
+    found = confusions(Counter({("a", "b"): MIN_CONFUSION_COUNT, ("c", "d"): MIN_CONFUSION_COUNT - 1}))
+    assert found == [{"reference": "a", "hypothesis": "b", "count": MIN_CONFUSION_COUNT}] and MIN_CONFUSION_COUNT == 5

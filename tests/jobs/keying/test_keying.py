@@ -15,7 +15,7 @@ from jobs.keying.journal import Journal, line_of
 from jobs.keying.order import ordered, useful
 from jobs.keying.session import Refused, check_text
 from jobs.keying.tables import Asked, open_table
-from jobs.keying.work_queue import LEASE, WorkQueue
+from jobs.keying.work_queue import LEASE_S, WorkQueue
 
 
 def record(id: str, row: int = 0, text: str = "grippe", by: str = "Anne", kind: str = "text", **more: object) -> dict:
@@ -117,9 +117,9 @@ def test_rows_are_in_one_pair_of_hands_and_come_back():
     queue.release(1, again=True)
     assert queue.take("a", 1, lambda rank: rank != 1) == [5]
     assert queue.take("b", 5, lambda rank: True) == [1]
-    now[0] = LEASE - 1
+    now[0] = LEASE_S - 1
     queue.hear("b")
-    now[0] = LEASE + 1
+    now[0] = LEASE_S + 1
     assert queue.take("c", 9, lambda rank: True) == [0, 2, 5]  # a was not heard of
     queue.leave("b")
     assert queue.take("c", 9, lambda rank: True) == [1, 3, 4] and queue.in_hands == 6
