@@ -38,6 +38,7 @@ class Settings:
         metavar="N",
     )
     dry_run: bool = setting(False, "print the batch script and the GPU-hours, submit nothing")
+    print_folder: bool = setting(False, "print the folder that the job works in and keeps its logs in, submit nothing")
     on: ClusterConfig = group(ClusterConfig, "cluster", inline=True)
     rest: list[str] = setting([], argparse.SUPPRESS)  # the command line of the verb, which the dispatcher leaves over
 
@@ -52,6 +53,10 @@ def main(args: Settings) -> int:
     if "--config" in args.rest or any(word.startswith("--config=") for word in args.rest):
         # a file may have changed by the time that the job starts, or starts again
         argv = [args.of, *argv_of(asked)]
+    folder = folder_of(args.of, asked)
+    if args.print_folder:
+        print(folder)
+        return 0
     cluster = args.on.cluster
     if cluster == "auto":
         cluster = "slurm" if shutil.which("sbatch") or args.dry_run else "local"
@@ -61,7 +66,6 @@ def main(args: Settings) -> int:
         raise ValueError(f"--nodes {args.nodes}: give a number or a range, 2-8")
     if args.chain and (args.of != "train" or cluster == "local"):
         raise ValueError("--chain is for trainings on Slurm")
-    folder = folder_of(args.of, asked)
     request = Request(
         cluster=cluster,
         # Slurm's dependency singleton is of jobs of one name
@@ -105,13 +109,16 @@ def main(args: Settings) -> int:
 
 
 def folder_of(verb: str, asked) -> Path:
-    """Where the job works, and its logs lie. `asked`: the verb's settings."""
+    """Where the job works, and its logs lie. `asked`: the verb's settings. Raises ValueError: no reader is named."""
+    from jobs.training.adopted import run_of
     from jobs.transcription.table_writer import parts_folder
 
     if verb == "train":
         return asked.run_folder
     if verb == "transcribe":
         return parts_folder(asked.out)
+    if verb == "evaluate":
+        return run_of(asked.run, asked.model)
     return asked.out if verb == "preprocess" else asked.run
 
 

@@ -51,23 +51,15 @@ if [ -n "${dry:-}" ]; then
   exit 0
 fi
 
-# --- the run keeps its log beside the one that Slurm writes; what preprocess makes is a folder, too, and what transcribe
-# makes a file with one beside it
-kept=--run beside=
-case $verb in preprocess) kept=--out ;; transcribe) kept=--out beside=.parts ;; esac
-for ((i = 0; i < ${#arguments[@]}; i++)); do
-  case ${arguments[i]} in
-    "$kept") logs=${arguments[i + 1]}$beside/logs ;;
-    "$kept"=*) logs=${arguments[i]#*=}$beside/logs ;;
-  esac
-done
-if [ -n "${logs:-}" ] && [ "$verb" = train ]; then
+# --- the folder that the verb works in keeps the log, too, beside the one that Slurm writes; options, a --config or a
+# default name it. A wrong option ends the job here, in one line
+folder=$(python -m jobs submit "$verb" --print-folder "${arguments[@]}")
+if [ "$verb" = train ]; then
   # from here on the code is what it was when this job first started, also when it comes back from the queue
-  snapshot=$(python -m jobs.launch.code_snapshot "${logs%/logs}" "$SLURM_JOB_ID")
+  snapshot=$(python -m jobs.launch.code_snapshot "$folder" "$SLURM_JOB_ID")
   . "$snapshot/slurm/env.sh"
 fi
-if [ -n "${logs:-}" ]; then
-  mkdir -p "$logs"
-  exec > >(tee -a "$logs/slurm-${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}.log") 2>&1
-fi
+mkdir -p "$folder/logs"
+log=$folder/logs/slurm-${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}.log
+exec > >(tee -a "$log") 2>&1
 exec "${step[@]}" "${arguments[@]}"

@@ -94,10 +94,30 @@ def test_a_wrong_option_names_the_nearest(capsys):
         with pytest.raises(SystemExit) as end:
             parse(["train", wrong, "3"])
         assert end.value.code == 2
-        last = capsys.readouterr().err.splitlines()[-1]
-        assert f"unrecognized arguments: {wrong}" in last and f"did you mean {right}?" in last
+        [line] = capsys.readouterr().err.splitlines()
+        assert f"unrecognized arguments: {wrong}" in line and f"did you mean {right}?" in line
     assert main(["train", "--config", "smoke"]) == 1
     assert "did you mean smoke-test?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["trian", "ds"], "did you mean train?"),
+        (["train", "ds", "--model", "atention"], "did you mean attention?"),
+        (["train", "ds", "--steps", "many"], "--steps: invalid int value: 'many'"),
+        (["train", "ds", "--optim.lr"], "--optim.lr: expected one argument"),
+        (["template", "chekc"], "did you mean check?"),
+        (["template", "new", "a.png", "--outt", "b"], "did you mean --out?"),
+        (["submit", "trin", "ds"], "did you mean train?"),
+        (["preprocess"], "the following arguments are required: source"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(capsys, argv: list[str], said: str):
+    with pytest.raises(SystemExit) as end:
+        parse(argv)
+    [line] = capsys.readouterr().err.splitlines()
+    assert end.value.code == 2 and said in line and "--help)" in line
 
 
 def test_recipes_are_right_and_say_what_they_are_for():

@@ -2,14 +2,16 @@
 
 import argparse
 import contextlib
+import difflib
 import importlib
 import os
+import re
 import signal
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 from jobs.cli.console import be_quiet
 
@@ -53,6 +55,17 @@ STAGES = {
 VERBS = {verb: does for verbs in STAGES.values() for verb, does in verbs.items()}
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, with the word that was probably meant."""
+
+    def error(self, message: str) -> NoReturn:
+        wrong = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        if wrong:
+            close = difflib.get_close_matches(wrong[1], re.findall(r"'([^']*)'", wrong[2]), 1)
+            message += f", did you mean {close[0]}?" if close else ""
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
 def overview() -> str:
     """The verbs, by the stage of the work that they belong to."""
     wide = max(map(len, VERBS))
@@ -71,7 +84,7 @@ def parse(argv: list[str]) -> tuple[Callable[[Any], int], Any]:
     from jobs.cli.options import add_options, config_from, unknown_options
 
     style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m jobs",
         description="Handwriting recognition for HPC clusters.",
         epilog=overview(),
@@ -96,7 +109,7 @@ def parse(argv: list[str]) -> tuple[Callable[[Any], int], Any]:
     if actions:
         child, settings = actions[args.action], module.ACTIONS[args.action][0]
     if args.verb != "submit" and rest:
-        parser.error(f"{unknown_options(rest, settings)} (see python -m jobs {args.verb} --help)")
+        child.error(unknown_options(rest, settings))
     if getattr(args, "quiet", False):
         be_quiet()
     config = config_from(child, settings, args)

@@ -1,0 +1,63 @@
+"""slurm/run.sh in a job: which folder keeps the log, whatever names it. srun is a script that says what it was given."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[3]
+SRUN = '#!/usr/bin/env bash\necho "srun got $*"\n'
+
+
+def run(folder: Path, verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The job script of this verb as Slurm starts it on one node, in `folder`."""
+    tools = folder / "bin"
+    tools.mkdir(exist_ok=True)
+    (tools / "srun").write_text(SRUN, encoding="utf-8")
+    (tools / "srun").chmod(0o755)
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
+    environ |= {"PATH": f"{tools}:{environ['PATH']}", "SLURM_JOB_ID": "7", "SLURM_CPUS_ON_NODE": "2"}
+    environ["HTR_HOME"] = str(CHECKOUT)
+    command = ["bash", str(CHECKOUT / "slurm" / f"{verb}.sh"), *arguments]
+    return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "where"),
+    [
+        (["ds", "--run", "runs/a"], "runs/a"),
+        (["ds", "--run=runs/b"], "runs/b"),
+        (["--config", "mine.yaml"], "runs/of-the-file"),
+        (["--config=mine.yaml", "--run", "runs/c"], "runs/c"),  # options win
+        (["ds", "--model", "conv"], "runs/conv"),  # the default
+    ],
+)
+def test_a_training_keeps_its_log_and_its_code_in_its_run(tmp_path: Path, arguments: list[str], where: str):
+    (tmp_path / "mine.yaml").write_text("run: runs/of-the-file\ndata: {dataset: ds}\n", encoding="utf-8")
+    done = run(tmp_path, "train", *arguments)
+    assert done.returncode == 0, done.stderr
+    log = (tmp_path / where / "logs" / "slurm-7.log").read_text(encoding="utf-8")
+    assert "python -m jobs train" in log and log == done.stdout
+    assert (tmp_path / where / "code" / "job-7" / "jobs" / "train.py").exists()
+
+
+def test_other_verbs_have_theirs(tmp_path: Path):
+    for verb, arguments, folder in (
+        ("preprocess", ["lines.csv", "--out", "data"], "data"),
+        ("transcribe", ["scans", "--out", "texts.csv"], "texts.csv.parts"),
+        ("align", ["ds", "--run", "runs/a"], "runs/a"),
+    ):
+        assert run(tmp_path, verb, *arguments).returncode == 0
+        assert f"jobs {verb}" in (tmp_path / folder / "logs" / "slurm-7.log").read_text(encoding="utf-8")
+
+
+def test_a_wrong_option_ends_the_job_in_one_line_before_srun(tmp_path: Path):
+    (tmp_path / "mine.yaml").write_text("optim: {lrr: 1}\n", encoding="utf-8")
+    for arguments, said in (
+        (["ds", "--optim.lrr", "3"], "did you mean --optim.lr?"),
+        (["ds", "--config", "mine.yaml"], "did you mean optim.lr?"),
+    ):
+        done = run(tmp_path, "train", *arguments)
+        assert done.returncode and "srun" not in done.stdout
+        assert said in done.stderr and len(done.stderr.splitlines()) == 1
