@@ -1,4 +1,4 @@
-"""slurm/run.sh in a job: which folder keeps the log, whatever names it. srun is a script that says what it was given."""
+"""slurm/run.sh in a job: which folder keeps the log, whatever names it. srun is a script that prints its arguments."""
 
 import os
 import subprocess
