@@ -78,6 +78,7 @@ def prepare(config: TrainConfig, world):
     import torch
 
     from htr.models.registry import create, encoder_config
+    from jobs.training import checkpoint
     from jobs.training.data import TrainingData
     from jobs.training.weight_init import start_from
 
@@ -101,7 +102,12 @@ def prepare(config: TrainConfig, world):
     if asked.architecture == "attention":
         model.decoder.noise = asked.teacher_noise
     if asked.init_from:
-        start_from(model, charset, asked.init_from)
+        try:
+            start_from(model, charset, asked.init_from)
+        except (ValueError, OSError):
+            if checkpoint.load_newest(config.run / "checkpoints") is None:
+                raise
+            # a run that is resumed has its weights already, whatever became of those that it started from
     if asked.freeze:
         freeze(model, asked)
     model.to(world.device)

@@ -112,7 +112,7 @@ def outcome(copy: Path, fault: Fault, cpu_seconds: float) -> str:
 
 
 class Record:
-    """Outcomes of earlier calls, a line of JSON each: one that was interrupted goes on. What was not seen is run again."""
+    """Outcomes of earlier calls, a line of JSON each, so that an interrupted run goes on."""
 
     def __init__(self, file: str):
         self.path = Path(file) if file else None

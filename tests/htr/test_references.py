@@ -70,7 +70,7 @@ def test_bounded_however_many_there_are(references):
     assert found == references.variants(text)
 
 
-def test_targets_of_an_alphabet(references):
+def test_targets_of_a_charset(references):
     charset = Charset("un IDMifarctsdmyoek")
     assert references.targets("un IDM", charset) == [
         charset.encode("un IDM"),
@@ -78,7 +78,7 @@ def test_targets_of_an_alphabet(references):
     ]
     # é is lacking
     assert references.targets("un mts", Charset("un mts")) == [Charset("un mts").encode("un mts")]
-    with pytest.raises(ValueError, match="the alphabet lacks: 'z'"):
+    with pytest.raises(ValueError, match="the charset lacks: 'z'"):
         references.targets("un IDMz", charset)
 
 

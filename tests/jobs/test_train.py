@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -217,6 +218,19 @@ def test_attention_starts_from_ctc(data: Path, run: Path, tmp_path: Path):
     assert main(["train", str(data), "--run", str(tmp_path / "cold"), *options]) == 0
     assert main(["train", str(data), "--run", str(tmp_path / "warm"), *options, "--init-from", str(run)]) == 0
     assert losses(tmp_path / "warm")[0] < losses(tmp_path / "cold")[0]
+
+
+def test_a_resume_needs_no_weights_to_start_from(data: Path, run: Path, tmp_path: Path, capsys):
+    """The run that it once started from may be gone, or another model by now."""
+    source, mine = tmp_path / "source", tmp_path / "mine"
+    shutil.copytree(run / "model", source)
+    command = ["train", str(data), "--run", str(mine), *PLAIN, "--steps", "4", "--init-from", str(source)]
+    assert main([*command, "--checkpoint-every", "2"]) == 0
+    shutil.rmtree(source)
+    (mine / "checkpoints" / "step-000004.pt").unlink()
+    assert main(command) == 0 and json.loads((mine / "status.json").read_text(encoding="utf-8"))["step"] == 4
+    shutil.rmtree(mine / "checkpoints")
+    assert "no model here" in fails(capsys, *command)
 
 
 def test_a_decoder_alone_leaves_the_encoder_as_it_was(capsys, data: Path, run: Path, tmp_path: Path):

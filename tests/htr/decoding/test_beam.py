@@ -142,7 +142,7 @@ def test_no_frames_and_blanks_read_as_empty():
 
 
 def test_what_cannot_be_searched_is_an_error():
-    with pytest.raises(ValueError, match="alphabet has 3"):
+    with pytest.raises(ValueError, match="charset has 3"):
         BeamSearch(ALPHABET).search(np.zeros((3, 7)))
     with pytest.raises(ValueError, match="frame"):
         BeamSearch(ALPHABET).search(np.full((3, 4), np.nan))

@@ -145,8 +145,8 @@ def test_the_widest_line_has_losses(name):
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
 
 
-def test_characters_outside_the_alphabet_are_named():
-    with pytest.raises(ValueError, match=r"characters that the alphabet lacks: 'z' \(U\+007A\)"):
+def test_characters_outside_the_charset_are_named():
+    with pytest.raises(ValueError, match=r"characters that the charset lacks: 'z' \(U\+007A\)"):
         ALPHABET.encode("abz")
 
 

@@ -180,7 +180,7 @@ def write(folder: Path, rank: int, host: str, **said) -> None:
 
 
 def test_it_beats_until_it_ends_and_forgets_an_earlier_start(tmp_path, monkeypatch):
-    monkeypatch.setattr(heartbeat, "EVERY", 0.01)
+    monkeypatch.setattr(heartbeat, "BEAT_INTERVAL_S", 0.01)
     write(tmp_path, 0, "gone")
     with Heartbeat(tmp_path, 0) as ours:
         assert not (tmp_path / ".heartbeat" / "0-gone").exists()
