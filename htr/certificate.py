@@ -1,4 +1,4 @@
-"""Names: of a sample (its key), of the split that it belongs to, and the name it has in a log."""
+"""Sample keys, splits by hash, text normalisation, and the hashed names that logs may use."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""Abbreviations: the other texts that are as right as the one that was typed, for training and for scoring.
+"""Abbreviations: further reference texts, as right as the one that was typed, for training and for scoring.
 
 A physician writes "IDM", data entry types "infarctus du myocarde", or the other way round. The table is a CSV with the
 columns abbreviation and expansion, a row a pair; an abbreviation may have several expansions, and an expansion several

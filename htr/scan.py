@@ -1,4 +1,4 @@
-"""From a scan of a certificate to the text of its fields: registered on its form, fields cut, lines found and read.
+"""Reading of a whole scan: registered on its form, fields cut, lines found and read.
 
 forms, reader = Forms(load_templates()), Reader.load("runs/ctc/model")
 for field in read_scan(gray, forms, reader):

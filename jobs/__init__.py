@@ -1,1 +1,1 @@
-"""What runs on the cluster, one verb a file: python -m jobs VERB --help."""
+"""Jobs on a cluster, one verb a file: python -m jobs VERB --help."""

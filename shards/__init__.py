@@ -1,1 +1,1 @@
-"""Archives of samples: what goes where (plan), written once (write), merged (index), verified, read (stream)."""
+"""WebDataset shards: planned, written once, merged into an index, verified, read and streamed."""

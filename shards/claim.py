@@ -1,4 +1,4 @@
-"""Many tasks, one piece of work whose result they all need: one does it, the others wait for it.
+"""A claim: many tasks need the result of one piece of work; one does it, the others wait.
 
 The claim only saves work. Nothing that is right may hang on it: two tasks that both believe to hold it must commit the
 same result.

@@ -1,4 +1,4 @@
-"""Rows that are a field of a certificate each: the scan is registered on its form, the field cut, its lines found."""
+"""Samples of fields: the scan is registered on its form, the field cut, its lines found."""
 
 from collections.abc import Iterator
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""A sample: what a row is checked for before an image is opened, and what is encoded and known of it."""
+"""A sample: checks of its row before an image is opened, its encoding and its metadata."""
 
 import json
 import unicodedata

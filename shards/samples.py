@@ -1,4 +1,4 @@
-"""Rows of the plan to samples: what is cut out, checked, encoded, and known of it. The first fault rejects the row."""
+"""Samples from rows of the plan: cut out, checked, encoded. The first fault rejects the row."""
 
 from collections.abc import Iterator
 from itertools import groupby

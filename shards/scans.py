@@ -1,4 +1,4 @@
-"""The images that a source names: read once for all rows of a page, never from outside of the source's folder.
+"""Images of a source: read once for all rows of a page, never from outside of the source's folder.
 
 A name is that of a file, or of a member of a tar: train-00000.tar/KEY.jpg, as shards hold them.
 """

@@ -1,4 +1,4 @@
-"""Which split a row belongs to, by hash or by year, and that nothing is in two of them.
+"""Splits of rows, by hash or by year, and the check for leaks between them.
 
 By hash: of the writer where one is known, else of the certificate (htr.certificate.split_of), so that a reader is
 judged on hands that it has not seen and next year's data move nothing. By year: as a register is read in practice, a

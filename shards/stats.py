@@ -1,4 +1,4 @@
-"""What a person asks first of a data set: how much of what, how wide, how long, which characters, what was rejected."""
+"""Statistics of a data set: counts, widths, lengths, characters, rejects."""
 
 import collections
 import json

@@ -1,4 +1,4 @@
-"""A blank form out of filled-in scans: laid on each other without a template, then what most of them show.
+"""The blank form from filled-in scans: registered on each other without a template, then their median or so.
 
 The scans' SIFT features are matched with those of the one that most others agree with; what they share is print. The
 sheet is turned and sized as the middle one of them. A second round lays each scan on the first round's picture by the

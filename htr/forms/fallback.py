@@ -1,4 +1,4 @@
-"""The further ways to register a scan, for those that the first one fails on: A5 on an A4 glass, cut off, photographs.
+"""Fallback registration, for scans that the first way fails on: A5 on an A4 glass, cut off, photographs.
 
 Features find where a form may lie; the scan is flattened there, and the form fitted to its close keypoints as on any
 scan, by the simplest of an affine, a homography and a bend that they agree on. What is accepted is judged by the same

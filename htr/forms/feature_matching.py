@@ -1,4 +1,4 @@
-"""Where a form lies on a scan of any size, turn and tilt: SIFT features of its print matched, and a homography.
+"""Feature matching: SIFT features of a form's print found on a scan of any size, turn and tilt, and a homography.
 
 Slower than keypoints, and blinder to small differences; so it only finds where to look. Lowe's SIFT and ratio test
 (IJCV 60, 2004), and the robust fit MAGSAC++ (Barath et al., CVPR 2020), as OpenCV has them, with its fixed seed.

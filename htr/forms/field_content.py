@@ -1,4 +1,4 @@
-"""What is in a cut field: its lines, the image of each as it is stored in a data set and read by a reader, or its tick.
+"""The content of a cut field: its lines, their images as a data set stores and a reader reads them, or its tick.
 
 One place for both, so that a reader sees on a scan what it saw in training.
 """

@@ -1,4 +1,4 @@
-"""Fields that depend on each other, as data of a template: what can't be true together. No rule changes a reading.
+"""Rules between fields, as data of a template: readings that contradict each other. No rule changes a reading.
 
 In NAME.json, each names its fields in the order that it speaks of:
 

@@ -1,4 +1,4 @@
-"""A registered scan turned upright, and its fields: their own pixels, with a margin, and the way back to the scan.
+"""Field extraction from a registered scan: deskewed, each field cut with a margin, and the way back to the scan.
 
 upright = Upright(scan, forms.register(scan))
 crop = upright.cut(field)               # crop.image, crop.form, crop.box, crop.pitch

@@ -1,4 +1,4 @@
-"""Are templates ready for scans? How well scans lie on each form, which editions are confused, and which marks to take.
+"""Checks of templates on scans: scores on each form, editions that are confused, the choice of marks.
 
 choose_marks(templates)      # where alike editions differ most, outside what is written on
 check_scan(forms, scan)      # scores on every form, how sure the corners are, or the reason of a failure

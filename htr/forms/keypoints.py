@@ -1,4 +1,4 @@
-"""Keypoints: pieces of a form's print that look like nothing around them, found on a scan by normalised correlation.
+"""Keypoints: distinctive patches of a form's print, found on a scan by normalised cross-correlation.
 
 With them, what lays a form over a scan: pyramids, the matrices between an image and its resized or turned self, and
 robust fits to places that agree. Matrices are (3, 3), x then y, with the centres of pixels at whole numbers.

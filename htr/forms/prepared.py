@@ -1,4 +1,4 @@
-"""The forms of a folder of templates, prepared once in each process: that costs as much as a certificate."""
+"""The forms of a folder of templates, prepared once a process: it costs as much as a certificate."""
 
 from functools import cache
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Registers a scan on the template of its form: which form it is, and where its printed matter lies on the scan.
+"""Registration of a scan on the template of its form: which form it is, and the transform from template to scan.
 
     forms = Forms(load_templates())       # once a process: the keypoints and edition discriminators of every template
     registration = forms.register(scan)   # Registration(template, matrix, score …), or NoForm

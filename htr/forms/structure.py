@@ -1,4 +1,4 @@
-"""What a blank form prints, and the fields that it offers: boxes to tick, boxes and rulings to write in.
+"""The structure of a blank form: rulings, boxes, tick boxes, and the fields proposed from them.
 
     for proposal in propose_fields(picture, dpi): ...   # template.Field, numbered from the top in reading order
 

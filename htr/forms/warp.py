@@ -1,4 +1,4 @@
-"""Where a flat form lies on a scan that is not flat: a photograph's perspective, and the curl of its paper.
+"""Geometric transforms of forms that do not lie flat: perspective of photographs, curl of paper.
 
 warp.places(points)            # (n, 2) px of the template -> px of the scan
 flat, matrix = flatten(scan, warp, shape, scale)   # as a flatbed would have scanned it; its affine to `flat`

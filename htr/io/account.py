@@ -1,4 +1,4 @@
-"""An account of what a user hands in: what is there, what of it is read, what is passed over and why, by kind."""
+"""An account of an input: entries that are there, that are read, and that are passed over and why, by kind."""
 
 from collections import Counter
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Lines of which an XML gives a baseline and no outline: cut around it, as high as its neighbours are apart."""
+"""Lines with a baseline and no outline: an outline is made from the distance of neighbouring baselines."""
 
 import numpy as np
 

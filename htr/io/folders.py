@@ -1,4 +1,4 @@
-"""What lies below a folder, by kind; nothing is opened, so that half a million scans take seconds.
+"""Listing of a folder by kinds of entries; nothing is opened, so that half a million scans take seconds.
 
 Links to folders are not followed. What is not read is in the account with its reason, file by file.
 """

@@ -1,4 +1,4 @@
-"""Line images as people hold them: a path, a PIL image, gray or colour arrays of any kind -> gray (H, W) uint8."""
+"""Line images given from Python: a path, a PIL image, gray or colour arrays of any kind -> gray (H, W) uint8."""
 
 from collections.abc import Iterable
 from pathlib import Path

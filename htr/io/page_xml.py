@@ -1,4 +1,4 @@
-"""PAGE XML of what was read: a page with its fields as regions, their lines, texts, confidences and alternatives.
+"""PAGE XML output: a page with its fields as regions, their lines, texts, confidences and alternatives.
 
 The schema is that of 2019-07-15 (https://github.com/PRImA-Research-Lab/PAGE-XML). eScriptorium, Transkribus and kraken
 read it, and so does pages.py. A field's name is in its region's `custom`, "structure {type:Ia;}", as Transkribus has.

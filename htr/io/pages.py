@@ -1,4 +1,4 @@
-"""Page images with ALTO 2 to 4 or PAGE XML 2010 to 2019 (of eScriptorium, Transkribus, kraken): a row a line."""
+"""ALTO 2 to 4 and PAGE XML 2010 to 2019 (eScriptorium, Transkribus, kraken) with their images: a row a line."""
 
 import collections
 import re

@@ -1,4 +1,4 @@
-"""What a user hands in, as one table: CSV, Parquet, or a folder of page images with ALTO or PAGE XML.
+"""Sources as one table: CSV, Parquet, or a folder of page images with ALTO or PAGE XML.
 
 A row is a line or a field. Five million rows are to fit: every column but those of `PLAIN` is kept as codes and the
 values that they stand for, and nothing goes through Python row by row.

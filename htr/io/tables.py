@@ -1,4 +1,4 @@
-"""A table as people have it: CSV in UTF-8, UTF-16 or cp1252, with any of three delimiters, its quotes CSV's or not.
+"""CSV tables in UTF-8, UTF-16 or cp1252, with any of three delimiters and quotes of either convention.
 
 A quote is CSV's where it opens a cell and its partner closes it. A bare quote in a cell, a ditto mark in registers, is
 none: two of them would make one cell of all rows between. So quotes are looked at before the table is read.

@@ -1,4 +1,4 @@
-"""What can happen to a line of ink (H, W) uint8, 0 paper to 255 ink: each a function of (ink, rng, most) -> new ink.
+"""Distortions for augmentation of a line of ink (H, W) uint8: each a function of (ink, rng, most) -> new ink.
 
 `most` is explained at its namesake in htr.lines.augment.Strength. Lengths scale with the line's height.
 """

@@ -1,4 +1,4 @@
-"""A field becomes a small image of its darkness without what the form prints: lines are found there.
+"""Form dropout: a small image of a field's darkness without the form's print, in which lines are found.
 
 FINE pixels of it are a pitch, a whole number of the field's pixels one of its. Level rulings are divided out (see
 rulings.py); labels, dots and upright edges are painted over and the strokes that cross them joined again.

@@ -1,4 +1,4 @@
-"""A line of handwriting: cut out of its page as it is stored, and made ready as a model sees it."""
+"""Line images: cut out of their page as they are stored, and normalised to what a model sees."""
 
 from dataclasses import dataclass, replace
 

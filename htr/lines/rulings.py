@@ -1,4 +1,4 @@
-"""Rulings and edges of boxes are taken out of a field; the strokes that cross them or lie on them stay.
+"""Removal of rulings and box edges from a field; strokes that cross them or lie on them stay.
 
 Print and ink multiply: a row of a ruling is divided by what most of its columns show, so that bare print becomes paper
 and what is darker than the print alone stays as dark as its ink makes it.

@@ -1,4 +1,4 @@
-"""A field becomes its lines of writing in reading order, or is recognised as blank.
+"""Line segmentation of a field, in reading order; a field without writing is recognised as blank.
 
 Lines are found on a small image without what the form prints (see unprint.py). Rows of writing are where strokes
 follow each other densely: the edges along x, smoothed, are compared with what is usual in this field, so that a short

@@ -1,4 +1,4 @@
-"""Which characters are misread, as what, and of what class: from the edits that rapidfuzz finds, a list at a time."""
+"""Character confusions by class: substitutions, insertions and deletions from rapidfuzz, for whole lists of texts."""
 
 import unicodedata
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What is counted of readings and references, a number a line: sums that add up over lines, parts, writers, slices.
+"""Error counts of each line: numbers that add up over lines, parts, writers and slices.
 
 `count` takes whole lists, since a call of rapidfuzz a list (cpdist) costs a tenth of a call a pair. Its columns:
 

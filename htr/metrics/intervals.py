@@ -1,4 +1,4 @@
-"""95 % intervals of error rates, with the writer as the unit: lines of one hand are not independent.
+"""95 % confidence intervals of error rates, clustered by writer: lines of one hand are not independent.
 
 A rate is a ratio of two sums over clusters (writers, or certificates where no writer is known). With u_c = e_c - r t_c
 for the errors e and the totals t of each of n clusters, its linearised standard error (Taylor, delta method; Cochran

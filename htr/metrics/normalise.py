@@ -1,4 +1,4 @@
-"""What two texts may differ by without an error being counted: named normalisations, each of whole lists of texts.
+"""Text normalisations under which differences are no errors: case, accents, punctuation, …
 
     as_is         nothing but Unicode's form: NFC
     case          capitals: Unicode's case folding

@@ -1,4 +1,4 @@
-"""Whether two readers, or two slices, differ by more than chance; and how many such questions were asked at once."""
+"""Significance tests between two readers or slices, with control of the false discovery rate."""
 
 import math
 from collections.abc import Sequence

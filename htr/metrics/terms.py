@@ -1,4 +1,4 @@
-"""What reading errors do to a table of causes: which category stands in a transcription, and which in its reading.
+"""Categories of causes of death in transcriptions and readings, and the bias that reading errors cause.
 
 A table of terms has the columns term and category: a word or phrase, without regard to case, accents and hyphens, found
 as whole words, with or without a plural's s or x; "*" at the end of a word stands for any ending. A category is in a

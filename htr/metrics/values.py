@@ -1,4 +1,4 @@
-"""What a French text says as a value: a duration, a date, a number. "3 j", "3 jours", "depuis trois jours" are one.
+"""Values of French texts: durations, dates, numbers. "3 j", "3 jours" and "depuis trois jours" are one.
 
     depuis 2 ans    duration of 24 months         12/03/2019   date 2019, 3, 12
     48h             duration of 2 days            mars 2019    date 2019, 3, no day; 00/03/2019 too

@@ -1,4 +1,4 @@
-"""Words: by spaces or by Unicode's rules, which of them are right, and those that the training texts do not have."""
+"""Words: by spaces or by Unicode's rules, which are right, and out-of-vocabulary words."""
 
 import re
 import unicodedata

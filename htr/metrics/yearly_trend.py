@@ -1,4 +1,4 @@
-"""How a character error rate moves from year to year, writers being the same in several of them.
+"""Yearly trend of the character error rate, with writers that appear in several years.
 
 Every figure is a linear function of the years' rates, so its standard error is the linearised one over clusters, as in
 interval.py: what a cluster adds to each year's rate goes into one number before it is squared.

@@ -1,1 +1,1 @@
-"""How far a reading can be trusted: calibration, risk control, promises, monitoring, covariate shift."""
+"""Reliability of readings: calibration, risk control, promises, monitoring, covariate shift."""

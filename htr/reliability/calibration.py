@@ -1,4 +1,4 @@
-"""From signals to a probability: a small logistic regression, plain enough to be a JSON file.
+"""Calibration of signals to probabilities: a small logistic regression, plain enough to be a JSON file.
 
 Each signal is brought to a scale on which it is about linear (a probability to its logit), bent at a few quantiles
 (a linear spline), kept within what the fitting part has shown, and weighed; a ridge, chosen by cross-validation over

@@ -1,4 +1,4 @@
-"""Whether new lines are like those that a promise was made on, by their signals alone: no transcription is needed.
+"""Covariate shift test: whether new lines have the signals of those of a promise; needs no transcription.
 
 A promise holds for what is exchangeable with the part that chose its threshold. The test: of each group (certificates;
 writers, where the batches have others) the mean of each signal; the largest difference of the two parts' means, in

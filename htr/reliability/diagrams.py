@@ -1,4 +1,4 @@
-"""How far probabilities hold, and how well they order: reliability diagram, ECE, Brier, log loss, risk and coverage.
+"""Calibration and ranking of probabilities: reliability diagram, ECE, Brier score, log loss, risk-coverage curve.
 
 The expected calibration error of N units is sum over bins |right - predicted| · share, bins of equal numbers. It is
 never 0, of an ideal score neither: 2.6 % with 2 200 units. So beside it stand what an ideal score would show, and the

@@ -1,4 +1,4 @@
-"""In production, batch by batch: how many of a batch's accepted readings are wrong at most, and whether it grows.
+"""Monitoring in production, batch by batch: a bound of the error rate, and tests of whether it grows.
 
 A random sample of a batch's accepted units is typed by a person who does not see the readings. The number of wrong ones
 in the sample bounds that of the very batch by the hypergeometric distribution, exactly and whatever has drifted; where

@@ -1,4 +1,4 @@
-"""A threshold with a guarantee: with probability 1 - delta at least, what it accepts errs at most alpha.
+"""Risk control: a threshold whose accepted readings err at most alpha, with probability 1 - delta at least.
 
 What is promised. Clusters (writers, say) are independent draws from one population. Cluster g has units i = 1 … n_g
 (lines, say), each with a probability p_i that orders them, errors e_i >= 0 and a size s_i >= 0: 1 or 0 wrong of 1; or

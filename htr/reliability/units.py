@@ -1,4 +1,4 @@
-"""From lines to what a promise is about: lines, words, fields, certificates, with their signals and their scores.
+"""Units of a promise: lines, words, fields or certificates, with their signals and scores, made from lines.
 
 A table has a row a text: signal_NAME, and for fields and certificates the columns certificate and field;
 word_confidence and word_signal_NAME hold a list a row. A pa.Table will do, or a mapping of columns.

@@ -1,4 +1,4 @@
-"""Simulated writers: French text as ink, in stroke fonts (Hershey's, with composed accents) or handwriting fonts.
+"""Simulated handwriting: French text as ink, in stroke fonts (Hershey's, with composed accents) or handwriting fonts.
 
     writer = Writer.make(seed=17, hands=hands())  # or hands(folder of .ttf and .otf files)
     ink = writer.write("Décompensation cardiaque", height=72, rng=np.random.default_rng(0))

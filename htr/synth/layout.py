@@ -1,4 +1,4 @@
-"""Where a hand writes on a form: the lines of a field, crosses in its boxes, words struck out.
+"""Layout of simulated writing on a form: the lines of a field, crosses in its boxes, words struck out.
 
 for slot, text in zip(slots(template, field, lines=2), texts): put(page, fitted(write, slot), slot, rng)
 """

@@ -1,4 +1,4 @@
-"""What happens to a form on its way to the file: paper, folds, stamps, light, the scanner, at named severities.
+"""Simulated scanning: paper, folds, stamps, light and scanner effects, at named severities.
 
     scan = scan(template.picture, ink, SEVERITIES["medium"], rng)  # .image, .matrix from the form to the image, .dpi
 

@@ -1,4 +1,4 @@
-"""What French physicians write on a death certificate: causes, durations and other conditions, drawn from causes.txt.
+"""Generator of texts of French death certificates: causes, durations and other conditions, drawn from causes.txt.
 
     rng = np.random.default_rng(0)
     cause(rng), duration(rng), other_conditions(rng), texts_of("circumstances", 4, rng)

@@ -1,4 +1,4 @@
-"""Which code this is: the commit of a checkout or of a snapshot."""
+"""The version of this code: the commit of a checkout or of a snapshot."""
 
 import subprocess
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Settings in YAML: read with their types, wrong keys named beside the right ones, and written to be read again.
+"""Settings files in YAML: typed, wrong keys named with the nearest right one, written to be read again.
 
 A file may leave out whatever it wants. Words are words: of YAML's many spellings of a truth value only true and false
 count, so that `amp: off` means what it says.

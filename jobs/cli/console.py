@@ -1,4 +1,4 @@
-"""What a person sees: one line a message, and progress bars where there is a terminal. Never a transcription."""
+"""Messages for people: one line each, and progress bars where there is a terminal. Never a transcription."""
 
 import sys
 import time

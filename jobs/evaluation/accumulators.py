@@ -1,4 +1,4 @@
-"""The sums of an evaluation's parts: by cluster all that is counted, by line the few counts that slices are made of.
+"""Accumulators of an evaluation: sums by cluster of all counts, and by line of the few that slices need.
 
 Parts are read one after the other, in the order of their shards, and no text is kept: some 70 bytes a line and 300 a
 cluster. A cluster is what intervals take as the unit: the writer or, where none is known, the certificate.

@@ -1,4 +1,4 @@
-"""What an alignment makes of a shard: the lines of its texts, rows of words or lines, and one table of all parts."""
+"""Alignments of a shard's texts: aligned lines, rows of words or lines, and one table of all parts."""
 
 import os
 from collections import Counter

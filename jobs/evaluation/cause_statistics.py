@@ -1,4 +1,4 @@
-"""What the errors of an evaluation do to the statistics, and what acceptance under a promise selects.
+"""Bias of statistics of causes of death by reading errors, and by the acceptance of a promise.
 
     terms.json       {table, texts, clusters, unit, categories: {NAME: texts read both recall precision bias
                      bias_interval p q small clusters}}                               see htr/metrics/terms.py

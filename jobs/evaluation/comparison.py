@@ -1,4 +1,4 @@
-"""Two evaluations of the same lines: the difference of their CER, its interval, whether it is more than chance.
+"""Paired comparison of two evaluations of the same lines: difference of CER, interval, significance.
 
 against-RUN-NAME.json in the folder of the first: {difference, low, high, p, lines, groups, unit, by: {COLUMN: {VALUE:
 {difference, low, high, p, q, lines, clusters, small}}}}. Differences are CER less the other's; p is that of a sign-flip

@@ -1,4 +1,4 @@
-"""How many certificates of an evaluation say what can't be true together, as read and as typed, by their form's rules.
+"""Counts of certificates whose fields contradict each other by their form's rules, as read and as typed.
 
 Tick boxes are not read by a reader, so only rules between texts are counted here.
 """

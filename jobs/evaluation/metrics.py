@@ -1,4 +1,4 @@
-"""The figures of an evaluation, made of the sums of its parts: all that metrics.json says but what was asked."""
+"""The metrics of an evaluation, from the sums of its parts: all of metrics.json but the settings."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""What an evaluation adds up to: its parts, a file a shard with a row a line, and metrics.json, made of all of them.
+"""The files of an evaluation: a part a shard with a row a line, and metrics.json, made of all parts.
 
 A part has a row a text, of a line or of a field of several lines: the columns of the index, `reference`, `hypothesis`,
 `confidence`, `signal_NAME`, `word_right` (of the words of the hypothesis by spaces, in their order), `word_confidence`

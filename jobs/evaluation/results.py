@@ -1,4 +1,4 @@
-"""What an evaluation has left, read again: its lines with their signals, and what they may be used for together."""
+"""A finished evaluation, read again: its lines with their signals, and which evaluations may be combined."""
 
 import json
 from collections.abc import Sequence

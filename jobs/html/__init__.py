@@ -1,4 +1,4 @@
-"""The pages of `report`: what is read of a run becomes a view (dictionaries of figures and plots), a template a page.
+"""HTML pages of `report`: a run's files become a view (dictionaries of figures and plots), a template a page.
 
 One file each, without a request to anywhere: style and script stand in the page, plots are SVG of `plot`. Templates
 escape whatever they are given; only `plot` and these files write markup. A page holds no text and no image of a line,

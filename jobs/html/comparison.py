@@ -1,4 +1,4 @@
-"""Runs side by side: rates and speeds, paired differences to the first of them, numbers of GPUs, learning curves."""
+"""Comparison of runs: rates and speeds, paired differences to the first, numbers of GPUs, learning curves."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The figures of an evaluation, metrics.json, as tables of marks: headline, normalisations, slices, confusions, …"""
+"""An evaluation's metrics.json as tables: headline, normalisations, slices, confusions, …"""
 
 import contextlib
 import re

@@ -1,4 +1,4 @@
-"""What people keyed: the figures that `review` left in RUN/keying, for the report. No names, no texts."""
+"""Figures of keying that `review` left in RUN/keying, for the report. No names, no texts."""
 
 from pathlib import Path
 

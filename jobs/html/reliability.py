@@ -1,4 +1,4 @@
-"""How far confidences hold: reliability diagrams, risk-coverage curves, and what can be promised.
+"""Calibration of confidences: reliability diagrams, risk-coverage curves, promises.
 
 Of each RUN/reliability/NAME; one made for other weights or another decoding than the evaluation on the page says so.
 """

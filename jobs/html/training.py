@@ -1,4 +1,4 @@
-"""How a run came about: its learning curves, its starts, what was asked."""
+"""A run's training: learning curves, starts, settings."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What `review` is made of: tables that people key, the journal of their answers, who gets which row, the server.
+"""Keying (`review`): tables to key, the journal of answers, the queue of rows, the server.
 
 tables      rows that are to be keyed, of a table that transcribe or audit wrote, and the table that comes out
 journal     the answers, append-only, on disk before they are acknowledged

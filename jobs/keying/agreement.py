@@ -1,4 +1,4 @@
-"""How far two people agree who keyed the same rows and saw neither a reading nor each other.
+"""Inter-annotator agreement of two people who keyed the same rows blindly.
 
 Exact: the share of rows that both keyed alike, white space aside. CER: the edits between the two over the mean of
 their lengths, all rows together. Rows in which one of them found something illegible, or asked a colleague, are

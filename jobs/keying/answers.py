@@ -1,4 +1,4 @@
-"""What the records of a journal say together: the answers that stand, what a row still needs, its final text.
+"""The state of each row from the journal: the answers that stand, what it still needs, its final text.
 
 A row takes one answer, or two by different people where it is keyed twice (double). Two that differ go to a third
 person, who settles it. Who asks a colleague has not answered: somebody else gets the row, with the note.

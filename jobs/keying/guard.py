@@ -1,4 +1,4 @@
-"""Who may ask at all: before any route is looked at. What is refused learns nothing, what fails is logged without text.
+"""Access control, before any route: token, origin, size. Refusals say nothing, failures are logged without text.
 
 Every path begins with the token of this start. The Host must be this machine's own (a foreign name that resolves to
 127.0.0.1 is another site's, DNS rebinding), an Origin that of the page itself, a body small and JSON. Answers are never

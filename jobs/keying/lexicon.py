@@ -1,4 +1,4 @@
-"""Words that begin as what was typed, accents and case aside; only when somebody asks for them."""
+"""Completion: words that begin as what was typed, accents and case aside; only when it is asked for."""
 
 import bisect
 import unicodedata

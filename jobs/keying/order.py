@@ -1,4 +1,4 @@
-"""Which row comes first: by certificate, the least sure, or what teaches a reader most.
+"""The order of rows: by certificate, least sure first, or most useful for training first (active learning).
 
 `useful` is the greedy maximum of a feature-based submodular function (Wei, Iyer & Bilmes 2014, Submodularity in data
 subset selection and active learning; for speech Wei et al. 2014): over the character trigrams of the readings,

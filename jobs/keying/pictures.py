@@ -1,4 +1,4 @@
-"""Pictures of a row: its crop in the scan's own pixels, what surrounds it, the whole scan. Encoded, ready to be sent.
+"""Images of a row: its crop in the scan's own pixels, its surroundings, the whole scan. Encoded, ready to be sent.
 
 A row says where it stands by a box or polygon, by `place` (where transcribe found the field after it had registered the
 scan on its form), or by its field alone: then the scan is registered here. Without any of them it is the whole image.

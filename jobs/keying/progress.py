@@ -1,4 +1,4 @@
-"""What was done, what is left, what it brought: figures for the page of progress and for `report`. No names, no texts.
+"""Progress of keying: done, left, agreement, hours saved; for the page and for `report`. No names, no texts.
 
 Hours saved: what nobody had to type. Of what was accepted and not drawn all of its typing, of a row with a reading what
 typing takes more than mending took. Typing takes what it took the operators themselves, the median of the blind rows,

@@ -1,4 +1,4 @@
-"""The routes: the page, rows, answers, pictures, progress. All behind jobs.keying.guard, which has taken off the token.
+"""The HTTP routes: the page, rows, answers, images, progress. All behind jobs.keying.guard, which checks the token.
 
     GET  /                        the page                    GET  /progress           the page of progress
     POST /begin                   {name} -> {tab}             GET  /figures            what it shows

@@ -1,4 +1,4 @@
-"""Operators at work: who gets which row, what they answer, what they take back. Everything but HTTP.
+"""The session of a keyed table: rows handed to operators, answers, undo. Everything but HTTP.
 
 session = Session(tables, journals)
 tab = session.begin("Anne")

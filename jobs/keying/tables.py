@@ -1,4 +1,4 @@
-"""A table whose rows are to be keyed, as transcribe or audit wrote it, and the table that comes out of it.
+"""Tables to key, as transcribe or audit wrote them, and the keyed table that is made of them.
 
     review   `transcribe --review`         keyed: what is still to do              shown: reading, alternatives
     sample   `transcribe --sample`         keyed: what is still to do              nothing: it is blind

@@ -1,4 +1,4 @@
-"""Which operator gets which row, and for how long: a row is in one pair of hands at a time.
+"""The work queue: rows are leased to operators, each to one at a time.
 
 Rows are known by their rank, their place in the order. A lease ends with the answer, when its page says good-bye, or
 LEASE_S after that page was heard of last: somebody else then gets the row. Nothing here is on disk: who has what is

@@ -1,1 +1,1 @@
-"""How a job is started and what its nodes report: submitit, the code snapshot, the node probe, worker status files."""
+"""Launching of jobs and reports of their nodes: submitit, the code snapshot, the node probe, worker status files."""

@@ -1,4 +1,4 @@
-"""What a verb that submits asks of the cluster: its options, and those of the site."""
+"""Options of the cluster that a verb submits with: its own, and those of the site."""
 
 from dataclasses import dataclass
 from typing import Literal

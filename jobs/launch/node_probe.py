@@ -1,4 +1,4 @@
-"""What a node says of itself and of the way to the others, for jobs.doctor; and how the doctor talks to the nodes.
+"""The node probe of doctor: environment and network of a node, and the connections between nodes.
 
 A node tells facts as lines of JSON on stdout, a few short ones, since Slurm passes lines of up to 1024 bytes on whole.
 The others' addresses come as one line on stdin, which srun hands to all nodes: nodes that share nothing still meet.

@@ -1,4 +1,4 @@
-"""What Slurm says of jobs, asked rarely: its accounting is a data base that everybody shares."""
+"""States of jobs from Slurm's accounting, asked rarely: everybody shares its data base."""
 
 import math
 import shutil

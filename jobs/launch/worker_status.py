@@ -1,4 +1,4 @@
-"""Who does what in a data set that is being written: a small file a worker, renewed every other second.
+"""Status of the workers that write a data set: a small file each, renewed every other second.
 
 DATASET/.beacons/HOST-PID.json; the heartbeat is the file's own time, compared with the file system's clock, since the
 clocks of nodes differ. They are hints for people: nothing else reads them, and a failure to write one stops no work.

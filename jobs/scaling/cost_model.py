@@ -1,4 +1,4 @@
-"""A model of what a training step costs on many GPUs: where efficiency ends, and what ends it.
+"""A cost model of a training step on many GPUs: up to which size it is efficient, and what limits it.
 
 A step of N ranks takes, with the same batch a rank,
 

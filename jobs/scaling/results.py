@@ -1,4 +1,4 @@
-"""What a scaling experiment adds up to: a run of each size, its speed and efficiency, as a table and a picture."""
+"""Results of a scaling experiment: speed and efficiency of a run of each size, as a table and a picture."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""A model's folder without a run, the project's own reader perhaps, becomes a run: then every verb can work with it."""
+"""Adopted models: a model's folder without a run becomes a run, so that every verb can work with it."""
 
 from pathlib import Path
 

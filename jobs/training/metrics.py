@@ -1,4 +1,4 @@
-"""What a training tells of itself: loss, lines a second, memory, and where the time went, over all ranks."""
+"""Training metrics over all ranks: loss, lines a second, memory, and shares of the time."""
 
 import time
 from pathlib import Path

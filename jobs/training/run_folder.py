@@ -1,4 +1,4 @@
-"""A run folder: what was asked, by which code, who works in it now, and how far it is."""
+"""A run folder: settings, provenance, lock, metrics and status."""
 
 import contextlib
 import json

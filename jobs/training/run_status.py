@@ -1,4 +1,4 @@
-"""What a run folder says of itself: its settings, how far it is, its figures; damage is a reason, never a crash."""
+"""The status of a run folder: settings, progress, figures; damage is a reason, never a crash."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""What a training took: ranks, hosts, hours, GPU-hours and CPU-hours over all its starts."""
+"""Resources of a training: ranks, hosts, hours, GPU-hours and CPU-hours over all its starts."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What transcribe is given: a folder of images, pages with XML, a table, a data set; cut into chunks in a fixed order.
+"""Inputs of transcribe: a folder of images, pages with XML, a table, a data set; cut into chunks in a fixed order.
 
 The order, and where chunks end, hang on the input alone, so that every task finds the same by itself. A chunk holds
 what a worker process needs to read its images, and no more.

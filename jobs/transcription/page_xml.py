@@ -1,4 +1,4 @@
-"""A transcription's pages as PAGE XML: a file for each image, its fields as regions, or the lines that were given."""
+"""PAGE XML of a transcription: a file for each image, its fields as regions, or the lines that were given."""
 
 import json
 import posixpath

@@ -1,4 +1,4 @@
-"""What transcribe makes of a chunk: its part, a row a line or a field, with all that later steps ask of a reading.
+"""Predictions of a chunk, written as its part: a row a line or a field, with all that later steps need.
 
 All lines of a chunk are read together, from narrow to wide, in batches that hang on the chunk alone: they are full, and
 a part has the same bytes wherever it is made.

@@ -1,4 +1,4 @@
-"""What becomes of a transcription's parts: decisions under a promise, the result, tables for people who key.
+"""Results of a transcription from its parts: decisions under a promise, tables of texts, tables to key.
 
 No image is read for it: another promise, or a review table that was not asked for, takes seconds.
 """
