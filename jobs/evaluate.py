@@ -178,6 +178,8 @@ def main(args: Settings) -> int:
         low, high = ("?" if bound is None else f"{100 * bound:+.2f}" for bound in (found["low"], found["high"]))
         print(f"CER less that of {args.against}: {100 * found['difference']:+.2f} points ({low} to {high}), "
               f"p {found['p']:.2g}, {found['lines']} lines of {found['groups']} {found['unit']}s")  # fmt: skip
+        if found["warning"]:
+            log(f"evaluate: of this difference: {found['warning']}")
     return 0
 
 

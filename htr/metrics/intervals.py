@@ -11,6 +11,10 @@ for the errors e and the totals t of each of n clusters, its linearised standard
                   not above 1 unless the rate is near it
     linearised    the normal distribution, from MANY clusters on
 
+Of a difference of two readers, which has either sign: Student's t on the linearised error, with as many degrees of
+freedom as the spread of the u_c^2 leaves (Satterthwaite 1946; `degrees_of_freedom`), n - 1 at most. Where a few
+clusters make the difference a bootstrap that draws from them knows no more than they do, and covers too seldom.
+
 Where no cluster has an error the upper end is the exact one of n clusters without any (Clopper & Pearson 1934), far
 above the rate as a rule. Heavy tails, a few hands that can't be read at all, no interval sees before it has met some
 of them: `doubts` says when. All sums are whole numbers and the draws are seeded: the same counts give the same bits.
@@ -64,7 +68,7 @@ def ratio_interval(errors: np.ndarray, totals: np.ndarray, seed: int = 0) -> Int
     return Interval(max(low, 0.0), high, method)
 
 
-def difference_interval(differences: np.ndarray, totals: np.ndarray, seed: int = 0) -> Interval | None:
+def difference_interval(differences: np.ndarray, totals: np.ndarray) -> Interval | None:
     """(n,) differences of two readers' errors, summed by cluster, of any sign, even if all of them have one -> the
     interval of sum(differences) / sum(totals); None as above.
     """
@@ -75,10 +79,8 @@ def difference_interval(differences: np.ndarray, totals: np.ndarray, seed: int =
     if not d.any():
         return Interval(0.0, 0.0, "exact")
     rate, error = float(d.sum() / total), standard_error(d, t)
-    if n < FEW:
-        half = student(n - 1) * error
-        return Interval(rate - half, rate + half, "t")
-    return Interval(*ends(d, t, rate, error, seed))
+    half = student(degrees_of_freedom(d - rate * t)) * error
+    return Interval(rate - half, rate + half, "t")
 
 
 def share_interval(right: np.ndarray, of: np.ndarray, seed: int = 0) -> Interval | None:
@@ -128,19 +130,31 @@ def draws(n: int, seed: int) -> np.ndarray:
     return np.bincount(drawn.ravel(), minlength=RESAMPLES * n).reshape(RESAMPLES, n).astype(np.float64)
 
 
-def student(degrees: int) -> float:
-    """The upper end of Student's t that a two-sided interval of LEVEL wants."""
+def degrees_of_freedom(residuals: np.ndarray) -> float:
+    """(n,) u_c -> of the variance that is estimated by their squares: 2 v^2 / var(v), between 1 and n - 1.
+
+    n independent normal residuals have about n, two clusters that carry all of it about 4, however many others there
+    are (Satterthwaite 1946, with the empirical variance of the squares).
+    """
+    n, squares = len(residuals), residuals * residuals
+    varied = squares @ squares - squares.sum() ** 2 / n
+    return float(min(max(2 * squares.sum() ** 2 / varied, 1.0), n - 1)) if varied > 0 else float(n - 1)
+
+
+def student(degrees: float) -> float:
+    """The upper end of Student's t that a two-sided interval of CONFIDENCE_LEVEL wants."""
     return float(stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, degrees))
 
 
 # ---------------------------------------------------------------------------------------------------- doubts
 
 
-def doubts(errors: np.ndarray, totals: np.ndarray, unit: str = "cluster") -> list[str]:
+def doubts(errors: np.ndarray, totals: np.ndarray, unit: str = "cluster", difference: bool = False) -> list[str]:
     """(n,) sums of each cluster -> why the interval of their ratio may cover the truth less often than it says.
 
     No interval knows what no cluster has shown: among n clusters a kind as rare as 3 / n may be missing (with 5 %, the
-    rule of three; Hanley & Lippman-Hand 1983). Were it unreadable, the rate would be as much higher.
+    rule of three; Hanley & Lippman-Hand 1983). Were it unreadable, the rate would be as much higher; of a `difference`
+    of two readers, were it so to one of them, which is said where the interval leaves out 0: then something is claimed.
     """
     e, t = (np.asarray(counts, np.float64) for counts in (errors, totals))
     n, found = len(e), []
@@ -150,16 +164,18 @@ def doubts(errors: np.ndarray, totals: np.ndarray, unit: str = "cluster") -> lis
         return found
     rate = e.sum() / t.sum()
     missing = 1 - MISSED ** (1 / n)
-    if missing > rate / 2:
-        rare = max(round(1 / missing), 1)
-        found.append(f"{unit}s as rare as one in {rare} may be missing here: were they unreadable, the rate would be "
-                     f"up to {100 * missing:.1f} points higher than any interval of it shows")  # fmt: skip
+    within = difference_interval(e, t) if difference else None
+    if missing > abs(rate) / 2 and not (within and within.low <= 0 <= within.high):
+        what = f", the rate would be up to {100 * missing:.1f} points higher than any interval of it shows"
+        if difference:
+            what = f" to one of the readers, the difference would be up to {100 * missing:.1f} points off"
+        rare = f"{unit}s as rare as one in {max(round(1 / missing), 1)} may be missing here: were they unreadable"
+        found.append(rare + what)
     squares = (e - rate * t) ** 2
     carried = squares.sum() ** 2 / (squares @ squares) if squares.any() else n
     if carried < CARRIED:
-        found.append(
-            f"few {unit}s carry the errors, as many as {carried:.0f} alike would: the intervals are too narrow"
-        )
+        what, width = ("difference", "rough") if difference else ("errors", "too narrow")
+        found.append(f"few {unit}s carry the {what}, as many as {carried:.0f} alike would: the intervals are {width}")
     return found
 
 

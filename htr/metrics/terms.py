@@ -129,11 +129,15 @@ def by_cluster(column: np.ndarray, clusters: np.ndarray) -> np.ndarray:
 
 def bias(missed: np.ndarray, invented: np.ndarray, reference: np.ndarray, seed: int = 0) -> dict:
     """(G,) texts that lose the category, that gain it, and that have it in the transcription -> bias, its interval, p;
-    null without any. `small`: fewer than WITNESSES clusters have lost or gained it; the interval covers too seldom then
-    (benchmarks/terms.py). All clusters count: one without the category is a witness of how rare it is.
+    null without any. `small`: fewer than WITNESSES clusters have lost or gained it; the interval is rough then
+    (benchmarks/terms.py). All clusters count: one without the category is a witness of how rare it is. Where no cluster
+    has lost or gained it, the interval reaches as far as the exact one of as many without an error, on both sides.
     """
     total, differences = reference.sum(), invented - missed
-    within = difference_interval(differences, reference, seed) if total else None
+    within = difference_interval(differences, reference) if total else None
+    if within and not (missed.any() or invented.any()):
+        unseen = share_interval(reference[reference > 0], reference[reference > 0])
+        within = unseen and Interval(unseen.low - 1, 1 - unseen.low, "exact")
     return {
         "bias": float(differences.sum() / total) if total else None,
         "bias_interval": pair(within),

@@ -9,16 +9,16 @@ Only a text that is nothing but a value has one; a range ("2 à 3 jours") has no
 are counted in months, weeks, days, hours and minutes in days, and the two are never equal, since a month has no fixed
 number of days. A qualifier (about, more than, at least) is part of the value: "> 3 j" is not "3 j", "une dizaine de
 jours" is about ten. "s" is semaines, "m" mois. A year of two digits is of this century up to 30, else of the last one.
-tests/values.txt has 300 spellings and more with their values.
+tests/htr/metrics/values.txt has more than 400 spellings with their values.
 """
 
-import calendar
 import re
 import unicodedata
 from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
+from htr.metrics.dates import date_of, year_alone
 from htr.metrics.numerals import WORDS, numeral
 
 UNITS = {
@@ -36,41 +36,40 @@ UNITS = {
 }
 UNIT = {word: (base, size) for base, size, words in UNITS.values() for word in words}
 RANK = {word: rank for rank, (_, _, words) in enumerate(UNITS.values()) for word in words}
-HOUR = UNITS["hour"][2]
-ABOUT_SO_MANY = {"dizaine": 10, "quinzaine": 15, "vingtaine": 20, "trentaine": 30, "quarantaine": 40,
-                 "cinquantaine": 50, "soixantaine": 60, "centaine": 100}  # fmt: skip
+HOUR, MINUTE = UNITS["hour"][2], UNITS["minute"][2]
+ABOUT_SO_MANY = {"huitaine": 8, "dizaine": 10, "douzaine": 12, "quinzaine": 15, "vingtaine": 20, "trentaine": 30,
+                 "quarantaine": 40, "cinquantaine": 50, "soixantaine": 60, "centaine": 100}  # fmt: skip
 PARTS = {"demi": Fraction(1, 2), "demie": Fraction(1, 2), "quart": Fraction(1, 4), "quarts": Fraction(1, 4),
          "tiers": Fraction(1, 3)}  # fmt: skip
-MONTHS = "janvier fevrier mars avril mai juin juillet aout septembre octobre novembre decembre"
-MONTH = {name: number for number, name in enumerate(MONTHS.split(), 1)}
-MONTH |= {"janv": 1, "fev": 2, "fevr": 2, "avr": 4, "juil": 7, "sept": 9, "oct": 10, "nov": 11, "dec": 12}
+# "à" is "@" in a plain text: it is no "a" of année
 QUALIFIERS = {
-    "~": ("environ", "env", "~", "≈", "@ peu pres", "approximativement", "autour de", "vers"),
-    ">": (">", "plus de", "plus d'", "+ de", "+ d'"),
-    "<": ("<", "moins de", "moins d'", "- de", "- d'"),
+    "~": ("environ", "env", "~", "≈", "±", "+/-", "@ peu pres", "approximativement", "autour de", "vers", "presque",
+          "pres de", "pres d'"),
+    ">": (">", "> @", "plus de", "plus d'", "+ de", "+ d'", "+", "superieur @", "superieure @", "sup @", "sup. @",
+          "au dela de", "au-dela de", "au dela d'", "au-dela d'"),
+    "<": ("<", "< @", "moins de", "moins d'", "- de", "- d'", "inferieur @", "inferieure @", "inf @", "inf. @"),
     ">=": ("≥", ">=", "au moins"),
     "<=": ("≤", "<=", "au plus"),
-}
+}  # fmt: skip
 QUALIFIER = {word: sign for sign, words in QUALIFIERS.items() for word in words}
 BEFORE = re.compile(
     "^(" + "|".join(map(re.escape, sorted(QUALIFIER, key=len, reverse=True))) + r")(?:(?<=')|(?![a-z])\.?\s*)"
 )
-AFTER = re.compile(r"\s+(environ|env|et plus|ou plus)$")
-LEADING = re.compile(r"^(?:(?:depuis|pendant|durant|il y a|evolution|annee|le|en|du)\b\s*)+:?\s*")
-SINCE = re.compile(r"^(?:depuis|en|annee)\s+(\d{4})$")
-WEEKDAY = re.compile(r"^(?:lundi|mardi|mercredi|jeudi|vendredi|samedi|dimanche)\s+")
-DIGITS = r"\d{1,3}(?: \d{3})+(?![\d])(?:[.,]\d+)?|\d+(?:[.,]\d+)?"
-TOKEN = re.compile(rf"\s*(?:(\d+/\d+)|({DIGITS})|([a-z]+)\.?|(,|'))")
+AFTER = re.compile(r"\s*(?:\s(environ|env)|(\+|\s(?:et|ou) (?:plus|\+)))$")
+LEADING = re.compile(
+    r"^(?:(?:depuis|dep|dps|pendant|durant|il y a|evolution|annee|le|en|du|nee? le|agee? de|age)\b\.?\s*)+:?\s*"
+)
+DIGITS = r"\d{1,3}(?: \d{3})+(?![\d])(?:[.,]\d+)?|[1-9]\d{0,2}(?:\.\d{3})+(?![\d.])(?:,\d+)?|\d+(?:[.,]\d+)?"
+THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:\.\d{3})+(?:,\d+)?")
+TOKEN = re.compile(rf"\s*(?:(\d+/\d+)|({DIGITS})|([a-z]+)\.?|(,|'|\+))")
+SECONDS_SIGN, MINUTES_SIGN = re.compile(r"(?<=\d)\s*(?:''|\"|\u2033)"), re.compile(r"(?<=\d)\s*['\u2032](?=\s|\d|$)")
+# "2/3 j" and "24/48 h" are ranges as a rule, so that only these are fractions of a unit
+FRACTIONS = {"1/2": Fraction(1, 2), "1/3": Fraction(1, 3), "1/4": Fraction(1, 4), "3/4": Fraction(3, 4)}
 BARE = re.compile(rf"^[+-]?(?:{DIGITS})$")
-DATE = re.compile(r"^(\d{1,2})\s*[/.-]\s*(\d{1,2})\s*[/.-]\s*(\d{4}|\d{2})$")
-ISO = re.compile(r"^(\d{4})-(\d{1,2})-(\d{1,2})$")
-NAMED = re.compile(r"^(?:(\d{1,2}|1 ?er|premier)[\s-]*)?([a-z]{3,9})\.?[\s-]*(\d{4}|\d{2})$")
-MONTHLY = re.compile(r"^(\d{1,2})\s*[/-]\s*(\d{4})$")
 # most texts are told apart by this alone
-SOME = re.compile(rf"\d|[½¼¾]|\b(?:{'|'.join((*WORDS, *PARTS, *ABOUT_SO_MANY))})\b|premier", re.IGNORECASE)
+SOME = re.compile(rf"\d|[½¼¾]|\b(?:{'|'.join((*WORDS, *PARTS, *ABOUT_SO_MANY))})\b|premier|z\xe9ro", re.IGNORECASE)
 NO_NUMBER = ("un", "une", "neuf")  # words that are rarely meant as a number where they stand alone
 MAX_VALUE_LENGTH = 60
-CENTURY_PIVOT_YEAR = 30
 
 
 class Value(NamedTuple):
@@ -85,7 +84,9 @@ def parse(text: str) -> Value | None:
         return None
     text = plain(text)
     body = LEADING.sub("", text)
-    return of_year(text) or of_date(WEEKDAY.sub("", body)) or of_duration(body) or of_number(text)
+    if date := year_alone(text) or date_of(body):
+        return Value("date", date)
+    return of_duration(body) or of_number(text)
 
 
 def plain(text: str) -> str:
@@ -95,7 +96,9 @@ def plain(text: str) -> str:
     text = re.sub(r"\bà\b", "@", unicodedata.normalize("NFC", text.casefold()))  # "2 à 3": no "a" for année
     text = unicodedata.normalize("NFD", text)
     text = "".join(c for c in text if not unicodedata.combining(c))
-    return " ".join(text.split()).rstrip(" .;,")
+    text = MINUTES_SIGN.sub(" min ", SECONDS_SIGN.sub(" sec ", text))
+    text = " ".join(text.split()).rstrip(" .;,")
+    return text[1:-1].strip() if text.startswith("(") and text.endswith(")") else text
 
 
 # ---------------------------------------------------------------------------------------------------- numbers
@@ -112,6 +115,8 @@ def of_number(text: str) -> Value | None:
 
 
 def digits(text: str) -> Fraction:
+    """A point before three digits parts thousands, as a space does; before others, and any comma, decimals."""
+    text = text.replace(".", "") if THOUSANDS.fullmatch(text) else text
     return Fraction(text.replace(" ", "").replace(",", "."))
 
 
@@ -123,14 +128,14 @@ def of_duration(text: str) -> Value | None:
     if found := BEFORE.match(text):
         about, text = QUALIFIER[found[1]], text[found.end() :]
     elif found := AFTER.search(text):
-        about, text = ("~" if found[1].startswith("env") else ">="), text[: found.start()]
+        about, text = ("~" if found[1] else ">="), text[: found.start()]
     tokens = tokens_of(text)
     if not tokens:
         return None
     sums: dict[str, Fraction] = {}
-    at, rank = 0, len(UNITS)
+    at, rank, word = 0, len(UNITS), ""
     while at < len(tokens):
-        if sums and tokens[at] in (",", "et"):
+        if sums and tokens[at] in (",", "et", "+"):
             at += 1
         found = quantity(tokens, at)
         if not found or found[1] >= len(tokens) or tokens[found[1]] not in UNIT:
@@ -138,16 +143,18 @@ def of_duration(text: str) -> Value | None:
         size, at, is_about = found
         if is_about:
             about = about or "~"
-        word = tokens[at]
+        if word == "a" and len(tokens[at]) > 2:  # "2 a 3 mois": an "à" as a rule, no année
+            return None
+        word = "sec" if tokens[at] == "s" and rank <= RANK["h"] else tokens[at]  # "1 min 30 s"
         if RANK[word] >= rank:  # from large to small, each unit once
             return None
         rank, (base, one) = RANK[word], UNIT[word]
         more, at = part_after(tokens, at + 1)
-        if word in HOUR and not more:
-            minutes, at = minutes_after(tokens, at)
-            if minutes is None:
+        if word in (*HOUR, *MINUTE) and not more:
+            sixtieths, at = sixtieths_after(tokens, at)
+            if sixtieths is None:
                 return None
-            more = Fraction(minutes, 60)
+            more = Fraction(sixtieths, 60)
         sums[base] = sums.get(base, Fraction(0)) + (size + more) * one
     return Value("duration", (about, *sorted(sums.items())))
 
@@ -167,7 +174,8 @@ def tokens_of(text: str) -> list[str] | None:
 def quantity(tokens: list[str], at: int) -> tuple[Fraction, int, bool] | None:
     """-> how many, where it ends, and whether it is about so many ("une dizaine de")."""
     is_about = False
-    if tokens[at : at + 1] == ["une"] and tokens[at + 1 : at + 2] and tokens[at + 1] in (*ABOUT_SO_MANY, "demi"):
+    after = tokens[at + 1] if at + 1 < len(tokens) else ""
+    if tokens[at : at + 1] in (["une"], ["1"]) and after in (*ABOUT_SO_MANY, "demi", "demie"):
         at += 1  # une dizaine de jours, une demi-heure
     if at >= len(tokens):
         return None
@@ -178,6 +186,8 @@ def quantity(tokens: list[str], at: int) -> tuple[Fraction, int, bool] | None:
         size, at = PARTS[word], at + 1
     elif word[0].isdigit():
         size, at = fraction(word), at + 1
+        if word == "2/3" and tokens[at : at + 1] in (["d"], ["de"]):
+            size = Fraction(2, 3)
         if "/" not in word and at < len(tokens) and "/" in tokens[at]:  # 2 1/2 ans
             more = fraction(tokens[at])
             size, at = (None if size is None or more is None else size + more), at + 1
@@ -198,11 +208,8 @@ def quantity(tokens: list[str], at: int) -> tuple[Fraction, int, bool] | None:
 
 
 def fraction(word: str) -> Fraction | None:
-    """None for one by nothing."""
-    above, slash, below = word.partition("/")
-    if not slash:
-        return digits(word)
-    return Fraction(int(above), int(below)) if int(below) else None
+    """None for one by nothing, and for what is more likely a range."""
+    return FRACTIONS.get(word) if "/" in word else digits(word)
 
 
 def part_after(tokens: list[str], at: int) -> tuple[Fraction, int]:
@@ -212,48 +219,16 @@ def part_after(tokens: list[str], at: int) -> tuple[Fraction, int]:
     i = at + (tokens[at : at + 1] == ["et"])
     if i < len(tokens) and "/" in tokens[i] and (i + 1 == len(tokens) or tokens[i + 1] not in UNIT):
         size = fraction(tokens[i])
-        if size is not None and size < 1:
+        if size is not None:
             return size, i + 1
     return Fraction(0), at
 
 
-def minutes_after(tokens: list[str], at: int) -> tuple[int | None, int]:
-    """ "1h30", "une heure trente": minutes without their unit; None for more than there are in an hour."""
+def sixtieths_after(tokens: list[str], at: int) -> tuple[int | None, int]:
+    """ "1h30", "une heure trente", "1 min 30": minutes, or seconds, without their unit; None for 60 and more."""
     if at >= len(tokens):
         return 0, at
     found = (Fraction(int(tokens[at])), at + 1) if re.fullmatch(r"\d{2}", tokens[at]) else numeral(tokens, at)
     if not found or (found[1] < len(tokens) and tokens[found[1]] in UNIT):
         return 0, at
     return (int(found[0]) if found[0] < 60 else None), found[1]
-
-
-# ---------------------------------------------------------------------------------------------------- dates
-
-
-def of_year(text: str) -> Value | None:
-    """A year alone is a date where the text says so: "en 2019", "depuis 2019"."""
-    found = SINCE.match(text)
-    return Value("date", (int(found[1]), None, None)) if found and 1800 <= int(found[1]) <= 2100 else None
-
-
-def of_date(text: str) -> Value | None:
-    if found := DATE.match(text):
-        day, month, year = map(int, found.groups())
-    elif found := ISO.match(text):
-        year, month, day = map(int, found.groups())
-    elif found := MONTHLY.match(text):
-        day, month, year = 0, int(found[1]), int(found[2])
-    elif (found := NAMED.match(text)) and found[2] in MONTH:
-        day = 0 if not found[1] else int(found[1]) if found[1].isdecimal() else 1
-        month, year = MONTH[found[2]], int(found[3])
-        if not day and year < 100:  # mars 19: a year, or a day?
-            return None
-    else:
-        return None
-    if year < 100:
-        year += 2000 if year <= CENTURY_PIVOT_YEAR else 1900
-    if not 0 <= month <= 12 or (day and not month):
-        return None
-    if month and day > calendar.monthrange(max(year, 1), month)[1]:
-        return None
-    return Value("date", (year, month or None, day or None))  # 00: not known

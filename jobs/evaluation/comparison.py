@@ -1,7 +1,8 @@
 """Paired comparison of two evaluations of the same lines: difference of CER, interval, significance.
 
-against-RUN-NAME.json in the folder of the first: {difference, low, high, p, lines, groups, unit, by: {COLUMN: {VALUE:
-{difference, low, high, p, q, lines, clusters, small}}}}. Differences are CER less the other's; p is that of a sign-flip
+against-RUN-NAME.json in the folder of the first: {difference, low, high, p, lines, groups, unit, warning, by: {COLUMN:
+{VALUE: {difference, low, high, p, q, lines, clusters, small}}}}. `warning`: why the interval may cover too seldom, or
+null. Differences are CER less the other's; p is that of a sign-flip
 test over clusters, q that of false discovery over all slices (htr/metrics/significance.py).
 """
 
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from htr.metrics.intervals import difference_interval
+from htr.metrics.intervals import difference_interval, doubts
 from htr.metrics.significance import false_discovery, is_small, sign_flip
 from jobs.evaluation.accumulators import MAX_SLICES, NO_SLICE, Codes, cluster_of, grouped, strings
 
@@ -42,7 +43,9 @@ def paired(folder: Path, other: Path) -> dict:
     cluster = Codes().of(names)
     unit = "writer" if known == both.num_rows else "writer or certificate" if known else "certificate"
     whole = compared(np.zeros(len(edits), np.int32), cluster, counts)[0]
-    found = whole | {"groups": whole.pop("clusters"), "unit": unit, "by": {}}
+    by_cluster = (np.bincount(cluster, counts[name]) for name in ("edits", "characters"))
+    doubtful = doubts(*by_cluster, unit if " " not in unit else "cluster", difference=True)
+    found = whole | {"groups": whole.pop("clusters"), "unit": unit, "warning": "; ".join(doubtful) or None, "by": {}}
     del found["small"]
     for name in both.column_names:
         if name in NO_SLICE or name in OF_LINES or name.startswith("other "):

@@ -148,6 +148,7 @@ def paired(rows: list[dict]) -> dict | None:
         return None
     for row in rows[1:]:
         one = {"row": row, "reason": None, "difference": None, "within": None, "p": None, "lines": None, "groups": None}
+        one["warning"] = None
         found.append(one)
         if not row["folder"]:
             one["reason"] = "no evaluation"
@@ -161,14 +162,15 @@ def paired(rows: list[dict]) -> dict | None:
             one["reason"] = clean(f"{error}")
             continue
         one |= {name: number(values, name) for name in ("difference", "p", "lines", "groups")}
-        one["within"] = pair(values.get("low"), values.get("high"))
+        one["within"], one["warning"] = pair(values.get("low"), values.get("high")), values["warning"]
     ends = [abs(bound) for one in found for bound in (one["difference"], *(one["within"] or ())) if known(bound)]
     most = 1.08 * max(ends, default=0) or 0.01
     scale = plot.Scale(-most, most, form="{:+g}", factor=100)
     for one in found:
         tip = f"{one['row']['name']} less {base['name']}: {points(one['difference'])} points ({bounds(one['within'])})"
         one["mark"] = plot.mark(one["difference"], one["within"], scale, tip, 0.0)
-    return {"base": base, "rows": found, "axis": plot.axis(scale)}
+    said = [f"{one['row']['name']}: {one['warning']}." for one in found if one["warning"]]
+    return {"base": base, "rows": found, "axis": plot.axis(scale), "warnings": said}
 
 
 # ---------------------------------------------------------------------------------------------------- GPUs

@@ -10,6 +10,7 @@ from htr.metrics.intervals import (
     RARE,
     RESAMPLES,
     cluster_ids,
+    degrees_of_freedom,
     difference_interval,
     doubts,
     draws,
@@ -74,7 +75,7 @@ def test_the_ends_are_those_computed_by_hand():
     assert found.method == "log-t" and found.pair == pytest.approx((0.15 / factor, 0.15 * factor), rel=1e-4)
     found = difference_interval([1, -2, 6], [10, 20, 30])
     u = np.array([1, -2, 6]) - 5 / 60 * np.array([10, 20, 30])
-    half = 4.3027 * math.sqrt(1.5 * (u @ u)) / 60
+    half = 4.3027 * math.sqrt(1.5 * (u @ u)) / 60  # the squares of three vary as those of more than 2 degrees
     assert found.method == "t" and found.pair == pytest.approx((5 / 60 - half, 5 / 60 + half), abs=1e-5)
     many = ratio_interval(np.tile([1, 2, 6], MANY), np.tile([10, 20, 30], MANY))
     half = 1.95996 * math.sqrt(3 * MANY / (3 * MANY - 1) * 3.5 * MANY) / (60 * MANY)
@@ -139,7 +140,30 @@ def test_differences_of_one_sign_are_differences_all_the_same(sign: int):
     rng = np.random.default_rng(0)
     d, t = rng.integers(0, 5, 60), rng.integers(20, 90, 60)
     below, above = difference_interval(-d, t).pair
-    assert difference_interval(d, t).pair == pytest.approx((-above, -below), abs=2e-3)
+    assert difference_interval(d, t).pair == pytest.approx((-above, -below))
+
+
+def test_a_difference_that_a_few_clusters_make_has_few_degrees_of_freedom():
+    """Satterthwaite's, by hand: of n squares that are alike all, n - 1 are left; of two that carry all, about 4."""
+    assert degrees_of_freedom(np.tile([1.0, -1.0], 50)) == 99
+    carried = np.r_[1.0, -1.0, np.zeros(998)]
+    assert degrees_of_freedom(carried) == pytest.approx(2 * 4 / (2 - 4 / 1000))
+    rng = np.random.default_rng(0)
+    assert np.mean([degrees_of_freedom(rng.normal(size=200)) for _ in range(200)]) == pytest.approx(199, rel=0.06)
+    found = difference_interval(carried * 30, np.full(1000, 100))
+    assert found.high == pytest.approx(student(degrees_of_freedom(carried)) * 30 * math.sqrt(2 * 1000 / 999) / 1e5)
+
+
+@pytest.mark.parametrize(("clusters", "unreadable"), [(20, 0.0), (200, 0.01), (200, 0.03)])
+def test_differences_of_readers_that_are_alike_are_covered_whatever_hands_there_are(clusters: int, unreadable: float):
+    rng, hits, runs = np.random.default_rng(clusters), 0, 300
+    for _ in range(runs):
+        totals = 30 * rng.geometric(1 / 15, clusters)
+        rate = np.where(rng.random(clusters) < unreadable, 0.98, rng.beta(1.5, 88, clusters))
+        d = rng.binomial(totals, 0.1 * rate) * rng.choice([-1, 1], clusters)
+        low, high = difference_interval(d, totals).pair
+        hits += low <= 0 <= high
+    assert hits >= 0.93 * runs  # of the bootstrap-t 84 to 90 %
 
 
 def test_differences_are_no_errors():
@@ -155,6 +179,12 @@ def test_what_no_cluster_has_shown_is_a_doubt():
     assert "writers as rare as one in 34 may be missing" in missing and "up to 3.0 points" in missing
     few = np.r_[np.full(6, 100), np.full(1994, 1)]
     assert "few clusters carry the errors" in doubts(few, same[1])[-1]
+    # of a difference: where something is claimed, or few clusters make it
+    assert doubts(np.tile([1, -1], 50), np.full(100, 100), difference=True) == []
+    [claimed] = doubts(np.full(100, 1) + np.arange(100) % 2, np.full(100, 100), "writer", difference=True)
+    assert "unreadable to one of the readers, the difference would be up to 3.0 points off" in claimed
+    [made] = doubts(np.r_[50, -50, np.zeros(98)], np.full(100, 100), "writer", difference=True)
+    assert "few writers carry the difference, as many as 2 alike would" in made
     assert doubts(np.zeros(0), np.zeros(0)) == ["0 clusters are few: the intervals are wide, and rough"]
 
 
