@@ -1,13 +1,14 @@
 """How often 95 % intervals of a category's bias cover it, in simulated evaluations where the bias is known.
 
-    python benchmarks/terms.py [--evaluations 2000] [--writers 40 100 400]
+    python benchmarks/terms.py [--evaluations 2000] [--writers 100 200 400 1000]
 
 An evaluation: so many writers with a number of texts each (geometric, 15 in the mean), of which a share has the
 category. A text that has it is read without it, and one that has not is read with it, at rates that are each writer's
 own (gamma). The truth is the bias that infinitely many writers have. Cells: misses alone, inventions alone, both set
-off against each other, a rare category. A table of the shares that cover, of evaluations that are marked as small
-(fewer than 25 writers with a misreading of the category) and of the others, the median widths in points, the share of
-the evaluations whose p is 5 % or less, and one line of JSON: least and most coverage of cells that are not marked.
+off against each other, a rare category. A table of the shares that cover, of all evaluations, of those that are marked
+as small (fewer than 25 writers with a misreading of the category) and of the others, the median widths in points, the
+share of the evaluations whose p is 5 % or less, and one line of JSON: least and most coverage of all evaluations of the
+cells of which less than half are marked, and of the other cells.
 """
 
 import argparse
@@ -51,7 +52,7 @@ def main() -> int:
     parser.add_argument("--writers", type=int, nargs="+", default=[100, 200, 400, 1000], metavar="N")
     args = parser.parse_args()
     print(
-        f"{'':38}{'writers':>8}{'bias %':>8}{'marked':>9}{'covered: m.':>12}{'not m., %':>12}{'width':>8}"
+        f"{'':38}{'writers':>8}{'bias %':>8}{'marked':>9}{'covered: all':>12}{'marked':>12}{'not, %':>12}{'width':>8}"
         f"{'p <= 0.05':>11}"
     )
     figures: dict = {"evaluations": args.evaluations, "covered": {}}
@@ -70,7 +71,7 @@ def main() -> int:
                 seen += found["p"] <= 0.05
                 widths.append(high - low)
             hits, marked = np.array(hits), np.array(marked)
-            parts = {"marked": hits[marked], "not marked": hits[~marked]}
+            parts = {"all": hits, "marked": hits[marked], "not marked": hits[~marked]}
             shown = {
                 part: float(own.mean()) if len(own) >= args.evaluations / 4 else None for part, own in parts.items()
             }
@@ -78,8 +79,11 @@ def main() -> int:
             cells = "".join(f"{'-' if v is None else f'{100 * v:.1f}':>12}" for v in shown.values())
             print(f"{name:38}{writers:8d}{100 * truth:8.1f}{marked.mean():9.2f}{cells}{100 * np.median(widths):8.1f}"
                   f"{seen / len(hits):11.3f}", flush=True)  # fmt: skip
-    values = [found["not marked"] for found in figures["covered"].values() if found["not marked"] is not None]
-    print(json.dumps(figures | {"least": min(values), "most": max(values)}))
+    cells = figures["covered"].values()
+    for name, rough in (("", False), ("_marked", True)):
+        values = [found["all"] for found in cells if (found["share_marked"] >= 0.5) == rough]
+        figures |= {f"least{name}": min(values, default=None), f"most{name}": max(values, default=None)}
+    print(json.dumps(figures))
     return 0
 
 

@@ -70,7 +70,7 @@ def most_cer(edits: Sequence[int], characters: Sequence[int], batch: int, delta:
     """The character error rate that a batch of so many accepted lines does not exceed, with probability 1 - delta.
 
     (n,) edits of the lines of a random sample, and their characters as keyed. A line counts as at most PER_LINE
-    characters and edits, longer ones in proportion, as in the promise (guarantee.py); the lines of the batch weigh
+    characters and edits, longer ones in proportion, as in the promise (risk_control.py); the lines of the batch weigh
     alike. For a rate r the loss x = (edits - r characters) / PER_LINE of a line is at most 1. Were the batch's rate r
     or more, the mean loss would be 0 or more, and the product of 1 - stake x would have a mean of at most 1, and so the
     mean of it over stakes: without replacement it is at most what it is with (Maclaurin's inequality). By Markov's
