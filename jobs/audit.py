@@ -4,10 +4,11 @@
     … in RUN/audit/val-014000-beam.csv a person mends `text`, or writes into `reject` why a row can't be used …
     python -m jobs audit --apply runs/ctc/audit/val-014000-beam.csv --source certificates.csv --out mended.csv
 
-The lines whose reading differs from the transcription, the most surprising first: how many edits a line takes, against
-how many such a reading is expected to. Without --promise (any one of RUN/reliability: its scores are used, not its
-threshold) expectation is by the uncalibrated confidence. What a run was trained on it has learnt to read as it was
-labelled: audit lines that it was not trained on.
+The lines whose reading differs from the transcription, the most surprising first: how much better the line's frames fit
+the reading than the transcription (jobs/evaluation/label_gap.py), against how many edits such a reading is expected to
+take; of an evaluation that an older version made, the edits themselves against those expected. Without --promise (any
+one of RUN/reliability: its scores are used, not its threshold) expectation is by the uncalibrated confidence. What a
+run was trained on it has learnt to read as it was labelled: audit lines that it was not trained on.
 
 With --source the rows are the source's own, with all its columns, and --apply puts them back in their places, into a
 new source beside the old one. Without, the images are the stored lines of the data set, and --out lies in its folder or
@@ -66,7 +67,11 @@ def main(args: Settings) -> int:
     length = np.maximum([len(text) for text in table["hypothesis"].to_pylist()], evaluation.numbers("characters"))
     expected = (1 - share) * np.maximum(length, 1)
     wrong, surprise = np.flatnonzero(evaluation.numbers("exact") == 0), np.zeros(len(table))
-    surprise[wrong] = surprises(edits[wrong], expected[wrong])
+    if "label_gap" in table.column_names:
+        surprise[wrong] = evaluation.numbers("label_gap")[wrong] / (1 + expected[wrong])
+    else:
+        surprise[wrong] = surprises(edits[wrong], expected[wrong])
+        log(f"audit: {evaluation.name} was made by an older version: ranked by edits alone; evaluate again for more")
     chosen = wrong[np.argsort(-surprise[wrong], kind="stable")][: args.most]
     own = [
         {
@@ -137,7 +142,17 @@ def of_shards(args, evaluation, chosen, own) -> tuple[list[dict], Path]:
     index = dataset_of(config_of(args.run))
     if index.fingerprint != evaluation.asked["dataset"]:
         raise ValueError(f"{evaluation.folder} is not of {index.folder}: give --source")
-    counted = ("reference", "hypothesis", "confidence", "exact", "edits", "characters", "words", "word_edits")
+    counted = (
+        "label_gap",
+        "reference",
+        "hypothesis",
+        "confidence",
+        "exact",
+        "edits",
+        "characters",
+        "words",
+        "word_edits",
+    )
     names = [
         name for name in evaluation.table.column_names
         if name not in (*RESERVED, *counted) and not name.startswith(("signal_", "word_"))

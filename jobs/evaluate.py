@@ -238,6 +238,7 @@ def read_shard(samples, rows, reader, mixed, references, batch: int, folder: Pat
     import pyarrow as pa
 
     from jobs.distributed.cpus import cpus_of_task
+    from jobs.evaluation.label_gap import label_gaps
     from jobs.evaluation.result_files import counted, part, write_part
     from shards import files
     from shards.loader import batches, in_order
@@ -256,8 +257,11 @@ def read_shard(samples, rows, reader, mixed, references, batch: int, folder: Pat
         of_lines = [fields[row] for row in np.repeat(piece.rows, counts)] if fields else None
         with mixed():  # each thread has its own
             texts = map(reader.text, reader.decode(frames, of_lines))
-        for row, reference, count in zip(piece.rows, piece.texts, counts, strict=True):
-            results[row] = {"reference": reference} | result(list(islice(texts, count)))
+        found = [result(list(islice(texts, count))) for count in counts]
+        read = [own["hypothesis"] for own in found]
+        gaps = label_gaps(frames.log_probs, frames.lengths.tolist(), counts, piece.texts, read, reader.charset)
+        for row, reference, own, gap in zip(piece.rows, piece.texts, found, gaps, strict=True):
+            results[row] = {"reference": reference, "label_gap": gap} | own
         decoding += time.monotonic() - waited
 
     with ThreadPoolExecutor(1, "decode") as pool:

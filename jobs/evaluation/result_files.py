@@ -1,11 +1,12 @@
 """The files of an evaluation: a part a shard with a row a line, and metrics.json, made of all parts.
 
 A part has a row a text, of a line or of a field of several lines: the columns of the index, `reference`, `hypothesis`,
-`confidence`, `signal_NAME`, `word_right` (of the words of the hypothesis by spaces, in their order), `word_confidence`
-where the reader gives it, `line_signal_NAME` and `line_words` of several lines (htr/reliability/units.py), and what
-htr/metrics/counts.py counts. metrics.json is all of them added up, "lines" there are these texts; it is the same, bit
-for bit, whoever merges and however the shards were dealt. All rates are fractions, null where there is nothing to
-divide by; all intervals are [low, high] of 95 %, null with fewer than two clusters. Keys are in alphabetical order.
+`confidence`, `label_gap` (jobs/evaluation/label_gap.py), `signal_NAME`, `word_right` (of the words of the hypothesis by
+spaces, in their order), `word_confidence` where the reader gives it, `line_signal_NAME` and `line_words` of several
+lines (htr/reliability/units.py), and what htr/metrics/counts.py counts. metrics.json is all of them added up, "lines"
+there are these texts; it is the same, bit for bit, whoever merges and however the shards were dealt. All rates are
+fractions, null where there is nothing to divide by; all intervals are [low, high] of 95 %, null with fewer than two
+clusters. Keys are in alphabetical order.
 
     dataset split where levels batch weights …  what was asked, as in evaluation.json
     lines characters edits words word_edits exact substitutions insertions deletions words_unicode word_edits_unicode

@@ -8,6 +8,7 @@ import cv2
 import evaluated
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from htr.io.sources import read_source
@@ -76,6 +77,22 @@ def test_the_most_surprising_come_first_with_all_of_the_sources_columns(run: Pat
     assert evaluated.CANARY not in said.out + said.err and "autre" not in said.out + said.err
     assert audit("--run", run, "--evaluation", "test", "--source", source) == 1
     assert "somebody may have gone through it" in capsys.readouterr().err
+
+
+def test_where_frames_say_how_well_a_label_fits_they_decide(run: Path, source: Path):
+    """Of two labels with as many edits the one that the frames contradict more comes first, and ahead of a third."""
+    gaps = {2: 0.5, 5: 9.0, 11: 90.0}
+    for part in (run / "evaluation" / "test" / "parts").iterdir():
+        table = pq.read_table(part)
+        own = pa.array([gaps.get(row, 0.0) for row in table["row"].to_pylist()])
+        pq.write_table(table.append_column("label_gap", own), part)
+    assert audit("--run", run, "--evaluation", "test", "--source", source) == 0
+    rows = rows_of(run / "audit" / "test.csv")
+    assert [int(row["audit_row"]) for row in rows] == [11, 5, 2]
+    expected = [float(row["audit_expected"]) for row in rows]
+    assert [float(row["audit_surprise"]) for row in rows] == pytest.approx(
+        [gap / (1 + mean) for gap, mean in zip((90.0, 9.0, 0.5), expected, strict=True)], abs=0.2
+    )
 
 
 def test_what_was_mended_goes_back_into_a_source_that_preprocess_takes(run: Path, source: Path, write_table, tmp_path):
