@@ -31,7 +31,9 @@ SHARDS_PER_READ = 100  # shards whose rows of the index are held together
 
 @dataclass(frozen=True)
 class Settings:
-    dataset: Path | None = setting(None, "default: the one that the run was trained on", positional=True)
+    dataset: Path | None = setting(
+        None, "data set to read (default: the one that the run was trained on)", positional=True
+    )
     run: Path | None = setting(None, "the run whose model/ reads")
     model: Path | None = setting(None, "a model's folder in place of a run: htr/pretrained, say", metavar="FOLDER")
     split: str = setting("val", "split to read")
