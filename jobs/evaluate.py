@@ -224,7 +224,7 @@ def known_words(config: dict) -> set[str] | None:
     try:
         sets = trained_on(config)
     except ValueError as error:
-        log(f"evaluate: words unseen in training are left out of metrics.json ({error})")
+        log(f"evaluate: no rate of words unseen in training ({error})")
         return None
     return words_in(text for index, table in sets for text in texts_of(index, table, config.get("text")))
 

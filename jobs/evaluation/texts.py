@@ -57,7 +57,7 @@ def dataset_of(config: dict, asked: Path | None = None) -> Index:
     if asked is not None:
         return read_index(asked)
     if not config.get("folder"):
-        raise ValueError("which data set? this model came without the one that it was trained on: name one")
+        raise ValueError("the data set that this model was trained on is not known here: give one")
     folder = Path(config["folder"])
     index = read_index(folder)
     # a retry adds rows to the same plan: still the same data set

@@ -38,5 +38,5 @@ def adopt(model: Path) -> Path:
     if not has_run(run):
         facts = {name: config.get(name) for name in ("alphabet", "writes")} | {"adopted": str(inner.resolve())}
         write_adopted(run, {"architecture": config["model"], "size": config["size"]}, facts)
-        log(f"{model} is now the run {run}: what is made for it lies there")
+        log(f"{model} has the run folder {run} from now on; results go there")
     return run

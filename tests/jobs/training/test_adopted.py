@@ -25,7 +25,7 @@ def test_a_model_without_a_run_is_evaluated_and_tuned(trained, dataset, tmp_path
     known = json.loads((trained / "evaluation" / "y" / "metrics.json").read_text(encoding="utf-8"))
     assert (found["cer"], found["lines"]) == (known["cer"], known["lines"])
     assert main(["tune", *options, "--most", "4"]) == 0 and (run / "decoding" / "weights.json").exists()
-    assert "is now the run" in capsys.readouterr().err
+    assert "has the run folder" in capsys.readouterr().err
     with pytest.raises(ValueError, match="which data set"):
         dataset_of(config_of(run))
 
