@@ -10,7 +10,7 @@ Every probability is said by scores that were fitted on other writers, ten folds
 becomes a signal. Printed: what each signal is worth alone and beside the CTC likelihood of the text (area: the mean
 over the coverage of the CER of what is accepted); ECE of words and lines before and after; the coverage that can be
 promised when the first evaluation plans and the last one chooses, or that none can; whether `--drift` evaluations, and
-random halves of the writers, are told from these; and how many planted label errors the audit finds.
+random halves of the writers, are told from these.
 """
 
 import argparse
@@ -29,7 +29,6 @@ from htr.reliability.covariate_shift import covariate_shift_test
 from htr.reliability.diagrams import figures, resamples
 from htr.reliability.risk_control import PER_CLUSTER, PER_LINE, Units, choose, coverage, plan
 from htr.reliability.units import CHARACTER, fit_scores, line_signals, probabilities, word_signals
-from jobs.audit import surprises
 from jobs.evaluation.results import Evaluation
 
 FOLDS = 10
@@ -209,44 +208,6 @@ def drifts(lines: Lines, evaluations: list[Evaluation], runs: int) -> dict:
     return found
 
 
-def audited(lines: Lines, share: float, seed: int) -> dict:
-    """Planted: lines with the next line's text, or without a word. How many of the first rows are planted ones."""
-    rng, texts = np.random.default_rng(seed), lines.table["reference"].to_pylist()
-    read = lines.table["hypothesis"].to_pylist()
-    planted = rng.permutation(len(texts))[: round(share * len(texts))]
-    labels = list(texts)
-    for number, i in enumerate(planted.tolist()):
-        words = texts[i].split()
-        if number % 2 or len(words) < 2:
-            labels[i] = texts[(i + 1) % len(texts)]
-        else:
-            gone = int(rng.integers(len(words)))
-            labels[i] = " ".join(words[:gone] + words[gone + 1 :])
-    edits = np.array([Levenshtein.distance(*pair) for pair in zip(labels, read, strict=True)], float)
-    length = np.array([max(len(a), len(b), 1) for a, b in zip(labels, read, strict=True)], float)
-    wrong = edits > 0
-    every = sorted(lines.signals)
-    expected = (1 - lines.fitted(every)) * length
-    rankings = {
-        "edits against those expected": surprises(edits, expected),
-        "probability of the reading": lines.fitted(every, "line"),
-        "edits a character": edits / length,
-        "confidence, as it is": lines.table["confidence"].to_numpy(),
-    }
-    is_planted = np.isin(np.arange(len(texts)), planted)
-    found = {}
-    print(f"\naudit: {len(planted)} of {len(texts)} labels spoiled (half of them the next line's, half without a word)")
-    for name, score in rankings.items():
-        order = np.flatnonzero(wrong)[np.argsort(-score[wrong], kind="stable")]
-        hits = is_planted[order]
-        found[name] = float(hits[: len(planted)].mean())
-        found[f"{name}, first 50"] = float(hits[:50].mean())
-        print(f"    {name:32} {100 * found[name]:5.1f} % of the first {len(planted)} rows are spoiled ones, "
-              f"{100 * hits[:50].mean():5.1f} % of the first 50, "
-              f"{100 * hits[: 2 * len(planted)].sum() / len(planted):5.1f} % of all within twice as many")  # fmt: skip
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("evaluations", type=Path, nargs="+", help="of one reader, with no writer in common")
@@ -256,7 +217,6 @@ def main() -> None:
     parser.add_argument("--drift", type=Path, action="append", default=[], metavar="EVALUATION")
     parser.add_argument("--delta", type=float, default=0.05)
     parser.add_argument("--runs", type=int, default=100, help="random halves for the drift check")
-    parser.add_argument("--spoil", type=float, default=0.05, help="share of labels spoiled for the audit")
     args = parser.parse_args()
     others = [[Evaluation.read(Path(name)) for name in group.split(",")] for group in args.other]
     lines = Lines([Evaluation.read(path) for path in args.evaluations], others)
@@ -268,7 +228,6 @@ def main() -> None:
     found = {"lines": len(lines.table), "writers": len(set(lines.writers)), "cer": cer, "signals": worth(lines)}
     found |= {"calibration": calibration(lines), "promised": promised(lines, args.delta)}
     found["drift"] = drifts(lines, [Evaluation.read(path) for path in args.drift], args.runs)
-    found["audit"] = audited(lines, args.spoil, 0)
     print(json.dumps(found))
 
 

@@ -68,7 +68,7 @@ def main(args: Settings) -> int:
     expected = (1 - share) * np.maximum(length, 1)
     wrong, surprise = np.flatnonzero(evaluation.numbers("exact") == 0), np.zeros(len(table))
     if "label_gap" in table.column_names:
-        surprise[wrong] = evaluation.numbers("label_gap")[wrong] / (1 + expected[wrong])
+        surprise[wrong] = surprise_of(evaluation.numbers("label_gap")[wrong], expected[wrong])
     else:
         surprise[wrong] = surprises(edits[wrong], expected[wrong])
         log(f"audit: {evaluation.name} was made by an older version: ranked by edits alone; evaluate again for more")
@@ -99,6 +99,11 @@ def main(args: Settings) -> int:
     write(out, rows)
     print(f"{len(chosen)} of {len(wrong)} lines that are read otherwise, of {len(table)}: {out}")
     return 0
+
+
+def surprise_of(gaps, expected):
+    """(N,) gaps in nats, (N,) edits expected -> (N,): the gap that a doubtful reading has of itself weighs less."""
+    return gaps / (1 + expected)
 
 
 def surprises(edits, expected):
