@@ -29,7 +29,7 @@ from htr.reliability.risk_control import (
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 from benchmarks.guarantee import CELLS, Cell, promises
-from benchmarks.populations import fields, lines, unreadable
+from benchmarks.simulated.populations import fields, lines, unreadable
 
 sys.path.pop(0)
 
