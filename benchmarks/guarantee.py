@@ -4,10 +4,10 @@
     python benchmarks/guarantee.py --calibrations 50
 
 Each calibration draws a part that plans the sequence of thresholds and another that chooses; the population is known
-(benchmarks/simulated/populations.py). `held`: the share of calibrations whose promise is true of the population (nothing promised
+(simulated/populations.py). `held`: the share of calibrations whose promise is true of the population (nothing promised
 is no lie); it has to be 1 - delta at least. `of oracle`: coverage beside that of the threshold that the population
 itself would give, nothing promised counts as 0. `plain rule`: takes the loosest threshold whose rate was at most alpha.
-`before`, over writers: the test with an estimated bound (benchmarks/simulated/estimated_bound.py), how often its promise held for
+`before`, over writers: the test with an estimated bound (simulated/estimated_bound.py), how often its promise held for
 all accepted lines together and what it covered beside ours.
 
     mild     fields, independent: binomial; lines of very different hands, 12 each: CER or right and wrong, over writers
