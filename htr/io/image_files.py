@@ -1,24 +1,26 @@
-"""Image files: JPEG, PNG and TIFF -> gray pixels, with their size known from the header before anything is decoded."""
+"""Image files -> gray pixels, with their size known from the header before anything is decoded."""
 
 import io
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import cv2
 import numpy as np
 
+from htr.io.image_headers import Header, RejectedInput, other_header, plausible
+
+__all__ = ["RejectedInput", "decode", "full_pages", "read_header", "resolution", "tiff_pages"]
+
 MAX_PIXELS = 400_000_000  # of one page: an A3 sheet at 1200 dpi has 280 million
 MAX_DECODED_BYTES = (
     1 << 30
 )  # that decoding one page may take: colour JPEGs in passes and transparent images need 7 a pixel
 MAX_TIFF_PAGE = 10_000  # of a TIFF
-MIN_DPI, MAX_DPI = 75.0, 2400.0
 PNG, TIFF = b"\x89PNG\r\n\x1a\n", {b"II*\0": "<", b"MM\0*": ">"}
 # the tags of TIFF 6.0 that are read
 WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION, SAMPLES, EXTRA, FORMAT = 256, 257, 258, 262, 274, 277, 338, 339
-FULL_PAGE_MASK = 254  # bit 0: a small picture of another page
+NEW_SUBFILE_TYPE = 254  # bit 0: a small picture of another page
 X_RESOLUTION, Y_RESOLUTION, UNIT, TILE_WIDTH, TILE_HEIGHT = 282, 283, 296, 322, 323
 TAGS = {WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION, SAMPLES, EXTRA, FORMAT}
 TAGS |= {X_RESOLUTION, Y_RESOLUTION, UNIT, TILE_WIDTH, TILE_HEIGHT}
@@ -28,23 +30,8 @@ TYPES = {1: "B", 3: "H", 4: "I", 5: "II"}  # byte, short, long, rational
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
-class RejectedInput(ValueError):
-    """An input that can't become a sample; the message is the reason, without any of its text."""
-
-
-@dataclass(frozen=True)
-class Header:
-    width: int  # as stored, before an orientation is obeyed
-    height: int
-    dpi: float | None
-    cost: int = 1  # bytes a pixel that decoding takes
-    transparent: bool = False
-    premultiplied: bool = False  # the colours were multiplied by the opacity already
-    orientation: int = 1  # of a TIFF alone, which OpenCV obeys whatever it is told (TIFF 6.0, tag 274)
-
-
 def decode(encoded: bytes, page: int = 0, oriented: bool = True) -> np.ndarray:
-    """A JPEG, PNG or TIFF (its page-th page) -> gray (H, W) uint8: colour by luma, transparency on white paper.
+    """An image (of a TIFF its page-th page) -> gray (H, W) uint8: colour by luma, transparency on white paper.
 
     An orientation in Exif or TIFF tags is obeyed, as a viewer does (not where a PNG is transparent), unless `oriented`
     is False: then the pixels are as stored. Raises RejectedInput: another format, CMYK, too many pixels, truncated,
@@ -67,7 +54,9 @@ def decode(encoded: bytes, page: int = 0, oriented: bool = True) -> np.ndarray:
         image = None
     if image is None or sorted(image.shape[:2]) != sorted((header.height, header.width)):
         raise RejectedInput("image can't be decoded")
-    if header.transparent:
+    if header.transparent and image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8:
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)  # a GIF or WebP that says so and has none
+    elif header.transparent:
         if image.ndim != 3 or image.shape[2] != 4:
             raise RejectedInput("image has a kind of transparency that is not read")
         image = on_white(image, header.premultiplied)
@@ -104,18 +93,18 @@ def read_header(encoded: bytes, page: int = 0) -> Header:
     try:
         if encoded[:4] in TIFF:
             header = read_tiff(encoded, page)
-        elif page and encoded[:2] in (b"\xff\xd8", PNG[:2]):
-            raise RejectedInput("image has no such page")
         elif encoded[:3] == b"\xff\xd8\xff":
             header = read_jpeg(encoded)
         elif encoded[:8] == PNG:
             header = read_png(encoded)
         else:
-            raise RejectedInput("image is not a JPEG, PNG or TIFF")
+            header = other_header(encoded)
     except struct.error:  # a field that would lie beyond the end
         raise RejectedInput("image is truncated") from None
     if not (header.width and header.height):
         raise RejectedInput("image can't be decoded")
+    if page and encoded[:4] not in TIFF:
+        raise RejectedInput("image has no such page")
     return header
 
 
@@ -242,18 +231,12 @@ def pages_in(file: BinaryIO) -> list[int]:
             (count,) = struct.unpack(order + "H", file.read(2))
             entries = file.read(12 * count)
             tags = [struct.unpack_from(order + "H6xI", entries, 12 * entry) for entry in range(count)]
-            if not any(tag == FULL_PAGE_MASK and value & 1 for tag, value in tags):
+            if not any(tag == NEW_SUBFILE_TYPE and value & 1 for tag, value in tags):
                 pages.append(len(seen) - 1)
             (at,) = struct.unpack(order + "I", file.read(4))
     except struct.error:  # a broken file: decode says it
         pass
     return pages or [0]
-
-
-def plausible(x: float, y: float) -> float | None:
-    """Dots per inch across and down -> the resolution, unless they differ or no scanner makes it."""
-    known = MIN_DPI <= x <= MAX_DPI and round(x) != 96 and abs(x - y) <= 0.1 * x
-    return x if known else None
 
 
 def on_white(image: np.ndarray, premultiplied: bool) -> np.ndarray:

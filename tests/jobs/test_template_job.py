@@ -58,7 +58,7 @@ def test_a_template_from_a_page_of_a_pdf(dpi, tmp_path):
     [
         (("gone.png",), "no such image, PDF or folder"),
         (("broken.pdf",), "can't be read"),
-        (("text.png",), "not a JPEG, PNG or TIFF"),
+        (("text.png",), "not a JPEG, PNG, TIFF"),
         (("small.png",), "--dpi"),
         (("white.png", "--dpi", "200"), "no ruling, box or square"),
         (("form.pdf", "--page", "3"), "it has 1 pages, not 3"),

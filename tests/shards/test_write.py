@@ -62,8 +62,11 @@ REASONS = {
     "a folder": ({"image": "folder"}, "image file is missing"),
     "below a file": ({"image": "good.png/x.png"}, "image file is missing"),
     "too long a path": ({"image": "x" * 300}, "image file is missing"),
-    "not an image": ({"image": "broken.png"}, "image is not a JPEG, PNG or TIFF"),
-    "not an image, the next line of the page": ({"image": "broken.png"}, "image is not a JPEG, PNG or TIFF"),
+    "not an image": ({"image": "broken.png"}, "image is not a JPEG, PNG, TIFF, JPEG 2000, WebP, BMP or GIF"),
+    "not an image, the next line of the page": (
+        {"image": "broken.png"},
+        "image is not a JPEG, PNG, TIFF, JPEG 2000, WebP, BMP or GIF",
+    ),
     "empty": ({"image": "empty.png"}, "image file is empty"),
     "outside": ({"box": "5000 2 100 30"}, "box lies outside the image"),
     "far outside": ({"box": "1 1 1e300 1e300"}, "box lies outside the image"),
