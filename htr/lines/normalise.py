@@ -1,152 +1,28 @@
 """Line images: cut out of their page as they are stored, and normalised to what a model sees."""
 
-from dataclasses import dataclass, replace
-
 import cv2
 import numpy as np
 
+from htr.io.direction import turned
 from htr.io.image_files import RejectedInput, decode
+from htr.lines.region import PageSize, Region
 
-__all__ = ["Region", "RejectedInput", "can_carry", "cut", "decode", "normalise_line"]
+__all__ = ["PageSize", "Region", "RejectedInput", "can_carry", "cut", "decode", "normalise_line"]
 
 MIN_LINE_WIDTH_PX, MAX_LINE_WIDTH_PX = 16, 8192  # columns of a line that a model sees
-MAX_COORDINATE = 2**24  # a coordinate; beyond, OpenCV's polygons and int32 overflow
-MAX_POLYGON_POINTS = 5000  # of a polygon or a baseline; the time that OpenCV takes to fill one grows with their square
 MIN_PX_PER_CHARACTER = 2.0  # of the width of a line scaled to 64 pixels of height
-MAX_RATIO_DIFFERENCE = 0.01  # by which the sides' ratio of two sizes of one page may differ
-PER_INCH = {"mm10": 254.0, "inch1200": 1200.0}  # units of ALTO
 PAPER_KERNEL = np.ones((5, 5), np.uint8)  # where paper is looked for, in blocks of 8 pixels
 MAX_STRAIGHT_RISE_PX = 2.0  # pixels between a baseline's highest and lowest point, up to which its line is cut as it is
 MAX_BEND_RATIO = 0.7  # of the radius of a baseline's curvature: how far from it a pixel may lie; at 1 the normals meet
 MAX_REMAP_SIDE_PX, MAX_REMAP_PIXELS = 32766, 64_000_000  # columns or rows that OpenCV remaps; pixels
 
 
-@dataclass(frozen=True)
-class Region:
-    """Where a line lies on its page, in pixels."""
-
-    x: int
-    y: int
-    w: int
-    h: int
-    polygon: np.ndarray | None = None  # (points, 2) int32, in the page's coordinates
-    baseline: np.ndarray | None = None  # (points, 2) float64, from left to right
-
-    @classmethod
-    def parse(cls, box: str, polygon: str, baseline: str = "") -> "Region | None":
-        """From a table's cells: box "x y w h", polygon and baseline "x,y x,y …"; None without box and polygon.
-
-        Raises RejectedInput, but not for a baseline: one that makes no sense is ignored.
-        """
-        if box == "none":
-            raise RejectedInput("line has no box, polygon or baseline")
-        cells = polygon.split()
-        if len(cells) > MAX_POLYGON_POINTS:
-            raise RejectedInput("polygon has too many points")
-        try:
-            points = [[round(float(v)) for v in point.split(",")] for point in cells] if polygon else None
-        except (ValueError, OverflowError):
-            points = []
-        if points is not None and (len(points) < 3 or any(len(p) != 2 for p in points)):
-            raise RejectedInput("polygon is not at least three points 'x,y'")
-        try:
-            if box:
-                x, y, w, h = (round(float(v)) for v in box.replace(",", " ").split())
-            elif points:
-                x, y = (min(values) for values in zip(*points, strict=True))
-                w, h = (max(values) - low + 1 for values, low in zip(zip(*points, strict=True), (x, y), strict=True))
-            else:
-                return None
-        except (ValueError, OverflowError):
-            raise RejectedInput("box is not four numbers 'x y w h'") from None
-        if w <= 0 or h <= 0:
-            raise RejectedInput("box is empty")
-        if max(map(abs, (x, y, w, h, *(v for point in points or () for v in point)))) > MAX_COORDINATE:
-            raise RejectedInput("box lies outside the image")
-        shape = None if points is None else np.array(points, np.int32)
-        return cls(x, y, w, h, shape, parse_baseline(baseline, x, y, w, h) if baseline else None)
-
-    def scaled(self, x: float, y: float) -> "Region":
-        """On a page so many times as wide and as high."""
-        if x == y == 1:
-            return self
-        left, top = round(self.x * x), round(self.y * y)
-        size = max(round((self.x + self.w) * x) - left, 1), max(round((self.y + self.h) * y) - top, 1)
-        shape = None if self.polygon is None else np.rint(self.polygon * (x, y)).astype(np.int32)
-        baseline = None if self.baseline is None else self.baseline * (x, y)
-        return replace(Region(left, top, *size), polygon=shape, baseline=baseline)
-
-
-@dataclass(frozen=True)
-class PageSize:
-    """The size of a page as its boxes were drawn on it, in a unit of its own."""
-
-    width: float  # 0: not stated
-    height: float
-    unit: str = "pixel"
-
-    @classmethod
-    def parse(cls, cell: str) -> "PageSize | None":
-        """From a table's cell "W H" or "W H UNIT", None where it is empty. Raises RejectedInput."""
-        if not cell:
-            return None
-        parts = cell.replace(",", " ").split()
-        try:
-            width, height = (float(v) for v in parts[:2])
-            unit = parts[2] if len(parts) > 2 else "pixel"
-        except ValueError:
-            raise RejectedInput("page_size is not two numbers 'W H'") from None
-        if unit not in ("pixel", *PER_INCH) or not (0 <= width < 1e9 and 0 <= height < 1e9) or len(parts) > 3:
-            raise RejectedInput("page_size is not two numbers 'W H'")
-        return cls(width, height, unit)
-
-    def fits(self, width: int, height: int) -> bool:
-        """Whether a page of so many pixels has the same ratio of its sides."""
-        if not (self.width and self.height):
-            return True
-        ratio = (width / self.width) / (height / self.height)
-        return abs(ratio - 1) <= MAX_RATIO_DIFFERENCE + 1 / min(width, height) + 1 / min(self.width, self.height)
-
-    def scale(self, shape: tuple[int, int], dpi: float | None) -> tuple[float, float]:
-        """-> how many pixels of an image (H, W) one of its units is, across and down.
-
-        Raises RejectedInput: another page.
-        """
-        height, width = shape
-        if not self.fits(width, height):
-            stated = f"{self.width:g} x {self.height:g}{'' if self.unit == 'pixel' else f' {self.unit}'}"
-            raise RejectedInput(f"boxes are of a page of {stated}, the image has {width} x {height}")
-        if self.width and self.height:
-            return width / self.width, height / self.height
-        if not dpi:
-            raise RejectedInput(f"boxes are in {self.unit}, but neither page nor image says its size")
-        return dpi / PER_INCH[self.unit], dpi / PER_INCH[self.unit]
-
-
-def parse_baseline(cell: str, x: int, y: int, w: int, h: int) -> np.ndarray | None:
-    """The points of a baseline that can be its box's: from left to right along most of it, flatter than 45 degrees, and
-    hardly longer than straight. None for any other."""
-    cells = cell.split()
-    try:
-        points = np.array([[float(v) for v in point.split(",")] for point in cells[: MAX_POLYGON_POINTS + 1]])
-    except ValueError:  # no numbers, or not two in each point
-        return None
-    if not 2 <= len(points) <= MAX_POLYGON_POINTS or points.shape[1:] != (2,) or not np.isfinite(points).all():
-        return None
-    if (points < (x - h, y - h / 2)).any() or (points > (x + w + h, y + 1.5 * h)).any():
-        return None
-    across, down = points[-1] - points[0]
-    length = np.hypot(*np.diff(points, axis=0).T).sum()
-    if across < 0.5 * w or across < abs(down) or length > 1.2 * np.hypot(across, down):
-        return None
-    return points
-
-
 def cut(page: np.ndarray, region: Region | None) -> np.ndarray:
     """The line's own pixels: the region's box within the page, paper where the polygon excludes. Raises RejectedInput.
 
-    A line with a baseline that is not straight and level is straightened on it, in native resolution: along a row a
-    pixel is a pixel of the baseline's length, along a column one of its normal.
+    A line that runs up or down the page, or upside down, is set upright first (Region.turn). One whose baseline is not
+    straight and level is straightened on it, in native resolution: along a row a pixel is a pixel of the baseline's
+    length, along a column one of its normal.
     """
     if region is None:
         return page
@@ -165,14 +41,27 @@ def cut(page: np.ndarray, region: Region | None) -> np.ndarray:
         cv2.fillPoly(mask, [near.astype(np.int32) - np.array([left, top], np.int32)], 255)
         if not mask.any():
             raise RejectedInput("polygon lies outside the image")
-    if region.baseline is not None and np.ptp(region.baseline[:, 1]) > MAX_STRAIGHT_RISE_PX:
-        straight = straighten(line, mask, region.baseline - (left, top))
+    baseline = None if region.baseline is None else region.baseline - (left, top)
+    if region.turn:
+        line, mask, baseline = upright(line, mask, baseline, region.turn)
+    if baseline is not None and np.ptp(baseline[:, 1]) > MAX_STRAIGHT_RISE_PX:
+        straight = straighten(line, mask, baseline)
         if straight is not None:
             return straight
     if mask is not None:
         # what lies outside belongs to the neighbours: it becomes this line's own paper
         line = cv2.copyTo(line, mask, np.full(line.shape, paper_of(line, mask), np.uint8))
     return np.ascontiguousarray(line)
+
+
+def upright(line: np.ndarray, mask: np.ndarray | None, baseline: np.ndarray | None, turn: int) -> tuple:
+    """All three turned clockwise."""
+    height, width = line.shape
+    if baseline is not None:
+        corner = {90: (height - 1, 0), 180: (width - 1, height - 1), 270: (0, width - 1)}[turn]
+        baseline = turned(baseline, turn) + corner
+    line = np.ascontiguousarray(np.rot90(line, -turn // 90))
+    return line, None if mask is None else np.ascontiguousarray(np.rot90(mask, -turn // 90)), baseline
 
 
 def paper_of(line: np.ndarray, mask: np.ndarray | None) -> int:
