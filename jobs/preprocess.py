@@ -18,7 +18,10 @@ from jobs.launch.shard_workers import write_missing
 
 @dataclass(frozen=True)
 class Settings:
-    source: Path = setting(help="a CSV or Parquet table, or a folder of page images with XML", positional=True)
+    source: Path = setting(
+        help="a CSV or Parquet table, or page images with ALTO or PAGE XML: a folder, a tar, a METS (mets.xml#GROUP)",
+        positional=True,
+    )
     out: Path = setting(help="the data set's folder, on shared storage")
     unit: Literal["line", "field"] = setting(
         "line",
@@ -64,7 +67,7 @@ def main(args: Settings) -> int:
     plan, images = open_plan(args.out, args.source, settings_of(args))
     if share_of_work()[0] == 0:
         account = read_note(plan.folder).get("account", {})
-        for line in lines_of(account, "entries" if args.source.is_dir() else "rows"):
+        for line in lines_of(account):
             log(line if line.startswith(" ") else f"preprocess: {line}")
     return write_missing(plan, images, forms=args.forms, workers=args.workers)
 

@@ -38,14 +38,15 @@ from jobs.cli.settings import setting
 from jobs.distributed.work_sharding import share_of_work
 from jobs.transcription.table_writer import parts_folder
 
-FORMAT = 3  # of the parts: 2 has what the models say of themselves, 3 what a form's rules say (`contradicts`)
+FORMAT = 4  # of the parts: 3 has what a form's rules say (`contradicts`), 4 `page_size` and `turn` of lines
 CHUNK = {"fields": 64, "lines": 1024, "samples": 1024}  # items of a part: what is lost when a task dies
 
 
 @dataclass(frozen=True)
 class Settings:
     input: Path = setting(
-        help="a folder of images, pages with ALTO or PAGE XML, a CSV or Parquet table, a data set", positional=True
+        help="images, or pages with ALTO or PAGE XML (a folder, a tar, a METS); a table; a data set",
+        positional=True,
     )
     out: Path = setting(help="a table to write: .csv, .parquet or .jsonl", metavar="FILE")
     model: Path | None = setting(
@@ -59,9 +60,9 @@ class Settings:
     )
     forms: Path | None = setting(None, "with --unit field: a folder of templates (default: those of the project)")
     rulings: Literal["keep", "remove"] = setting("keep", "with --unit field: as the reader was trained")
-    quotes: Literal["auto", "csv", "none"] = setting("auto", "quotes of a CSV: as preprocess has it")
-    split: str | None = setting(None, "split of a data set to read (default: all)")
-    where: list[str] = setting([], "read these samples of a data set only; repeatable", metavar="COLUMN=VALUE")
+    quotes: Literal["auto", "csv", "none"] = setting("auto", "of a CSV, as preprocess has it")
+    split: str | None = setting(None, "of a data set (default: all)")
+    where: list[str] = setting([], "these samples of a data set only", metavar="COLUMN=VALUE")
     promise: Path | None = setting(None, "what calibrate promised: accepts under it", metavar="RUN/reliability/NAME")
     sure: float = setting(
         0.8, "blank fields and tick boxes less sure are for review (default: %(default)s)", metavar="CONFIDENCE"
@@ -70,15 +71,13 @@ class Settings:
         None, ".csv or .parquet, what is to be reviewed, in the scans' folder or above it", metavar="TABLE"
     )
     sample: int = setting(0, "accepted ones to be keyed too, in a table beside --review", metavar="N")
-    seed: int = setting(0, "of the sample")
+    seed: int = setting(0, "of the sample (default: %(default)s)")
     xml: Path | None = setting(None, "write PAGE XML too, a file an image", metavar="FOLDER")
     chunk: int | None = setting(None, "scans or lines of a part (default: 64 scans, 1024 lines)", metavar="N")
     batch: int = setting(16, "lines read at once (default: %(default)s)")
     workers: int | None = setting(None, "processes of this task (default: one a CPU that it may use)")
-    device: Literal["auto", "cpu", "cuda"] = setting("auto", "where to compute; auto takes a GPU if there is one")
-    amp: Literal["auto", "off", "bf16", "fp16"] = setting(
-        "auto", "precision; auto: bf16 where the device has it; a promise wants that of its evaluations"
-    )
+    device: Literal["auto", "cpu", "cuda"] = setting("auto")
+    amp: Literal["auto", "off", "bf16", "fp16"] = setting("auto", "as evaluate (default: %(default)s)")
 
 
 def main(args: Settings) -> int:
@@ -114,7 +113,7 @@ def main(args: Settings) -> int:
     task, tasks = share_of_work()
     mine = range(task, len(chunks), tasks)
     todo = [number for number in mine if not chores.is_done(number)]
-    for line in lines_of(source.account, "entries" if args.input.is_dir() else "rows") if task == 0 else ():
+    for line in lines_of(source.account) if task == 0 else ():
         log(line if line.startswith(" ") else f"transcribe: {line}")
     note_work(folder, "transcribe", "chunks", [f"{number:06d}" for number in range(len(chunks))])
     log(f"transcribe: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} chunks to read")

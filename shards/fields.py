@@ -11,7 +11,7 @@ from htr.forms.fields import DeskewedScan, FieldImage, corners, enlarged, enlarg
 from htr.forms.registration import Forms, Registration
 from htr.forms.template import Field
 from htr.lines import normalise as lines
-from htr.lines.normalise import RejectedInput
+from htr.lines.normalise import Region, RejectedInput
 from htr.lines.segmentation import FoundLine, flatten_background
 from shards.sample import Sample, check, given_reason, pack, typed
 from shards.scans import Scans
@@ -19,6 +19,20 @@ from shards.scans import Scans
 TICKED, NOT_TICKED = {"1", "x", "oui", "yes", "true"}, {"", "0", "non", "no", "false"}
 MAX_FIELD_LINES, USUAL_PITCH = 4, 0.43  # of a field that has a box but no template; inches
 OF_CERTIFICATE = ("certificate", "writer", "year", "form", "split")  # what a blank field nobody listed has in common
+
+
+def from_upright(region: Region, shape: tuple[int, int]) -> np.ndarray:
+    """Pixels of a cut (H, W) that was set upright -> those of the scan, (2, 3)."""
+    height, width = shape
+    left, top = max(region.x, 0), max(region.y, 0)
+    return np.array(
+        {
+            0: [[1.0, 0, left], [0, 1, top]],
+            90: [[0.0, 1, left], [-1, 0, top + width - 1]],
+            180: [[-1.0, 0, left + width - 1], [0, -1, top + height - 1]],
+            270: [[0.0, -1, left + height - 1], [1, 0, top]],
+        }[region.turn]
+    )
 
 
 def field_samples(
@@ -68,7 +82,7 @@ class Page:
             dpi = self.scans.dpi
             pitch = min(height, USUAL_PITCH * dpi) if dpi else height / 2
             field = Field(row["field"], "text", (0, 0, width, height), MAX_FIELD_LINES, pitch)
-            shift = np.array([[1.0, 0, max(region.x, 0)], [0, 1.0, max(region.y, 0)]])
+            shift = from_upright(region, gray.shape)
             cut = FieldImage(flatten_background(gray), (0, 0, width, height), pitch, shift, scan.shape)
             return self.of_text(row, text, field, cut, {"dpi": dpi})
         registration = self.register()

@@ -220,6 +220,7 @@ def describe(plan: Plan, notes: list[dict], levels: dict[str, int], reasons: dic
         "lines": {split: lines[split] for split in SPLITS},
         "levels": dict(levels),
         "rejects": dict(reasons),
+        "nearest": next((note["nearest"] for note in notes if note.get("nearest")), ""),
         "unread_pages": sum(note.get("unread_pages", 0) for note in notes),
         "dropped": dict(sorted(dropped.items())),
         "bytes": sum(note["bytes"] for note in notes),

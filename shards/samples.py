@@ -7,7 +7,7 @@ from pathlib import Path
 from htr.lines import normalise as lines
 from htr.lines.normalise import RejectedInput
 from shards.sample import Sample, check, pack
-from shards.scans import Scans
+from shards.scans import MISSING_FILE, Scans
 
 LEVELS = {
     "line": "a line with its own text",
@@ -31,6 +31,8 @@ def make_samples(
     for row, result in outcomes(rows, scans, settings, forms, unlisted):
         if unread := scans.newly_unread():
             row["unread_pages"] = unread  # of a TIFF, of which no row names a page
+        if result == MISSING_FILE and (near := scans.nearest.get(row["image"])):
+            row["nearest"] = f"{row['image']}, the nearest name there is: {near}"
         yield row, result
 
 
@@ -60,4 +62,5 @@ def line_sample(row: dict, scans: Scans, settings) -> Sample:
     if not lines.can_carry(gray.shape, text):
         raise RejectedInput("text is longer than its image can carry")
     box = [region.x, region.y, region.w, region.h] if region else None
-    return pack(row, gray, settings, level="line", text=text, box=box, dpi=scans.dpi)
+    turn = region.turn or None if region else None
+    return pack(row, gray, settings, level="line", text=text, box=box, dpi=scans.dpi, turn=turn)

@@ -3,11 +3,11 @@
 A name is that of a file, or of a member of a tar: train-00000.tar/KEY.jpg, as shards hold them.
 """
 
+import contextlib
 import errno
 import os
 import re
 import stat
-import tarfile
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
@@ -15,14 +15,14 @@ from typing import BinaryIO
 import numpy as np
 
 from htr.io.image_files import decode, full_pages, read_header
+from htr.io.tar_members import places
+from htr.io.trees import FolderTree, Names, variants
 from htr.lines.normalise import PageSize, Region, RejectedInput
-from shards.tar import BLOCK_BYTES, padded
 
 MAX_IMAGE_BYTES = 1 << 30  # of an image file
-MAX_TAR_MEMBERS = 1_000_000  # of a tar, whose names are in memory
-MAX_NAME_LENGTH = 4096  # bytes of a member's
-WITHOUT_DATA = {*tarfile.SUPPORTED_TYPES} - {*tarfile.REGULAR_TYPES, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
-PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)  # what says more of the member that follows
+MISSING_FILE = "image file is missing"
+MAX_NEAREST = 20  # of a shard: to compare a name with half a million takes a second
+TAR = re.compile(r"\.tar/", re.IGNORECASE)
 MISSING = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO, errno.EINVAL}
 
 
@@ -35,6 +35,8 @@ class Scans:
         self.page: np.ndarray | str = ""
         self.dpi: float | None = None  # of the page that was read last, if its header says it
         self.further: dict[str, int] = {}  # TIFFs read without a page's number: how many more pages each has
+        self.names = Names(FolderTree(images))  # asked for what is missing
+        self.nearest: dict[str, str] = {}  # images that are missing -> the nearest name there is, or ""
         self.told = 0  # of these pages, how many newly_unread has told of
         self.tar: tuple[tuple, dict[str, tuple[int, int]]] | None = None  # the one in use; where its members lie
 
@@ -61,7 +63,7 @@ class Scans:
             except OSError as error:
                 self.seen = None
                 if error.errno in MISSING:
-                    self.page = "image file is missing"
+                    self.page = self.missing(name)
                 elif error.errno in (errno.EACCES, errno.EPERM):
                     self.page = "image file may not be read"
                 else:
@@ -88,7 +90,7 @@ class Scans:
 
     def cut_from(self, row: dict) -> tuple[np.ndarray, Region | None]:
         """A row's page, and the region of its box and polygon on it, None for the whole page. Raises RejectedInput."""
-        region = Region.parse(row["box"], row["polygon"], row["baseline"])
+        region = Region.parse(row["box"], row["polygon"], row["baseline"], row.get("turn") or "")
         size = row.get("page_size") or ""
         page = self.read(row["image"], row["page"], size)
         if region and (stated := PageSize.parse(size)):
@@ -96,17 +98,39 @@ class Scans:
         return page, region
 
     def content(self, name: str) -> bytes:
-        parent, base = os.path.split(name)
+        """The file's, or that of the one file of this name in other letters (see htr.io.trees.variants)."""
+        try:
+            return self.exactly(name)
+        except OSError as error:
+            if error.errno not in MISSING:
+                raise
+            for one in variants(name):
+                with contextlib.suppress(OSError):
+                    if one != name:
+                        return self.exactly(one)
+                if found := self.names.find("", one):
+                    return self.exactly(found)
+            raise
+
+    def missing(self, name: str) -> str:
+        """The reason; of the first ones the nearest name that there is goes into `nearest`."""
+        if len(self.nearest) < MAX_NEAREST and (known := variants(name)):
+            self.nearest[name] = self.names.nearest(*os.path.split(known[-1]))
+        return MISSING_FILE
+
+    def exactly(self, name: str) -> bytes:
         try:
             with self.opened(name) as file:
                 if os.fstat(file.fileno()).st_size > MAX_IMAGE_BYTES:
                     raise RejectedInput("image file is too large")
                 return file.read()
         except NotADirectoryError:
-            if not parent.endswith(".tar"):
-                raise
-        with self.opened(parent) as file:
-            return self.member(file, base)
+            for match in TAR.finditer(name):  # ARCHIVE.tar/MEMBER, whose name may have folders
+                archive = name[: match.end() - 1]
+                if (self.images / archive).is_file():
+                    with self.opened(archive) as file:
+                        return self.member(file, name[match.end() :])
+            raise
 
     def member(self, file: BinaryIO, name: str) -> bytes:
         """The content of a tar's member; of twins the last, as tar takes it. Raises RejectedInput: it is not there."""
@@ -115,6 +139,7 @@ class Scans:
         if self.tar is None or self.tar[0] != tar:
             self.tar = None  # never two of them in memory
             self.tar = (tar, places(file))
+        name = name if name in self.tar[1] else f"./{name}"  # as tar names what it is given as a folder
         if name not in self.tar[1]:
             raise RejectedInput("image is missing in its tar file")
         offset, size = self.tar[1][name]
@@ -159,52 +184,3 @@ class Scans:
     def check_inside(self, path: Path) -> None:
         if not path.is_relative_to(self.root):
             raise RejectedInput("image lies outside the source's folder")
-
-
-def places(file: BinaryIO) -> dict[str, tuple[int, int]]:
-    """Where the regular files of a tar lie: offset and size of each, by name. Raises RejectedInput for a damaged one.
-
-    Reads the headers alone; names of GNU's, ustar's and PAX's kind. tarfile's own scan would take as much into memory
-    as a damaged header asks for.
-    """
-    found: dict[str, tuple[int, int]] = {}
-    end, at, long_name = os.fstat(file.fileno()).st_size, 0, ""
-    while at < end:
-        file.seek(at)
-        try:
-            member = tarfile.TarInfo.frombuf(file.read(BLOCK_BYTES), "utf-8", "surrogateescape")
-        except tarfile.EOFHeaderError:
-            break
-        except (tarfile.HeaderError, ValueError):
-            raise RejectedInput("image's tar file is damaged") from None
-        start, size = at + BLOCK_BYTES, member.size if member.type not in WITHOUT_DATA else 0
-        at = start + padded(size)
-        if size < 0 or start + size > end or (member.type == tarfile.GNUTYPE_LONGNAME and size > MAX_NAME_LENGTH):
-            raise RejectedInput("image's tar file is damaged")
-        if member.type in PAX:
-            long_name = pax_path(file.read(min(size, 16 * MAX_NAME_LENGTH))) or long_name
-            continue
-        if member.type == tarfile.XGLTYPE:
-            continue
-        if member.type == tarfile.GNUTYPE_LONGNAME:
-            long_name = file.read(size).rstrip(b"\0").decode("utf-8", "surrogateescape")
-            continue
-        if member.isreg() and member.type != tarfile.GNUTYPE_SPARSE:
-            found[long_name or member.name] = (start, size)
-        long_name = ""
-        if len(found) > MAX_TAR_MEMBERS:
-            raise RejectedInput("image's tar file has too many members")
-    return found
-
-
-def pax_path(records: bytes) -> str:
-    """The member's name in a PAX header, of records "LENGTH KEY=VALUE\\n"; "" where it has none."""
-    at = 0
-    while match := re.compile(rb"(\d{1,7}) ([^=]+)=").match(records, at):
-        end = at + int(match[1])
-        if match[2] == b"path" and match.end() < end <= len(records):
-            return records[match.end() : end - 1].decode("utf-8", "surrogateescape")
-        if end <= match.start():
-            break
-        at = end
-    return ""

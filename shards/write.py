@@ -45,6 +45,7 @@ def write_shard(
             tar = Tar(file)
             for row, result in make_samples(rows, images, plan.settings, forms, plan.name == PLAN):
                 table.unread_pages += row.get("unread_pages", 0)
+                table.nearest = table.nearest or row.get("nearest", "")
                 table.dropped.update(map(code_point, invisible(row.get("text"))))
                 if isinstance(result, str):
                     table.reject(row, result)
@@ -97,7 +98,7 @@ class Outcomes:
     def __init__(self, columns: list[str]):
         self.columns, self.entries = columns, []
         self.rejects, self.levels, self.characters, self.dropped = (collections.Counter() for _ in range(4))
-        self.widths, self.unread_pages = {"total": 0, "most": 0}, 0
+        self.widths, self.unread_pages, self.nearest = {"total": 0, "most": 0}, 0, ""
 
     @property
     def count(self) -> int:
@@ -133,6 +134,7 @@ class Outcomes:
             "rejects": dict(self.rejects),
             "widths": self.widths,
             "characters": dict(self.characters),
+            "nearest": self.nearest,  # of the first image that is missing and like another: both names
             "unread_pages": self.unread_pages,  # of TIFFs, whose rows name no page
             "dropped": dict(sorted(self.dropped.items())),  # characters of its rows' texts that nobody sees
         }

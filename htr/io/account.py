@@ -39,8 +39,12 @@ class Account:
         }
 
 
-def lines_of(account: dict, what: str = "entries") -> list[str]:
-    """What a person is told: the notes, and, where something was passed over, the sum of it all."""
+def lines_of(account: dict, what: str = "") -> list[str]:
+    """What a person is told: the notes, and, where something was passed over, the sum of it all.
+
+    `what`: entries of a folder, a tar or a METS, or rows of a table; by what the account has, where it is not said.
+    """
+    what = what or ("entries" if account.get("kinds") else "rows")
     lines = list(account.get("notes", ()))
     passed = account.get("passed_over", {})
     if passed or account.get("kinds"):

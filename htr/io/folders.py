@@ -6,28 +6,13 @@ Links to folders are not followed. What is not read is in the account with its r
 import os
 import stat
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
-from unicodedata import normalize
 
 from htr.io.account import Account
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
-OTHER_IMAGES = (
-    ".jp2",
-    ".j2k",
-    ".bmp",
-    ".webp",
-    ".gif",
-    ".heic",
-    ".heif",
-    ".pdf",
-    ".djvu",
-    ".dng",
-    ".psd",
-    ".jxl",
-    ".avif",
-)
+ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".jp2", ".j2k", ".webp", ".bmp", ".gif")
+OTHER_IMAGES = (".jfif", ".jpx", ".jpf", ".jxl", ".heic", ".heif", ".avif", ".pdf", ".djvu", ".djv", ".svg", ".dng")
+OTHER_IMAGES += (".psd", ".eps", ".pcx", ".tga", ".ico", ".pbm", ".pgm", ".ppm", ".pnm", ".cr2", ".nef", ".arw")
 SYSTEM = ("thumbs.db", "desktop.ini", "ehthumbs.db")
 
 
@@ -73,16 +58,14 @@ def look(folder: Path, account: Account) -> Listing:
 
 
 def is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
+    return name.startswith(".") or name.lower() == "__macosx"
 
 
 def reason(entry: os.DirEntry) -> str:
     """Why it is passed over; "" for an image and an XML."""
-    name = entry.name.lower()
-    if is_hidden(name):
-        return "hidden files"
-    if name in SYSTEM:
-        return "files of the system"
+    kind = kind_of(entry.name)
+    if kind in ("hidden files", "files of the system"):
+        return kind
     try:
         if entry.is_symlink():
             mode = entry.stat().st_mode
@@ -94,44 +77,23 @@ def reason(entry: os.DirEntry) -> str:
             return "neither files nor folders"
     except OSError:
         return "links that lead nowhere"
-    if name.endswith((*ENDINGS, ".xml")):
-        return ""
+    return "" if kind in ("images", "XML") else kind
+
+
+def kind_of(path: str) -> str:
+    """By its name alone: "images", "XML", or why it is passed over."""
+    *above, name = path.lower().split("/")
+    if any(map(is_hidden, above)):
+        return "in hidden folders"
+    if is_hidden(name):
+        return "hidden files"
+    if name in SYSTEM:
+        return "files of the system"
+    if name.endswith(".xml"):
+        return "XML"
+    if name.endswith(ENDINGS):
+        return "images"
     ending = os.path.splitext(name)[1][:10]
     if name.endswith(OTHER_IMAGES):
         return f"images of a kind that is not read ({ending})"
     return f"other files ({ending or 'no ending'})"
-
-
-class Names:
-    """The files of folders, found whatever the case and the Unicode form of their names."""
-
-    def __init__(self, top: Path):
-        self.top, self.known = top, {}
-
-    def of(self, folder: Path) -> dict[str, list[str]]:
-        if folder not in self.known:
-            names: dict[str, list[str]] = {}
-            try:
-                for name in os.listdir(folder):
-                    names.setdefault(plain(name), []).append(name)
-            except OSError:
-                pass
-            self.known[folder] = names
-        return self.known[folder]
-
-    def find(self, folder: Path, name: str) -> Path | None:
-        """The one file of this name, in other letters perhaps. None: there is none, or more than one."""
-        *parents, last = name.split("/")
-        for parent in parents:
-            folder = folder / parent
-        same = self.of(folder).get(plain(last), [])
-        return folder / same[0] if len(same) == 1 and (folder / same[0]).is_file() else None
-
-    def nearest(self, folder: Path, name: str) -> str:
-        """The image there whose name is most like this one; "" where none is."""
-        names = [own for same in self.of(folder).values() for own in same if own.lower().endswith(ENDINGS)]
-        return next(iter(get_close_matches(name, names, 1, 0.5)), "")
-
-
-def plain(name: str) -> str:
-    return normalize("NFC", name).casefold()

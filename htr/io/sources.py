@@ -1,12 +1,14 @@
-"""Sources as one table: CSV, Parquet, or a folder of page images with ALTO or PAGE XML.
+"""Sources as one table: CSV, Parquet, or page images with ALTO or PAGE XML (a folder, a tar, a METS).
 
 A row is a line or a field. Five million rows are to fit: every column but those of `PLAIN` is kept as codes and the
 values that they stand for, and nothing goes through Python row by row.
 """
 
 import hashlib
+import os
 import re
 import warnings
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -16,8 +18,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from htr.io.account import Account
-from htr.io.pages import read_pages, xml_files
-from htr.io.tables import read_csv
+from htr.io.mets import split_group
+from htr.io.pages import is_tree, open_tree, read_pages
+from htr.io.tables import AROUND_NAMES, as_ours, read_csv
+from htr.io.trees import nearest
 
 NEEDED = ("image", "text", "certificate")
 OPTIONAL = {"field": "text", "line": "0", "page": "", "box": "", "polygon": "", "baseline": "", "writer": ""}
@@ -26,17 +30,16 @@ OURS = (*NEEDED, *OPTIONAL)
 PLAIN = ("text", "box", "polygon", "baseline")  # hardly two alike: kept as they come, in pieces
 RESERVED = ("key", "fault", "shard", "outcome", "reason", "offset", "size", "text_size", "width", "height", "length")
 RESERVED += ("group", "row", "level", "input", "ink", "template", "registration", "pitch", "lines", "fields", "dpi")
-WHOLE = ("page", "line", "year")  # whole numbers, which pandas and Excel may write as 3.0
-KNOWN = (*OURS, "reject")  # names that tell a header, whatever its case
+WHOLE = ("page", "line", "year", "turn")  # whole numbers, which pandas and Excel may write as 3.0
+KNOWN = (*OURS, "page_size", "turn", "reject")  # names that tell a header, whatever its case
 
 NO_TABLES = {  # what people hand in for one, and what to do
-    ".xml": "a single XML is no source: name the folder that holds it and its image",
+    ".xml": "a single ALTO or PAGE XML is no source: name the folder that holds it and its image (a METS may be named)",
     ".xlsx": "an Excel workbook: save its sheet as CSV in UTF-8",
     ".xls": "an Excel workbook: save its sheet as CSV in UTF-8",
     ".ods": "a workbook: save its sheet as CSV in UTF-8",
-    ".tar": "a tar is no source: name a table whose column image says ARCHIVE.tar/NAME, or unpack it",
-    ".zip": "an archive: unpack it and name the folder",
-    ".gz": "compressed: unpack it first",
+    **dict.fromkeys((".zip", ".7z", ".rar", ".tgz"), "an archive: unpack it and name the folder"),
+    **dict.fromkeys((".gz", ".bz2", ".xz", ".zst"), "compressed: unpack it first"),
 }
 
 
@@ -59,8 +62,7 @@ def read_source(source: Path, quotes: str = "auto", account: Account | None = No
         raise ValueError(f"{source}: more than one column {', '.join(twice)}")
     missing = [name for name in NEEDED if name not in table.column_names]
     if missing:
-        have = ", ".join(table.column_names)
-        raise ValueError(f"{source}: no column {', '.join(missing)} (it has {have}): please rename its columns")
+        raise ValueError(f"{source}: {no_column(missing, table.column_names)}")
     taken = [name for name in RESERVED if name in table.column_names]
     if taken:
         raise ValueError(f"{source}: the column name {', '.join(taken)} is reserved, please rename it")
@@ -72,17 +74,27 @@ def read_source(source: Path, quotes: str = "auto", account: Account | None = No
             columns[name] = as_text(table, name)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # Arrow's message may quote a cell
             kind = table.schema.field(name).type
-            raise ValueError(f"{source}: column {name} ({kind}) can't be read as text in UTF-8") from None
+            raise ValueError(
+                f"{source}: column {name} ({kind}) can't be read as text in UTF-8: write it as text, or leave it out"
+            ) from None
         if name in table.column_names:
             table = table.drop_columns([name])  # at most one column is there twice
     return pa.table(columns), images
 
 
+def no_column(missing: Sequence[str], names: list[str]) -> str:
+    """Where no name is one of ours, the first line is perhaps a row: it may hold a text, and is not shown."""
+    if not any(name in KNOWN for name in names):
+        what = "its first line names none of ours, please give it a header (cells apart by , ; or tab)"
+        return f"no column {', '.join(missing)}: {what}"
+    return f"no column {', '.join(missing)} (it has {', '.join(names)}): please rename its columns"
+
+
 def read_any(source: Path, quotes: str = "auto", account: Account | None = None) -> pa.Table:
-    """A folder of pages, a Parquet file or a CSV, with the columns that it has. Raises ValueError."""
+    """A folder of pages, a tar, a METS, a Parquet file or a CSV, with the columns that it has. Raises ValueError."""
     account = Account() if account is None else account
-    if source.is_dir():
-        return read_folder(source, account)
+    if is_tree(source):
+        return read_tree(source, account)
     if is_parquet(source):
         table = read_parquet(source)
         account.there += table.num_rows
@@ -94,36 +106,51 @@ def read_any(source: Path, quotes: str = "auto", account: Account | None = None)
 
 def images_of(source: Path) -> Path:
     """The folder that a source's images are relative to. Raises ValueError when there is no such source."""
-    if not source.is_dir() and not source.is_file():
-        raise ValueError(f"{source}: no such table or folder")
-    return source if source.is_dir() else source.parent
+    file = split_group(source)[0]
+    if not file.is_dir() and not file.is_file():
+        near = nearest(file.name, names_beside(file))
+        raise ValueError(
+            f"{source}: no such table or folder" + (f"; the nearest name there is: {near}" if near else "")
+        )
+    return file if file.is_dir() else file.parent
+
+
+def names_beside(file: Path) -> list[str]:
+    try:
+        return os.listdir(file.parent)
+    except OSError:
+        return []
 
 
 def digest(source: Path) -> str:
-    """SHA-256 of a source's bytes: of the table, or of the names and contents of a folder's XML. Reads, parses nothing.
+    """SHA-256 of a source's bytes: of the table or the tar, or of the names and contents of the XML of a folder, or of
+    a METS. Reads, parses nothing else.
 
     The same digest is the same source; another one may still hold the same rows.
     """
-    if not source.is_dir():
-        images_of(source)
+    images_of(source)
+    if not is_tree(source) or source.suffix.lower() == ".tar":
         with open(source, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     total = hashlib.sha256()
-    for path in xml_files(source):
-        with open(path, "rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        total.update(f"{path.relative_to(source)}\0{content}\n".encode(errors="surrogateescape"))
+    if not source.is_dir():
+        total.update(source.name.encode(errors="surrogateescape") + split_group(source)[0].read_bytes())
+    tree = open_tree(source, Account())
+    for name in tree.xml:
+        content = hashlib.sha256(tree.read(name)).hexdigest()
+        total.update(f"{name}\0{content}\n".encode(errors="surrogateescape"))
     return total.hexdigest()
 
 
-def read_folder(source: Path, account: Account) -> pa.Table:
+def read_tree(source: Path, account: Account) -> pa.Table:
     rows = read_pages(source, account)
     pieces = []
     while part := list(islice(rows, 50_000)):
         names = dict.fromkeys(name for row in part for name in row)
         pieces.append(pa.table({name: [row.get(name, "") for row in part] for name in names}))
     if not pieces:
-        raise ValueError(f"{source}: no ALTO or PAGE XML with a text line in this folder")
+        what = "folder" if source.is_dir() else "tar" if source.suffix.lower() == ".tar" else "METS"
+        raise ValueError(f"{source}: no ALTO or PAGE XML with a text line in this {what}")
     return pa.concat_tables(pieces, promote_options="default")
 
 
@@ -132,13 +159,26 @@ def is_parquet(source: Path) -> bool:
 
 
 def read_parquet(source: Path) -> pa.Table:
+    """Columns whose names are nearly ours are given ours; a number that is none is an empty cell."""
     try:
         names = pq.read_schema(source).names
-        return pq.read_table(source, read_dictionary=[name for name in names if name not in PLAIN])
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"{source}: more than one column {', '.join(twice)}")
+        table = pq.read_table(source, read_dictionary=[name for name in names if name not in PLAIN])
     except (pa.ArrowInvalid, OSError) as error:
         if isinstance(error, OSError) and error.errno:
             raise
         raise ValueError(f"{source}: damaged, or not a Parquet file") from None
+    table = table.rename_columns(as_ours([AROUND_NAMES.sub("", name) for name in names], KNOWN))
+    for place, field in enumerate(table.schema):
+        if pa.types.is_floating(field.type):
+            gaps = pc.is_nan(table.column(place))
+            column = pc.if_else(gaps, pa.scalar(None, field.type), table.column(place))
+            table = table.set_column(place, field.name, column)
+        elif field.name == "box" and (pa.types.is_list(field.type) or pa.types.is_large_list(field.type)):
+            numbers = pc.cast(table.column(place), pa.list_(pa.string()))
+            table = table.set_column(place, field.name, pc.binary_join(numbers, " "))
+    return table
 
 
 def as_text(table: pa.Table, name: str) -> pa.ChunkedArray | pa.DictionaryArray:
@@ -177,7 +217,7 @@ def encode(column: pa.ChunkedArray, default: str = "") -> pa.DictionaryArray:
 def whole_numbers(column: pa.DictionaryArray) -> pa.DictionaryArray:
     """With 3 for a cell 3.0, as programs write that hold numbers with gaps."""
     texts = column.dictionary.to_pylist()
-    better = [re.sub(r"^(\d+)\.0+$", r"\1", text) if text else text for text in texts]
+    better = [re.sub(r"^(\d+)[.,]0+$", r"\1", text) if text else text for text in texts]
     if better == texts:
         return column
     return encode(

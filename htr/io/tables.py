@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from htr.io.account import Account
+from htr.io.encodings import HINT, from_cp1252, opened
 
 CSV_BLOCK_BYTES = 16 << 20  # of a CSV that are read at once; no row may be longer
 QUOTE_CHECK_BYTES = 1 << 19  # bytes whose quotes are looked at together: they stay in the processor's cache
@@ -24,11 +25,6 @@ DELIMITERS = ",;\t"
 QUOTES = ("auto", "csv", "none")
 QUOTE, NEWLINE, RETURN = b'"\n\r'
 AROUND_NAMES = re.compile("^[\\s\u200b\ufeff]+|[\\s\u200b\ufeff]+$")  # \s has the no-break spaces too
-UTF8_PIECE = re.compile(b"[\xc2-\xf4][\x80-\xbf]")
-# what MacRoman's and DOS's French letters become if they are read as cp1252
-STRANGE = bytes.fromhex("82838485868788898a8b8e98999a9b9ed0def0fea4a6a8b8afacb6").decode("cp1252")
-NOT_FRENCH = re.compile(f"[{STRANGE}]")
-HINT = "save it as CSV in UTF-8"
 
 
 @dataclass(frozen=True)
@@ -87,58 +83,6 @@ def parse(content: bytes | mmap.mmap, source: Path, layout: Layout, plain: tuple
     )
 
 
-# ---------------------------------------------------------------------------------------------------- encoding
-
-
-def opened(source: Path) -> tuple[bytes | mmap.mmap, str]:
-    """-> the file's bytes, mapped, or those of UTF-16 in UTF-8; what it was written in. Raises ValueError."""
-    with open(source, "rb") as file:
-        start = file.read(4096)
-        if not start.strip(b"\xef\xbb\xbf \t\r\n"):
-            raise ValueError(f"{source}: an empty file, or one that begins with an empty line")
-        if start[:2] in (b"\xff\xfe", b"\xfe\xff") or utf16_of(start):
-            file.seek(0)
-            encoding = "utf-16" if start[0] in b"\xff\xfe" else utf16_of(start)
-            try:
-                return file.read().decode(encoding).encode(), "UTF-16"
-            except UnicodeError:
-                raise ValueError(f"{source}: begins as UTF-16 and is not, please {HINT}") from None
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), "UTF-8"
-
-
-def from_cp1252(source: Path, content) -> bytes:
-    """What isn't UTF-8 is cp1252, Excel's in France, unless pieces of it are UTF-8: then it is damaged. -> in UTF-8.
-    Raises ValueError."""
-    content = content[:]
-    try:
-        content.decode()
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-    else:
-        raise ValueError(f"{source}: can't be read as CSV, please {HINT}")
-    if UTF8_PIECE.search(content):
-        raise ValueError(f"{source}: not UTF-8 CSV: line {line} holds a byte that is none, please {HINT}")
-    try:
-        text = content.decode("cp1252")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-    else:
-        strange = NOT_FRENCH.search(text)
-        if strange is None:
-            return text.encode()
-        line = text[: strange.start()].count("\n") + 1
-    raise ValueError(f"{source}: not UTF-8 CSV, nor cp1252: see line {line}, and {HINT}")
-
-
-def utf16_of(start: bytes) -> str:
-    """The kind of UTF-16 without a mark that these first bytes are, by the zeros in every second; else ""."""
-    even, odd = start[::2].count(0), start[1::2].count(0)
-    half = len(start) // 2
-    if half < 4 or max(even, odd) < 0.7 * half or min(even, odd) > 0.1 * half:
-        return ""
-    return "utf-16-be" if even > odd else "utf-16-le"
-
-
 # ---------------------------------------------------------------------------------------------------- header
 
 
@@ -158,13 +102,23 @@ def layout_of(source: Path, content, known: tuple[str, ...], csv_quotes: bool) -
         cells = first.split(delimiter)
         if csv_quotes and len(first) <= csv.field_size_limit():
             cells = next(csv.reader(io.StringIO(first), delimiter=delimiter), [])
-        names = [AROUND_NAMES.sub("", cell) for cell in cells]
-        # one of ours whatever its case, unless it is there as we write it
-        return [name.lower() if name.lower() in known and name.lower() not in names else name for name in names]
+        return as_ours([AROUND_NAMES.sub("", cell) for cell in cells], known)
 
     choices = [asked] if asked else list(DELIMITERS)
     delimiter = max(choices, key=lambda d: (sum(name in known for name in names_by(d)), len(names_by(d))))
-    return Layout(delimiter, names_by(delimiter), lines)
+    names = names_by(delimiter)
+    if not any(name in known for name in names):
+        below = content[end : line_end(content, end)].decode("utf-8", "replace").lower()
+        if sum(cell.strip('" \r\n') in known for cell in re.split(r"[,;\t|]", below)) > 1:
+            raise ValueError(f"{source}: the header stands in line {lines + 1}: remove what is above it")
+    if end >= len(content):
+        raise ValueError(f"{source}: a table without rows")
+    return Layout(delimiter, names, lines)
+
+
+def as_ours(names: list[str], known: tuple[str, ...]) -> list[str]:
+    """One of ours whatever its case, unless it is there as we write it."""
+    return [name.lower() if name.lower() in known and name.lower() not in names else name for name in names]
 
 
 def line_end(content, begin: int) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from htr.lines.normalise import Region, RejectedInput, cut
+from htr.lines.normalise import PageSize, Region, RejectedInput, cut
 from shards.scans import Scans
 
 CROP, AROUND, WHOLE = "crop", "around", "whole"
@@ -32,7 +32,7 @@ class Pictures:
 
     def make(self, images: Path, row: dict[str, str], view: str, of_fields: bool) -> tuple[bytes, str]:
         """-> the encoded picture, its media type. Raises RejectedInput or, where storage fails, OSError."""
-        page = self.page(images, row["image"], row["page"])
+        page = self.page(images, row["image"], row["page"], row.get("page_size", ""))
         if view == CROP:
             return encoded(self.crop(page, row, of_fields), ".png"), "image/png"
         box = self.box(page, row, of_fields)
@@ -49,15 +49,15 @@ class Pictures:
             shown = cv2.resize(shown, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         return encoded(shown, ".jpg"), "image/jpeg"
 
-    def page(self, images: Path, name: str, number: str) -> np.ndarray:
+    def page(self, images: Path, name: str, number: str, size: str = "") -> np.ndarray:
         """The scan, from memory where it was read just now."""
-        key = (images, name, number)
+        key = (images, name, number, size)
         with self.lock:
             if key in self.pages:
                 self.pages.move_to_end(key)
                 return self.pages[key]
         readers = self.own.__dict__.setdefault("readers", {})
-        page = readers.setdefault(images, Scans(images)).read(name, number)
+        page = readers.setdefault(images, Scans(images)).read(name, number, size)
         with self.lock:
             if key not in self.pages:
                 self.pages[key] = page
@@ -67,23 +67,25 @@ class Pictures:
         return page
 
     def crop(self, page: np.ndarray, row: dict[str, str], of_fields: bool) -> np.ndarray:
-        region = Region.parse(row["box"], row["polygon"], row["baseline"])
+        region = Region.parse(row["box"], row["polygon"], row["baseline"], row.get("turn", ""))
+        region = scaled(region, page, row.get("page_size", ""))
         if region is not None and region.polygon is not None:
             return cut(page, region)
         box = self.box(page, row, of_fields)
         if box is None:
             return page
-        height = box[3]
+        height = box[3] if not region or region.turn % 180 == 0 else box[2]
         margins = (
             max(round(MARGIN_BESIDE_HEIGHTS * height), MIN_MARGIN_PX),
             max(round(MARGIN_ABOVE_HEIGHTS * height), MIN_MARGIN_PX),
         )
         left, top, right, bottom = widened(box, page.shape, *margins)
-        return page[top:bottom, left:right]
+        around = page[top:bottom, left:right]
+        return np.rot90(around, -region.turn // 90) if region else around
 
     def box(self, page: np.ndarray, row: dict[str, str], of_fields: bool) -> tuple[int, int, int, int] | None:
         """x, y, w, h on the scan; None: the row is the whole image."""
-        region = Region.parse(row["box"] or row["place"], row["polygon"])
+        region = scaled(Region.parse(row["box"] or row["place"], row["polygon"]), page, row.get("page_size", ""))
         if region is not None:
             cut(page, Region(region.x, region.y, region.w, region.h))  # raises RejectedInput where it lies elsewhere
             return region.x, region.y, region.w, region.h
@@ -108,6 +110,14 @@ class Pictures:
         except RejectedInput:
             return None
         return tuple(made.on_scan(made.box)) if made else None
+
+
+def scaled(region: Region | None, page: np.ndarray, size: str) -> Region | None:
+    """From the pixels of the page of this size, where one is stated, to those of the scan."""
+    stated = PageSize.parse(size)
+    if region is None or stated is None:
+        return region
+    return region.scaled(*stated.scale(page.shape, None))
 
 
 def widened(box: tuple[int, int, int, int], page: tuple[int, int], beside: int, above: int) -> tuple[int, ...]:

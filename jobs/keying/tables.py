@@ -30,6 +30,7 @@ from shards.sample import NOT_YET, given_reason
 REVIEWED, SAMPLE, TEXTS, AUDIT = "review", "sample", "texts", "audit"
 NUMBERS = ("confidence", "probability")
 CELLS = ("image", "page", "certificate", "form", "field", "line", "box", "polygon", "baseline", "place", "reject")
+CELLS += ("page_size", "turn")
 
 
 @dataclass

@@ -87,6 +87,8 @@ def report(folder: Path) -> None:
         f"rejected {sum(index['rejects'].values())}")  # fmt: skip
     for reason, count in sorted(index["rejects"].items()):
         print(f"    {count:6d} x {reason}", file=sys.stderr)
+    if nearest := index.get("nearest"):
+        log(f"preprocess: an image that is missing: {nearest}")
     if unread := index.get("unread_pages"):
         log(f"preprocess: {unread} further pages of TIFFs were not read: give the table a column page, from 0")
     if dropped := index.get("dropped"):

@@ -7,24 +7,24 @@ what a worker process needs to read its images, and no more.
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from htr.certificate import log_name
 from htr.io import sources
 from htr.io.account import Account
-from htr.io.folders import look
-from htr.io.image_files import tiff_pages
-from htr.io.pages import ENDINGS, METADATA, local, parse
+from htr.io.folders import ENDINGS
+from htr.io.page_content import local
+from htr.io.pages import METADATA, is_tree, open_tree, parse
+from htr.io.trees import FolderTree, Tree
 from htr.lines.normalise import RejectedInput, cut
-from shards.scans import Scans
+from jobs.transcription.tiff_pages import pages_of, with_pages
+from shards.scans import MISSING_FILE, Scans
 
-COLUMNS = ("image", "page", "certificate", "field", "line", "box", "polygon", "baseline", "page_size", "reject")
+COLUMNS = ("image", "page", "certificate", "field", "line", "box", "polygon", "baseline", "page_size", "turn", "reject")
 LEVELS = ("line", "field", "part")  # of a data set's samples: a field's parts are its images
 MAX_CERTIFICATE_ROWS = 20_000  # lines or scans of one certificate, which are never parted
 Item = tuple[dict, list[np.ndarray], str]  # what is known of it; gray (H, W) uint8 of its lines, or none and the reason
@@ -102,29 +102,33 @@ def open_input(
         return data_set(path, split, list(where))
     if split or where:
         raise ValueError(f"{path}: --split and --where choose from a data set; this is none (no index.json)")
-    if not path.exists():
-        raise ValueError(f"{path}: no such table, image or folder")
+    try:
+        sources.images_of(path)
+    except ValueError as error:
+        raise ValueError(str(error).replace("no such table or folder", "no such table, image or folder")) from None
     if path.suffix.lower() in ENDINGS and path.is_file():
-        return images(path.parent, [path.name], unit, Account(there=1))
-    if path.is_dir():
+        return images(FolderTree(path.parent, [path.name]), path.parent, unit, Account(there=1))
+    if is_tree(path):
         account = Account()
-        listing = look(path, account)
-        if not listing.images and not listing.xml:
+        tree = open_tree(path, account, wants_xml=unit != "field")
+        if not tree.images and not tree.xml:
             kinds = ", ".join(ENDINGS)
-            raise ValueError(f"{path}: no image ({kinds}), no ALTO or PAGE XML and no data set in this folder")
-        if listing.images and (unit == "field" or not any_lines(path, listing.xml)):
-            account.pass_over("XML, which is not read with images that are lines or scans", len(listing.xml))
-            return images(path, listing.images, unit, account)
+            raise ValueError(f"{path}: no image ({kinds}), no ALTO or PAGE XML and no data set in it")
+        if tree.images and (unit == "field" or not any_lines(tree)):
+            account.pass_over("XML, which is not read with images that are lines or scans", len(tree.xml))
+            return images(tree, sources.images_of(path), unit, account)
     return table(path, unit, quotes)
 
 
-def any_lines(folder: Path, names: list[str]) -> bool:
-    """Whether one of these XML is a page, not metadata beside images. Raises ValueError for one that is broken."""
-    return any(local(parse(folder / name)) not in METADATA for name in names)
+def any_lines(tree: Tree) -> bool:
+    """Whether one of its XML is a page, not metadata beside images. Raises ValueError for one that is broken."""
+    return any(local(parse(tree, name)) not in METADATA for name in tree.xml)
 
 
-def images(folder: Path, names: list[str], unit: str, account: Account) -> Input:
-    """Every image, and every page of a TIFF, a line or a scan, and a certificate of its own."""
+def images(tree: Tree, folder: Path, unit: str, account: Account) -> Input:
+    """Every image of the tree, whose names are relative to the folder, and every page of a TIFF: a line or a scan, and
+    a certificate of its own."""
+    names = [tree.prefix + name for name in tree.images]
     account.kinds["images"] += len(names)
     ids = [os.path.splitext(name)[0] for name in names]
     if len(set(ids)) < len(ids):  # the same name with two endings
@@ -151,14 +155,6 @@ def images(folder: Path, names: list[str], unit: str, account: Account) -> Input
 
     kind, counted = ("fields", "scans") if unit == "field" else ("lines", "lines")
     return Input(kind, counted, len(each), digest.hexdigest(), folder, chunk, account=account.as_dict())
-
-
-def pages_of(folder: Path, names: list[str]) -> dict[str, list[str]]:
-    """The numbers of the pages of those TIFFs that have several; of each file only the places of its pages are read."""
-    tiffs = [name for name in names if name.lower().endswith((".tif", ".tiff"))]
-    with ThreadPoolExecutor(min(16, len(tiffs)) or 1) as pool:
-        found = dict(zip(tiffs, pool.map(lambda name: tiff_pages(folder / name), tiffs), strict=True))
-    return {name: [str(page) for page in pages] for name, pages in found.items() if len(pages) > 1}
 
 
 def table(path: Path, unit: str, quotes: str = "auto") -> Input:
@@ -188,36 +184,6 @@ def table(path: Path, unit: str, quotes: str = "auto") -> Input:
     return Input(kind, counted, rows.num_rows, digest, folder, chunk, starts, scattered, known)
 
 
-def with_pages(rows: pa.Table, folder: Path, account: Account) -> pa.Table:
-    """The rows with one for each page of a TIFF in place of one without a page, where it has no box either."""
-    image, page = sources.encode(rows["image"]), sources.encode(rows["page"])
-    names = [name or "" for name in image.dictionary.to_pylist()]
-    bare = page.indices.to_numpy() == page.dictionary.index("").as_py()
-    asked = np.unique(image.indices.to_numpy()[bare])
-    pages = pages_of(folder, [names[code] for code in asked])
-    if not pages:
-        return rows
-    boxed = np.zeros(rows.num_rows, bool)
-    for name in ("box", "polygon"):
-        boxed |= pc.not_equal(rows[name].cast(pa.string()), "").to_numpy()
-    counts, numbers, left = np.ones(rows.num_rows, np.int64), page.cast(pa.string()).to_pylist(), set()
-    chosen: list[str] = []
-    for row, (code, free) in enumerate(zip(image.indices.to_numpy().tolist(), bare.tolist(), strict=True)):
-        found = pages.get(names[code]) if free else None
-        if found and boxed[row]:
-            left.add(names[code])
-        some = found if found and not boxed[row] else [numbers[row]]
-        counts[row] = len(some)
-        chosen += some
-    if left:
-        further = sum(len(pages[name]) - 1 for name in left)
-        account.note(f"{folder}: {further} further pages of TIFFs are not read: rows with boxes need a column page")
-    if len(chosen) > rows.num_rows:
-        account.note(f"{folder}: {len(chosen) - rows.num_rows} further pages of TIFFs are read as rows of their own")
-    rows = rows.take(pa.array(np.repeat(np.arange(rows.num_rows), counts)))
-    return rows.set_column(rows.column_names.index("page"), "page", pa.array(chosen).dictionary_encode())
-
-
 def whole_certificates(certificates: pa.ChunkedArray, names: pa.ChunkedArray) -> tuple[np.ndarray, bool]:
     """-> the rows with which a certificate begins, or another name where none is given; whether one begins twice."""
     certificate, name = sources.encode(certificates), sources.encode(names)
@@ -238,12 +204,16 @@ def item(row: dict, scans: Scans) -> Item:
             known["box"] = f"{region.x} {region.y} {region.w} {region.h}"
             if row["page_size"] and region.polygon is not None:  # in pixels of the image, as the box is
                 known["polygon"] = " ".join(f"{x},{y}" for x, y in region.polygon.tolist())
-            if row["page_size"] and region.baseline is not None:
+            if region.baseline is not None and (row["page_size"] or region.turn):
                 known["baseline"] = " ".join(f"{x:g},{y:g}" for x, y in region.baseline.tolist())
+            known["turn"] = str(region.turn or "")
+        if row["page_size"]:  # of what was read: who reads it again takes the pixels as they are stored, too
+            known["page_size"] = f"{page.shape[1]} {page.shape[0]}"
         known["height"], known["width"] = page.shape
         return known, [cut(page, region)], ""
     except RejectedInput as reason:
-        return known, [], str(reason)
+        near = scans.nearest.get(row["image"]) if str(reason) == MISSING_FILE else ""
+        return known, [], f"{reason} (the nearest name there is: {near})" if near else str(reason)
 
 
 def read_table(path: Path, quotes: str, account: Account) -> pa.Table:
@@ -253,11 +223,11 @@ def read_table(path: Path, quotes: str, account: Account) -> pa.Table:
     """
     sources.images_of(path)
     found = sources.read_any(path, quotes, account)
-    if not path.is_dir() and "reject" in found.column_names:
+    if not is_tree(path) and "reject" in found.column_names:
         found = found.drop_columns(["reject"])  # why a text was no good, or is not there yet: it is to be read
     names = [name for name in COLUMNS if name in found.column_names]
     if "image" not in names:
-        raise ValueError(f"{path}: no column image (it has {', '.join(found.column_names)})")
+        raise ValueError(f"{path}: {sources.no_column(['image'], found.column_names)}")
     if twice := [name for name in names if found.column_names.count(name) > 1]:
         raise ValueError(f"{path}: more than one column {', '.join(twice)}")
     columns = {name: pa.DictionaryArray.from_arrays(np.zeros(found.num_rows, np.int8), [""]) for name in COLUMNS}

@@ -22,7 +22,10 @@ from shards.sample import NOT_YET
 
 ACCEPT, REVIEW, NOT_JUDGED = "accept", "review", ""
 KEYED = {  # columns of a table for people: where it stands, then what they fill in
-    "lines": ("image", "page", "certificate", "field", "line", "box", "polygon", "baseline", "text", "reject"),
+    "lines": (
+        *("image", "page", "certificate", "field", "line"),
+        *("box", "polygon", "baseline", "page_size", "turn", "text", "reject"),
+    ),
     "fields": ("image", "page", "certificate", "form", "field", "place", "text", "reject"),
 }
 SHOWN = {  # of a review, after them

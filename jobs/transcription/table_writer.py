@@ -16,7 +16,7 @@ LISTS = ("alternatives", "words", "lines")  # columns of JSON
 ROW_GROUP_ROWS = 100_000  # rows of a Parquet file that are written together
 PLACE = ("image", "page", "certificate")
 COLUMNS = {  # of a transcription: what is known of a row, and what was read
-    "lines": (*PLACE, "field", "line", "box"),
+    "lines": (*PLACE, "field", "line", "box", "page_size", "turn"),
     "samples": ("key", "split", "certificate", "field", "line"),
     "fields": (*PLACE, "form", "field", "box"),
 }

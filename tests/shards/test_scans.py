@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from htr.io import tar_members
 from htr.lines.normalise import RejectedInput
 from shards import scans
 from shards.scans import Scans
@@ -179,7 +180,7 @@ def test_a_member_that_asks_for_more_than_there_is_memory(shard, monkeypatch):
         file.truncate(1 << 41)
     with pytest.raises(RejectedInput, match="damaged"):
         Scans(shard).read("huge.tar/a.png")
-    monkeypatch.setattr(scans, "MAX_TAR_MEMBERS", 3)
+    monkeypatch.setattr(tar_members, "MAX_TAR_MEMBERS", 3)
     with pytest.raises(RejectedInput, match="too many members"):
         Scans(shard).read("train-00000.tar/a.png")
 

@@ -19,8 +19,9 @@ REGION = f"<TextRegion>{LINE}</TextRegion>"
 PAGE = f'<PcGts><Page imageFilename="{{image}}" imageWidth="60" imageHeight="40">{REGION}</Page></PcGts>'
 GRAY = np.full((40, 60), 200, np.uint8)
 KINDS = {  # the name's ending, and what is written
-    "image": ".png", "tiff": ".tif", "xml": ".xml", "capitals": ".XML", "empty": ".xml", "mets": ".xml",
-    "webp": ".webp", "text": ".txt", "bare": "", "hidden": ".png", "thumbs": "", "apple": ".xml", "dead": ".png",
+    "image": ".png", "tiff": ".tif", "jp2": ".jp2", "bmp": ".BMP",
+    "xml": ".xml", "capitals": ".XML", "empty": ".xml", "mets": ".xml",
+    "heic": ".heic", "text": ".txt", "bare": "", "hidden": ".png", "thumbs": "", "apple": ".xml", "dead": ".png",
     "dead xml": ".xml",
     "link": ".png", "folder": "", "linked folder": "", "pipe": ".jpg",
 }  # fmt: skip
@@ -29,7 +30,7 @@ KINDS = {  # the name's ending, and what is written
 def put(folder: Path, number: int, kind: str) -> None:
     """An entry of this kind; an XML names the image of the number before."""
     file = folder / f"e{number}{KINDS[kind]}"
-    if kind in ("image", "link"):
+    if kind in ("image", "link", "jp2", "bmp"):
         cv2.imwrite(str(file), GRAY)
     elif kind == "tiff":
         file.write_bytes(cv2.imencodemulti(".tif", [GRAY, GRAY])[1].tobytes())
@@ -95,7 +96,7 @@ def test_every_entry_of_any_folder_is_accounted_for(tmp_path_factory, entries):
 
 
 def test_what_a_person_is_told(tmp_path):
-    for number, kind in enumerate(["image", "xml", "image", "webp", "apple", "dead", "mets"]):
+    for number, kind in enumerate(["image", "xml", "image", "heic", "apple", "dead", "mets"]):
         put(tmp_path, number, kind)
     account = Account()
     read_source(tmp_path, account=account)
@@ -103,7 +104,7 @@ def test_what_a_person_is_told(tmp_path):
         "7 entries: 2 read (1 XML, 1 images), 5 passed over",
         "         1 x XML that is metadata (<mets>)",
         "         1 x hidden files",
-        "         1 x images of a kind that is not read (.webp)",
+        "         1 x images of a kind that is not read (.heic)",
         "         1 x images that no XML names",
         "         1 x links that lead nowhere",
     ]

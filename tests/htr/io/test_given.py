@@ -73,3 +73,68 @@ def test_transparency_is_paper():
 def test_what_is_no_line_gets_a_word_of_what_is_wanted(given, message):
     with pytest.raises(ValueError, match=message):
         line_images(given)
+
+
+def of_mode(mode: str) -> Image.Image:
+    wide = GRAY.astype(np.uint16) * 257
+    if mode == "I;16":
+        return Image.fromarray(wide)
+    if mode == "I;16B":
+        return Image.frombytes(mode, GRAY.shape[::-1], wide.astype(">u2").tobytes())
+    if mode == "I":
+        return Image.fromarray(wide.astype(np.int32))
+    if mode in ("La", "RGBa"):
+        return Image.fromarray(CLEAR).convert("LA" if mode == "La" else "RGBA").convert(mode)
+    if mode == "P":
+        return Image.fromarray(GRAY).convert(mode)
+    return Image.fromarray(CLEAR if mode in ("LA", "RGBA", "PA") else COLOUR).convert(mode)
+
+
+MODES = ["L", "LA", "La", "P", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV", "I;16", "I;16B", "I", "F"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_of_pillow(mode):
+    [one] = line_images(of_mode(mode))
+    assert np.abs(one.astype(int) - GRAY).max() <= 3
+
+
+def test_transparency_lies_on_white():
+    ink = np.dstack([np.zeros((40, 160, 3), np.uint8), 255 - GRAY])  # black, as opaque as it is dark
+    for given in (ink, Image.fromarray(ink), np.dstack([np.zeros_like(GRAY), 255 - GRAY])):
+        assert np.abs(line_images(given)[0].astype(int) - GRAY).max() <= 1
+
+
+def test_tensors_and_files(tmp_path):
+    torch = pytest.importorskip("torch")
+    gray = torch.from_numpy(GRAY)
+    for given in (gray, gray[None], gray[None].expand(3, -1, -1), gray / 255, (gray / 255).bfloat16().requires_grad_()):
+        [one] = line_images(given)
+        assert np.abs(one.astype(int) - GRAY).max() <= 2
+    assert len(line_images(torch.stack([gray, gray]))) == 2
+    cv2.imwrite(str(tmp_path / "l.png"), GRAY)
+    content = (tmp_path / "l.png").read_bytes()
+    with open(tmp_path / "l.png", "rb") as file:
+        for given in (content, bytearray(content), file):
+            assert np.array_equal(line_images(given)[0], GRAY)
+    assert len(line_images(image for image in [GRAY, COLOUR, tmp_path / "l.png"])) == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (np.full((64, 400), 250, np.uint8), "nothing is written on it"),
+        (np.zeros((64, 400)), "nothing is written on it"),
+        (np.zeros((1, 1), np.uint8), "1 x 1 pixels are too few"),
+        (np.resize(GRAY, (2000, 3)), "wider than high: turn it"),
+        (np.resize(GRAY, (842, 595)), "595 x 842 pixels are a page, not a line"),
+        (np.float64(3), "not a float64"),
+        (np.array(3), "not a ndarray"),
+        ({"a": GRAY}, "not a dict"),
+        (None, "not a NoneType"),
+        (b"no image", "image 0: image is not a JPEG"),
+    ],
+)  # fmt: skip
+def test_what_no_line_can_be(given, told):
+    with pytest.raises(ValueError, match=told):
+        line_images(given)

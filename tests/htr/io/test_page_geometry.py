@@ -186,15 +186,13 @@ def test_a_baseline_alone_is_cut_around(tmp_path):
     assert crops(tmp_path, page_xml(one)) == ["line has a baseline alone, and no neighbour tells its height"]
 
 
-def test_lines_that_are_not_level_have_a_true_reason(tmp_path):
+def test_a_baseline_that_can_not_be_its_lines_is_none(tmp_path):
     cv2.imwrite(str(tmp_path / "p.png"), drawn())
     slip = f'<TextLine>{OUTLINE}<Baseline points="50,30 52,380"/>{equiv("a")}</TextLine>'
-    assert isinstance(crops(tmp_path, page_xml(slip))[0], np.ndarray)  # a wide line, its baseline is none
-    vertical = slip.replace("40,30 540,30 540,80 40,80", "40,30 70,30 70,380 40,380")
-    assert crops(tmp_path, page_xml(vertical)) == ["baseline is steeper than 45 degrees: the line is vertical"]
-    line = f"<TextLine>{OUTLINE}{equiv('a')}</TextLine>"
-    assert crops(tmp_path, page_xml(line, 'orientation="90"')) == ["region is turned by more than 45 degrees"]
-    assert isinstance(crops(tmp_path, page_xml(line, 'orientation="-3.5"'))[0], np.ndarray)
+    level = f"<TextLine>{OUTLINE}{equiv('a')}</TextLine>"
+    [plain] = crops(tmp_path, page_xml(level))
+    assert np.array_equal(crops(tmp_path, page_xml(slip))[0], plain)  # a wide line
+    assert np.array_equal(crops(tmp_path, page_xml(level, 'orientation="-3.5"'))[0], plain)
     assert crops(tmp_path, page_xml(f"<TextLine>{equiv('a')}</TextLine>")) == ["line has no box, polygon or baseline"]
 
 
@@ -246,3 +244,28 @@ def test_a_region_is_scaled_with_all_it_has():
         [20, 25],
         [220, 25],
     ]
+
+
+def test_an_outline_without_an_area_is_none(tmp_path):
+    """As exports of eScriptorium have them: a polygon of two points, a box of no height."""
+    cv2.imwrite(str(tmp_path / "p.png"), drawn())
+    shape = '<Shape><Polygon POINTS="40 30 540 30"/></Shape>'
+    head, line = alto([(40, 30, 500, 50)], WIDTH, HEIGHT).split("</TextLine>")[0], "</TextLine></Page></Layout></alto>"
+    [found] = crops(tmp_path, head + shape + line)
+    assert np.array_equal(found, drawn()[30:80, 40:540])
+    flat = "".join(
+        f'<TextLine HPOS="40" VPOS="{y}" WIDTH="500" HEIGHT="0" BASELINE="40,{y} 539,{y}"><Shape>'
+        f'<Polygon POINTS="40,{y} 540,{y} 40,{y}"/></Shape><String CONTENT="a"/></TextLine>'
+        for y in (100, 200)
+    )
+    content = alto([], WIDTH, HEIGHT).replace("</Page>", flat + "</Page>")
+    for one, y in zip(crops(tmp_path, content), (100, 200), strict=True):
+        assert np.array_equal(one, drawn()[y - 70 : y + 31, 40:540])
+
+
+def test_an_xml_that_names_no_image_and_has_none(tmp_path):
+    for image in ("", "\t "):
+        assert (
+            crops(tmp_path, alto(BOXES, WIDTH, HEIGHT, image=image))
+            == ["XML names no image, and no image has its name"] * 3
+        )

@@ -1,0 +1,61 @@
+"""The pages of TIFFs that have several: rows of their own where an input names no page."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from htr.io import sources
+from htr.io.account import Account
+from htr.io.image_files import full_pages, tiff_pages
+from htr.lines.normalise import RejectedInput
+from shards.scans import Scans
+
+
+def pages_of(folder: Path, names: list[str]) -> dict[str, list[str]]:
+    """The numbers of the pages of those TIFFs that have several; of each file only the places of its pages are read."""
+    tiffs = [name for name in names if name.lower().endswith((".tif", ".tiff"))]
+    with ThreadPoolExecutor(min(16, len(tiffs)) or 1) as pool:
+        found = dict(zip(tiffs, pool.map(lambda name: pages_in(folder, name), tiffs), strict=True))
+    return {name: [str(page) for page in pages] for name, pages in found.items() if len(pages) > 1}
+
+
+def pages_in(folder: Path, name: str) -> list[int]:
+    if ".tar/" not in name.lower():
+        return tiff_pages(folder / name)
+    try:
+        return full_pages(Scans(folder).content(name))
+    except (OSError, RejectedInput):  # said where its row is
+        return [0]
+
+
+def with_pages(rows: pa.Table, folder: Path, account: Account) -> pa.Table:
+    """The rows with one for each page of a TIFF in place of one without a page, where it has no box either."""
+    image, page = sources.encode(rows["image"]), sources.encode(rows["page"])
+    names = [name or "" for name in image.dictionary.to_pylist()]
+    bare = page.indices.to_numpy() == page.dictionary.index("").as_py()
+    asked = np.unique(image.indices.to_numpy()[bare])
+    pages = pages_of(folder, [names[code] for code in asked])
+    if not pages:
+        return rows
+    boxed = np.zeros(rows.num_rows, bool)
+    for name in ("box", "polygon"):
+        boxed |= pc.not_equal(rows[name].cast(pa.string()), "").to_numpy()
+    counts, numbers, left = np.ones(rows.num_rows, np.int64), page.cast(pa.string()).to_pylist(), set()
+    chosen: list[str] = []
+    for row, (code, free) in enumerate(zip(image.indices.to_numpy().tolist(), bare.tolist(), strict=True)):
+        found = pages.get(names[code]) if free else None
+        if found and boxed[row]:
+            left.add(names[code])
+        some = found if found and not boxed[row] else [numbers[row]]
+        counts[row] = len(some)
+        chosen += some
+    if left:
+        further = sum(len(pages[name]) - 1 for name in left)
+        account.note(f"{folder}: {further} further pages of TIFFs are not read: rows with boxes need a column page")
+    if len(chosen) > rows.num_rows:
+        account.note(f"{folder}: {len(chosen) - rows.num_rows} further pages of TIFFs are read as rows of their own")
+    rows = rows.take(pa.array(np.repeat(np.arange(rows.num_rows), counts)))
+    return rows.set_column(rows.column_names.index("page"), "page", pa.array(chosen).dictionary_encode())
