@@ -26,7 +26,7 @@ def test_a_model_without_a_run_is_evaluated_and_tuned(trained, dataset, tmp_path
     assert (found["cer"], found["lines"]) == (known["cer"], known["lines"])
     assert main(["tune", *options, "--most", "4"]) == 0 and (run / "decoding" / "weights.json").exists()
     assert "has the run folder" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="which data set"):
+    with pytest.raises(ValueError, match="is not known here"):
         dataset_of(config_of(run))
 
 
