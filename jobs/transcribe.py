@@ -105,29 +105,29 @@ def main(args: Settings) -> int:
     begin(folder, settings, source.unit)
     chunks = source.chunks(settings["chunk"])
     note = asked.note(args.promise)
-    chores = ChunkWorkers(
+    workers = ChunkWorkers(
         args, folder, model, decoding, str(device), made["amp"], fingerprint(settings, note["promise"])
     )
 
     # ---------------------------------------------------------------- this task's chunks
     task, tasks = share_of_work()
     mine = range(task, len(chunks), tasks)
-    todo = [number for number in mine if not chores.is_done(number)]
+    todo = [number for number in mine if not workers.is_done(number)]
     for line in lines_of(source.account) if task == 0 else ():
         log(line if line.startswith(" ") else f"transcribe: {line}")
     note_work(folder, "transcribe", "chunks", [f"{number:06d}" for number in range(len(chunks))])
     log(f"transcribe: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} chunks to read")
     with Progress("transcribe", sum(chunks[n][1] - chunks[n][0] for n in todo), source.unit) as progress:
-        for number in chores.each(todo, source, chunks):
+        for number in workers.each(todo, source, chunks):
             progress.advance(chunks[number][1] - chunks[number][0])
 
     # ---------------------------------------------------------------- the last one merges
-    left = [number for number in range(len(chunks)) if not chores.is_done(number)]
+    left = [number for number in range(len(chunks)) if not workers.is_done(number)]
     if left:
         log(f"transcribe: {others(len(left), len(chunks), 'chunks', args.out)}")
         return 0
     ended(folder)
-    parts = [chores.part(number) for number in range(len(chunks))]
+    parts = [workers.part(number) for number in range(len(chunks))]
 
     def is_merged() -> bool:
         return read_summary(folder).get("asked") == note and all(path.exists() for path in asked.written)

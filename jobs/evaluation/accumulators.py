@@ -16,18 +16,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from htr.certificate import log_name
-from htr.metrics import counts as count
+from htr.metrics.counts import OF_TEXT
 
 NO_SLICE = ("key", "certificate", "writer", "line", "image", "shard", "split", "reference", "hypothesis")
 MAX_SLICES = 100  # of one column; more is not a slice but a name
-LENGTHS = (0, 5, 10, 20, 40)  # reference characters: 0, 1-5, …, 41-
-HEIGHT = 48  # px that lines are scaled to for their slices by width: the same lines, whatever models see
-WIDTHS = (128, 256, 512, 1024)  # px at that height
+LENGTH_EDGES = (0, 5, 10, 20, 40)  # reference characters: 0, 1-5, …, 41-
+SLICE_HEIGHT_PX = 48  # px that lines are scaled to for their slices by width: the same lines, whatever models see
+WIDTH_EDGES_PX = (128, 256, 512, 1024)  # px at that height
 COUNTED = b"counted"  # in the metadata of a part: its columns that add up, and its confusions
 
 
 @dataclass
-class Codes:
+class NameCodes:
     """Names and their numbers, in the order in which they are met."""
 
     numbers: dict[str, int] = field(default_factory=dict)
@@ -49,11 +49,11 @@ class Codes:
         return len(self.numbers)
 
 
-class Sums:
+class Accumulator:
     def __init__(self) -> None:
         self.columns: list[str] = []  # what is counted
-        self.names = {name: Codes() for name in ("cluster", "certificate", "writer")}
-        self.slices: dict[str, Codes] = {}
+        self.names = {name: NameCodes() for name in ("cluster", "certificate", "writer")}
+        self.slices: dict[str, NameCodes] = {}
         self.lines: dict[str, list[np.ndarray]] = {}  # (lines,) numbers of names and slices ("by NAME"), OF_TEXT
         self.by_cluster = np.zeros((0, 0), np.int32)  # (clusters, columns)
         self.confusions: Counter[tuple[str, str]] = Counter()
@@ -71,7 +71,7 @@ class Sums:
         if not self.columns:
             self.columns = counted
             strings = [name for name in schema.names if schema.field(name).type == pa.string()]
-            self.slices = {name: Codes() for name in strings if name not in NO_SLICE}
+            self.slices = {name: NameCodes() for name in strings if name not in NO_SLICE}
         if counted != self.columns:
             raise ValueError(f"{path}: counts other things than the parts before it: remove its folder")
         texts = ["reference", "hypothesis"] if look else []
@@ -92,16 +92,16 @@ class Sums:
             if len(self.slices[name]) > MAX_SLICES:
                 del self.slices[name], codes[f"by {name}"]
                 self.lines.pop(f"by {name}", None)
-        counts = {name: table[name].to_numpy().astype(np.int32) for name in self.columns}
-        codes["by length"] = np.searchsorted(LENGTHS, counts["characters"]).astype(np.int16)
-        wide = table["width"].to_numpy() * HEIGHT // np.maximum(table["height"].to_numpy(), 1)
-        codes["by width"] = np.searchsorted(WIDTHS, wide).astype(np.int16)
-        for name, values in (codes | {name: counts[name] for name in count.OF_TEXT}).items():
+        added = {name: table[name].to_numpy().astype(np.int32) for name in self.columns}
+        codes["by length"] = np.searchsorted(LENGTH_EDGES, added["characters"]).astype(np.int16)
+        wide = table["width"].to_numpy() * SLICE_HEIGHT_PX // np.maximum(table["height"].to_numpy(), 1)
+        codes["by width"] = np.searchsorted(WIDTH_EDGES_PX, wide).astype(np.int16)
+        for name, values in (codes | {name: added[name] for name in OF_TEXT}).items():
             self.lines.setdefault(name, []).append(values)
-        self.add_clusters(codes["cluster"], counts)
+        self.add_clusters(codes["cluster"], added)
         self.keys.append(table["key"])
 
-    def add_clusters(self, cluster: np.ndarray, counts: dict[str, np.ndarray]) -> None:
+    def add_clusters(self, cluster: np.ndarray, added: dict[str, np.ndarray]) -> None:
         clusters = len(self.names["cluster"])
         if clusters > len(self.by_cluster):
             grown = np.zeros((max(clusters, len(self.by_cluster) * 3 // 2), len(self.columns)), np.int32)
@@ -110,7 +110,7 @@ class Sums:
         order = np.argsort(cluster, kind="stable")
         there, first = np.unique(cluster[order], return_index=True)
         if len(there):
-            stacked = np.stack([counts[name] for name in self.columns], axis=1)
+            stacked = np.stack([added[name] for name in self.columns], axis=1)
             self.by_cluster[there] += np.add.reduceat(stacked[order], first, axis=0, dtype=np.int32)
 
     def close(self, folder: Path) -> None:
@@ -139,9 +139,9 @@ class Sums:
     def value_names(self, name: str) -> list[str]:
         """Of a slice, in the order of their numbers."""
         if name == "length":
-            return classes(LENGTHS)
+            return classes(LENGTH_EDGES)
         if name == "width":
-            return classes(WIDTHS, 0)
+            return classes(WIDTH_EDGES_PX, 0)
         if name == "writer":  # a name is nobody's business
             return [
                 log_name(writer).replace("sample", "writer") if writer else "" for writer in self.names[name].numbers

@@ -17,7 +17,7 @@ import numpy as np
 from htr.metrics.significance import is_small
 from htr.metrics.terms import FRENCH, Found, Terms, by_cluster, find, of_acceptance, share, statistics
 from htr.reliability.promise import Promise
-from jobs.evaluation.accumulators import LENGTHS, MAX_SLICES, classes
+from jobs.evaluation.accumulators import LENGTH_EDGES, MAX_SLICES, classes
 from jobs.evaluation.metrics import QUANTILES
 from jobs.evaluation.results import Evaluation
 from shards import files
@@ -64,8 +64,8 @@ def selection(evaluation: Evaluation, promise: Promise, clusters: np.ndarray, fo
     result["by"] = {}
     names = evaluation.table.column_names
     slices = {column: evaluation.table[column].to_pylist() for column in COLUMNS if column in names}
-    edges = classes(LENGTHS)
-    slices["length"] = [edges[i] for i in np.searchsorted(LENGTHS, evaluation.numbers("characters"))]
+    edges = classes(LENGTH_EDGES)
+    slices["length"] = [edges[i] for i in np.searchsorted(LENGTH_EDGES, evaluation.numbers("characters"))]
     for column, values in slices.items():
         values = np.array(["" if value is None else str(value) for value in values])
         there = edges if column == "length" else sorted(set(values))

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from htr.metrics.intervals import difference_interval, doubts
 from htr.metrics.significance import false_discovery, is_small, sign_flip
-from jobs.evaluation.accumulators import MAX_SLICES, NO_SLICE, Codes, cluster_of, grouped, strings
+from jobs.evaluation.accumulators import MAX_SLICES, NO_SLICE, NameCodes, cluster_of, grouped, strings
 
 OF_LINES = ("key", "certificate", "writer", "reference", "edits", "characters")
 
@@ -40,7 +40,7 @@ def paired(folder: Path, other: Path) -> dict:
     counts = {"edits": edits, "characters": both["characters"].to_numpy().astype(np.int64)}
     names = cluster_of(both)
     known = pc.sum(pc.starts_with(names, "w")).as_py()
-    cluster = Codes().of(names)
+    cluster = NameCodes().of(names)
     unit = "writer" if known == both.num_rows else "writer or certificate" if known else "certificate"
     whole = compared(np.zeros(len(edits), np.int32), cluster, counts)[0]
     by_cluster = (np.bincount(cluster, counts[name]) for name in ("edits", "characters"))
@@ -50,7 +50,7 @@ def paired(folder: Path, other: Path) -> dict:
     for name in both.column_names:
         if name in NO_SLICE or name in OF_LINES or name.startswith("other "):
             continue
-        codes = Codes()
+        codes = NameCodes()
         code = codes.of(strings(both, name))
         if 1 < len(codes) <= MAX_SLICES:
             found["by"][name] = dict(sorted(zip(codes.numbers, compared(code, cluster, counts), strict=True)))

@@ -4,24 +4,24 @@ from collections import Counter
 
 import numpy as np
 
-from htr.metrics import counts as count
+from htr.metrics import counts
 from htr.metrics.characters import CLASSES, class_of
 from htr.metrics.intervals import CONFIDENCE_LEVEL, Interval, doubts, ratio_interval, share_interval
 from htr.metrics.significance import is_small
 from htr.metrics.yearly_trend import yearly_trend
-from jobs.evaluation.accumulators import MAX_SLICES, Sums, grouped
+from jobs.evaluation.accumulators import MAX_SLICES, Accumulator, grouped
 
 MAX_CONFUSIONS, MIN_CONFUSION_COUNT = 100, 5  # confusions shown, and how often one must be there to be shown
 QUANTILES = (0.1, 0.5, 0.9)
 RATES = {"cer": ("edits", "characters"), "wer": ("word_edits", "words")}
 
 
-def figures(sums: Sums) -> dict:
+def metrics_of(sums: Accumulator) -> dict:
     """All of metrics.json but what was asked and the words unseen."""
     clusters = len(sums.names["cluster"])
     totals = {name: int(sums.cluster(name).sum()) for name in sums.columns}
-    lines = {name: sums.line(name) for name in ("cluster", "certificate", *count.OF_TEXT)}
-    found = {name: totals[name] for name in (*count.OF_TEXT, *count.OTHERS)} | {"lines": len(lines["cluster"])}
+    lines = {name: sums.line(name) for name in ("cluster", "certificate", *counts.OF_TEXT)}
+    found = {name: totals[name] for name in (*counts.OF_TEXT, *counts.OTHERS)} | {"lines": len(lines["cluster"])}
     found |= rates(totals, found["lines"]) | {
         "wer_unicode": over(totals["word_edits_unicode"], totals["words_unicode"])
     }
@@ -60,7 +60,7 @@ def rates(sums: dict[str, int], lines: int) -> dict[str, float | None]:
     }
 
 
-def about(sums: Sums, clusters: int) -> dict:
+def about(sums: Accumulator, clusters: int) -> dict:
     """What the intervals' clusters are, and what to be warned of."""
     writers = sum(name.startswith("w") for name in sums.names["cluster"].numbers)
     unit = "writer" if writers == clusters else "certificate" if not writers else "writer or certificate"
@@ -72,7 +72,7 @@ def about(sums: Sums, clusters: int) -> dict:
     return {"groups": clusters, "unit": unit, "warning": "; ".join(warnings) or None}
 
 
-def units(sums: Sums, lines: dict[str, np.ndarray]) -> dict[str, list[np.ndarray]]:
+def units(sums: Accumulator, lines: dict[str, np.ndarray]) -> dict[str, list[np.ndarray]]:
     """The numbers that make a field of a certificate, none where fields have no names, and a certificate."""
     named = set(sums.slices["field"].numbers) - {""} if "field" in sums.slices else set()
     field = [lines["certificate"], sums.line("by field")] if named else []
@@ -93,7 +93,7 @@ def whole_units(
     return len(first), right, np.bincount(owner, minlength=clusters)
 
 
-def macro(name: str, sums: Sums, lines: dict[str, np.ndarray], clusters: int) -> dict | None:
+def macro(name: str, sums: Accumulator, lines: dict[str, np.ndarray], clusters: int) -> dict | None:
     """The means of the rates of each writer, or certificate, that has something to divide by."""
     if name == "writer" and sums.without_writer == len(lines["cluster"]):
         return None
@@ -120,10 +120,10 @@ def macro(name: str, sums: Sums, lines: dict[str, np.ndarray], clusters: int) ->
     return found
 
 
-def normalised(sums: Sums, totals: dict[str, int], cluster_lines: np.ndarray) -> dict:
+def normalised(sums: Accumulator, totals: dict[str, int], cluster_lines: np.ndarray) -> dict:
     found = {}
-    for name in count.names(table=True):
-        columns = {stem: count.column(stem, name) for stem in count.OF_TEXT}
+    for name in counts.names(table=True):
+        columns = {stem: counts.column(stem, name) for stem in counts.OF_TEXT}
         if columns["edits"] not in totals:
             continue
         own = {stem: totals[column] for stem, column in columns.items()}
@@ -133,9 +133,9 @@ def normalised(sums: Sums, totals: dict[str, int], cluster_lines: np.ndarray) ->
     return found
 
 
-def values(sums: Sums, totals: dict[str, int]) -> dict:
+def values(sums: Accumulator, totals: dict[str, int]) -> dict:
     found = {}
-    for kind in count.KINDS:
+    for kind in counts.KINDS:
         lines, right, same = (totals[f"{what}_{kind}"] for what in ("value", "right", "same"))
         if not lines:
             continue
@@ -165,7 +165,7 @@ def some_errors(errors: np.ndarray, of: np.ndarray) -> list[float] | None:
     return found and [1 - found[1], 1 - found[0]]
 
 
-def blanks(sums: Sums, totals: dict[str, int]) -> dict:
+def blanks(sums: Accumulator, totals: dict[str, int]) -> dict:
     blank, written = sums.cluster("blank"), sums.cluster("written")
     return {
         "lines": totals["blank"],
@@ -179,7 +179,7 @@ def blanks(sums: Sums, totals: dict[str, int]) -> dict:
     }
 
 
-def character_classes(sums: Sums, totals: dict[str, int]) -> dict:
+def character_classes(sums: Accumulator, totals: dict[str, int]) -> dict:
     found = {}
     for place, name in enumerate(CLASSES):
         of, missed = totals[f"of_{name}"], totals[f"missed_{name}"]
@@ -197,15 +197,15 @@ def character_classes(sums: Sums, totals: dict[str, int]) -> dict:
     return found
 
 
-def confusions(counts: Counter) -> list[dict]:
-    often = sorted((-number, one, other) for (one, other), number in counts.items() if number >= MIN_CONFUSION_COUNT)
+def confusions(pairs: Counter) -> list[dict]:
+    often = sorted((-number, one, other) for (one, other), number in pairs.items() if number >= MIN_CONFUSION_COUNT)
     return [{"reference": one, "hypothesis": other, "count": -number} for number, one, other in often[:MAX_CONFUSIONS]]
 
 
 # ---------------------------------------------------------------------------------------------------- slices
 
 
-def slices(sums: Sums, lines: dict[str, np.ndarray]) -> tuple[dict, dict | None]:
+def slices(sums: Accumulator, lines: dict[str, np.ndarray]) -> tuple[dict, dict | None]:
     """`by` and `drift`."""
     found, moved = {}, None
     columns = [*sorted(sums.slices), "length", "width", "writer"]
@@ -217,7 +217,7 @@ def slices(sums: Sums, lines: dict[str, np.ndarray]) -> tuple[dict, dict | None]
             continue
         code = sums.line("writer" if column == "writer" else f"by {column}")
         (value, cluster), which = grouped(code, lines["certificate" if column == "writer" else "cluster"])
-        own = {name: np.bincount(which, lines[name], len(value)).astype(np.int64) for name in count.OF_TEXT}
+        own = {name: np.bincount(which, lines[name], len(value)).astype(np.int64) for name in counts.OF_TEXT}
         own["lines"] = np.bincount(which, minlength=len(value))
         there = np.unique(value).tolist()
         if len(there) > 1:
@@ -230,7 +230,7 @@ def slices(sums: Sums, lines: dict[str, np.ndarray]) -> tuple[dict, dict | None]
 
 
 def of_slice(own: dict[str, np.ndarray]) -> dict:
-    """(clusters,) sums of a slice -> its figures."""
+    """(clusters,) sums of a slice -> its metrics_of."""
     totals = {name: int(values.sum()) for name, values in own.items()}
     within = {name: pair(ratio_interval(own[errors], own[total])) for name, (errors, total) in RATES.items()}
     within["line_accuracy"] = pair(share_interval(own["exact"], own["lines"]))

@@ -46,9 +46,9 @@ import pyarrow.parquet as pq
 from htr.metrics import counts
 from htr.metrics.words import unseen
 from htr.references import References
-from jobs.evaluation.accumulators import COUNTED, Sums
+from jobs.evaluation.accumulators import COUNTED, Accumulator
 from jobs.evaluation.contradictions import count_contradictions
-from jobs.evaluation.metrics import figures, over
+from jobs.evaluation.metrics import metrics_of, over
 from shards import files
 
 FORMAT = 2  # of the parts and of metrics.json
@@ -98,7 +98,7 @@ def merge(
     known: the words that the reader was trained on, None where its data set is no longer there. `rules`: between the
     fields of a form, by its name (see htr/forms/field_rules.py); None or none: nothing is counted of them.
     """
-    sums, words = Sums(), Counter()
+    sums, words = Accumulator(), Counter()
 
     def look(table: pa.Table) -> None:
         for reference, hypothesis in zip(
@@ -110,7 +110,7 @@ def merge(
     for shard in sorted(shards):
         sums.read(part(folder, shard), None if known is None else look)
     sums.close(folder)
-    metrics = {**asked, **figures(sums)}
+    metrics = {**asked, **metrics_of(sums)}
     if known is not None:
         metrics["unseen"] = {name: words[name] for name in ("words", "missed")} | {
             "rate": over(words["missed"], words["words"])

@@ -54,7 +54,7 @@ class ChunkWorkers:
         if workers == 1:
             for number in todo:
                 first, last = chunks[number]
-                do_chunk(self, number, first, source.chunk(first, last))
+                read_and_write(self, number, first, source.chunk(first, last))
                 yield number
             return
         # forkserver: a worker that is killed is noticed, and none inherits threads
@@ -66,7 +66,7 @@ class ChunkWorkers:
                     # a few ahead: half a million chunks of a table need not wait in memory
                     for number in rest:
                         first, last = chunks[number]
-                        waiting[pool.submit(do_chunk, self, number, first, source.chunk(first, last))] = number
+                        waiting[pool.submit(read_and_write, self, number, first, source.chunk(first, last))] = number
                         if len(waiting) >= 2 * workers:
                             break
                     if not waiting:
@@ -85,34 +85,34 @@ def reader_of(model: Path, device: str, decoding: Path | None, fingerprint: str)
     return Reader.load(model, device, decoding)
 
 
-def do_chunk(chores: ChunkWorkers, number: int, first: int, chunk: Chunk) -> None:
+def read_and_write(workers: ChunkWorkers, number: int, first: int, chunk: Chunk) -> None:
     """Read the chunk unless its part is there, write its pages if they are asked for."""
-    with under_way(chores.folder, f"{number:06d}") as ours:
+    with under_way(workers.folder, f"{number:06d}") as ours:
         if ours:
-            do_own_chunk(chores, number, first, chunk)
+            write_chunk(workers, number, first, chunk)
 
 
-def do_own_chunk(chores: ChunkWorkers, number: int, first: int, chunk: Chunk) -> None:
-    args, part = chores.args, chores.part(number)
+def write_chunk(workers: ChunkWorkers, number: int, first: int, chunk: Chunk) -> None:
+    args, part = workers.args, workers.part(number)
     threads = cv2.getNumThreads(), torch.get_num_threads()
     # one each: sums of floats in another order are other bits, and as many processes as CPUs are at work anyway
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     try:
         if not part.exists():
-            reader = reader_of(chores.model, chores.device, chores.decoding, chores.asked)
+            reader = reader_of(workers.model, workers.device, workers.decoding, workers.asked)
             forms = prepare_forms(args.forms) if chunk.kind == "fields" else None
-            mixed, _ = precision(chores.amp, torch.device(chores.device))
+            mixed, _ = precision(workers.amp, torch.device(workers.device))
             with mixed():
                 write_part(part, chunk, first, reader, forms, args.rulings, args.batch)
-        if args.xml and not chores.is_done(number):
+        if args.xml and not workers.is_done(number):
             promise = None
             if args.promise:
                 from htr.reliability.promise import Promise
 
                 promise = Promise.load(args.promise)
             write_pages(decide(read_part(part), promise, args.sure), chunk.kind, args.xml)
-            done(args.xml, chores.mark(number))
+            done(args.xml, workers.mark(number))
     finally:
         cv2.setNumThreads(threads[0])
         torch.set_num_threads(threads[1])

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from htr.metrics.error_rates import Errors, compare
-from jobs.evaluation.accumulators import Sums, classes, grouped
+from jobs.evaluation.accumulators import Accumulator, classes, grouped
 from jobs.evaluation.comparison import paired
 from jobs.evaluation.metrics import MIN_CONFUSION_COUNT, confusions, some_share
 from jobs.evaluation.result_files import counted, merge, part, write_part
@@ -199,7 +199,7 @@ def test_groups_and_classes():
         1,
     ]
     assert classes((0, 5, 10)) == ["0", "1-5", "6-10", "11-"] and classes((128, 256)) == ["-128", "129-256", "257-"]
-    assert Sums().names["cluster"].of(pa.array([], pa.string())).tolist() == []
+    assert Accumulator().names["cluster"].of(pa.array([], pa.string())).tolist() == []
 
 
 def test_a_cluster_without_any_is_no_witness_of_a_share():
