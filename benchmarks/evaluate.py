@@ -40,7 +40,7 @@ def measure(args: argparse.Namespace) -> int:
 
     from htr.reader import Reader
     from jobs.distributed.precision import precision
-    from jobs.evaluate import read_shard
+    from jobs.evaluation.read_shards import read_shard
     from shards.index import read_index
     from shards.loader import Samples
 

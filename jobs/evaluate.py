@@ -18,15 +18,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from jobs.cli.console import Progress, log
+from jobs.cli.console import log
 from jobs.cli.settings import setting
-from jobs.distributed.work_sharding import share_of_work
 from jobs.training.adopted import run_of
 
-QUEUED_BATCHES = 2  # batches that wait to be decoded
 LEVELS = ("line", "field")  # that are read, unless --where says others
 MAY = ("line", "field", "blank")  # be read
-SHARDS_PER_READ = 100  # shards whose rows of the index are held together
 
 
 @dataclass(frozen=True)
@@ -59,23 +56,17 @@ class Settings:
 
 
 def main(args: Settings) -> int:
-    import torch
-
-    from htr.decoding.decoder import digest_of
     from htr.metrics.terms import Terms
-    from htr.reader import Reader, weights_of
+    from htr.reader import Reader
     from htr.references import References
-    from htr.reliability.conditions import conditions
     from jobs.distributed.placement import Placement, take_device
     from jobs.distributed.precision import precision
     from jobs.evaluation.cause_statistics import table_of
-    from jobs.evaluation.comparison import check_against, paired
-    from jobs.evaluation.result_files import FORMAT, merge, part, speed
+    from jobs.evaluation.comparison import check_against
+    from jobs.evaluation.read_shards import read_own_shards
+    from jobs.evaluation.result_files import merge, part, speed
     from jobs.evaluation.texts import config_of, dataset_of
-    from jobs.launch.under_way import ended, note_work, others, under_way
-    from jobs.training.config import parse_where
-    from shards import files
-    from shards.loader import Samples
+    from jobs.launch.under_way import ended, note_work, others
 
     other = check_against(args.against) if args.against else {}
     args = replace(args, run=run_of(args.run, args.model), decode=args.decode or other.get("decode", "greedy"))
@@ -83,35 +74,83 @@ def main(args: Settings) -> int:
     index = dataset_of(config, args.dataset)
     args = replace(args, dataset=index.folder)
     device = take_device(Placement.find(), args.device)
-    decoding = args.run / "decoding" if args.decode == "beam" else None
-    reader = Reader.load(args.run / "model", device, decoding)
+    reader = Reader.load(args.run / "model", device, args.run / "decoding" if args.decode == "beam" else None)
+    warn_of_missing_characters(reader, index, args.run)
+    where, levels = chosen(args.where)
+    shards = shards_of(index, args.split, where)
+    mixed, amp = precision(args.amp, device)
+    rules = rules_of_forms(args.forms)
+    if args.terms:  # what is wrong with it is said now
+        Terms.load(table_of(args.terms))
+    asked = what_is_asked(args, index, reader, levels, amp, device, rules)
+    folder = begin(args, asked)
+
+    note_work(folder, "evaluate", "shards", shards, "parts/")
+    references = References.load(args.abbreviations) if args.abbreviations else None
+    read_own_shards(folder, shards, index, args, where, reader, mixed, references, config.get("text"))
+    left = [shard for shard in shards if not part(folder, shard).exists()]
+    if left:  # the task that ends last merges
+        log(f"evaluate: {others(len(left), len(shards), 'shards', folder)}")
+        return 0
+    ended(folder)
+    metrics = merge(folder, shards, asked, known_words(config), rules)
+    log(f"evaluate: {folder / 'metrics.json'}")
+    report(args, metrics, speed(folder, shards), bool(rules))
+    if args.terms or args.promise:
+        from jobs.evaluation import cause_statistics
+
+        print("\n".join(cause_statistics.write(folder, args.terms, args.promise)))
+    if args.against:
+        compare(folder, args.against)
+    return 0
+
+
+def warn_of_missing_characters(reader, index, run: Path) -> None:
     missing = reader.charset.missing(index.charset.characters)
     if missing:
         from htr.charset import name
 
-        log(f"evaluate: {args.run} can't write {name(missing)}: each one in a text is an error")
-    where = parse_where(args.where)
+        log(f"evaluate: {run} can't write {name(missing)}: each one in a text is an error")
+
+
+def chosen(pairs: list[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """-> the samples that --where chooses, and the levels among them that have a text to compare with."""
+    from jobs.training.config import parse_where
+
+    where = parse_where(pairs)
     levels = sorted(where.get("level", LEVELS))
     if set(levels) - set(MAY):
         raise ValueError(f"--where level: evaluate reads {', '.join(MAY)}")
     where["level"] = [*levels, "part"] if "field" in levels else levels
-    shards = shards_of(index, args.split, where)
+    return where, levels
 
-    # ---------------------------------------------------------------- the evaluation's folder, the same for all tasks
-    mixed, amp = precision(args.amp, device)
+
+def what_is_asked(args: Settings, index, reader, levels: list[str], amp: str, device, rules: dict) -> dict:
+    """evaluation.json: all that the parts are a function of."""
+    from htr.decoding.decoder import digest_of
+    from htr.reader import weights_of
+    from htr.reliability.conditions import conditions
+    from jobs.evaluation.result_files import FORMAT
+    from shards import files
+
+    decoding = digest_of(args.run / "decoding" if args.decode == "beam" else None)
     asked = {"dataset": index.fingerprint, "split": args.split, "where": sorted(args.where), "levels": levels}
-    asked |= conditions(
-        weights_of(args.run / "model"), args.decode, digest_of(decoding), amp, args.batch, device.type
-    ) | {"step": reader.config["step"], "format": FORMAT}
+    asked |= conditions(weights_of(args.run / "model"), args.decode, decoding, amp, args.batch, device.type)
+    asked |= {"step": reader.config["step"], "format": FORMAT}
     if args.abbreviations:
         asked |= {"abbreviations": files.sha256(args.abbreviations)[:16]}
-    rules = rules_of_forms(args.forms)
     if rules:
         asked |= {"rules": {name: [rule.note() for rule in own] for name, own in rules.items()}}
-    if args.terms:  # what is wrong with it is said now
-        Terms.load(table_of(args.terms))
-    references = References.load(args.abbreviations) if args.abbreviations else None
-    folder = args.run / "evaluation" / (args.name or default_name(args, reader.config["step"]))
+    return asked
+
+
+def begin(args: Settings, asked: dict) -> Path:
+    """The evaluation's folder, the same for all tasks: the first one's evaluation.json counts. Raises ValueError where
+    it was begun in another way.
+    """
+    from shards import files
+
+    folder = args.run / "evaluation" / (args.name or default_name(args, asked["step"]))
     (folder / "parts").mkdir(parents=True, exist_ok=True)
     note = files.temporary(folder / "evaluation.json")
     files.write_synced(note, files.to_json(asked))
@@ -120,36 +159,11 @@ def main(args: Settings) -> int:
     differ = [name for name, value in asked.items() if before.get(name) != value]
     if differ:
         raise ValueError(f"{folder} was begun with another {', '.join(differ)}: give another --name, or remove it")
+    return folder
 
-    # ---------------------------------------------------------------- this task's shards
-    import pyarrow.compute as pc
 
-    task, tasks = share_of_work()
-    mine = [shard for number, shard in enumerate(shards) if number % tasks == task]
-    todo = [shard for shard in mine if not part(folder, shard).exists()]
-    note_work(folder, "evaluate", "shards", shards, "parts/")
-    log(f"evaluate: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} shards to read")
-    with Progress("evaluate", len(todo), "shards") as progress, torch.no_grad(), mixed():
-        for start in range(0, len(todo), SHARDS_PER_READ):
-            some = todo[start : start + SHARDS_PER_READ]
-            table = index.samples(args.split, {**where, "shard": [s for s in some if s in where.get("shard", some)]})
-            for shard in some:
-                with under_way(folder, shard) as ours:
-                    if ours and not part(folder, shard).exists():
-                        rows = table.filter(pc.equal(table["shard"], shard))
-                        samples = Samples(index.folder, rows, config.get("text"))
-                        rows = rows.take(samples.text_row)
-                        read_shard(samples, rows, reader, mixed, references, args.batch, folder, shard)
-                progress.advance()
-
-    # ---------------------------------------------------------------- the last one merges
-    left = [shard for shard in shards if not part(folder, shard).exists()]
-    if left:
-        log(f"evaluate: {others(len(left), len(shards), 'shards', folder)}")
-        return 0
-    ended(folder)
-    metrics, timing = merge(folder, shards, asked, known_words(config), rules), speed(folder, shards)
-    log(f"evaluate: {folder / 'metrics.json'}")
+def report(args: Settings, metrics: dict, timing: dict | None, has_rules: bool) -> None:
+    """The figures of metrics.json for people."""
     if timing:
         cores = " or ".join(map(str, timing["cores"]))
         log(f"evaluate: {timing['lines_per_s']:.1f} lines/s a task of {cores} cores, "
@@ -163,26 +177,27 @@ def main(args: Settings) -> int:
     if metrics["unseen"] and metrics["unseen"]["words"]:
         words, rate = metrics["unseen"]["words"], metrics["unseen"]["rate"]
         print(f"words unseen in training: {words}, misread {100 * rate:.1f} %")
-    if rules:
+    if has_rules:
         apart = metrics["contradictions"]
         print(f"contradicting fields: {apart['hypothesis']['certificates']} of {apart['certificates']} certificates as "
               f"read, {apart['reference']['certificates']} as typed")  # fmt: skip
     if known["warning"]:
         log(f"evaluate: {known['warning']}")
-    if args.terms or args.promise:
-        from jobs.evaluation import cause_statistics
 
-        print("\n".join(cause_statistics.write(folder, args.terms, args.promise)))
-    if args.against:
-        found = paired(folder, args.against)
-        path = folder / f"against-{args.against.resolve().parents[1].name}-{args.against.resolve().name}.json"
-        files.replace(path, files.to_json(found | {"against": str(args.against)}))
-        low, high = ("?" if bound is None else f"{100 * bound:+.2f}" for bound in (found["low"], found["high"]))
-        print(f"CER less that of {args.against}: {100 * found['difference']:+.2f} points ({low} to {high}), "
-              f"p {found['p']:.2g}, {found['lines']} lines of {found['groups']} {found['unit']}s")  # fmt: skip
-        if found["warning"]:
-            log(f"evaluate: of this difference: {found['warning']}")
-    return 0
+
+def compare(folder: Path, against: Path) -> None:
+    """The paired comparison of this evaluation with another one: printed, and as a file of its folder."""
+    from jobs.evaluation.comparison import paired
+    from shards import files
+
+    found = paired(folder, against)
+    path = folder / f"against-{against.resolve().parents[1].name}-{against.resolve().name}.json"
+    files.replace(path, files.to_json(found | {"against": str(against)}))
+    low, high = ("?" if bound is None else f"{100 * bound:+.2f}" for bound in (found["low"], found["high"]))
+    print(f"CER less that of {against}: {100 * found['difference']:+.2f} points ({low} to {high}), "
+          f"p {found['p']:.2g}, {found['lines']} lines of {found['groups']} {found['unit']}s")  # fmt: skip
+    if found["warning"]:
+        log(f"evaluate: of this difference: {found['warning']}")
 
 
 def rules_of_forms(folder: Path | None) -> dict[str, tuple]:
@@ -225,84 +240,3 @@ def known_words(config: dict) -> set[str] | None:
         log(f"evaluate: no rate of words unseen in training ({error})")
         return None
     return words_in(text for index, table in sets for text in texts_of(index, table, config.get("text")))
-
-
-def read_shard(samples, rows, reader, mixed, references, batch: int, folder: Path, shard: str) -> None:
-    """Read the shard's texts and commit its part: a row a text, in the order of the shard; `rows`: of the texts.
-
-    A thread of its own decodes what the model has made of a batch while the model reads the next one.
-    """
-    import time
-    from concurrent.futures import ThreadPoolExecutor
-    from itertools import islice
-
-    import numpy as np
-    import pyarrow as pa
-
-    from jobs.distributed.cpus import cpus_of_task
-    from jobs.evaluation.label_gap import label_gaps
-    from jobs.evaluation.result_files import counted, part, write_part
-    from shards import files
-    from shards.loader import batches, in_order
-
-    began, decoding = time.monotonic(), 0.0
-    results: dict[int, dict] = {}
-    height = reader.geometry.height
-    plan = in_order(samples.widths(height), batch)
-    cores = cpus_of_task()
-    fields = rows["field"].to_pylist() if "field" in rows.column_names else None
-
-    def decode(piece, frames) -> None:
-        nonlocal decoding
-        waited = time.monotonic()
-        counts = piece.parts or [1] * len(piece.rows)
-        of_lines = [fields[row] for row in np.repeat(piece.rows, counts)] if fields else None
-        with mixed():  # each thread has its own
-            texts = map(reader.text, reader.decode(frames, of_lines))
-        found = [result(list(islice(texts, count))) for count in counts]
-        read = [own["hypothesis"] for own in found]
-        gaps = label_gaps(frames.log_probs, frames.lengths.tolist(), counts, piece.texts, read, reader.charset)
-        for row, reference, own, gap in zip(piece.rows, piece.texts, found, gaps, strict=True):
-            results[row] = {"reference": reference, "label_gap": gap} | own
-        decoding += time.monotonic() - waited
-
-    with ThreadPoolExecutor(1, "decode") as pool:
-        waiting = []
-        for piece in batches(samples, plan, 0, 1, height, cores):
-            waiting.append(pool.submit(decode, piece, reader.encode(piece.images, piece.widths)))
-            if len(waiting) > QUEUED_BATCHES:
-                waiting.pop(0).result()
-        for last in waiting:
-            last.result()
-    samples.close()
-    names = dict.fromkeys(name for row in range(len(samples)) for name in results[row])
-    found = {name: [results[row].get(name) for row in range(len(samples))] for name in names}
-    table = rows.drop_columns(["offset", "size", "text_size", *(name for name in found if name in rows.column_names)])
-    for name, values in found.items():
-        table = table.append_column(name, pa.array(values))
-    table = counted(table, references)
-    note = {"lines": len(samples), "seconds": time.monotonic() - began, "decoding": decoding, "cores": cores}
-    (folder / "timing").mkdir(exist_ok=True)
-    files.replace(folder / "timing" / f"{shard}.json", files.to_json(note))
-    write_part(table, part(folder, shard))
-
-
-def result(lines: list) -> dict:
-    """htr.reader.Text of each line of a text -> what its part says of the reading (see htr/reliability/units.py)."""
-    import numpy as np
-
-    from htr.reader import join_lines
-    from htr.reliability.units import LINE_PREFIX, LINE_WORDS, PREFIX, WORD_PREFIX
-
-    least = min(lines, key=lambda line: line.confidence)
-    found = {"hypothesis": join_lines([line.text for line in lines]), "confidence": least.confidence}
-    found |= {PREFIX + name: value for name, value in least.signals.items()}
-    lists = {}
-    if least.word_confidences is not None:
-        lists["word_confidence"] = [value for line in lines for value in line.word_confidences]
-        lists |= {WORD_PREFIX + n: [v for line in lines for v in line.word_signals[n]] for n in least.word_signals}
-    lists = {name: np.asarray(values, np.float32) for name, values in lists.items()}
-    if len(lines) > 1:
-        lists |= {LINE_PREFIX + name: np.array([line.signals[name] for line in lines]) for name in least.signals}
-        lists[LINE_WORDS] = np.array([len(line.text.split()) for line in lines])
-    return found | lists
