@@ -130,10 +130,10 @@ def read_scans(folder: Path, most: int):
     import numpy as np
 
     from htr.io.account import Account
-    from htr.io.folders import look
+    from htr.io.folders import list_folder
     from htr.io.image_files import RejectedInput, decode, resolution
 
-    names = look(folder, Account()).images
+    names = list_folder(folder, Account()).images
     if not names:
         raise ValueError(f"{folder}: no image in this folder")
     if len(names) > most:
@@ -182,14 +182,14 @@ def check(args: Check) -> int:
         for image in images:
             results.append(check_scan(forms, image))
             progress.advance()
-    told = verdict(templates, results, same)
-    write_page(args.out, forms, templates, dict(zip(names, zip(images, results, strict=True), strict=True)), told)
+    readiness = verdict(templates, results, same)
+    write_page(args.out, forms, templates, dict(zip(names, zip(images, results, strict=True), strict=True)), readiness)
     os.chmod(args.out, 0o600)
     accepted = sum(bool(result.form) for result in results)
     log(f"template: {accepted} of {len(results)} scans registered; {args.out} (confidential: it shows scans)")
-    for line in told.lines:
+    for line in readiness.lines:
         print(line)
-    return 0 if told.ready else 1
+    return 0 if readiness.ready else 1
 
 
 # ---------------------------------------------------------------------------------------------------- in and out

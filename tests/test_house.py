@@ -1,5 +1,6 @@
 """What holds the house together: which way imports go, one place for the pins, and shell scripts that parse."""
 
+import ast
 import os
 import subprocess
 import tomllib
@@ -30,6 +31,11 @@ FLOORS = (
     ("jobs",),  # the verbs
 )
 MAX_FILES = 30  # in a folder
+OLD_NAMES = """
+    Alphabet Bystander Beacon BadLine ChannelNorm Clues FAR Frames LineConv LineLSTM LineNorm MOST Maker Material Mixture
+    Notice Place Pulse Reading Ring RingError SURE STOP Upright astray by_symbol by_whom chores likes material notice pulse
+    remember to_ink unprint unshared
+"""
 HEAD = ("align", "evaluate", "preprocess", "train", "transcribe")  # slurm/NAME.sh begins with finding the checkout
 
 
@@ -73,6 +79,16 @@ def test_verbs_are_imported_by_nobody():
 
 def test_no_folder_is_crowded():
     assert not {folder: count for folder, count in files_in_folders(CHECKOUT).items() if count > MAX_FILES}
+
+
+def test_old_names_are_gone():
+    """See docs/architecture.md: what the names of before are called now."""
+    found, old = set(), set(OLD_NAMES.split())
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = (getattr(node, kind, None) for kind in ("id", "attr", "arg", "name"))
+            found |= {(name, path.name) for name in names if name in old}
+    assert not found
 
 
 @pytest.mark.parametrize("verb", HEAD)

@@ -58,8 +58,8 @@ def as_page(template: Template) -> bytes:
     space = root.tag.partition("}")[0] + "}"
     ElementTree.register_namespace("", space[1:-1])
     for element, field in zip(root.iter(f"{space}TextRegion"), template.fields, strict=True):
-        told = f"kind:{field.kind}; lines:{field.lines}; pitch:{field.pitch:g};"
-        element.set("custom", f"{element.get('custom')} field {{{told}}}")
+        attributes = f"kind:{field.kind}; lines:{field.lines}; pitch:{field.pitch:g};"
+        element.set("custom", f"{element.get('custom')} field {{{attributes}}}")
         for text in element.findall(f"{space}TextEquiv"):  # a blank form says nothing
             element.remove(text)
     return b'<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="utf-8") + b"\n"
@@ -85,9 +85,9 @@ def as_labelme(template: Template) -> dict:
     shapes = []
     for field in template.fields:
         x, y, w, h = field.box
-        told = f"kind:{field.kind}; lines:{field.lines}; pitch:{field.pitch:g};"
+        attributes = f"kind:{field.kind}; lines:{field.lines}; pitch:{field.pitch:g};"
         shapes.append({"label": field.name, "points": [[x, y], [x + w, y + h]], "group_id": None,
-                       "description": told, "shape_type": "rectangle", "flags": {}})  # fmt: skip
+                       "description": attributes, "shape_type": "rectangle", "flags": {}})  # fmt: skip
     return {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": f"{template.name}.png", "imageData": None,
             "imageHeight": height, "imageWidth": width}  # fmt: skip
 
@@ -181,7 +181,7 @@ def from_page(content: bytes) -> tuple[tuple[int, int], list[Drawn]]:
         points = element.find(f"{space}Coords").get("points").split()
         x, y = zip(*(map(float, point.split(",")) for point in points), strict=True)
         box = min(x), min(y), max(x) - min(x) + 1, max(y) - min(y) + 1  # its last pixels are among the points
-        drawn.append(Drawn(named[1].strip() if named else element.get("id", ""), box, **told(custom)))
+        drawn.append(Drawn(named[1].strip() if named else element.get("id", ""), box, **attributes_of(custom)))
     return (int(page.get("imageWidth")), int(page.get("imageHeight"))), drawn
 
 
@@ -224,7 +224,7 @@ def from_labelme(content: dict) -> tuple[tuple[int, int], list[Drawn]]:
             continue
         x, y = zip(*shape["points"], strict=True)
         box = min(x), min(y), max(x) - min(x), max(y) - min(y)
-        drawn.append(Drawn(shape["label"], box, **told(shape.get("description") or "")))
+        drawn.append(Drawn(shape["label"], box, **attributes_of(shape.get("description") or "")))
     return (content["imageWidth"], content["imageHeight"]), drawn
 
 
@@ -242,7 +242,7 @@ def from_coco(content: dict) -> tuple[tuple[int, int], list[Drawn]]:
     return (image["width"], image["height"]), drawn
 
 
-def told(text: str) -> dict:
+def attributes_of(text: str) -> dict:
     """What this project wrote beside a name: "kind:text; lines:2; pitch:94;"."""
     return dict(pairs(text))
 

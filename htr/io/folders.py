@@ -24,7 +24,7 @@ class Listing:
     xml: list[str] = field(default_factory=list)
 
 
-def look(folder: Path, account: Account) -> Listing:
+def list_folder(folder: Path, account: Account) -> Listing:
     """Every image and XML below the folder; all entries are counted, and what is neither is passed over.
 
     Raises ValueError where a folder may not be entered: nobody could say how much is in it.

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from rapidfuzz import fuzz, process
 
 from htr.io.account import Account
-from htr.io.folders import ENDINGS, kind_of, look
+from htr.io.folders import ENDINGS, kind_of, list_folder
 from htr.io.image_headers import RejectedInput
 from htr.io.tar_members import places
 
@@ -53,7 +53,7 @@ class FolderTree:
 
     @classmethod
     def of(cls, folder: Path, account: Account) -> "FolderTree":
-        listing = look(folder, account)
+        listing = list_folder(folder, account)
         return cls(folder, listing.images, listing.xml)
 
     def read(self, name: str) -> bytes:

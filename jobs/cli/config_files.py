@@ -148,5 +148,5 @@ def plain(value: Any) -> Any:
 
 def to_yaml(config: Any, comment: str = "") -> str:
     """The settings as the text of a file that `read_settings` reads."""
-    told = "".join(f"# {line}\n" for line in comment.splitlines())
-    return told + yaml.safe_dump(nested(config), sort_keys=False, allow_unicode=True, width=1000)
+    header = "".join(f"# {line}\n" for line in comment.splitlines())
+    return header + yaml.safe_dump(nested(config), sort_keys=False, allow_unicode=True, width=1000)

@@ -32,8 +32,8 @@ def add_options(parser: argparse.ArgumentParser, cls: type, files: bool = True) 
 def add_option(place: Any, leaf: Leaf) -> None:
     meta, kind, default = leaf.meta, leaf.kind, leaf.default
     dest, nested = ".".join(leaf.path), "." in leaf.key
-    told = meta.help if meta.help is SUPPRESS else described(leaf)
-    options: dict[str, Any] = {"dest": dest, "default": SUPPRESS, "help": told}
+    shown = meta.help if meta.help is SUPPRESS else described(leaf)
+    options: dict[str, Any] = {"dest": dest, "default": SUPPRESS, "help": shown}
     if kind is bool:
         place.add_argument(f"--{leaf.flag}", action="store_true", **options)
         quiet = {"dest": dest, "default": SUPPRESS, "help": SUPPRESS}

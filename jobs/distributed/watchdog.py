@@ -25,7 +25,7 @@ from jobs.distributed.heartbeat import ACTIVITY, Activity, Heartbeat
 from jobs.distributed.placement import DistributedError
 from jobs.distributed.signals import AGAIN
 
-LEAST, MOST = 180.0, 3600.0  # seconds, of a limit that is found
+MIN_LIMIT_S, MAX_LIMIT_S = 180.0, 3600.0  # seconds, of a limit that is found
 TIMES = 20  # the slowest of the last steps
 STEPS = 50  # that are looked back at
 LONGER = 5  # times the limit: the first step, with its compilation, and what is no step
@@ -83,7 +83,7 @@ class Watchdog:
             return self.asked * (LONGER if longer else 1)
         if self.activity.first or not self.lasted:
             return LONGEST_START
-        return min(max(TIMES * max(self.lasted), LEAST), MOST) * (LONGER if longer else 1)
+        return min(max(TIMES * max(self.lasted), MIN_LIMIT_S), MAX_LIMIT_S) * (LONGER if longer else 1)
 
     def watch(self) -> None:
         """The thread."""

@@ -60,8 +60,8 @@ class Accumulator:
         self.keys: list[pa.ChunkedArray] = []
         self.without_writer = 0
 
-    def read(self, path: Path, look: Callable[[pa.Table], None] | None = None) -> None:
-        """Add a part; `look` is shown its references and hypotheses. Raises ValueError for one of an older version."""
+    def read(self, path: Path, on_texts: Callable[[pa.Table], None] | None = None) -> None:
+        """Add a part; `on_texts` is called with its texts. Raises ValueError for a part of an older version."""
         file = pq.ParquetFile(path)
         schema = file.schema_arrow
         if COUNTED not in (schema.metadata or {}):
@@ -74,13 +74,13 @@ class Accumulator:
             self.slices = {name: NameCodes() for name in strings if name not in NO_SLICE}
         if counted != self.columns:
             raise ValueError(f"{path}: counts other things than the parts before it: remove its folder")
-        texts = ["reference", "hypothesis"] if look else []
+        texts = ["reference", "hypothesis"] if on_texts else []
         names = ["key", "certificate", "writer", "width", "height", *self.slices, *counted, *texts]
         table = file.read(columns=list(dict.fromkeys(name for name in names if name in schema.names))).combine_chunks()
         self.confusions.update({(one, other): number for one, other, number in note["confusions"]})
         self.add(table)
-        if look:
-            look(table)
+        if on_texts:
+            on_texts(table)
 
     def add(self, table: pa.Table) -> None:
         certificate, writer = strings(table, "certificate"), strings(table, "writer")

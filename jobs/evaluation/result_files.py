@@ -100,7 +100,7 @@ def merge(
     """
     sums, words = Accumulator(), Counter()
 
-    def look(table: pa.Table) -> None:
+    def count_words(table: pa.Table) -> None:
         for reference, hypothesis in zip(
             *(table[name].to_pylist() for name in ("reference", "hypothesis")), strict=True
         ):
@@ -108,7 +108,7 @@ def merge(
             words.update(words=new, missed=missed)
 
     for shard in sorted(shards):
-        sums.read(part(folder, shard), None if known is None else look)
+        sums.read(part(folder, shard), None if known is None else count_words)
     sums.close(folder)
     metrics = {**asked, **metrics_of(sums)}
     if known is not None:

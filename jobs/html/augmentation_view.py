@@ -44,8 +44,8 @@ def sheet(
         parts.append(f"<section>{''.join(figure(255 - image, caption) for image, caption in shown)}</section>")
     title = f"Augmentation, {html.escape(level)}"
     head = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{STYLE}{GRID}</style>"
-    told = f"{len(parts)} lines, each as it is and {VARIANTS_PER_LINE} times augmented"
-    summary = f"<p>{told}. Confidential: it shows handwriting.</p>"
+    content = f"{len(parts)} lines, each as it is and {VARIANTS_PER_LINE} times augmented"
+    summary = f"<p>{content}. Confidential: it shows handwriting.</p>"
     return f"{head}<h1>{title}</h1>{summary}{''.join(parts)}</html>"
 
 

@@ -113,22 +113,22 @@ class Chart:
         right = RIGHT + (min(LETTER_WIDTH_PX * max(map(len, names)), 120) if names and any(names) else 0)
         across, down = WIDTH - LEFT - right, HEIGHT - TOP - BOTTOM
         parts = [self.axes(across, down)]
-        place = Place(self.x, self.y, across, down)
+        area = PlotArea(self.x, self.y, across, down)
         for x1, x2, height, tip in self.bars:
-            left, width = place.x(x1), place.x(x2) - place.x(x1)
+            left, width = area.x(x1), area.x(x2) - area.x(x1)
             top = 0.22 * down * height
             box = f'x="{left + 0.5:.1f}" width="{max(width - 1, 1):.1f}" y="{TOP + down - top:.1f}" height="{top:.1f}"'
             parts.append(Markup('<rect class="bar c6" {}>{}</rect>').format(Markup(box), titled(tip)))
         hints = []  # drawn last, above the lines
         for (x1, y1), (x2, y2), words in self.guides:
-            a, b, c, d = place.x(x1), place.y(y1), place.x(x2), place.y(y2)
+            a, b, c, d = area.x(x1), area.y(y1), area.x(x2), area.y(y2)
             parts.append(Markup(f'<line class="guide" x1="{a:.1f}" y1="{b:.1f}" x2="{c:.1f}" y2="{d:.1f}"/>'))
             if words:
                 spot = f'x="{c - 3:.1f}" y="{min(d + 13, TOP + down - 4):.1f}"'
                 hints.append(Markup('<text class="hint" text-anchor="end" {}>{}</text>').format(Markup(spot), words))
-        parts += [*(drawn(series, place) for series in self.series), *hints]
+        parts += [*(drawn(series, area) for series in self.series), *hints]
         if names:
-            parts.append(labels(self.series, place))
+            parts.append(labels(self.series, area))
         head = f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">'
         return Markup(head) + titled(self.title) + Markup("").join(parts) + Markup("</svg>")
 
@@ -151,7 +151,7 @@ class Chart:
 
 
 @dataclass(frozen=True)
-class Place:
+class PlotArea:
     """Data to px of a chart."""
 
     across_scale: Scale
@@ -170,15 +170,15 @@ def titled(words: str) -> Markup:
     return Markup("<title>{}</title>").format(words) if words else Markup("")
 
 
-def drawn(series: Series, place: Place) -> Markup:
-    spots = [(place.x(x), place.y(y)) for x, y in series.points]
+def drawn(series: Series, area: PlotArea) -> Markup:
+    spots = [(area.x(x), area.y(y)) for x, y in series.points]
     parts = []
     if series.kind == "line" and len(spots) > 1:
         path, dashed = "L".join(f"{x:.1f},{y:.1f}" for x, y in spots), " dashed" if series.dashed else ""
         parts.append(Markup(f'<path class="line{dashed}" d="M{path}"/>'))
     for (x, _), within in zip(spots, series.intervals, strict=False):
         if within:
-            low, high = (place.y(bound) for bound in within)
+            low, high = (area.y(bound) for bound in within)
             parts.append(Markup(f'<line class="within" x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>'))
     shown = series.kind == "points" or len(spots) == 1
     every = max(math.ceil(len(spots) / MAX_TOOLTIPS), 1)
@@ -192,15 +192,15 @@ def drawn(series: Series, place: Place) -> Markup:
     return Markup('<g class="c{}"{}>{}</g>').format(series.colour, group, Markup("").join(parts))
 
 
-def labels(series: Sequence[Series], place: Place) -> Markup:
+def labels(series: Sequence[Series], area: PlotArea) -> Markup:
     """The lines' names at their right ends, moved apart where they would lie on each other."""
-    ends = [(place.y(one.points[-1][1]), place.x(one.points[-1][0]), one) for one in series if one.points and one.label]
+    ends = [(area.y(one.points[-1][1]), area.x(one.points[-1][0]), one) for one in series if one.points and one.label]
     ends.sort(key=lambda end: end[0])
     spots, last = [], -math.inf
     for y, x, one in ends:
         last = max(y + 3.5, last + 12)
         spots.append((last, x, one))
-    over = max(last - (TOP + place.down + 4), 0) if spots else 0
+    over = max(last - (TOP + area.down + 4), 0) if spots else 0
     parts = []
     for y, x, one in spots:
         name = one.label if len(one.label) <= 19 else one.label[:18] + "…"

@@ -48,7 +48,7 @@ class Guard:
                 message = message | {"headers": kept + own}
             await send(message)
 
-        refused, path = self.look(scope)
+        refused, path = self.check(scope)
         body = b""
         if not refused and scope["method"] == "POST":
             refused, body = await whole(receive)
@@ -67,7 +67,7 @@ class Guard:
             if not started:
                 await plain(answer, 500)
 
-    def look(self, scope) -> tuple[int, str]:
+    def check(self, scope) -> tuple[int, str]:
         """-> the status that refuses it or 0, the path behind the token."""
         headers: dict[bytes, list[bytes]] = {}
         for name, value in scope["headers"]:

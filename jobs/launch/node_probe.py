@@ -150,10 +150,10 @@ def probe(folder: Path) -> int:
     return 0
 
 
-def attempt(look: Callable) -> object:
-    """What `look` finds, or {"error": one line}: a broken library can raise anything."""
+def attempt(check: Callable) -> object:
+    """What `check` returns, or {"error": one line}: a broken library can raise anything."""
     try:
-        return look()
+        return check()
     except Exception as error:
         line = (str(error).splitlines() or [""])[0]
         kind = "" if type(error) in (ValueError, DistributedError) else f"{type(error).__name__}: "

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from htr.io.account import Account, lines_of
-from htr.io.folders import look
+from htr.io.folders import list_folder
 from htr.io.image_files import full_pages
 from htr.io.sources import read_source
 from jobs.transcription.inputs import open_input
@@ -69,7 +69,7 @@ def test_every_entry_of_any_folder_is_accounted_for(tmp_path_factory, entries):
         (folder / below).mkdir(parents=True, exist_ok=True)
         put(folder / below, number, kind)
     count, account = there(folder), Account()
-    listing = look(folder, account)
+    listing = list_folder(folder, account)
     assert account.there == count == len(listing.images) + len(listing.xml) + sum(account.passed_over.values())
     account = Account()
     try:

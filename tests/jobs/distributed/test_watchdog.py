@@ -14,7 +14,7 @@ from bed import wait_for
 
 from jobs.distributed import heartbeat, watchdog
 from jobs.distributed.heartbeat import Activity, Heartbeat, beats, blame
-from jobs.distributed.watchdog import LEAST, LONGER, LONGEST_START, TIMES, Watchdog
+from jobs.distributed.watchdog import LONGER, LONGEST_START, MIN_LIMIT_S, TIMES, Watchdog
 
 HERE = Path(__file__).parents[3]
 # a rank whose main thread takes three steps and then does what argv says
@@ -142,7 +142,7 @@ def test_the_limit_is_found_from_the_steps(tmp_path, monkeypatch):
     assert dog.limit() == LONGEST_START  # the first step compiles, reads, finds its kernels
     activity.took(1)
     dog.lasted.extend([0.1, 0.2])
-    assert dog.limit() == LEAST
+    assert dog.limit() == MIN_LIMIT_S
     dog.lasted.extend([2.0, 30.0, 4.0])
     assert dog.limit() == TIMES * 30.0
     with activity.during("writing a checkpoint"):
