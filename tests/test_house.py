@@ -32,9 +32,9 @@ FLOORS = (
 )
 MAX_FILES = 30  # in a folder
 OLD_NAMES = """
-    Alphabet Bystander Beacon BadLine ChannelNorm Clues FAR Frames LineConv LineLSTM LineNorm MOST Maker Material Mixture
-    Notice Place Pulse Reading Ring RingError SURE STOP Upright astray by_symbol by_whom chores likes material notice pulse
-    remember to_ink unprint unshared
+    Alphabet Bystander Beacon BadLine ChannelNorm Clues FAR Frames LineConv LineLSTM LineNorm MOST Maker Material
+    Mixture Notice Place Pulse Reading Ring RingError SURE STOP Upright astray by_symbol by_whom chores likes
+    material notice pulse remember to_ink unprint unshared
 """
 HEAD = ("align", "evaluate", "preprocess", "train", "transcribe")  # slurm/NAME.sh begins with finding the checkout
 
