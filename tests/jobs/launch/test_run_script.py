@@ -46,7 +46,7 @@ def test_other_verbs_have_theirs(tmp_path: Path):
     for verb, arguments, folder in (
         ("preprocess", ["lines.csv", "--out", "data"], "data"),
         ("transcribe", ["scans", "--out", "texts.csv"], "texts.csv.parts"),
-        ("align", ["ds", "--run", "runs/a"], "runs/a"),
+        ("align", ["ds", "--run", "runs/a", "--to", "words"], "runs/a"),
     ):
         assert run(tmp_path, verb, *arguments).returncode == 0
         assert f"jobs {verb}" in (tmp_path / folder / "logs" / "slurm-7.log").read_text(encoding="utf-8")
