@@ -1,4 +1,4 @@
-"""Golden losses of commit 2a98bc8, whose optimizer took each matrix by itself: that is all that has changed since.
+"""Golden losses of commit 2a98bc8, whose optimizer took each parameter by itself: that is all that has changed since.
 
 They stand in tests/golden_data.json; nothing of today writes them anew.
 """
@@ -18,8 +18,8 @@ GOLDEN = Path(__file__).parents[2] / "golden_data.json"
 
 
 class MatrixByMatrix(Muon):
-    """The step as it was before matrices were stacked: Newton-Schulz of each parameter alone, AdamW by single
-    operations. The stacked step differs from it in bfloat16's rounding, and in nothing else."""
+    """The step as it was: Newton-Schulz of each parameter alone, AdamW by single operations. Stacks of matrices differ
+    from it in bfloat16's rounding, the fused AdamW in float32's, and nothing else of a training has changed."""
 
     @torch.no_grad()
     def step(self, closure=None) -> None:
@@ -57,7 +57,7 @@ class MatrixByMatrix(Muon):
 
 @pytest.mark.parametrize("model", ["ctc", "conv", "attention"])
 @pytest.mark.parametrize("optimizer", [MatrixByMatrix, Muon])
-def test_losses_are_those_of_before_and_only_stacking_changes_their_last_digits(
+def test_losses_are_those_of_before_and_only_the_optimizer_changes_their_last_digits(
     dataset, tmp_path: Path, monkeypatch, one_thread, model: str, optimizer: type
 ):
     monkeypatch.setattr("jobs.training.optimizer.Muon", optimizer)
