@@ -38,7 +38,7 @@ class Settings:
 
 
 def main(args: Settings) -> int:
-    from htr.reliability.monitor import FALSE_ALARM_RATE, BatchMonitor, hours, most_cer, most_wrong, sample_size
+    from htr.reliability.monitor import FALSE_ALARM_RATE, BatchMonitor, hours, most_cer, most_wrong
     from htr.reliability.promise import Promise
     from htr.reliability.risk_control import PER_LINE
     from shards import files
@@ -46,12 +46,7 @@ def main(args: Settings) -> int:
     promise = Promise.load(args.promise)
     many = f"{promise.unit}s"
     if args.plan:
-        if not args.accepted:
-            raise ValueError("--plan wants --accepted, how many units a batch accepts")
-        size = sample_size(args.accepted, promise.alpha, promise.delta, args.expected)
-        print(f"key {size} of {args.accepted} accepted {many}: with {100 * args.expected:g} % of them wrong that shows "
-              f"at most {100 * promise.alpha:g} % with {100 * (1 - promise.delta):g} %")  # fmt: skip
-        return 0
+        return print_plan(args, promise)
     if not (args.readings and args.keyed):
         raise ValueError("two tables are wanted: the readings of a batch, and its sample, keyed")
     journal = args.log or args.promise / "monitor.jsonl"
@@ -101,6 +96,19 @@ def main(args: Settings) -> int:
     if alarms:
         log(f"monitor: ALARM ({', '.join(alarms)}): key all of what is accepted until it is understood")
         return ALARM
+    return 0
+
+
+def print_plan(args: Settings, promise) -> int:
+    """How large a sample of a batch is to be keyed."""
+    from htr.reliability.monitor import sample_size
+
+    many = f"{promise.unit}s"
+    if not args.accepted:
+        raise ValueError("--plan wants --accepted, how many units a batch accepts")
+    size = sample_size(args.accepted, promise.alpha, promise.delta, args.expected)
+    print(f"key {size} of {args.accepted} accepted {many}: with {100 * args.expected:g} % of them wrong that shows "
+          f"at most {100 * promise.alpha:g} % with {100 * (1 - promise.delta):g} %")  # fmt: skip
     return 0
 
 

@@ -46,7 +46,7 @@ class Settings:
 def main(args: Settings) -> int:
     from jobs.cli.command_line import parse
     from jobs.launch import code_snapshot
-    from jobs.launch.submitit_launcher import Request, dry_run, minutes, submit, wait
+    from jobs.launch.submitit_launcher import dry_run, submit, wait
 
     argv = [args.of, *args.rest]
     _, asked = parse(argv)  # what is wrong with it is said now, not by every rank
@@ -60,12 +60,44 @@ def main(args: Settings) -> int:
     cluster = args.on.cluster
     if cluster == "auto":
         cluster = "slurm" if shutil.which("sbatch") or args.dry_run else "local"
+    check(args, cluster)
+    request = request_of(args, cluster, folder)
+    if args.dry_run:
+        print(dry_run(request, argv), end="")
+        hours = "no --time, so no bound" if request.gpu_hours is None else f"{request.gpu_hours:g} at most"
+        print(f"# GPU-hours: {hours} ({request.nodes} nodes x {request.gpus_per_node} GPUs)")
+        return 0
+    if args.of == "train" and cluster == "slurm":  # the code as it is now, for a job that may wait for days
+        request = replace(request, home=code_snapshot.take(folder))
+    if args.chain:
+        request = replace(request, dependency=",".join(filter(None, [request.dependency, "singleton"])), chain=True)
+        argv += ["--requeues", "0"]
+    started = submit(request, argv, args.chain or 1)
+    ids = ", ".join(job.job_id for job in started[:1]) + (f" and {len(started) - 1} more" if started[1:] else "")
+    log(f"submit: job {ids} on {cluster}, logs in {request.logs}")
+    if not args.on.wait and cluster == "slurm":
+        return 0
+    if args.of == "train":
+        return watch(started, folder)
+    return wait(started)
+
+
+def check(args: Settings, cluster: str) -> None:
+    """Raises ValueError for options that contradict each other, or what is submitted."""
     if args.array and args.of == "train":
         raise ValueError("a training is one job of many ranks: use --nodes, --gpus-per-node or --tasks-per-node")
     if not re.fullmatch(r"[1-9]\d*(-[1-9]\d*)?", args.nodes):
         raise ValueError(f"--nodes {args.nodes}: give a number or a range, 2-8")
     if args.chain and (args.of != "train" or cluster == "local"):
         raise ValueError("--chain is for trainings on Slurm")
+    if cluster == "local" and args.nodes != "1":
+        raise ValueError(f"this machine is one node, not {args.nodes}: leave out --nodes, or use --cluster slurm")
+
+
+def request_of(args: Settings, cluster: str, folder: Path):
+    """The launcher's Request. Raises ValueError where GPUs, tasks or the time don't do."""
+    from jobs.launch.submitit_launcher import Request, minutes
+
     request = Request(
         cluster=cluster,
         # Slurm's dependency singleton is of jobs of one name
@@ -86,26 +118,7 @@ def main(args: Settings) -> int:
         )
     if request.gpus_per_node and args.tasks_per_node and args.tasks_per_node != request.gpus_per_node:
         raise ValueError(f"{request.gpus_per_node} GPUs and {args.tasks_per_node} tasks a node: a rank takes one GPU")
-    if cluster == "local" and args.nodes != "1":
-        raise ValueError(f"this machine is one node, not {args.nodes}: leave out --nodes, or use --cluster slurm")
-    if args.dry_run:
-        print(dry_run(request, argv), end="")
-        hours = "no --time, so no bound" if request.gpu_hours is None else f"{request.gpu_hours:g} at most"
-        print(f"# GPU-hours: {hours} ({request.nodes} nodes x {request.gpus_per_node} GPUs)")
-        return 0
-    if args.of == "train" and cluster == "slurm":  # the code as it is now, for a job that may wait for days
-        request = replace(request, home=code_snapshot.take(folder))
-    if args.chain:
-        request = replace(request, dependency=",".join(filter(None, [request.dependency, "singleton"])), chain=True)
-        argv += ["--requeues", "0"]
-    started = submit(request, argv, args.chain or 1)
-    ids = ", ".join(job.job_id for job in started[:1]) + (f" and {len(started) - 1} more" if started[1:] else "")
-    log(f"submit: job {ids} on {cluster}, logs in {request.logs}")
-    if not args.on.wait and cluster == "slurm":
-        return 0
-    if args.of == "train":
-        return watch(started, folder)
-    return wait(started)
+    return request
 
 
 def folder_of(verb: str, asked) -> Path:

@@ -233,7 +233,16 @@ def simulate(
     numbers = range(certificates) if isinstance(certificates, int) else certificates
     if not numbers or min(numbers) < 0:
         raise ValueError(f"certificates={certificates}: nothing to make; give a positive number or a range from 0 on")
-    # what is wrong is said here, once, not by every worker
+    check_options(form, severity, dpi, fonts, hands, terms, ink, ink_where)
+    options = {"seed": seed, "form": form, "severity": severity, "dpi": dpi, "ink": ink, "ink_where": ink_where}
+    make = partial(write_certificate, folder=folder, fonts=fonts, hands=hands, terms=terms, **options)
+    for inner in ("pages", "truth"):
+        (folder / inner).mkdir(parents=True, exist_ok=True)
+    return write_tables(folder, each(make, numbers, workers), ink is not None, progress)
+
+
+def check_options(form, severity, dpi, fonts, hands, terms, ink, ink_where) -> None:
+    """Raises ValueError for options of `simulate` that can't be met: here, once, not in every worker."""
     if severity not in SEVERITIES:
         raise ValueError(f"severity {severity!r}: choose one of {', '.join(SEVERITIES)}")
     if dpi is not None and not 72 <= dpi <= 600:
@@ -245,23 +254,23 @@ def simulate(
         load_terms(terms)
     if ink is not None:
         real_writers(ink, ink_where)
-    options = {"seed": seed, "form": form, "severity": severity, "dpi": dpi, "ink": ink, "ink_where": ink_where}
-    make = partial(write_certificate, folder=folder, fonts=fonts, hands=hands, terms=terms, **options)
-    for inner in ("pages", "truth"):
-        (folder / inner).mkdir(parents=True, exist_ok=True)
+
+
+def write_tables(folder: Path, certificates: Iterator[tuple], has_splits: bool, progress) -> Path:
+    """The tables of TABLES, whole or not there, from the rows of each certificate -> the path of the last one."""
     paths = [folder / name for name in TABLES]
     for path in paths:
         path.unlink(missing_ok=True)  # an older one does not describe the pages that come now
     with ExitStack() as stack:
         temporary = [path.with_name(f".{path.name}.{os.getpid()}") for path in paths]
         files = [stack.enter_context(open(path, "w", encoding="utf-8", newline="")) for path in temporary]
-        columns = [[c for c in columns if c != "split" or ink is not None] for columns in TABLES.values()]
+        columns = [[c for c in columns if c != "split" or has_splits] for columns in TABLES.values()]
         tables = [
             csv.DictWriter(file, names, extrasaction="ignore") for file, names in zip(files, columns, strict=True)
         ]
         for table in tables:
             table.writeheader()
-        for made in each(make, numbers, workers):
+        for made in certificates:
             for name, table, rows in zip(TABLES, tables, made, strict=True):
                 up = "../" * name.count("/")  # an image is relative to its table
                 table.writerows(row | {"image": up + row["image"]} for row in rows)
