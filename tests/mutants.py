@@ -148,7 +148,7 @@ def run_all(faults: list[Fault], record: Record) -> int:
                     status, taken = run(copy, fault.tests, MOST_CPU_S)
                     if status:
                         raise RuntimeError(f"without any fault these fail: {' '.join(tests)}")
-                    limits[tests] = 10 * taken + 60
+                    limits[tests] = 3 * taken + 20
                 end = outcome(copy, fault, limits[tests])
                 record.add(fault, end)
             unseen += end == NOT_SEEN
