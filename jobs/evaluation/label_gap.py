@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from htr.charset import Charset
 
 MAX_GAP = 1000.0  # of a label that needs more frames than the line has: no path leads through it
-MIN_LOG_PROB = -30.0  # of a symbol in a frame, so that one that is all but impossible does not decide alone
+MIN_LOG_PROB = -30.0  # of a label in a frame, so that one that is all but impossible does not decide alone
 
 
 def label_gaps(
@@ -25,7 +25,7 @@ def label_gaps(
     hypotheses: Sequence[str],
     charset: Charset,
 ) -> list[float]:
-    """(L, T, symbols + 1) of the lines and (L,) frames, how many of the lines each of N texts has -> N gaps.
+    """(L, T, labels + 1) of the lines and (L,) frames, how many of the lines each of N texts has -> N gaps.
 
     Characters that the model can't write are left out of the label, since no frame can say anything of them.
     """
@@ -43,7 +43,7 @@ def label_gaps(
 
 
 def ctc_losses(frames: list[torch.Tensor], labels: list[Sequence[int]]) -> list[float]:
-    """N times (T, symbols + 1), N texts -> N losses; infinite for a text that needs more frames."""
+    """N times (T, labels + 1), N texts -> N losses; infinite for a text that needs more frames."""
     padded = torch.nn.utils.rnn.pad_sequence(frames)
     flat = torch.tensor([label for text in labels for label in text], dtype=torch.long)
     sizes, lengths = (torch.tensor([len(part) for part in parts]) for parts in (labels, frames))
