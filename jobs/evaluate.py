@@ -82,11 +82,11 @@ def main(args: Settings) -> int:
     rules = rules_of_forms(args.forms)
     if args.terms:  # what is wrong with it is said now
         Terms.load(table_of(args.terms))
+    references = References.load(args.abbreviations) if args.abbreviations else None
     asked = what_is_asked(args, index, reader, levels, amp, device, rules)
     folder = begin(args, asked)
 
     note_work(folder, "evaluate", "shards", shards, "parts/")
-    references = References.load(args.abbreviations) if args.abbreviations else None
     read_own_shards(folder, shards, index, args, where, reader, mixed, references, config.get("text"))
     left = [shard for shard in shards if not part(folder, shard).exists()]
     if left:  # the task that ends last merges
