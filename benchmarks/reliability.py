@@ -143,7 +143,7 @@ def calibration(lines: Lines) -> dict:
 
 
 def limits(kind: str, by: str, count: int, writers: np.ndarray) -> tuple:
-    """The clusters of units, how many of them one counts as at most, and how much a unit: see guarantee.Units."""
+    """The clusters of units, how many of them one counts as at most, and how much a unit: see risk_control.Units."""
     if by != "writer" and kind != "cer":
         return (None,)
     most, size = PER_CLUSTER["writer" if by == "writer" else "unit"], float(PER_LINE if kind == "cer" else 1)

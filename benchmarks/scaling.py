@@ -28,7 +28,7 @@ from statistics import median
 from types import SimpleNamespace
 
 KINDS = {"one": 1, "two": 2, "ddp": 2}  # ranks
-SYMBOLS = 100
+LABELS = 100
 HEIGHT, MEDIAN, SPREAD = 48, 700, 0.35  # px of a line; its width is log-normal
 
 
@@ -138,7 +138,7 @@ def be_rank(asked: SimpleNamespace) -> None:
 
     torch.set_num_threads(1)
     torch.manual_seed(1)
-    model = create("ctc", asked.size, SYMBOLS)
+    model = create("ctc", asked.size, LABELS)
     mixed, _ = precision("auto", torch.device("cpu"))
     batches = made_up(asked.batch, 8)
     optimizer = optimizers.create("muon", model, 2e-3)
@@ -216,7 +216,7 @@ def made_up(batch: int, count: int) -> list[tuple]:
         images = np.zeros((batch, 1, HEIGHT, few_widths(int(widths.max()))), np.float32)
         for image, width in zip(images, widths, strict=True):
             image[0, :, :width] = rng.random((HEIGHT, width), np.float32)
-        targets = [[rng.integers(1, SYMBOLS, max(int(width) // 16, 1)).tolist()] for width in widths]
+        targets = [[rng.integers(1, LABELS, max(int(width) // 16, 1)).tolist()] for width in widths]
         characters = sum(len(target[0]) for target in targets)
         found.append((torch.from_numpy(images), torch.from_numpy(widths), targets, characters))
     return [found[i] for i in rng.permutation(count)]

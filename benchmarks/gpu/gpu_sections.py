@@ -19,7 +19,7 @@ from gpu_made import DROPPED, PLAIN, batches_of, dataset, drawn_lines, make_data
 from htr.models.registry import MODELS, create
 
 ROOT = Path(__file__).resolve().parents[2]
-SYMBOLS = 100
+LABELS = 100
 # the largest difference of a loss beside fp32's on the CPU, relative
 CLOSE = {"fp32": 2e-3, "bf16": 0.06, "fp16": 0.03}
 KINDS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -85,13 +85,13 @@ def losses(section: Section) -> None:
 
 def steps_of(model: str, size: str, device: torch.device, kind: str, widest: int, steps: int = 20) -> list[float]:
     torch.manual_seed(17)
-    reader = create(model, size, SYMBOLS, dropout=0.0).to(device).train()
+    reader = create(model, size, LABELS, dropout=0.0).to(device).train()
     if model == "attention":
         reader.decoder.noise = 0.0  # drawn on the device: other numbers on a GPU
     # a large eps: Adam's own turns the last bit of a gradient near zero into a whole step
     optimizer = torch.optim.AdamW(reader.parameters(), lr=1e-3, eps=1e-2)
     scaler = torch.amp.GradScaler(device.type, enabled=kind == "fp16", init_scale=2.0**10)
-    batches = random_batches(4, 8 if widest > 1000 else 2, SYMBOLS, widest)
+    batches = random_batches(4, 8 if widest > 1000 else 2, LABELS, widest)
     found = []
     for step in range(steps):
         images, widths, targets, characters = batches[step % len(batches)]
@@ -334,7 +334,7 @@ def stepper(device: torch.device, size: str, wrap=None):
     from jobs.training.train_step import TrainStep
 
     torch.manual_seed(1)
-    model = create("ctc", size, SYMBOLS).to(device)
+    model = create("ctc", size, LABELS).to(device)
     if wrap:
         wrap(model)
     mixed, amp = precision("auto", device)
@@ -346,7 +346,7 @@ def stepper(device: torch.device, size: str, wrap=None):
 
 
 def encode(text: str) -> list[list[int]]:
-    return [[1 + ord(character) % (SYMBOLS - 1) for character in text]]
+    return [[1 + ord(character) % (LABELS - 1) for character in text]]
 
 
 def compile(section: Section) -> None:

@@ -3,7 +3,7 @@
 NAME.png is the empty form, gray; NAME.json, with lengths in pixels of the picture:
 
     {"name": "adult-2018", "dpi": 200,
-     "marks": [[1200, 40, 300, 60]],        where this edition differs from its likes: its number, a title
+     "marks": [[1200, 40, 300, 60]],        where this edition differs from similar ones: its number, a title
      "fields": [{"name": "Ia", "kind": "text", "box": [x, y, w, h], "lines": 1, "pitch": 84},
                 {"name": "autopsy_yes", "kind": "tick", "box": [x, y, w, h]}]}
 

@@ -1,6 +1,6 @@
 """Line segmentation of a field, in reading order; a field without writing is recognised as blank.
 
-Lines are found on a small image without what the form prints (see unprint.py). Rows of writing are where strokes
+Lines are found on a small image without what the form prints (see form_dropout.py). Rows of writing are where strokes
 follow each other densely: the edges along x, smoothed, are compared with what is usual in this field, so that a short
 word counts as much as a long line and descenders count little. Connected components then go to the row they lie on;
 one that lies on several is cut along the seam that crosses least ink.

@@ -1,6 +1,6 @@
 """Status of the workers that write a data set: a small file each, renewed every other second.
 
-DATASET/.beacons/HOST-PID.json; the heartbeat is the file's own time, compared with the file system's clock, since the
+DATASET/.workers/HOST-PID.json; the heartbeat is the file's own time, compared with the file system's clock, since the
 clocks of nodes differ. They are hints for people: nothing else reads them, and a failure to write one stops no work.
 """
 
@@ -25,7 +25,7 @@ class StatusWriter:
     before = (0, 0.0)  # rows and seconds of the shards that this process wrote before: its speed is that of all
 
     def __init__(self, folder: Path, *, task: int, shard: str, rows: int):
-        self.path = folder / ".beacons" / f"{socket.gethostname()}-{os.getpid()}.json"
+        self.path = folder / ".workers" / f"{socket.gethostname()}-{os.getpid()}.json"
         self.note = {"host": socket.gethostname(), "pid": os.getpid(), "task": task, "shard": shard, "rows": rows}
         self.began = self.shown = time.monotonic()
         self.rows = 0
@@ -73,7 +73,7 @@ class WorkerStatus:
 
 def read_worker_status(folder: Path) -> list[WorkerStatus]:
     """Of every worker that is at work, or died there, by host and process."""
-    place = folder / ".beacons"
+    place = folder / ".workers"
     if not place.is_dir():
         return []
     try:
@@ -90,7 +90,7 @@ def read_worker_status(folder: Path) -> list[WorkerStatus]:
 
 def clear_worker_status(folder: Path) -> None:
     """When a data set is whole: what killed workers left."""
-    for path in (folder / ".beacons").glob("*"):
+    for path in (folder / ".workers").glob("*"):
         path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
-        (folder / ".beacons").rmdir()
+        (folder / ".workers").rmdir()

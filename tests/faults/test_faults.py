@@ -112,8 +112,8 @@ def test_one_worker_killed_ends_the_task_with_an_error(lines, undisturbed, tmp_p
     victims: list[int] = []
     while not victims and time.monotonic() < until and task.poll() is None:
         time.sleep(0.05)
-        beacons = list(folder.glob(".beacons/*.json"))
-        victims = [int(path.stem.rsplit("-", 1)[1]) for path in beacons]
+        status_files = list(folder.glob(".workers/*.json"))
+        victims = [int(path.stem.rsplit("-", 1)[1]) for path in status_files]
     assert victims, "no worker was seen at work"
     os.kill(victims[0], signal.SIGKILL)
     _, errors = task.communicate(timeout=60)

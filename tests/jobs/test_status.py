@@ -24,10 +24,10 @@ def begun(tmp_path, source):
 
 def test_while_somebody_is_at_work(begun, capsys, monkeypatch):
     monkeypatch.setattr(StatusWriter, "before", (0, 0.0))
-    with StatusWriter(begun.folder, task=2, shard="train-00002", rows=7) as beacon:
+    with StatusWriter(begun.folder, task=2, shard="train-00002", rows=7) as writer:
         assert main(["status", str(begun.folder)]) == 0 and "at work" in capsys.readouterr().out
-        beacon.began -= 2
-        beacon.write(3, 1)
+        writer.began -= 2
+        writer.write(3, 1)
         state = read_state(begun.folder)
         assert (state["shards"], state["done"], state["rows"], state["rows_done"]) == (9, 2, 60, 14)
         assert state["left"] == 60 - 14 - 4 and 1.5 < state["rate"] < 2.1 and not state["whole"]

@@ -89,8 +89,8 @@ def test_the_language_model_decides_what_the_frames_leave_open():
     language = train_language_model(["aorta", "aorta droit", "cor"], 4, charset.characters)
     assert BeamSearch(charset, weights=NOTHING_BUT_CTC).search(log_probs)[0].text == "aortd"
     assert BeamSearch(charset, language).search(log_probs)[0].text == "aorta"
-    mixture = InterpolatedLM([language, train_language_model(["rat"], 2, charset.characters)], [0.7, 0.3])
-    assert BeamSearch(charset, mixture).search(log_probs)[0].text == "aorta"
+    interpolated = InterpolatedLM([language, train_language_model(["rat"], 2, charset.characters)], [0.7, 0.3])
+    assert BeamSearch(charset, interpolated).search(log_probs)[0].text == "aorta"
     assert BeamSearch(charset, lexicon=["aorta"], weights=ScoreWeights(0, 0, 0.1)).search(log_probs)[0].text == "aorta"
     # a bonus, no cage: what is plain to see stays, known or not
     sure = log_probs.copy()

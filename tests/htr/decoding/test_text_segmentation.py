@@ -8,13 +8,13 @@ import pytest
 from htr.decoding.align import align
 from htr.decoding.text_segmentation import cut_text, fit, least_margin, path_of, spelled, word_fits
 
-SPACE, SYMBOLS = 1, 9
+SPACE, LABELS = 1, 9
 
 
 def line_of(labels: list[int], sure: float = 0.9) -> np.ndarray:
-    """(T, SYMBOLS) log-probabilities of a reader that reads these, three frames each and a blank after each."""
+    """(T, LABELS) log-probabilities of a reader that reads these, three frames each and a blank after each."""
     path = [frame for label in labels for frame in (label, label, 0)] or [0, 0, 0]
-    probs = np.full((len(path), SYMBOLS), (1 - sure) / (SYMBOLS - 1))
+    probs = np.full((len(path), LABELS), (1 - sure) / (LABELS - 1))
     probs[range(len(path)), path] = sure
     return np.log(probs).astype(np.float32)
 
@@ -26,8 +26,8 @@ def spaced(words: list[list[int]]) -> list[int]:
 def test_the_path_and_its_fit_are_those_of_the_alignment():
     rng = np.random.default_rng(0)
     for _ in range(20):
-        log_probs = np.log(rng.dirichlet(np.ones(SYMBOLS), 30)).astype(np.float32)
-        text = rng.integers(1, SYMBOLS, 6).tolist()
+        log_probs = np.log(rng.dirichlet(np.ones(LABELS), 30)).astype(np.float32)
+        text = rng.integers(1, LABELS, 6).tolist()
         found = align(log_probs, text)
         path = path_of(found, text)
         assert [label for label, _ in groupby(path.tolist()) if label] == [s for s, _ in groupby(text)] or spelled(
@@ -53,7 +53,7 @@ def test_a_field_is_cut_where_its_lines_end():
         lines = []
         for _ in range(rng.integers(2, 5)):
             count = rng.integers(1, 5)
-            lines.append([rng.integers(2, SYMBOLS, rng.integers(1, 7)).tolist() for _ in range(count)])
+            lines.append([rng.integers(2, LABELS, rng.integers(1, 7)).tolist() for _ in range(count)])
         words = [word for line in lines for word in line]
         cuts = cut_text([line_of(spaced(line)) for line in lines], words, SPACE)
         assert [words[a:b] for a, b in cuts] == lines

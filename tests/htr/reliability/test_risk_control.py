@@ -1,4 +1,4 @@
-"""A threshold with a guarantee: bounds known beforehand, bets that are fair, sequences that stop, promises kept."""
+"""Risk control: bounds known beforehand, bets that are fair, sequences that stop, promises kept."""
 
 import math
 import sys

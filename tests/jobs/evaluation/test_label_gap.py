@@ -13,7 +13,7 @@ CHARSET = Charset("ab ")
 
 
 def frames(*columns: dict[str, float]) -> torch.Tensor:
-    """Probabilities of a frame by character, "-" the blank -> (1, T, symbols + 1) logarithms."""
+    """Probabilities of a frame by character, "-" the blank -> (1, T, labels + 1) logarithms."""
     rows = [[column["-"], *(column[c] for c in CHARSET.characters)] for column in columns]
     return torch.tensor(rows).log()[None]
 

@@ -13,46 +13,46 @@ from jobs.launch.worker_status import (
 
 def test_a_worker_shows_what_it_does_and_leaves_nothing(tmp_path):
     assert read_worker_status(tmp_path) == []
-    with StatusWriter(tmp_path, task=3, shard="train-00001", rows=50) as beacon:
+    with StatusWriter(tmp_path, task=3, shard="train-00001", rows=50) as writer:
         (sign,) = read_worker_status(tmp_path)
         assert (sign.pid, sign.task, sign.shard, sign.rows) == (os.getpid(), 3, "train-00001", 50)
         assert (sign.samples, sign.rejected) == (0, 0) and sign.silent < LOST_AFTER_S
-        beacon.show(5, 1)  # too soon: a row takes a millisecond, a file on shared storage more
+        writer.show(5, 1)  # too soon: a row takes a millisecond, a file on shared storage more
         assert read_worker_status(tmp_path)[0].samples == 0
-        beacon.shown -= WRITE_INTERVAL_S + 1
-        beacon.show(6, 1)
+        writer.shown -= WRITE_INTERVAL_S + 1
+        writer.show(6, 1)
         assert (read_worker_status(tmp_path)[0].samples, read_worker_status(tmp_path)[0].rejected) == (6, 1)
     assert read_worker_status(tmp_path) == []
 
 
 def test_the_dead_are_told_from_the_living(tmp_path):
-    beacon = StatusWriter(tmp_path, task=0, shard="train-00001", rows=50).__enter__()
-    status = beacon.path.stat()
-    os.utime(beacon.path, (status.st_atime, status.st_mtime - LOST_AFTER_S - 5))
+    writer = StatusWriter(tmp_path, task=0, shard="train-00001", rows=50).__enter__()
+    status = writer.path.stat()
+    os.utime(writer.path, (status.st_atime, status.st_mtime - LOST_AFTER_S - 5))
     (sign,) = read_worker_status(tmp_path)
     assert sign.silent >= LOST_AFTER_S
     clear_worker_status(tmp_path)
-    assert not (tmp_path / ".beacons").exists()
+    assert not (tmp_path / ".workers").exists()
 
 
-def test_a_folder_that_takes_no_beacon_stops_no_work(tmp_path):
-    (tmp_path / ".beacons").touch()  # a file in its place, as a full disk or a missing right would refuse it
-    with StatusWriter(tmp_path, task=0, shard="train-00001", rows=1) as beacon:
-        beacon.write(1, 0)
+def test_a_folder_that_takes_no_status_stops_no_work(tmp_path):
+    (tmp_path / ".workers").touch()  # a file in its place, as a full disk or a missing right would refuse it
+    with StatusWriter(tmp_path, task=0, shard="train-00001", rows=1) as writer:
+        writer.write(1, 0)
 
 
-def test_a_damaged_beacon_is_skipped(tmp_path):
-    with StatusWriter(tmp_path, task=0, shard="train-00001", rows=50) as beacon:
-        beacon.path.with_name("other-1.json").write_text("{")
+def test_a_damaged_status_is_skipped(tmp_path):
+    with StatusWriter(tmp_path, task=0, shard="train-00001", rows=50) as writer:
+        writer.path.with_name("other-1.json").write_text("{")
         assert len(read_worker_status(tmp_path)) == 1
 
 
 def test_the_speed_is_that_of_all_shards_of_a_process(tmp_path, monkeypatch):
     """A worker that has just begun a shard is as fast as it was, not at a standstill."""
     monkeypatch.setattr(StatusWriter, "before", (0, 0.0))
-    with StatusWriter(tmp_path, task=0, shard="train-00000", rows=100) as beacon:
-        beacon.began -= 10
-        beacon.show(90, 10)
+    with StatusWriter(tmp_path, task=0, shard="train-00000", rows=100) as writer:
+        writer.began -= 10
+        writer.show(90, 10)
     with StatusWriter(tmp_path, task=0, shard="train-00001", rows=100):
         (sign,) = read_worker_status(tmp_path)
         assert sign.samples == 0 and 9 < sign.speed <= 10
