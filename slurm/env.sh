@@ -16,11 +16,22 @@ htr_export SBATCH_TIMELIMIT "${HTR_TIME:-}"
 htr_export SBATCH_CPUS_PER_GPU "${HTR_CPUS_PER_GPU:-}"
 
 if [ -n "${HTR_MODULES:-}" ]; then module load $HTR_MODULES; fi
-# conda's environment if one is active (sbatch passes it on), else the .venv that slurm/setup.sh made
+# The .venv that slurm/setup.sh made wins over a conda environment that happens to be active (sbatch passes it on), unless
+# set-up made that one and not the .venv. HTR_SAID: said once, not by every script that sources this one.
+conda=${CONDA_PREFIX:-}
+if [ "${CONDA_DEFAULT_ENV:-base}" = base ]; then conda=; fi
 if [ -x "$htr_home/.venv/bin/python" ] &&
-  { [ -z "${CONDA_PREFIX:-}" ] || [ "${CONDA_DEFAULT_ENV:-base}" = base ]; }; then
+  { [ -z "$conda" ] || [ -f "$htr_home/.venv/.htr-setup" ] || [ ! -f "$conda/.htr-setup" ]; }; then
   PATH=$htr_home/.venv/bin:$PATH
+  said="$conda is active, but .venv is used, which slurm/setup.sh made: conda deactivate, or remove .venv to use conda's"
+elif [ -n "$conda" ] && [ ! -f "$conda/.htr-setup" ]; then
+  said="$conda is active and was not made by slurm/setup.sh, and there is no .venv: conda deactivate and run slurm/setup.sh"
+else
+  said=
 fi
+if [ -n "$conda" ] && [ -n "$said" ] && [ -z "${HTR_SAID:-}" ]; then echo "htr: $said" >&2; export HTR_SAID=1; fi
+unset conda said
+unset PYTHONHOME # of another Python, whose library this one can't use
 case :${PYTHONPATH:-}: in *:$htr_home:*) ;; *) export PYTHONPATH=$htr_home${PYTHONPATH:+:$PYTHONPATH} ;; esac
 # the snapshot of a run: python would look into the folder that the job works in first
 if [ -f "$htr_home/SNAPSHOT" ]; then export PYTHONSAFEPATH=1; fi
