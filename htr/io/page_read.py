@@ -5,8 +5,9 @@ from collections.abc import Iterator
 
 from htr.io.baselines import cut_around
 from htr.io.direction import is_upright
-from htr.io.page_content import Page, local, size_of, stated_turn
+from htr.io.page_content import Page, local, pairs, size_of, stated_turn
 
+LOOSE = re.compile(r",\s|\s,")  # "10, 20 30, 40"
 ORDER = re.compile(r"readingOrder\s*\{\s*index\s*:\s*(\d+)")  # in Transkribus' attribute custom
 UPRIGHT = ("top-to-bottom", "bottom-to-top")  # of PAGE's readingDirection
 
@@ -103,7 +104,9 @@ def points_of(element, name: str = "Coords") -> str:
     found = element.find(f"{{*}}{name}")
     if found is None:
         return ""
-    return found.get("points") or " ".join(f"{p.get('x')},{p.get('y')}" for p in found.iterfind("{*}Point"))
+    if points := found.get("points"):
+        return pairs(points) if LOOSE.search(points) else points
+    return " ".join(f"{p.get('x')},{p.get('y')}" for p in found.iterfind("{*}Point"))
 
 
 def page_text(element) -> str:

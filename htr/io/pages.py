@@ -32,7 +32,8 @@ def read_pages(source: Path, account: Account | None = None) -> Iterator[dict[st
     """
     given, account = account, Account() if account is None else account
     tree = open_tree(source, account)
-    names, skipped, used, missing, lineless = Names(tree), collections.Counter(), set(), [], 0
+    names, skipped, missing, lineless = Names(tree), collections.Counter(), [], 0
+    used: dict[tuple[str, str], list[str]] = {}  # images and their pages -> the XML that name them
     for name in tree.xml:
         root = parse(tree, name)
         kind, file = local(root), tree.path / name
@@ -46,7 +47,7 @@ def read_pages(source: Path, account: Account | None = None) -> Iterator[dict[st
             image = find_image(tree, name, page.image, names)
             if posixpath.basename(image) and not tree.has(image):
                 missing.append((file, image))
-            used.add(image)
+            used.setdefault((image, page.number), []).append(name)
             lineless += page.lineless
             known = {"page": page.number} if page.number else {}
             known |= {"page_size": page.size} if page.size else {}
@@ -72,18 +73,28 @@ def read_pages(source: Path, account: Account | None = None) -> Iterator[dict[st
         warnings.warn(f"{source}: metadata among the pages was skipped ({counts})", stacklevel=2)
 
 
-def close(tree: Tree, account: Account, used: set[str], missing: list, names: Names) -> None:
+def close(tree: Tree, account: Account, used: dict[tuple[str, str], list[str]], missing: list, names: Names) -> None:
     """The images' part of the account."""
-    there = sum(name in used for name in tree.images)
+    named = {image for image, _ in used}
+    there = sum(name in named for name in tree.images)
     if there:
         account.kinds["images"] += there
     account.pass_over("images that no XML names", len(tree.images) - there)
+    if twice := [files for (image, _), files in used.items() if len(files) > 1 and tree.has(image)]:
+        one, other, *_ = twice[0]
+        account.note(
+            f"{tree.path}: {len(twice)} pages have more than one XML, the first has {one} and {other}: their lines are "
+            f"read as often"
+        )
     if missing:
         file, image = missing[0]
+        same = names.all_of(posixpath.basename(image))
         near = names.nearest(*posixpath.split(image))
+        more = f"; the nearest name there is: {near!r}" if near else ""
+        more = f"; {len(same)} in other folders have this name: {', '.join(same[:3])}" if same else more
         account.note(
             f"{tree.path}: {len(missing)} XML name an image that is not there, the first is {file.name}, which names "
-            f"{posixpath.basename(image)[:100]!r}" + (f"; the nearest name there is: {near!r}" if near else "")
+            f"{posixpath.basename(image)[:100]!r}{more}"
         )
 
 
@@ -115,13 +126,18 @@ def find_image(tree: Tree, file: str, named: str, names: Names) -> str:
     """The page's image, by its name in the tree: the one that is named or has the file's name, beside the XML or one
     folder above (Transkribus keeps the XML in page/, OCR-D names a path from there); else what a METS says."""
     named = named.strip()
+    named = named.partition("?")[0] if "://" in named else named  # an address, of IIIF perhaps
     path = PurePosixPath(PureWindowsPath(named).as_posix())  # often one of another machine
     inside = not path.is_absolute() and ".." not in path.parts and ":" not in named
     wanted = [str(path)] if inside and len(path.parts) > 1 else []
+    folder, base = posixpath.split(file)
+    if ".." in path.parts and not path.is_absolute():  # ../images/p1.png, from the XML
+        from_here = posixpath.normpath(posixpath.join(folder, str(path)))
+        if not from_here.startswith("..") and tree.has(from_here):
+            return from_here
     wanted += [path.name] if path.name else []
     wanted += [plainly for name in wanted if (plainly := unquote(name)) != name and ".." not in plainly]  # %20
     alike = [name for name in wanted if len(name) < 1000 and "\0" not in name and not name.startswith("/")]
-    folder, base = posixpath.split(file)
     stem = posixpath.splitext(base)[0]
     same = [stem + ending for ending in (*ENDINGS, *map(str.upper, ENDINGS))]
     same += [stem] if stem.lower().endswith(ENDINGS) else []  # p1.jpg.xml
@@ -143,6 +159,8 @@ def find_image(tree: Tree, file: str, named: str, names: Names) -> str:
                 return found
         if found := names.find_stem(place, stem):
             return found
+    if found := names.anywhere(path.name):
+        return found
     return posixpath.join(folder, path.name)
 
 

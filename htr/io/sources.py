@@ -147,7 +147,10 @@ def read_tree(source: Path, account: Account) -> pa.Table:
     pieces = []
     while part := list(islice(rows, 50_000)):
         names = dict.fromkeys(name for row in part for name in row)
-        pieces.append(pa.table({name: [row.get(name, "") for row in part] for name in names}))
+        try:
+            pieces.append(pa.table({name: [row.get(name, "") for row in part] for name in names}))
+        except UnicodeEncodeError:
+            raise ValueError(f"{source}: a file's name in it is not UTF-8, please rename it (convmv does)") from None
     if not pieces:
         what = "folder" if source.is_dir() else "tar" if source.suffix.lower() == ".tar" else "METS"
         raise ValueError(f"{source}: no ALTO or PAGE XML with a text line in this {what}")

@@ -127,7 +127,7 @@ class Names:
     """The files of a tree's folders, found whatever the case and the Unicode form of their names."""
 
     def __init__(self, tree: Tree):
-        self.tree, self.known = tree, {}
+        self.tree, self.known, self.bases = tree, {}, {}
 
     def of(self, folder: str) -> dict[str, list[str]]:
         if folder not in self.known:
@@ -151,6 +151,17 @@ class Names:
             if posixpath.splitext(name)[0] == wanted and name.endswith(ENDINGS):
                 found += own
         return posixpath.join(folder, found[0]) if len(found) == 1 else None
+
+    def anywhere(self, name: str) -> str | None:
+        """The one image of this name in all folders of the tree: people keep images in one and XML in another."""
+        found = self.all_of(name)
+        return found[0] if len(found) == 1 else None
+
+    def all_of(self, name: str) -> list[str]:
+        if not self.bases:
+            for image in self.tree.images:
+                self.bases.setdefault(plain(posixpath.basename(image)), []).append(image)
+        return self.bases.get(plain(name), []) if name else []
 
     def nearest(self, folder: str, name: str, endings: tuple[str, ...] = ENDINGS) -> str:
         """The file there whose name is most like this one; "" where none is."""

@@ -2,12 +2,16 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from htr.io.account import Account
+from htr.io.sources import read_source
+from htr.lines.normalise import Region
 from jobs.transcription.inputs import open_input
 from shards.index import merge
 from shards.plan import Settings, open_plan
@@ -76,3 +80,57 @@ def test_the_nearest_name_stands_in_a_transcriptions_row(tmp_path):
     ]  # fmt: skip
     with pytest.raises(ValueError, match=r"no such table, image or folder; the nearest name there is: t\.csv"):
         open_input(tmp_path / "T.cvs", "line")
+
+
+# ---------------------------------------------------------------- pages with XML
+
+LINE = (
+    '<TextLine><Coords points="20, 10 200, 10 200, 55"/><TextEquiv><PlainText>mort</PlainText></TextEquiv></TextLine>'
+)
+
+
+def read(folder: Path, files: dict[str, str | None]) -> tuple[list[dict], Account]:
+    """`files`: of an XML the image that it names; None: an image."""
+    for name, image in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        if image is None:
+            cv2.imwrite(str(folder / name), GRAY)
+        else:
+            page = f'<PcGts><Page imageFilename="{image}" imageWidth="240" imageHeight="60">{LINE}</Page></PcGts>'
+            (folder / name).write_text(page, encoding="utf-8")
+    account = Account()
+    return read_source(folder, account=account)[0].to_pylist(), account
+
+
+@pytest.mark.parametrize(
+    ("there", "named"),
+    [
+        ("img/p.png", "p.png"),
+        ("img/P.PNG", "p.png"),
+        ("img/p.png", "../img/p.png"),
+        ("p.png", "https://iiif.example.org/lot/p.png?size=full"),
+        ("img/p.png", r"D:\lot\img\p.png"),
+    ],
+)
+def test_images_and_xml_in_folders_of_their_own(tmp_path, there, named):
+    [row], account = read(tmp_path, {"xml/p.xml": named, there: None})
+    assert row["image"] == there and row["text"] == "mort" and account.kinds == {"XML": 1, "images": 1}
+    assert Region.parse(row["box"], row["polygon"]).w == 181
+
+
+def test_two_images_of_one_name_are_not_guessed_but_said(tmp_path):
+    _, account = read(tmp_path, {"xml/p.xml": "p.png", "img/p.png": None, "bin/p.png": None})
+    assert account.kinds == {"XML": 1} and account.passed_over == {"images that no XML names": 2}
+    assert "2 in other folders have this name: bin/p.png, img/p.png" in account.notes[0]
+
+
+def test_an_image_of_two_xml_is_said(tmp_path):
+    rows, account = read(tmp_path, {"p.png": None, "alto/p.xml": "p.png", "page/p.xml": "p.png"})
+    assert len(rows) == 2 and any("1 pages have more than one XML" in note for note in account.notes)
+
+
+def test_a_name_that_is_not_utf_8(tmp_path):
+    read(tmp_path, {"p.png": None, "p.xml": "p.png"})
+    os.rename(tmp_path / "p.xml", os.fsencode(tmp_path) + b"/d\xe9c.xml")
+    with pytest.raises(ValueError, match="not UTF-8, please rename it"):
+        read_source(tmp_path)
