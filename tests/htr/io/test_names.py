@@ -84,9 +84,7 @@ def test_the_nearest_name_stands_in_a_transcriptions_row(tmp_path):
 
 # ---------------------------------------------------------------- pages with XML
 
-LINE = (
-    '<TextLine><Coords points="20, 10 200, 10 200, 55"/><TextEquiv><PlainText>mort</PlainText></TextEquiv></TextLine>'
-)
+LINE = '<TextLine><Coords points="20, 10 200, 10 200, 55"/><TextEquiv><Unicode>mort</Unicode></TextEquiv></TextLine>'
 
 
 def read(folder: Path, files: dict[str, str | None]) -> tuple[list[dict], Account]:
