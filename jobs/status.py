@@ -51,10 +51,12 @@ def main(args: Settings) -> int:
 def read_state(folder: Path) -> dict:
     """What the folder says: of the plan and its retries, of the committed shards, of the workers."""
     from shards.plan import read_plan
-    from shards.retry import read_retries
+    from shards.retry import merged, read_retries
 
-    plans = [read_plan(folder), *read_retries(folder)]
-    shards = [shard for plan in plans for shard in plan.shards]
+    plan, retries = read_plan(folder), read_retries(folder)
+    index = json.loads((folder / "index.json").read_text(encoding="utf-8")) if (folder / "index.json").exists() else {}
+    again = retries[-1] if retries and index and not merged(retries[-1]) else None
+    shards = again.shards if again else [shard for one in (plan, *retries) for shard in one.shards]
     notes = []
     for shard in shards:
         try:
@@ -64,11 +66,15 @@ def read_state(folder: Path) -> dict:
     signs = read_worker_status(folder)
     alive = [sign for sign in signs if sign.silent < LOST_AFTER_S]
     rejects = collections.Counter()
-    for note in notes:
+    for note in notes if not index else ():
         rejects.update(note["rejects"])
+    rejects.update(index.get("rejects"))  # a row of a retry was rejected before, and is one row
     rows, done = sum(shard["rows"] for shard in shards), sum(note["rows"] for note in notes)
     under_way = sum(sign.samples + sign.rejected for sign in alive)
+    if index and not again:
+        rows = done = index["rows"]
     return {
+        "again": again.name if again else "",
         "shards": len(shards),
         "done": len(notes),
         "rows": rows,
@@ -79,13 +85,16 @@ def read_state(folder: Path) -> dict:
         "rate": sum(sign.speed for sign in alive),
         "left": max(rows - done - under_way, 0),
         "signs": signs,
-        "whole": (folder / "index.json").exists() and len(notes) == len(shards),
+        "whole": bool(index) and not again and len(notes) == len(shards),
     }
 
 
 def show(console, folder: Path, state: dict) -> None:
     from rich.table import Table
 
+    if state["again"]:
+        what = f"{folder}: whole but for {state['again']}, rejected rows once more"
+        console.print(what, highlight=False, soft_wrap=True)
     done = f"{state['done']} of {state['shards']} shards, {state['rows_done']} of {state['rows']} rows"
     size = f"{state['samples']} samples, {state['bytes'] / 1e9:.2f} GB"
     console.print(f"{folder}: {done}, {size}", highlight=False, soft_wrap=True)

@@ -1,5 +1,6 @@
 """Samples of fields: the scan is registered on its form, the field cut, its lines found."""
 
+import json
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -13,7 +14,7 @@ from htr.forms.template import Field
 from htr.lines import normalise as lines
 from htr.lines.normalise import Region, RejectedInput
 from htr.lines.segmentation import FoundLine, flatten_background
-from shards.sample import Sample, check, given_reason, pack, typed
+from shards.sample import NOT_YET, Sample, check, given_reason, pack, typed
 from shards.scans import Scans
 
 TICKED, NOT_TICKED = {"1", "x", "oui", "yes", "true"}, {"", "0", "non", "no", "false"}
@@ -38,18 +39,26 @@ def from_upright(region: Region, shape: tuple[int, int]) -> np.ndarray:
 def field_samples(
     group: list[dict], scans: Scans, settings, forms: Forms, unlisted: bool
 ) -> Iterator[tuple[dict, list[Sample] | str]]:
-    """(row, samples or reason) for each row of one page; then, with `unlisted`, what no row asked for: rows of None."""
+    """(row, samples or reason) for each row of one page; then, with `unlisted`, what no row asked for: rows of None.
+
+    Rows of a retry say in `page_known` what is known of their page beside them (see shards.retry): its blank fields and
+    its whole page follow unless they are there already.
+    """
     page = Page(scans, group[0], settings, forms)
+    known = json.loads(group[0].get("page_known") or "{}")
+    everything, there = [*group, *known.get("rows", ())], {tuple(name) for name in known.get("there", ())}
     for row in group:
         try:
             yield row, page.samples(row)
         except RejectedInput as reason:
             yield row, str(reason)
     if unlisted:
-        yield {"row": None}, page.unlisted(group)
-        if settings.pages:
+        yield {"row": None}, page.unlisted(everything, there)
+        # a page with a text that is still to be keyed would be taught without it
+        waiting = any(given_reason(row) == NOT_YET for row in everything)
+        if settings.pages and not waiting and ("page", "all") not in there:
             with suppress(RejectedInput):  # a page that no encoder takes; its fields are there
-                yield {"row": None}, page.whole_page(group)
+                yield {"row": None}, page.whole_page(everything)
 
 
 class Page:
@@ -158,14 +167,14 @@ class Page:
         at, known = cut.on_scan(line.box), known | {"pitch": round(cut.pitch * enlarging(cut.pitch), 1)}
         return pack(row, line_image(cut, line), self.settings, level="blank", line=str(number), box=at, **known)
 
-    def unlisted(self, group: list[dict]) -> list[Sample]:
+    def unlisted(self, group: list[dict], there: set[tuple[str, str]]) -> list[Sample]:
         """Blank fields that the form has and the source leaves out: most fields are blank, and readers must know it."""
         if not isinstance(self.registration, Registration):
             return []
         listed = {other["field"] for other in group}
         samples = []
         for field in self.registration.template.fields:
-            if field.kind == "text" and field.name not in listed:
+            if field.kind == "text" and field.name not in listed and (field.name, "0") not in there:
                 named = self.unasked(field.name, "0")
                 try:
                     samples += [s for s in self.samples(named) if s.level == "blank"]

@@ -5,7 +5,6 @@ written again, after a fix, into shards of their own, which a file retry-NN.json
 """
 
 import collections
-import hashlib
 import json
 import os
 import re
@@ -19,10 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from htr.certificate import SPLITS
 from htr.charset import Charset
 from shards import files
 from shards.plan import Plan, read_plan
+from shards.totals import describe
 
 OF_REJECTS = ("row", "key", "certificate", "field", "line", "shard", "reason")
 MIN_ROWS_PER_READ = 50_000  # rows of index.parquet that are read together, at least
@@ -73,11 +72,15 @@ def missing_shards(plan: Plan) -> list[str]:
     return [shard["name"] for shard in plan.shards if f"{shard['name']}.json" not in there]
 
 
-def retried_shards(folder: Path) -> list[list[str]]:
-    """The names of the shards of each retry that is finished, the first retry first."""
+def names_of(plan: Plan) -> list[str]:
+    return [shard["name"] for shard in plan.shards]
+
+
+def finished_retries(folder: Path) -> list[Plan]:
+    """The first retry first."""
     found = [match for match in map(re.compile(r"retry-(\d+)\.json").fullmatch, os.listdir(folder)) if match]
     plans = [read_plan(folder, f"retry-{match[1]}") for match in sorted(found, key=lambda match: int(match[1]))]
-    return [[shard["name"] for shard in plan.shards] for plan in plans if not missing_shards(plan)]
+    return [plan for plan in plans if not missing_shards(plan)]
 
 
 # ---------------------------------------------------------------------------------------------------- merging
@@ -154,14 +157,14 @@ def merge(plan: Plan) -> Index:
     Raises FileNotFoundError when a shard is missing, ValueError when the account of the plan's rows does not close.
     """
     folder = plan.folder
-    retries = retried_shards(folder)
-    names = [(0, shard["name"]) for shard in plan.shards]
-    names += [(number, name) for number, shards in enumerate(retries, 1) for name in shards]
+    retries = finished_retries(folder)
+    names = [(0, name) for name in names_of(plan)]
+    names += [(number, name) for number, retry in enumerate(retries, 1) for name in names_of(retry)]
     notes = [json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for _, name in names]
     samples, rejects = Rows(folder / "index.parquet"), Rows(folder / "rejects.parquet")
     try:
         levels, reasons = merge_rows(plan, names, notes, samples, rejects)
-        content = files.to_json(describe(plan, notes, levels, reasons))
+        content = files.to_json(describe(plan, retries, notes, levels, reasons))
         try:
             samples.commit()
             rejects.commit()
@@ -201,34 +204,6 @@ def merge_rows(
     return levels, reasons
 
 
-def describe(plan: Plan, notes: list[dict], levels: dict[str, int], reasons: dict[str, int]) -> dict:
-    """What index.json says; `notes`: those of the shards."""
-    characters = {split: collections.Counter() for split in SPLITS}
-    totals, lines, dropped = (collections.Counter() for _ in range(3))
-    for note in notes:
-        dropped.update(note.get("dropped"))
-        characters[note["split"]].update(note["characters"])
-        totals[note["split"]] += note["count"]
-        lines[note["split"]] += note["levels"].get("line", 0)
-    return {
-        "format": 2,
-        "fingerprint": fingerprint(plan, notes[len(plan.shards) :]),
-        # what a model may write is what it was shown; a character that only a test line has counts as an error
-        "alphabet": "".join(sorted(characters["train"] or sum(characters.values(), collections.Counter()))),
-        "rows": sum(shard["rows"] for shard in plan.shards),
-        "totals": {split: totals[split] for split in SPLITS},
-        "lines": {split: lines[split] for split in SPLITS},
-        "levels": dict(levels),
-        "rejects": dict(reasons),
-        "nearest": next((note["nearest"] for note in notes if note.get("nearest")), ""),
-        "unread_pages": sum(note.get("unread_pages", 0) for note in notes),
-        "dropped": dict(sorted(dropped.items())),
-        "bytes": sum(note["bytes"] for note in notes),
-        "encoding": plan.settings.encoding,
-        "shards": [{key: note[key] for key in ("shard", "split", "count", "bytes", "sha256")} for note in notes],
-    }
-
-
 def rows_of(table: pa.Table, account: Account, folder: Path) -> np.ndarray:
     """The numbers of the source's rows. Samples that no row asked for, blank fields, have none."""
     rows = table["row"].drop_null().to_numpy()
@@ -239,14 +214,6 @@ def rows_of(table: pa.Table, account: Account, folder: Path) -> np.ndarray:
 
 def counts(column: pa.ChunkedArray) -> dict[str, int]:
     return {pair["values"]: pair["counts"] for pair in pc.value_counts(column).to_pylist()}
-
-
-def fingerprint(plan: Plan, retried: list[dict]) -> str:
-    """The plan's; what a retry added is another data set."""
-    if not retried:
-        return plan.fingerprint
-    tars = "".join(f"{note['shard']} {note['sha256']}\n" for note in retried)
-    return hashlib.sha256(f"{plan.fingerprint}\n{tars}".encode()).hexdigest()[:16]
 
 
 def sweep(folder: Path, names: set[str]) -> None:

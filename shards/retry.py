@@ -5,6 +5,8 @@ of a row in the last retry is the one that counts.
 """
 
 import json
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -46,12 +48,14 @@ def open_retry(plan: Plan, source: pa.Table, reasons: list[str]) -> Plan | None:
     table = rows_again(plan, rejects, numbered(plan, source))
     if not table.num_rows:
         raise ValueError(f"{folder}: none of its {rejects.num_rows} rejected rows is in this source")
+    if plan.settings.unit == "field":
+        table = table.append_column("page_known", pages_known(plan, retries, table))
     name = f"retry-{len(retries) + 1:02d}"
     shards, groups = [], []
     for split in SPLITS:
         rows = table.filter(pc.equal(table["split"], split))
-        for number, start in enumerate(range(0, rows.num_rows, plan.settings.rows)):
-            groups.append(rows.slice(start, plan.settings.rows))
+        for number, group in enumerate(slices(rows, plan.settings.rows)):
+            groups.append(group)
             label = f"{split}-{name.replace('-', '')}-{number:05d}"
             shards.append({"name": label, "split": split, "rows": groups[-1].num_rows})
     write_retry(folder, name, plan.fingerprint, shards, groups)
@@ -107,6 +111,43 @@ def rows_again(plan: Plan, rejects: pa.Table, source: pa.Table) -> pa.Table:
             mended = {column: value for column, value in found.items() if column in row and column != "split"}
             again.append(row | mended)
     return pa.Table.from_pylist(again, old.schema)
+
+
+def pages_known(plan: Plan, retries: list[Plan], again: pa.Table) -> pa.Array:
+    """For each row that is tried again, as JSON, the other rows of its page as they were planned or mended last, and
+    the samples that its certificate has: {rows: [{row, field, text, fault, reject}], there: [[field, line]]}.
+    """
+    images = again["image"].combine_chunks().unique()
+    tried, latest = set(again["row"].to_pylist()), {}
+    for earlier in (plan, *retries):
+        planned = pq.ParquetFile(plan.folder / f"{earlier.name}.parquet")
+        for group in range(planned.num_row_groups):
+            rows = planned.read_row_group(group)
+            latest |= {row["row"]: row for row in rows.filter(pc.is_in(rows["image"], images)).to_pylist()}
+    others, there = defaultdict(list), defaultdict(list)
+    for number, row in sorted(latest.items()):
+        if number not in tried:
+            said = {name: row[name] for name in ("row", "field", "text", "fault", "reject") if name in row}
+            others[row["image"], row["page"]].append(said)
+    names = pa.array(again["certificate"].combine_chunks().unique())
+    of_these = pc.field("certificate").isin(names)
+    index = pq.read_table(plan.folder / "index.parquet", columns=["certificate", "field", "line"], filters=of_these)
+    for row in index.to_pylist():
+        there[row["certificate"]].append([row["field"], row["line"]])
+    known = (
+        {"rows": others[row["image"], row["page"]], "there": there[row["certificate"]]}
+        for row in again.select(["image", "page", "certificate"]).to_pylist()
+    )
+    return pa.array(json.dumps(page, ensure_ascii=False) for page in known)
+
+
+def slices(rows: pa.Table, most: int) -> Iterator[pa.Table]:
+    """Tables of about so many rows, the rows of one page together."""
+    pages, start = list(zip(rows["image"].to_pylist(), rows["page"].to_pylist(), strict=True)), 0
+    for place in range(1, len(pages) + 1):
+        if place == len(pages) or (place - start >= most and pages[place] != pages[place - 1]):
+            yield rows.slice(start, place - start)
+            start = place
 
 
 def write_retry(folder: Path, name: str, fingerprint: str, shards: list[dict], groups: list[pa.Table]) -> None:

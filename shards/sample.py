@@ -12,7 +12,8 @@ from htr.charset import with_tokens
 from htr.lines.normalise import RejectedInput
 
 # columns of the plan that a sample's JSON does not copy as they are
-NOT_META = ("row", "image", "page", "page_size", "text", "polygon", "baseline", "box", "turn", "fault", "reject")
+NOT_META = ("row", "image", "page", "page_size", "text", "polygon", "baseline", "box", "turn", "fault", "reject",
+            "page_known")  # fmt: skip
 NOT_YET = "not yet transcribed"  # the reject of a row whose text a person is still to fill in: it holds without a text
 MAX_REASON_LENGTH = 80  # characters; a longer cell is no reason that could be counted
 

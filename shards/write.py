@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from htr.certificate import code_point, invisible, sample_key
 from shards import files
-from shards.plan import PLAN, Plan
+from shards.plan import Plan
 from shards.sample import NOT_META, Sample
 from shards.samples import make_samples
 from shards.tar import Tar
@@ -43,8 +43,9 @@ def write_shard(
         table = Outcomes([column for column in rows[0] if column not in NOT_META])
         with open(tar_path, "wb", buffering=1 << 20) as file:
             tar = Tar(file)
-            for row, result in make_samples(rows, images, plan.settings, forms, plan.name == PLAN):
-                table.unread_pages += row.get("unread_pages", 0)
+            for row, result in make_samples(rows, images, plan.settings, forms):
+                if unread := row.get("unread_pages"):
+                    table.unread_of[row.get("image") or name] = unread
                 table.nearest = table.nearest or row.get("nearest", "")
                 table.dropped.update(map(code_point, invisible(row.get("text"))))
                 if isinstance(result, str):
@@ -98,7 +99,7 @@ class Outcomes:
     def __init__(self, columns: list[str]):
         self.columns, self.entries = columns, []
         self.rejects, self.levels, self.characters, self.dropped = (collections.Counter() for _ in range(4))
-        self.widths, self.unread_pages, self.nearest = {"total": 0, "most": 0}, 0, ""
+        self.widths, self.unread_of, self.nearest = {"total": 0, "most": 0}, {}, ""
 
     @property
     def count(self) -> int:
@@ -135,6 +136,7 @@ class Outcomes:
             "widths": self.widths,
             "characters": dict(self.characters),
             "nearest": self.nearest,  # of the first image that is missing and like another: both names
-            "unread_pages": self.unread_pages,  # of TIFFs, whose rows name no page
+            "unread_pages": sum(self.unread_of.values()),  # of TIFFs, whose rows name no page
+            "unread_of": self.unread_of,
             "dropped": dict(sorted(self.dropped.items())),  # characters of its rows' texts that nobody sees
         }

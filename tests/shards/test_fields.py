@@ -17,8 +17,11 @@ from htr.forms.registration import Forms
 from htr.forms.template import load_templates
 from htr.io.sources import read_source
 from htr.synth.simulate import simulate
+from jobs.status import read_state
 from shards.index import merge
-from shards.plan import Settings, make_plan
+from shards.plan import Settings, make_plan, read_plan
+from shards.retry import open_retry
+from shards.sample import NOT_YET
 from shards.verify import verify
 from shards.write import write_shard
 
@@ -50,7 +53,7 @@ def write(source: Path, folder: Path, forms: Forms, settings: Settings = FIELDS)
     index = merge(plan)
     assert verify(index) == []
     samples = []
-    for note in notes:
+    for note in (note for note in notes if note["count"]):
         for sample in webdataset.WebDataset(str(folder / f"{note['shard']}.tar"), shardshuffle=False):
             sample["note"] = json.loads(sample["json"])
             jsonschema.validate(sample["note"], SCHEMA)
@@ -228,3 +231,41 @@ def test_pages_are_stored_where_they_are_asked_for(scans, written, forms, tmp_pa
     for name, (x, y, w, h) in pages[0]["note"]["fields"].items():
         inner = image[y + 10 : y + h - 16, x + 6 : x + w - 6]
         assert (inner < 120).any() == filled[name] or name == "II", name
+
+
+def keyed(rows: list[dict], left: int) -> list[dict]:
+    """As a review table whose last rows nobody has keyed yet."""
+    waiting = {"text": "", "reject": NOT_YET}
+    return [row | (waiting if number >= len(rows) - left else {"reject": ""}) for number, row in enumerate(rows)]
+
+
+@pytest.mark.parametrize("pages", [False, True])
+def test_a_table_keyed_in_three_sittings_gives_what_one_keyed_at_once_gives(scans, forms, change, tmp_path, pages):
+    """Blank fields and whole pages too, of certificates of which nothing was keyed at first, or a part."""
+    rows, settings = read(scans), dataclasses.replace(FIELDS, pages=pages, rows=20)
+    last = [row["certificate"] for row in rows].index(rows[-1]["certificate"])  # its first row
+    whole, rejected = write(change(keyed(rows, 0)), tmp_path / "whole", forms, settings)
+    folder = tmp_path / "data"
+    write(change(keyed(rows, len(rows) - last + 3)), folder, forms, settings)
+    plan = read_plan(folder)
+    for left in (3, 0):
+        table, images = read_source(change(keyed(rows, left)))
+        again = open_retry(plan, table, [])
+        for number in range(len(again.shards)):
+            write_shard(again, number, images, forms)
+        index = merge(plan)
+        assert verify(index) == []
+    found = [
+        sample
+        for shard in index.shards
+        if shard["count"]
+        for sample in webdataset.WebDataset(str(folder / f"{shard['shard']}.tar"), shardshuffle=False)
+    ]
+
+    def content(samples: list[dict]) -> list[tuple]:
+        return sorted((one["__key__"], one["png"], one["txt"], one["json"]) for one in samples)
+
+    assert content(found) == content(whole)
+    state = read_state(folder)
+    assert (state["rows"], state["rows_done"], state["whole"]) == (len(rows), len(rows), True)
+    assert state["samples"] == len(whole) and state["rejects"].total() == len(rejected)

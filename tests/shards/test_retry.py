@@ -172,3 +172,20 @@ def test_lines_without_numbers_are_found_again(tmp_path, draw, write_table, caps
     assert retry(write_table(folder / "mended.csv", rows), out) == 0
     samples = pq.read_table(out / "index.parquet", columns=["row", "line"]).to_pylist()
     assert sorted((row["row"], row["line"]) for row in samples) == [(n, str(n + 1)) for n in range(4)]
+
+
+def test_totals_count_a_row_as_it_came_out_last(source, folder, draw, write_table, capsys):
+    """Rows once more are no more rows; what a mended text drops takes the place of what the first one dropped."""
+    texts = {3: "gr\u200bippe", 5: "\u200bune\u200b grippe", 7: "grippe"}
+    for number in (3, 7):
+        cv2.imwrite(str(source.parent / f"{number}.png"), draw("grippe 3"))
+    for keys in ((3, 5), (7,)):
+        rows = [{"image": "4.png" if key == 5 else f"{key}.png", "text": texts[key], "certificate": f"c{key}"}
+                for key in keys]  # fmt: skip
+        assert retry(write_table(source.parent / f"mended-{keys[0]}.csv", rows), folder) == 0
+    note = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    assert note["dropped"] == {"U+200B": 3} and note["rows"] == 13 and note["rejects"] == {TWICE[12]: 1}
+    capsys.readouterr()
+    assert main(["status", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "13 of 13 rows, 12 samples" in said and "whole" in said and "1 rejected" in said
