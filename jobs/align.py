@@ -21,7 +21,7 @@ from typing import Literal
 
 from jobs.cli.console import Progress, log
 from jobs.cli.settings import setting
-from jobs.distributed.work_sharding import share_of_work
+from jobs.distributed.work_sharding import more_tasks_than, share_of_work
 
 HIGH_REJECTED_SHARE = 0.2  # of the lines rejected: more than labels are wrong
 DELAY_TEXTS = 256  # by which the delay of the reader's peaks is measured
@@ -90,6 +90,8 @@ def main(args: Settings) -> int:
         mine = [shard for number, shard in enumerate(shards) if number % tasks == task]
         todo = [shard for shard in mine if not part(folder, shard).exists()]
         note_work(folder, "align", "shards", shards, "parts/")
+        if idle := more_tasks_than(len(shards), "shards"):
+            log(f"align: {idle}")
         log(f"align: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} shards to align")
         with Progress("align", len(todo), "shards") as progress:
             for shard in todo:

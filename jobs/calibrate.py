@@ -57,7 +57,14 @@ def main(args: Settings) -> int:
     from htr.reliability.risk_control import choose, plan
     from htr.reliability.units import fit_scores
     from jobs.evaluation.promise_files import covariate_shift, describe_promise, judge_promise, reliability_of
-    from jobs.evaluation.results import Evaluation, check_apart, check_same_reader, find
+    from jobs.evaluation.results import (
+        Evaluation,
+        check_apart,
+        check_conditions,
+        check_right_and_wrong,
+        check_same_reader,
+        find,
+    )
     from shards import files
 
     args = replace(args, run=run_of(args.run, args.model))
@@ -78,13 +85,12 @@ def main(args: Settings) -> int:
     by = args.by or ("writer" if any(part.has_writers for part in parts) else "certificate")
 
     # ---------------------------------------------------------------- fit
+    check_right_and_wrong(fitting, args.unit)
     known = "writer" if fitting.has_writers else "certificate"
     lines = [fitting.numbers(column) for column in ("exact", "edits", "characters")]
     scores, held_out = fit_scores(fitting.table, *lines, fitting.groups(known), fitting.table["word_right"].to_pylist())
     if score_of(args.unit, args.loss) not in scores:
-        raise ValueError(
-            f"{fitting.name}: no {args.unit} can be told from another there: all right, all wrong, or none"
-        )
+        raise ValueError(f"{fitting.name}: its lines are all without an error, or all without a right character")
     log(f"calibrate: {', '.join(scores)} fitted on {len(fitting.table)} lines of {fitting.name}")
 
     # ---------------------------------------------------------------- choose
@@ -156,13 +162,3 @@ def is_read(evaluation, unit: str):
         return some
     of_unit = groups_of_unit(evaluation.table, unit)
     return (np.bincount(of_unit, some) > 0)[of_unit]
-
-
-def check_conditions(evaluation) -> None:
-    """Raises ValueError for an evaluation of an older version, which did not note how it was read."""
-    missing = [name for name, value in evaluation.conditions.items() if value is None and name != "decoding"]
-    if missing:
-        raise ValueError(
-            f"{evaluation.name} does not say under what {', '.join(missing)} it was read: evaluate again, under "
-            f"another --name, since a promise holds for readings made in the same way alone"
-        )

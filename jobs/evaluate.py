@@ -20,6 +20,7 @@ from typing import Literal
 
 from jobs.cli.console import log
 from jobs.cli.settings import setting
+from jobs.distributed.work_sharding import share_of_work
 from jobs.training.adopted import run_of
 
 LEVELS = ("line", "field")  # that are read, unless --where says others
@@ -63,6 +64,7 @@ def main(args: Settings) -> int:
     from jobs.distributed.precision import precision
     from jobs.evaluation.cause_statistics import table_of
     from jobs.evaluation.comparison import check_against
+    from jobs.evaluation.contradictions import rules_of_forms
     from jobs.evaluation.read_shards import read_own_shards
     from jobs.evaluation.result_files import merge, part, speed
     from jobs.evaluation.texts import config_of, dataset_of
@@ -107,7 +109,7 @@ def main(args: Settings) -> int:
 
 def warn_of_missing_characters(reader, index, run: Path) -> None:
     missing = reader.charset.missing(index.charset.characters)
-    if missing:
+    if missing and share_of_work()[0] == 0:
         from htr.charset import name
 
         log(f"evaluate: {run} can't write {name(missing)}: each one in a text is an error")
@@ -198,18 +200,6 @@ def compare(folder: Path, against: Path) -> None:
           f"p {found['p']:.2g}, {found['lines']} lines of {found['groups']} {found['unit']}s")  # fmt: skip
     if found["warning"]:
         log(f"evaluate: of this difference: {found['warning']}")
-
-
-def rules_of_forms(folder: Path | None) -> dict[str, tuple]:
-    """The rules of each template of a folder that has any. Raises ValueError: none has."""
-    if folder is None:
-        return {}
-    from htr.forms.template import load_templates
-
-    rules = {template.name: template.rules for template in load_templates(folder) if template.rules}
-    if not rules:
-        raise ValueError(f"--forms {folder}: no template there has rules (see docs/forms.md)")
-    return rules
 
 
 def shards_of(index, split: str, where: dict[str, list[str]]) -> list[str]:

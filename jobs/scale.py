@@ -54,7 +54,7 @@ class Settings:
     steps: int = setting(60, "of each training; the first third does not count (default: %(default)s)")
     out: Path = setting(Path("scaling"), "folder, on shared storage")
     one_by_one: bool = setting(False, "on Slurm too a size waits for the one before it")
-    collect: bool = setting(False, "submit nothing: the table of what is done")
+    collect: bool = setting(False, "submit nothing: the table of what is done in --out; nothing else need be said")
     on: ClusterConfig = group(ClusterConfig, "cluster", inline=True)
     predict: bool = setting(False, "train nothing: a model of the cost at 8 to 512 GPUs")
     measured: Path | None = setting(None, "with --predict: a training, best of one rank", flag="from", metavar="RUN")
@@ -75,8 +75,10 @@ def main(args: Settings) -> int:
     cluster = args.on.cluster
     if cluster == "auto":
         cluster = "slurm" if shutil.which("sbatch") else "local"
-    trainings = plan(args, cluster)
     known = read_json(args.out / "scale.json") or {}
+    if args.collect:
+        return collect(args, submitted(args.out, known), known)
+    trainings = plan(args, cluster)
     for training in trainings:
         before = known.get(str(training.ranks))
         if before and before["argv"] != training.argv:
@@ -84,8 +86,8 @@ def main(args: Settings) -> int:
                 f"{training.run} was trained with other options ({differs(before['argv'], training.argv)}): "
                 f"give another --out, or the same options"
             )
-    code = 0 if args.collect else start(args, cluster, trainings, known)
-    if args.on.wait and cluster == "slurm" and not args.collect:
+    code = start(args, cluster, trainings, known)
+    if args.on.wait and cluster == "slurm":
         wait_for(trainings, known)
     return collect(args, trainings, known) or code
 
@@ -126,6 +128,22 @@ def plan(args: Settings, cluster: str) -> list[Training]:
         argv = train_argv(args, batch)
         found.append(Training(ranks, nodes, min(ranks, per_node), gpus, args.out / f"ranks-{ranks}", argv))
     return found
+
+
+def submitted(out: Path, known: dict) -> list[Training]:
+    """What scale.json knows. Raises ValueError where nothing was submitted."""
+    if not known:
+        raise ValueError(f"{out}: nothing was submitted there (no scale.json): leave out --collect, or give its --out")
+    return [
+        Training(int(ranks), entry["nodes"], 0, False, out / f"ranks-{ranks}", entry["argv"])
+        for ranks, entry in sorted(known.items(), key=lambda item: int(item[0]))
+    ]
+
+
+def is_strong(trainings: list[Training]) -> bool:
+    """Whether the sizes have one global batch."""
+    batches = [training.argv[training.argv.index("--batch") + 1] for training in trainings]
+    return len(batches) > 1 and len(set(batches)) == 1
 
 
 def train_argv(args: Settings, batch: int) -> list[str]:
@@ -247,7 +265,7 @@ def collect(args: Settings, trainings: list[Training], known: dict) -> int:
     for ranks in missing:
         log(f"scale: {ranks} ranks: {states[ranks]}")
     if done:
-        print(write(args.out, rows_of(done), args.strong, missing), end="")
+        print(write(args.out, rows_of(done), is_strong(trainings), missing), end="")
         log(f"scale: written to {args.out}/scaling.csv, .md and .png")
     return int(any("failed" in state for state in states.values()))
 

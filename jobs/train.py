@@ -103,7 +103,9 @@ def prepare(config: TrainConfig, world):
         model.decoder.noise = asked.teacher_noise
     if asked.init_from:
         try:
-            start_from(model, charset, asked.init_from)
+            taken = start_from(model, charset, asked.init_from)
+            if world.rank == 0:
+                log(f"train: {taken}")
         except (ValueError, OSError):
             if checkpoint.load_newest(config.run / "checkpoints") is None:
                 raise

@@ -35,7 +35,7 @@ from typing import Literal
 from htr import PRETRAINED
 from jobs.cli.console import Progress, log
 from jobs.cli.settings import setting
-from jobs.distributed.work_sharding import share_of_work
+from jobs.distributed.work_sharding import more_tasks_than, share_of_work
 from jobs.transcription.table_writer import parts_folder
 
 FORMAT = 4  # of the parts: 3 has what a form's rules say (`contradicts`), 4 `page_size` and `turn` of lines
@@ -116,6 +116,8 @@ def main(args: Settings) -> int:
     for line in lines_of(source.account) if task == 0 else ():
         log(line if line.startswith(" ") else f"transcribe: {line}")
     note_work(folder, "transcribe", "chunks", [f"{number:06d}" for number in range(len(chunks))])
+    if idle := more_tasks_than(len(chunks), "chunks"):
+        log(f"transcribe: {idle}")
     log(f"transcribe: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} chunks to read")
     with Progress("transcribe", sum(chunks[n][1] - chunks[n][0] for n in todo), source.unit) as progress:
         for number in workers.each(todo, source, chunks):

@@ -16,9 +16,13 @@ fi
 
 # --- in a job: ranks a node = GPUs a node, else what --ntasks-per-node or --ntasks says, else one
 fail() { echo "error: $*" >&2; exit 1; }
+[ "${SLURM_HET_SIZE:-1}" = 1 ] || fail "a heterogeneous job: its parts don't see each other's ranks, ask for nodes of one kind"
 nodes=${SLURM_JOB_NUM_NODES:-1}
 gpus=${SLURM_GPUS_ON_NODE:-0}
 if [ "$gpus" -gt 0 ]; then
+  total=${SLURM_GPUS:-$((nodes * gpus))} # of --gpus, which Slurm may lay out as it likes
+  [ "${total##*:}" = $((nodes * gpus)) ] ||
+    fail "$total GPUs on $nodes nodes, $gpus of them here: nodes need the same number each, ask with --gpus-per-node"
   [ "${SLURM_NTASKS_PER_NODE:-$gpus}" = "$gpus" ] ||
     fail "$gpus GPUs and ${SLURM_NTASKS_PER_NODE} tasks a node: leave out --ntasks-per-node, a rank takes one GPU"
   ranks=$gpus tasks=$((nodes * gpus))

@@ -21,6 +21,14 @@ def share_of_work(environ: Mapping[str, str] = os.environ) -> tuple[int, int]:
     return (task - first) // step * place.size + place.rank, count * place.size
 
 
+def more_tasks_than(parts: int, unit: str, environ: Mapping[str, str] = os.environ) -> str:
+    """What to say, once a job, where tasks of an array have nothing to do; else empty. `unit`: shards, chunks."""
+    task, tasks = share_of_work(environ)
+    if task or tasks <= parts:
+        return ""
+    return f"{tasks} tasks for {parts} {unit}: {tasks - parts} of them have nothing to do"
+
+
 def job_name(environ: Mapping[str, str] = os.environ) -> str:
     """The job's id for people and for locks: Slurm's, or local-PID."""
     return environ.get("SLURM_JOB_ID") or f"local-{environ.get('SUBMITIT_LOCAL_JOB_ID', os.getpid())}"

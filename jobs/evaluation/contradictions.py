@@ -54,3 +54,15 @@ def count_contradictions(parts: Sequence[Path], rules: dict[str, Sequence[Rule]]
         for side in SIDES
     }  # fmt: skip
     return {"certificates": certificates, "unknown_form": unknown} | counted
+
+
+def rules_of_forms(folder: Path | None) -> dict[str, tuple]:
+    """The rules of each template of a folder that has any. Raises ValueError: none has."""
+    if folder is None:
+        return {}
+    from htr.forms.template import load_templates
+
+    rules = {template.name: template.rules for template in load_templates(folder) if template.rules}
+    if not rules:
+        raise ValueError(f"--forms {folder}: no template there has rules (see docs/forms.md)")
+    return rules

@@ -14,7 +14,7 @@ from htr.reader import Prediction, Reader, join_lines
 from htr.reliability.units import LINE_PREFIX, LINE_WORDS, PREFIX, WORD_PREFIX
 from jobs.cli.console import Progress, log
 from jobs.distributed.cpus import cpus_of_task
-from jobs.distributed.work_sharding import share_of_work
+from jobs.distributed.work_sharding import more_tasks_than, share_of_work
 from jobs.evaluation.label_gap import label_gaps
 from jobs.evaluation.result_files import counted, part, write_part
 from jobs.launch.under_way import under_way
@@ -34,6 +34,8 @@ def read_own_shards(
     task, tasks = share_of_work()
     mine = [shard for number, shard in enumerate(shards) if number % tasks == task]
     todo = [shard for shard in mine if not part(folder, shard).exists()]
+    if idle := more_tasks_than(len(shards), "shards"):
+        log(f"evaluate: {idle}")
     log(f"evaluate: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} shards to read")
     with Progress("evaluate", len(todo), "shards") as progress, torch.no_grad(), mixed():
         for start in range(0, len(todo), SHARDS_PER_READ):

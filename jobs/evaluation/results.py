@@ -94,3 +94,30 @@ def check_same_reader(parts: Sequence[Evaluation]) -> None:
         differ = sorted(name for name in names if parts[0].asked.get(name) != other.asked.get(name))
         if differ:
             raise ValueError(f"{parts[0].name} and {other.name} differ in {', '.join(differ)}: evaluate them alike")
+
+
+def check_right_and_wrong(evaluation, unit: str) -> None:
+    """Raises ValueError for a part that no score can be fitted on, with what it has and lacks."""
+    from htr.reliability.units import all_right, groups_of_unit
+
+    right = evaluation.numbers("exact")
+    if unit != "line":
+        right = all_right(right, groups_of_unit(evaluation.table, unit))
+    good, bad = int(right.sum()), int(len(right) - right.sum())
+    if good and bad:
+        return
+    raise ValueError(
+        f"{evaluation.name} has {good} right and {bad} wrong {unit}s: --fit tells them apart by both, it needs a "
+        f"{'wrong' if good else 'right'} one at least and some tens of each to be of use: evaluate more texts (another "
+        f"split, or a larger share in preprocess --shares), or give another --unit"
+    )
+
+
+def check_conditions(evaluation) -> None:
+    """Raises ValueError for an evaluation of an older version, which did not note how it was read."""
+    missing = [name for name, value in evaluation.conditions.items() if value is None and name != "decoding"]
+    if missing:
+        raise ValueError(
+            f"{evaluation.name} does not say under what {', '.join(missing)} it was read: evaluate again, under "
+            f"another --name, since a promise holds for readings made in the same way alone"
+        )

@@ -10,7 +10,7 @@ from pathlib import Path
 from htr.forms.prepared import prepare_forms
 from jobs.cli.console import Progress, log
 from jobs.distributed.cpus import cpus_of_task
-from jobs.distributed.work_sharding import share_of_work
+from jobs.distributed.work_sharding import more_tasks_than, share_of_work
 from jobs.launch.worker_status import StatusWriter, clear_worker_status
 
 
@@ -23,6 +23,8 @@ def write_missing(plan, images: Path, *, forms: Path | None, workers: int | None
     mine = [number for number in range(len(plan.shards)) if number % tasks == task]
     names = set(missing_shards(plan))
     todo = [number for number in mine if plan.shards[number]["name"] in names]
+    if idle := more_tasks_than(len(plan.shards), "shards"):
+        log(f"preprocess: {idle}")
     log(f"preprocess: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} shards to write")
     workers = max(min(workers or cpus_of_task(), len(todo)), 1)
     count = rejected = 0
@@ -78,6 +80,27 @@ def plan_of(folder: Path, name: str):
     return read_plan(folder, name)
 
 
+def too_few_to_calibrate(folder: Path, index: dict, alpha: float = 0.02, delta: float = 0.05) -> str:
+    """What to say where the split that thresholds are chosen on is there, and cannot do for calibrate's defaults."""
+    import pyarrow.parquet as pq
+
+    from htr.reliability.risk_control import needed, needed_clusters
+
+    if not index["totals"].get("calibration"):
+        return ""
+    of_split = [("split", "=", "calibration")]
+    known = pq.read_table(folder / "index.parquet", columns=["certificate", "writer"], filters=of_split)
+    counts = {name: len(known[name].unique().drop_null()) for name in ("writer", "certificate")}
+    by = "writer" if counts["writer"] > 1 else "certificate"  # as calibrate takes it
+    least = needed_clusters(alpha, delta) if by == "writer" else needed(alpha, delta)
+    if counts[by] >= least:
+        return ""
+    return (
+        f"split calibration has {counts[by]} {by}s; a promise of {100 * alpha:g} % takes {least} at least whose texts "
+        f"are accepted without an error: give it a larger share (--shares), or calibrate with a larger --alpha"
+    )
+
+
 def report(folder: Path) -> None:
     """What a person asks first: how much of what, and what was rejected why."""
     index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
@@ -89,6 +112,8 @@ def report(folder: Path) -> None:
         print(f"    {count:6d} x {reason}", file=sys.stderr)
     if nearest := index.get("nearest"):
         log(f"preprocess: an image that is missing: {nearest}")
+    if few := too_few_to_calibrate(folder, index):
+        log(f"preprocess: {few}")
     if unread := index.get("unread_pages"):
         log(f"preprocess: {unread} further pages of TIFFs were not read: give the table a column page, from 0")
     if dropped := index.get("dropped"):

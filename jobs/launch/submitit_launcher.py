@@ -83,7 +83,10 @@ def submit(request: Request, argv: list[str], chain: int = 1) -> list[submitit.J
             return executor.map_array(lambda verb: verb(), [Verb(argv)] * request.array)
         return [executor.submit(Verb(argv)) for _ in range(chain)]
     except submitit.core.utils.FailedJobError as error:
-        raise ValueError(f"Slurm refused the job: {str(error).strip().splitlines()[-1]}") from None
+        why = str(error).strip().splitlines()[-1]
+        if "array" in why.lower():
+            why += f" (--array {request.array}; MaxArraySize in scontrol show config): give fewer tasks, each does more"
+        raise ValueError(f"Slurm refused the job: {why}") from None
 
 
 def dry_run(request: Request, argv: list[str]) -> str:

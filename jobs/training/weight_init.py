@@ -6,10 +6,9 @@ import torch
 
 from htr.charset import Charset
 from htr.reader import Reader
-from jobs.cli.console import log
 
 
-def start_from(model: torch.nn.Module, charset: Charset, path: Path) -> None:
+def start_from(model: torch.nn.Module, charset: Charset, path: Path) -> str:
     """Copy what fits. A row a label is copied for every character that both charsets have; the rest stays as it is.
 
     `path`: a run or a model's folder. Raises ValueError where less than half of its convolutions fit: another size.
@@ -46,4 +45,4 @@ def start_from(model: torch.nn.Module, charset: Charset, path: Path) -> None:
         )
     model.load_state_dict(ours)
     new = len(charset) - len(both)
-    log(f"train: {len(copied)} of {len(ours)} weights taken from {path}, {new} of {len(charset)} characters are new")
+    return f"{len(copied)} of {len(ours)} weights taken from {path}, {new} of {len(charset)} characters are new"

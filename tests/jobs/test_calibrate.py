@@ -3,13 +3,16 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import evaluated
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from htr.reliability.promise import Promise
 from jobs.cli.command_line import main
-from jobs.evaluation.results import Evaluation
+from jobs.evaluation.results import Evaluation, check_right_and_wrong
 
 SIZES = {"dev": 150, "calibration": 600, "test": 300}
 
@@ -171,3 +174,15 @@ def test_parts_that_share_certificates_and_other_questions_are_refused(small: Pa
     (copy / "evaluation.json").write_text(json.dumps(asked | {"decode": "greedy"}))
     fails("differ in decode", "--name", "x", judge=str(copy))
     assert not (run / "reliability" / "x").exists()
+
+
+@pytest.mark.parametrize(("exact", "lacks"), [([1, 1, 1], "3 right and 0 wrong"), ([0, 1, 0], "0 right and 2 wrong")])
+def test_what_a_part_lacks_to_be_fitted_on_is_said(exact, lacks):
+    """Lines 1 and 2 are one field's."""
+    table = pa.table({"certificate": ["a", "b", "b"], "field": ["I", "I", "I"]})
+    part = SimpleNamespace(name="dev-1", table=table, numbers=lambda _: np.array(exact, float))
+    unit = "line" if all(exact) else "field"
+    with pytest.raises(ValueError, match=f"dev-1 has {lacks} {unit}s: --fit tells them apart by both, it needs a "):
+        check_right_and_wrong(part, unit)
+    if unit == "field":
+        check_right_and_wrong(part, "line")  # of these it has both

@@ -145,8 +145,11 @@ def test_done_is_not_redone_and_missing_is_said(tmp_path: Path, submitted: list,
     said = capsys.readouterr()
     assert "4 ranks: queued" in said.err and "Not measured yet: 4 ranks" in said.out and "| 0.900 |" in said.out
     monkeypatch.setattr(slurm_state, "ask_slurm", lambda jobs: dict.fromkeys(jobs, "TIMEOUT"))
-    assert main([*command, "--collect"]) == 1 and len(submitted) == 3
-    assert "job 103 failed (Slurm says TIMEOUT)" in capsys.readouterr().err
+    assert main(["scale", "--collect", "--out", str(tmp_path)]) == 1 and len(submitted) == 3  # the rest it knows
+    said = capsys.readouterr()
+    assert "job 103 failed (Slurm says TIMEOUT)" in said.err and "| 0.900 |" in said.out
+    assert main(["scale", "--collect", "--out", str(tmp_path / "other")]) == 1
+    assert "nothing was submitted there" in capsys.readouterr().err
     main(command)
     assert [request.name for request, _, _ in submitted[3:]] == ["htr-scale-4"]
 

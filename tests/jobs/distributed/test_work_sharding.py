@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobs.distributed.work_sharding import share_of_work
+from jobs.distributed.work_sharding import more_tasks_than, share_of_work
 
 
 def step(rank: int, size: int) -> dict[str, str]:
@@ -38,3 +38,8 @@ def test_array_with_gaps_would_leave_work_undone():
     gaps = array(7, 3, 7) | {"SLURM_ARRAY_TASK_COUNT": "2"}
     with pytest.raises(ValueError, match="gaps: use --array=0-1"):
         share_of_work(gaps)
+
+
+def test_an_array_larger_than_the_work_is_said_once():
+    assert more_tasks_than(3, "shards", array(0, 0, 4)) == "5 tasks for 3 shards: 2 of them have nothing to do"
+    assert not more_tasks_than(3, "shards", array(1, 0, 4)) and not more_tasks_than(5, "shards", array(0, 0, 4))

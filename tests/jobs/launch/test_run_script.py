@@ -10,7 +10,7 @@ CHECKOUT = Path(__file__).parents[3]
 SRUN = '#!/usr/bin/env bash\necho "srun got $*"\n'
 
 
-def run(folder: Path, verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, verb: str, *arguments: str, **told: str) -> subprocess.CompletedProcess[str]:
     """The job script of this verb as Slurm starts it on one node, in `folder`."""
     tools = folder / "bin"
     tools.mkdir(exist_ok=True)
@@ -18,7 +18,7 @@ def run(folder: Path, verb: str, *arguments: str) -> subprocess.CompletedProcess
     (tools / "srun").chmod(0o755)
     environ = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
     environ |= {"PATH": f"{tools}:{environ['PATH']}", "SLURM_JOB_ID": "7", "SLURM_CPUS_ON_NODE": "2"}
-    environ["HTR_HOME"] = str(CHECKOUT)
+    environ |= {"HTR_HOME": str(CHECKOUT), **told}
     command = ["bash", str(CHECKOUT / "slurm" / f"{verb}.sh"), *arguments]
     return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=120)
 
@@ -61,3 +61,25 @@ def test_a_wrong_option_ends_the_job_in_one_line_before_srun(tmp_path: Path):
         done = run(tmp_path, "train", *arguments)
         assert done.returncode and "srun" not in done.stdout
         assert said in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"SLURM_HET_SIZE": "2"}, "a heterogeneous job: its parts don't see each other's ranks"),
+        ({"SLURM_GPUS": "6", "SLURM_GPUS_ON_NODE": "4", "SLURM_JOB_NUM_NODES": "2"},
+         "6 GPUs on 2 nodes, 4 of them here: nodes need the same number each, ask with --gpus-per-node"),
+        ({"SLURM_GPUS_ON_NODE": "4", "SLURM_NTASKS_PER_NODE": "3"}, "4 GPUs and 3 tasks a node"),
+        ({"SLURM_NTASKS": "9", "SLURM_CPUS_ON_NODE": "4", "SLURM_JOB_CPUS_PER_NODE": "4"}, "9 ranks on a node"),
+    ],
+)  # fmt: skip
+def test_what_no_ranks_can_be_laid_out_on_is_refused_before_srun(tmp_path: Path, told: dict[str, str], said: str):
+    done = run(tmp_path, "train", "ds", "--run", "runs/a", **told)
+    assert done.returncode == 1 and said in done.stderr and "srun got" not in done.stdout
+    assert not (tmp_path / "runs").exists()
+
+
+def test_gpus_that_are_the_same_on_each_node(tmp_path: Path):
+    told = {"SLURM_GPUS": "a100:8", "SLURM_GPUS_ON_NODE": "4", "SLURM_JOB_NUM_NODES": "2"}
+    done = run(tmp_path, "train", "ds", "--run", "runs/a", **told, SLURM_CPUS_PER_TASK="4")
+    assert "--ntasks=8 --ntasks-per-node=4 --cpus-per-task=4" in done.stdout, done.stderr
