@@ -28,6 +28,7 @@ def take_turns(
     """
     failed = claim.with_name(f"{claim.name}.failed")
     began = None  # to wait, by the clock of the storage: nodes' own clocks differ
+    watched = Watched(claim, stale)
     while not ready():
         with hold(claim, stale / 6) as held:
             if began is not None and (reason := newer(failed, began)):
@@ -42,12 +43,30 @@ def take_turns(
                         raise
                 failed.unlink(missing_ok=True)
                 return
-        now, beat = clock(claim), modified(claim)
-        began = began or now
-        if beat is not None and (now - beat > stale or died_here(claim)):
+        began = began or clock(claim)
+        if watched.is_left() or died_here(claim):
             remove(claim)
         else:
             time.sleep(poll)
+
+
+class Watched:
+    """A claim that somebody waits for. Some storage stamps a file by the clock of the node that writes it, and clocks
+    differ: what looks old is left once it was not seen to beat for a while, and what looks young, too, after longer.
+    """
+
+    def __init__(self, claim: Path, stale: float):
+        self.claim, self.stale, self.beat, self.since = claim, stale, None, 0.0
+
+    def is_left(self) -> bool:
+        """To be asked again and again."""
+        beat, now = modified(self.claim), time.monotonic()
+        if beat is None:
+            return False
+        if beat != self.beat:
+            self.beat, self.since = beat, now
+        quiet = now - self.since
+        return quiet > self.stale or (quiet > self.stale / 4 and clock(self.claim) - beat > self.stale)
 
 
 @contextlib.contextmanager

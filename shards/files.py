@@ -1,11 +1,13 @@
 """Files that are whole or not there: a temporary name, fsync, then a rename or a link."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import secrets
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +41,18 @@ def named(path: Path) -> Iterator[None]:
     except OSError as error:
         error.filename = error.filename or str(path)
         raise
+
+
+def read_text(path: Path, tries: int = 5) -> str:
+    """Of a small file that others replace while it is read: NFS says ESTALE of one that has gone meanwhile."""
+    for left in reversed(range(tries)):
+        try:
+            return path.read_text(encoding="utf-8")
+        except OSError as error:
+            if error.errno != errno.ESTALE or not left:
+                raise
+            time.sleep(0.05)
+    raise AssertionError
 
 
 def commit(attempt: Path, path: Path) -> bool:

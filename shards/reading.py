@@ -1,5 +1,6 @@
 """The texts of data sets, each with its line images: one by one, or some thousand together in few large reads."""
 
+import errno
 import os
 import resource
 import threading
@@ -177,6 +178,19 @@ class Samples:
                 found.append(Read(int(self.folder_of[row]), int(self.shard[row]), offset, size, rows[piece]))
         return found
 
+    def content(self, name: tuple[int, int], path: Path, read: Read) -> bytes:
+        """Its bytes, or fewer where the file ends before."""
+        handle = self.handles[name]
+        try:
+            return read_all(handle, read.size, read.offset)
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+        with self.opening:  # the file server has forgotten the handle; shards never change, so another one will do
+            if self.handles[name] == handle:
+                self.handles[name] = os.open(path, os.O_RDONLY)
+        return read_all(self.handles[name], read.size, read.offset)
+
     def take(self, read: Read) -> dict[int, tuple[bytes, bytes]]:
         """Read -> encoded image and text by row. Raises ValueError for a shard that is shorter than it was."""
         name, thread = (read.folder, read.shard), threading.get_ident()
@@ -187,7 +201,7 @@ class Samples:
                 if name not in self.handles:
                     self.handles[name] = os.open(path, os.O_RDONLY)
             with files.named(path):
-                content = read_all(self.handles[name], read.size, read.offset)
+                content = self.content(name, path, read)
         finally:
             under_way.pop(thread, None)
         if len(content) != read.size:

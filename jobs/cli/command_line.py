@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import difflib
+import errno
 import importlib
 import os
 import re
@@ -145,10 +146,20 @@ def main(argv: list[str] | None = None) -> int:
             if type(error) is ValueError or type(error).__name__ == "DistributedError"
             else f"{type(error).__name__}: "
         )
-        print(f"error: {kind}{error}", file=sys.stderr, flush=True)
+        print(f"error: {kind}{error}{advice(error)}", file=sys.stderr, flush=True)
         if "SLURM_STEP_ID" in os.environ:
             time.sleep(3)  # srun ends the other ranks with the first: let each say what it has to say
         return 1
+
+
+def advice(error: BaseException) -> str:
+    """What to do about storage that fails; empty for every other error."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return ": make room (a quota counts too), then give the same command again: it goes on"
+    if number in (errno.EIO, errno.ESTALE):
+        return ": the storage failed, nothing half written is kept; give the same command again when it answers"
+    return ""
 
 
 def limit_threads() -> None:

@@ -221,9 +221,7 @@ def choose_interface(place: Placement, asked: str = "") -> tuple[str, str]:
     listed = ", ".join(f"{name} ({address})" for name, address in found.items()) or "none"
     if asked:
         if asked not in found:
-            raise DistributedError(
-                f"HTR_IFACE={asked}: no such network interface with an IPv4 address on {place.host}, it has {listed}"
-            )
+            raise DistributedError(f"HTR_IFACE={asked}: {_why_not(asked)} on {place.host}, it has {listed}")
         return asked, found[asked]
     if place.local_size == place.size and "lo" in found:
         return "lo", found["lo"]
@@ -236,6 +234,19 @@ def choose_interface(place: Placement, asked: str = "") -> tuple[str, str]:
     raise DistributedError(
         f"no network interface of {place.host} leads to the other nodes: set HTR_IFACE to one of {listed}"
     )
+
+
+def _why_not(name: str) -> str:
+    """What keeps ranks from meeting over an interface."""
+    import psutil
+
+    addresses = psutil.net_if_addrs().get(name)
+    if addresses is None:
+        return "no such network interface"
+    if not psutil.net_if_stats()[name].isup:
+        return "that network interface is down"
+    alone = any(address.family == socket.AF_INET6 for address in addresses)
+    return "no IPv4 address at that network interface" + " (IPv6 alone, which Gloo is not given)" * alone
 
 
 def _way_to(host: str) -> str | None:

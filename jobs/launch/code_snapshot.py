@@ -38,13 +38,11 @@ def take(run: Path, job: str | None = None) -> Path:
     taken = folder / digest.hexdigest()[:12]
     if not taken.exists():
         attempt = files.temporary(taken)
-        for path in paths:
-            (attempt / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(CHECKOUT / path, attempt / path)
-        if (CHECKOUT / ".venv").exists():
-            (attempt / ".venv").symlink_to((CHECKOUT / ".venv").resolve())
-        # slurm/env.sh has python look for code nowhere else where this file is
-        (attempt / SNAPSHOT).write_text(code_version() + "\n", encoding="utf-8")
+        try:
+            copy(paths, attempt)
+        except OSError as error:
+            shutil.rmtree(attempt, ignore_errors=True)
+            raise OSError(error.errno, f"no snapshot of the code: {error.strerror}", str(folder)) from None
         try:
             attempt.rename(taken)
         except OSError:  # another job was quicker
@@ -55,6 +53,16 @@ def take(run: Path, job: str | None = None) -> Path:
         with contextlib.suppress(FileExistsError):
             link.symlink_to(taken.name)
     return taken
+
+
+def copy(paths: list[Path], attempt: Path) -> None:
+    for path in paths:
+        (attempt / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(CHECKOUT / path, attempt / path)
+    if (CHECKOUT / ".venv").exists():
+        (attempt / ".venv").symlink_to((CHECKOUT / ".venv").resolve())
+    # slurm/env.sh has python look for code nowhere else where this file is
+    (attempt / SNAPSHOT).write_text(code_version() + "\n", encoding="utf-8")
 
 
 def sources() -> list[Path]:
@@ -69,4 +77,7 @@ def sources() -> list[Path]:
 
 if __name__ == "__main__":
     os.umask(0o027)
-    print(take(Path(sys.argv[1]), sys.argv[2]))
+    try:
+        print(take(Path(sys.argv[1]), sys.argv[2]))
+    except OSError as error:  # a full disk
+        sys.exit(f"error: {error}: make room, or mend that folder, then give the same command again")

@@ -1,5 +1,6 @@
 """The checks of doctor: pure functions of what the nodes answered (jobs/launch/node_probe.py), a verdict each."""
 
+from collections import Counter
 from typing import NamedTuple
 
 from jobs.launch.node_probe import START
@@ -117,7 +118,13 @@ def check_network(answers: list[dict]) -> Check:
     ports = answers[0]["network"].get("ports", "any")
     slowest = max((took for _, _, took in ways if not isinstance(took, dict)), default=0)
     fine = f"TCP connects in {1000 * slowest:.1f} ms (ports: {ports})"
-    return verdict("network", wrong, fine, f"open the ports ({ports}) between nodes, or set HTR_IFACE and HTR_PORTS")
+    # those that lead from every node that met a closed way to every other
+    lead = [set(names) for a in answers for names in a.get("other_ways", {}).values() if isinstance(names, list)]
+    better = sorted(set.intersection(*lead)) if lead else []
+    advice = f"open the ports ({ports}) between nodes, or set HTR_IFACE and HTR_PORTS"
+    if better:
+        advice = f"over {' and '.join(better)} the nodes do answer: set HTR_IFACE={better[0]} in slurm/site.env"
+    return verdict("network", wrong, fine, advice)
 
 
 def check_storage(answers: list[dict]) -> Check:
@@ -127,9 +134,20 @@ def check_storage(answers: list[dict]) -> Check:
         wrong += [f"{answer['host']}, {host}: {t['error']}" for host, t in seen.items() if isinstance(t, dict)]
         if len(answers) > 1 and not seen:
             wrong.append(f"{answer['host']} did not say what it sees of the others")
+    wrong += contested(answers)
     times = [took for answer in answers for took in answer.get("seen", {}).values() if not isinstance(took, dict)]
     fine = "write, link and rename work" + (f"; another node's file is there in {max(times):.1f} s" if times else "")
-    return verdict("storage", wrong, fine, "give a --shared folder that all nodes share, with hard links")
+    advice = "give a --shared folder that all nodes share, where rename and link are atomic"
+    return verdict("storage", wrong, fine, advice)
+
+
+def contested(answers: list[dict]) -> list[str]:
+    """What is wrong where the nodes link and replace the same files at once."""
+    found = [f"{answer['host']} read {what}" for answer in answers for what in answer["storage"].get("torn", ())]
+    won = Counter(number for answer in answers for number in answer["storage"].get("won", ()))
+    if twice := sum(count > 1 for count in won.values()):
+        found.append(f"{twice} of {len(won)} names were linked by several nodes: link is not atomic there")
+    return found
 
 
 def check_permissions(answers: list[dict]) -> Check:
@@ -198,7 +216,7 @@ def check_clock(answers: list[dict]) -> Check:
     text = f"nodes differ by {skew:.1f} s, the storage's clock by {server:.1f} s"
     if max(skew, server) > STALE_AFTER_S / 2:
         return Check(
-            "FAIL", "clock", f"{text}: run NTP, or a run that lives counts as left after {STALE_AFTER_S:.0f} s"
+            "FAIL", "clock", f"{text}: run NTP; runs and status take living tasks for gone, and locks are waited for"
         )
     return Check("warn" if max(skew, server) > 2 else "ok", "clock", text + ": run NTP" * (max(skew, server) > 2))
 

@@ -27,20 +27,14 @@ from jobs.cli.code_version import code_version
 from jobs.cli.console import log
 from jobs.distributed.placement import (
     DistributedError,
-    Placement,
-    Settings,
-    bind,
-    choose_interface,
     expand_hosts,
     in_step,
     visible_gpus,
 )
-from shards import files
+from jobs.launch.network_probe import listen, listen_everywhere, other_ways, reach
+from jobs.launch.storage_probe import VISIBLE_WITHIN_S, contest, see, storage
 
 QUEUE, START, LOOK = 300.0, 120.0, 100.0  # seconds for the first node's answer, for the others', for their meeting
-VISIBLE_WITHIN_S = (
-    60.0  # seconds until a file of one node must be there on another: as long as NFS may remember that it is not
-)
 # In a process of its own: a Horovod that does not fit its torch may abort. Only jobs/distributed/process_group.py
 # imports it for good.
 HOROVOD = "import horovod.torch as h; print(bool(h.gloo_built()), bool(h.nccl_built()))"
@@ -133,6 +127,8 @@ def probe(folder: Path) -> int:
     tell(horovod=attempt(horovod), gpus=attempt(gpus), cpus=len(os.sched_getaffinity(0)))
     network = attempt(lambda: listen(token))
     tell(network=network)
+    ways = attempt(lambda: listen_everywhere(token, network))
+    tell(network={"ways": ways})
     tell(storage=attempt(lambda: storage(folder, node, token)))
     tell(ready=True, token=token)
     line = sys.stdin.readline()  # it comes to all nodes at once
@@ -141,10 +137,14 @@ def probe(folder: Path) -> int:
     deadline = time.monotonic() + VISIBLE_WITHIN_S
     for peer in peers:
         if peer["node"] != node or len(peers) == 1:
-            tell(reached={peer["host"]: attempt(lambda peer=peer: reach(network, peer))})
+            took = attempt(lambda peer=peer: reach(network, peer))
+            tell(reached={peer["host"]: took})
+            if isinstance(took, dict):
+                tell(other_ways={peer["host"]: attempt(lambda peer=peer: other_ways(ways, peer))})
     for peer in peers:
         if peer["node"] != node:
             tell(seen={peer["host"]: attempt(lambda peer=peer: see(folder, peer, deadline))})
+    tell(storage=attempt(lambda: contest(folder, node, peers)))
     tell(done=True)
     sys.stdin.read()  # the others may still want to reach this node
     return 0
@@ -186,75 +186,3 @@ def gpus() -> dict:
     for index in range(facts["torch"]):  # a torch that is not built for this GPU sees it all the same
         torch.ones(1, device=torch.device("cuda", index)).add_(1).item()
     return facts
-
-
-def listen(token: str) -> dict:
-    """Answer with the token at a port of the site's, at the address that ranks would take. Raises DistributedError."""
-    settings = Settings.find()
-    interface, address = choose_interface(Placement.find(), settings.interface)
-    server = bind(address, settings.ports, socket.create_server)
-
-    def serve() -> None:
-        while True:
-            connection, _ = server.accept()
-            with suppress(OSError), connection:
-                connection.sendall(token.encode())
-
-    threading.Thread(target=serve, daemon=True).start()
-    ports = f"{settings.ports[0]}-{settings.ports[-1]}" if settings.ports else "any"
-    return {"interface": interface, "address": address, "port": server.getsockname()[1], "ports": ports}
-
-
-def reach(network: dict, peer: dict) -> float:
-    """Seconds until the other node's answer. It must be its own: bridges of containers have one address everywhere."""
-    if "error" in network or "error" in peer["network"]:
-        raise ValueError("no interface to go by")
-    where, began = (peer["network"]["address"], peer["network"]["port"]), time.monotonic()
-    with socket.create_connection(where, 10, (network["address"], 0)) as connection, connection.makefile() as stream:
-        if stream.read() != peer["token"]:
-            raise ValueError(f"somebody else answers at {where[0]}")
-    return round(time.monotonic() - began, 4)
-
-
-def storage(folder: Path, node: int, token: str) -> dict:
-    """Write, link and rename as shards and runs do. Raises OSError where the file system can't."""
-    until(
-        lambda: os.path.isdir(folder),
-        time.monotonic() + VISIBLE_WITHIN_S,
-        f"{folder.parent} is not the same folder here",
-    )
-    path, began = folder / f"node-{node}", time.time()
-    for is_first in (True, False):
-        again = files.temporary(path)
-        files.write_synced(again, "linked")
-        if files.commit(again, path) != is_first:
-            raise OSError(
-                "os.link replaces a file that is there" if is_first is False else "os.link says a file is there"
-            )
-    files.replace(path, token)
-    changed, now, space = path.stat().st_mtime, time.time(), os.statvfs(folder)
-    return {
-        "free": space.f_bavail * space.f_frsize,
-        "inodes": space.f_favail if space.f_files else None,  # some file systems don't count
-        "mode": folder.parent.stat().st_mode & 0o777,
-        "clock": round(min(changed - began, 0) or max(changed - now, 0), 1),  # the file server's, ahead of ours
-    }
-
-
-def see(folder: Path, peer: dict, deadline: float) -> float:
-    """Seconds until the other node's file was there with its content. Raises ValueError."""
-    name, began = f"node-{peer['node']}", time.monotonic()
-    # a listing asks the file server again, where the file's name alone is answered from a cache
-    there = lambda: name in os.listdir(folder) and (folder / name).read_text(encoding="utf-8") == peer["token"]  # noqa: E731
-    until(there, deadline, f"its file did not appear within {VISIBLE_WITHIN_S:g} s")
-    return round(time.monotonic() - began, 1)
-
-
-def until(there: Callable[[], bool], deadline: float, late: str) -> None:
-    while True:
-        with suppress(OSError):
-            if there():
-                return
-        if time.monotonic() > deadline:
-            raise ValueError(late)
-        time.sleep(0.2)

@@ -19,6 +19,7 @@ from shards import files
 from shards.claim import STALE_AFTER_S, clock, died_here, hold, modified, remove
 
 NOTE, MARKS = "work.json", ".under-way"
+watched: dict[Path, tuple[float | None, float]] = {}  # marks that look left: their beat, and since when it is watched
 
 
 @dataclass(frozen=True)
@@ -57,16 +58,34 @@ def under_way(folder: Path, part: str, stale: float = STALE_AFTER_S) -> Iterator
     """-> whether the part is this task's to do now: False while another that lives has it under way."""
     mark = folder / MARKS / part
     mark.parent.mkdir(exist_ok=True)
-    if is_gone(mark, stale):
+    if looks_gone(mark, stale) and is_left(mark, stale):
         remove(mark)
     with hold(mark, stale / 6) as held:
         yield held
 
 
-def is_gone(mark: Path, stale: float = STALE_AFTER_S) -> bool:
-    """Whether the mark's task has ended without taking it away."""
+def looks_gone(mark: Path, stale: float = STALE_AFTER_S) -> bool:
+    """Whether the mark's task has ended without taking it away, by clocks that may differ."""
     beat = modified(mark)
-    return beat is not None and (died_here(mark) or clock(mark) - beat > stale)
+    return beat is not None and (died_here(mark) or abs(clock(mark) - beat) > stale)
+
+
+def is_left(mark: Path, stale: float) -> bool:
+    """The same by what is seen: whoever beats lives. Watches all marks of the folder at once, a little longer than from
+    one beat to the next.
+    """
+    if mark not in watched:
+        now = time.monotonic()
+        for other in mark.parent.iterdir():
+            watched.setdefault(other, (modified(other), now))
+    beat, since = watched.get(mark, (None, 0.0))
+    while modified(mark) == beat:
+        if died_here(mark) or time.monotonic() - since > stale / 5:
+            del watched[mark]
+            return True
+        time.sleep(min(0.2, stale / 30))
+    watched.pop(mark, None)
+    return False
 
 
 def others(left: int, total: int, unit: str, folder: Path) -> str:
@@ -95,7 +114,7 @@ def state_of(folder: Path, work: Work) -> State:
         for mark in sorted((folder / MARKS).iterdir()):
             if mark.name in work.parts and mark.name not in done:
                 host = (mark.read_text().split() or ["?"])[0]
-                (gone if is_gone(mark) else at_work).append((mark.name, host))
+                (gone if looks_gone(mark) else at_work).append((mark.name, host))
     seconds = max(times) - min(times) if times else 0.0
     rate = (len(times) - 1) / seconds if seconds > 0 else 0.0
     return State(work, len(done), rate, at_work, gone, len(work.parts) - len(done) - len(at_work))

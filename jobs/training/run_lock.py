@@ -208,7 +208,7 @@ def birth(pid: int) -> str:
 
 def read_json(path: Path) -> dict | None:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(files.read_text(path))
     except FileNotFoundError:
         return None
 

@@ -5,12 +5,14 @@ import io
 import json
 import os
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from jobs import doctor
 from jobs.cli.command_line import main
-from jobs.launch import node_probe
+from jobs.launch import network_probe, node_checks, node_probe, storage_probe
 
 VERSIONS = {"python": "3.11.7", "torch": "2.13.0", "horovod": "0.28.1", "numpy": "2.4.6", "cv2": "4.14.0"}
 VERSIONS |= {"commit": "0123456789ab", "code": "ba9876543210"}
@@ -20,6 +22,7 @@ def node(number: int, other: str) -> dict:
     """What a node answers where all is well."""
     network = {"interface": "ib0", "address": f"10.0.0.{number + 1}", "port": 20000, "ports": "20000-20999"}
     storage = {"free": 1 << 40, "inodes": 10**8, "mode": 0o750, "clock": 0.0}
+    storage |= {"won": [] if number else [0, 1, 2, 3], "torn": []}
     return {
         "node": number,
         "host": f"gpu{number}",
@@ -43,7 +46,7 @@ def judged(fault=lambda first, second: None, nodes=2, gpus=4, device="auto", std
     answers = [node(0, "gpu1"), node(1, "gpu0")]
     fault(*answers)
     before = copy.deepcopy(answers)
-    checks = doctor.judge(answers, nodes, gpus, device, stderr)
+    checks = node_checks.judge(answers, nodes, gpus, device, stderr)
     assert answers == before
     return {check.name: (check.level, check.text) for check in checks if check.level != "ok"}
 
@@ -85,6 +88,8 @@ def test_all_is_well():
         ("seen", {"gpu0": {"error": "no file"}}, "storage", "FAIL", "gpu1, gpu0: no file"),
         ("seen", {}, "storage", "FAIL", "gpu1 did not say"),
         ("storage", {"error": "Operation not supported"}, "storage", "FAIL", "gpu1: Operation not supported"),
+        ("storage/torn", ["parts of two versions"], "storage", "FAIL", "gpu1 read parts of two versions"),
+        ("storage/won", [0, 1], "storage", "FAIL", "2 of 4 names were linked by several nodes"),
         ("storage/mode", 0o755, "permissions", "warn", "mode 0755, others may enter"),
         ("storage/mode", 0o770, "permissions", "warn", "the group may write"),
         ("storage/free", 10**8, "space", "FAIL", "0.1 GiB"),
@@ -139,15 +144,15 @@ def test_a_node_that_does_not_answer():
 
     wrong = judged(silent, stderr="srun: error: gpu1: task 1: Killed\n")
     assert wrong["nodes"] == ("FAIL", "1 of 2 answered (gpu0): srun: error: gpu1: task 1: Killed")
-    checks = doctor.judge([], 2, 0, "auto", "srun: error: Invalid partition\n")
+    checks = node_checks.judge([], 2, 0, "auto", "srun: error: Invalid partition\n")
     assert [(check.level, check.name) for check in checks] == [("FAIL", "nodes")]
     assert "Invalid partition" in checks[0].text
 
 
 def test_report(capsys):
-    assert doctor.report([doctor.Check("warn", "cpus", "few"), doctor.Check("ok", "nodes", "a")]) == 0
+    assert doctor.report([node_checks.Check("warn", "cpus", "few"), node_checks.Check("ok", "nodes", "a")]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "verdict: ready"
-    assert doctor.report([doctor.Check("FAIL", "cpus", "none"), doctor.Check("FAIL", "clock", "off")]) == 1
+    assert doctor.report([node_checks.Check("FAIL", "cpus", "none"), node_checks.Check("FAIL", "clock", "off")]) == 1
     assert capsys.readouterr().out.splitlines()[-1] == "verdict: not ready: cpus, clock"
 
 
@@ -182,25 +187,25 @@ def test_a_shared_folder_that_is_not_there(tmp_path, capsys, monkeypatch):
 
 
 def test_two_probes_that_share_nothing_say_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(node_probe, "VISIBLE_WITHIN_S", 0.3)
+    monkeypatch.setattr(storage_probe, "VISIBLE_WITHIN_S", 0.3)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    node_probe.storage(tmp_path / "a", 0, "token")
+    storage_probe.storage(tmp_path / "a", 0, "token")
     with pytest.raises(ValueError, match="did not appear"):
-        node_probe.see(tmp_path / "b", {"node": 0, "token": "token"}, 0.0)
+        storage_probe.see(tmp_path / "b", {"node": 0, "token": "token"}, 0.0)
     with pytest.raises(ValueError, match="not the same folder"):
-        node_probe.storage(tmp_path / "none", 1, "token")
-    assert node_probe.see(tmp_path / "a", {"node": 0, "token": "token"}, 0.0) == 0.0
+        storage_probe.storage(tmp_path / "none", 1, "token")
+    assert storage_probe.see(tmp_path / "a", {"node": 0, "token": "token"}, 0.0) == 0.0
     with pytest.raises(ValueError, match="did not appear"):  # a file of that name with other content
-        node_probe.see(tmp_path / "a", {"node": 0, "token": "other"}, 0.0)
+        storage_probe.see(tmp_path / "a", {"node": 0, "token": "other"}, 0.0)
 
 
 def test_a_stranger_at_the_address_is_no_peer(monkeypatch):
     monkeypatch.setenv("HTR_IFACE", "lo")
-    network = node_probe.listen("mine")
-    assert node_probe.reach(network, {"network": network, "token": "mine"}) < 5
+    network = network_probe.listen("mine")
+    assert network_probe.reach(network, {"network": network, "token": "mine"}) < 5
     with pytest.raises(ValueError, match="somebody else answers"):
-        node_probe.reach(network, {"network": network, "token": "theirs"})
+        network_probe.reach(network, {"network": network, "token": "theirs"})
 
 
 def test_banners_and_broken_lines_are_no_answers():
@@ -229,3 +234,51 @@ def test_lines_of_a_probe_are_short_enough_for_slurm(tmp_path, capsys, monkeypat
     assert max(map(len, lines)) < 1000
     assert {"node": 0, "done": True} in map(json.loads, lines)
     assert any("ZeroDivisionError: division by zero" in line for line in lines)
+
+
+def test_a_way_that_is_open_is_proposed():
+    """The interface of the default route leads nowhere, another one does, by connecting."""
+
+    def fault(first, second):
+        for answer, other in ((first, "gpu1"), (second, "gpu0")):
+            answer["reached"] = {other: {"error": "timed out"}}
+            answer["other_ways"] = {other: ["ib1", "eth1"] if answer is first else ["ib1"]}
+
+    assert "over ib1 the nodes do answer: set HTR_IFACE=ib1" in judged(fault)["network"][1]
+
+
+def test_the_ways_between_two_nodes(monkeypatch):
+    monkeypatch.setattr(network_probe, "interfaces", lambda: {"lo": "127.0.0.1", "a": "127.0.0.2", "b": "127.0.0.3"})
+    monkeypatch.setattr(network_probe, "is_loopback", lambda address: address == "127.0.0.1")
+    ours, theirs = (network_probe.listen_everywhere(token, {"address": "127.0.0.9"}) for token in ("one", "two"))
+    assert set(ours) == set(theirs) == {"a", "b"}
+    peer = {"network": {"ways": theirs | {"b": ["127.0.0.3", 1]}}, "token": "two"}  # nobody listens there
+    assert network_probe.other_ways(ours, peer) == ["a"]
+    assert network_probe.other_ways(ours, peer | {"token": "three"}) == []
+    assert network_probe.other_ways({"error": "none"}, peer) == []
+
+
+def both(folder) -> list[dict]:
+    """What two nodes say that contest one folder."""
+    peers = [{"node": 0}, {"node": 1}]
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(lambda node: storage_probe.contest(folder, node, peers), (0, 1)))
+
+
+def test_links_and_renames_of_several_nodes_at_once(tmp_path, monkeypatch):
+    said = both(tmp_path)
+    assert sorted(said[0]["won"] + said[1]["won"]) == list(range(storage_probe.CONTESTS))
+    assert said[0]["torn"] == said[1]["torn"] == []
+
+    def in_two_writes(path, text):
+        with open(path, "w", encoding="utf-8") as file:
+            for half in (text[: len(text) // 2], text[len(text) // 2 :]):
+                file.write(half)
+                file.flush()
+                time.sleep(0.005)
+
+    monkeypatch.setattr(storage_probe.files, "commit", lambda attempt, path: True)
+    monkeypatch.setattr(storage_probe.files, "replace", in_two_writes)
+    said = both(tmp_path)
+    assert all(len(one["won"]) == storage_probe.CONTESTS for one in said)
+    assert said[0]["torn"] == ["parts of two versions of a file that is being replaced"]

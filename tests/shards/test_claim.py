@@ -42,7 +42,7 @@ def test_the_dead_are_succeeded_and_the_living_waited_for(tmp_path, monkeypatch)
     claim, done = tmp_path / "claim", tmp_path / "done"
     claim.touch()
     os.utime(claim, (time.time() - 100,) * 2)
-    take_turns(claim, done.exists, done.touch, stale=60, poll=0.01)  # of a holder that died: no waiting
+    take_turns(claim, done.exists, done.touch, stale=1, poll=0.01)  # of a holder that died
     done.unlink()
     looks, modified = [], claims.modified
     monkeypatch.setattr(claims, "modified", lambda path: looks.append(path) or modified(path))
@@ -138,3 +138,28 @@ def test_a_fault_of_the_machine_is_not(tmp_path):
         jobs = [pool.submit(take_turns, tmp_path / "claim", done.exists, work, 9, 0.01) for _ in range(4)]
         failed = [job for job in jobs if job.exception()]
     assert len(failed) == 1 and len(tried) == 2 and list(tmp_path.iterdir()) == [done]
+
+
+@pytest.mark.parametrize("off", [-7200, 7200])
+def test_who_is_seen_to_beat_lives_though_its_clock_is_two_hours_off(tmp_path, off):
+    """Where the storage stamps files by the clock of who writes them; and who does not beat is left all the same."""
+    claim, done, ended = tmp_path / "claim", tmp_path / "done", threading.Event()
+    claim.touch()
+
+    def beat() -> None:
+        number = 0
+        while not ended.wait(0.02):
+            number += 1
+            os.utime(claim, (time.time() + off + number,) * 2)
+
+    os.utime(claim, (time.time() + off,) * 2)
+    beating = threading.Thread(target=beat)
+    beating.start()
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(take_turns, claim, done.exists, done.touch, 2, 0.01)
+        time.sleep(3)
+        assert not waiting.done() and not done.exists()
+        ended.set()
+        beating.join()
+        waiting.result()
+    assert list(tmp_path.iterdir()) == [done]

@@ -1,5 +1,6 @@
 """Texts of data sets with their line images: read by offset, damage noticed, fields with their lines."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -178,3 +179,34 @@ def test_shards_of_one_name_in_two_data_sets_are_read_apart(tmp_path):
         (alone,), _ = Samples(*sets[i // 3]).read(i % 3)
         assert np.array_equal(together, alone)
     samples.close()
+
+
+def test_a_file_system_that_reads_in_pieces_and_forgets_handles(dataset, monkeypatch):
+    """The bytes are those of one large read; a handle that went stale is opened again once, and never another's."""
+    table = dataset.samples("train")
+
+    def raw(samples: Samples) -> dict:
+        return {
+            row: content
+            for read in samples.reads(np.arange(len(samples)))
+            for row, content in samples.take(read).items()
+        }
+
+    whole = raw(Samples(dataset.folder, table))
+    pread, told = os.pread, []
+
+    def in_pieces(handle: int, size: int, offset: int) -> bytes:
+        if len(told) < 1:
+            told.append(handle)
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return pread(handle, min(size, 1000), offset)
+
+    monkeypatch.setattr("shards.reading.os.pread", in_pieces)
+    assert raw(Samples(dataset.folder, table)) == whole and told
+
+    def broken(handle: int, size: int, offset: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("shards.reading.os.pread", broken)
+    with pytest.raises(OSError, match=r"Input/output error: '.*\.tar'"):
+        raw(Samples(dataset.folder, table))

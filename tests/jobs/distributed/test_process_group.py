@@ -103,11 +103,11 @@ FAILURES = {
     ),
     "interface of rank 0": (
         [rank(0, more={"HTR_IFACE": "ib7"}), rank(1)],
-        "rank 0 on node1: HTR_IFACE=ib7: no such network interface with an IPv4 address on node1, it has lo",
+        "rank 0 on node1: HTR_IFACE=ib7: no such network interface on node1, it has lo",
     ),
     "interface of rank 1": (
         [rank(0), rank(1, more={"HTR_IFACE": "ib7"})],
-        "rank 1 on node1: HTR_IFACE=ib7: no such network interface with an IPv4 address on node1, it has lo",
+        "rank 1 on node1: HTR_IFACE=ib7: no such network interface on node1, it has lo",
     ),
     "unreachable": (
         [rank(0), rank(1, dead_port=9)],

@@ -1,5 +1,6 @@
 """The code of a run is kept as it was; a job that comes back runs the same, whatever the checkout has become."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -78,3 +79,13 @@ def test_env_has_python_look_nowhere_else(tmp_path: Path):
     assert answer().startswith(f"no {home}")
     (home / code_snapshot.SNAPSHOT).write_text("abc\n")
     assert answer().startswith(f"1 {home}")
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(source, target):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("jobs.launch.code_snapshot.shutil.copy", full)
+    with pytest.raises(OSError, match=rf"no snapshot of the code: No space left on device: '{tmp_path}/code'"):
+        code_snapshot.take(tmp_path)
+    assert not list((tmp_path / "code").iterdir())
