@@ -77,6 +77,32 @@ def kill_at(task: subprocess.Popen, count: Callable[[], int], parts: int, second
     return at_work
 
 
+# A node whose clock is off, on storage that stamps a file by the clock of the node that writes it, as Lustre does: put
+# before a program, it shifts what Python is told of the time and the stamps of files that it makes and renews.
+CLOCK_OFF = """
+import os, sys, time
+import shards.claim as claim
+off = float(os.environ["CLOCK_OFF_S"])
+now, utime, stat, clock = time.time, os.utime, os.stat, claim.clock
+time.time = lambda: now() + off
+def stamped(path, times=None, **more):
+    utime(path, times or (now() + off,) * 2, **more)
+os.utime = stamped
+claim.clock = lambda mark: clock(mark) + off
+opened = os.open
+def opening(path, flags, *more, **named):
+    handle = opened(path, flags, *more, **named)
+    if flags & os.O_CREAT and flags & os.O_EXCL:
+        utime(handle, (now() + off,) * 2)
+    return handle
+os.open = opening
+import jobs.launch.under_way as under_way
+under_way.clock = claim.clock
+from jobs.cli.command_line import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def bring_up() -> tuple[Cluster, bool]:
     """-> the cluster, and whether it was up before."""
     was_up = subprocess.run([CLUSTER, "status"], capture_output=True).returncode == 0

@@ -73,9 +73,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_terminal_summary(terminalreporter) -> None:
     if faults:
         terminalreporter.section("faults")
-        terminalreporter.write_line(f"{'fault':<36}{'seconds':>8}  {'steps lost':<13}blamed")
+        terminalreporter.write_line(f"{'fault':<60}{'seconds':>8}  {'steps lost':<13}blamed")
         for kind, seconds, blamed, lost in faults:
-            terminalreporter.write_line(f"{kind:<36}{seconds:>8.1f}  {lost:<13}{blamed}")
+            terminalreporter.write_line(f"{kind:<60}{seconds:>8.1f}  {lost:<13}{blamed}")
     for line in skipped:
         terminalreporter.write_line(f"SKIPPED IN CI, not on the list of tests/conftest.py: {line}", red=True)
 

@@ -21,6 +21,8 @@ from shards import reading
 BEAT_INTERVAL_S = 3.0  # seconds
 FOLDER = ".heartbeat"
 BEAT_BYTES = 400  # bytes of a heartbeat
+# files of the code in which a rank that has come to a collective waits for the others
+COLLECTIVES = ("/horovod/", "/torch/distributed/", "distributed/gradient_buckets.py")
 
 
 @dataclass
@@ -102,7 +104,7 @@ class Heartbeat:
         self.beats += 1
         act = self.activity
         said = {"beat": self.beats, "step": act.step, "at": act.describe(), "idle": round(self.idle, 1)}
-        said["waits"] = bool(act.collective) and in_horovod()
+        said["waits"] = bool(act.collective) and in_collective()
         with contextlib.suppress(OSError):
             handle = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o640)
             try:  # over the one before, in one go: nobody reads half of it
@@ -116,10 +118,10 @@ class Heartbeat:
             self.path.unlink(missing_ok=True)
 
 
-def in_horovod() -> bool:
-    """Whether the main thread is really in one of its calls: a rank may be held up on the way to a collective."""
+def in_collective() -> bool:
+    """Whether the main thread is really waiting in one: a rank may be held up on the way there."""
     frame = sys._current_frames().get(threading.main_thread().ident)
-    return frame is not None and "horovod" in frame.f_code.co_filename
+    return frame is not None and any(name in frame.f_code.co_filename for name in COLLECTIVES)
 
 
 def beats(folder: Path) -> dict[tuple[int, str], dict]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import pyarrow.parquet as pq
 import pytest
-from bed import kill_at, wait_for
+from bed import CLOCK_OFF, kill_at, wait_for
 
 from jobs.cli.command_line import main
 from shards.index import Index
@@ -90,11 +90,44 @@ def test_tasks_killed_after_this_many_shards_and_that(run, lines, undisturbed):
     assert contents(folder) == undisturbed
 
 
-def start(run: Path, lines: Index, name: str, task: int, tasks: int) -> subprocess.Popen:
-    array = {"ID": task, "COUNT": tasks, "MIN": 0, "MAX": tasks - 1, "STEP": 1}
+def start(
+    run: Path, lines: Index, name: str, task: int, tasks: int, first: int = 0, off: float = 0
+) -> subprocess.Popen:
+    """`off`: seconds that its node's clock is ahead."""
+    array = {"ID": task, "COUNT": tasks, "MIN": first, "MAX": first + tasks - 1, "STEP": 1}
     environ = os.environ | {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in array.items()}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environ}
-    return subprocess.Popen([sys.executable, "-m", "jobs", *command(run, lines, name)], start_new_session=True, **pipes)
+    program = ["-c", CLOCK_OFF] if off else ["-m", "jobs"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environ | {"CLOCK_OFF_S": str(off)}}
+    return subprocess.Popen([sys.executable, *program, *command(run, lines, name)], start_new_session=True, **pipes)
+
+
+def test_one_array_task_that_failed_is_resubmitted_alone(run, lines, undisturbed):
+    """As `--array=1`: it reads what the dead one left, and nothing that is there."""
+    folder = run / "evaluation" / "alone"
+    count = lambda: len(list((folder / "parts").glob("*.parquet")))  # noqa: E731
+    assert kill_at(start(run, lines, "alone", 1, 3), count, 4)
+    for task in (0, 2):
+        other = start(run, lines, "alone", task, 3)
+        assert other.communicate()[1] and other.returncode == 0
+    assert not (folder / "metrics.json").exists()
+    before = {path: path.stat().st_mtime_ns for path in (folder / "parts").iterdir()}
+    again = start(run, lines, "alone", 1, 1, first=1)
+    assert again.communicate()[1] and again.returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before and contents(folder) == undisturbed
+
+
+@pytest.mark.parametrize("off", [-7200, 7200])
+def test_a_node_whose_clock_is_two_hours_off(run, lines, undisturbed, off):
+    """Both tasks may do all: the one does not take what the other has under way for left."""
+    name = f"clock{off}"
+    tasks = [start(run, lines, name, 0, 1), start(run, lines, name, 0, 1, off=off)]
+    said = [task.communicate()[1].decode() for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0], said
+    folder = run / "evaluation" / name
+    if not (folder / "metrics.json").exists():  # each left the last one to the other
+        assert main(command(run, lines, name)) == 0
+    assert contents(folder) == undisturbed
+    assert not (folder / ".under-way").exists()
 
 
 def test_part_of_an_older_version(run, lines, undisturbed, capsys):

@@ -8,8 +8,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -203,31 +201,6 @@ def test_a_shard_that_nobody_answers_for(cluster, dataset, tmp_path, watched, fa
     assert time.monotonic() - began <= 1.5 * limit + 10  # until the data are opened
     assert status(job.run)["state"] == "stopped"
     fault("a shard that blocks", time.monotonic() - began, shard.name, 0)
-
-
-STALLING = """
-import random, sys, time
-from shards.reading import Samples
-take, rng, limit = Samples.take, random.Random(7), float(sys.argv[1])
-def stalling(self, read):
-    if rng.random() < 0.01:
-        time.sleep(limit / 3)
-    return take(self, read)
-Samples.take = stalling
-from jobs.__main__ import main
-sys.exit(main(sys.argv[2:]))
-"""
-
-
-@LONG
-def test_no_false_alarm_in_2000_steps(dataset, tmp_path, fault):
-    limit, options = 3, ["--steps", 2000, "--evaluate-every", 200, "--size", "tiny", "--batch", "2", "--amp", "off"]
-    options += ["--checkpoint-every", 50, "--log-every", "10", "--device", "cpu"]
-    command = [sys.executable, "-c", STALLING, limit, "train", dataset.folder, "--run", tmp_path / "run", *options]
-    environ = os.environ | {"HTR_STEP_TIMEOUT": str(limit)}
-    done = subprocess.run(list(map(str, command)), env=environ, capture_output=True, text=True)
-    assert done.returncode == 0 and "no step for" not in done.stderr, done.stderr[-2000:]
-    fault(f"no fault: 2000 steps, {limit} s", 0, "nobody", 0)
 
 
 @LONG

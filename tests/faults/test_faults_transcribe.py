@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from bed import Cluster, kill_at, wait_for
+from bed import CLOCK_OFF, Cluster, kill_at, wait_for
 
 from htr.synth.simulate import simulate
 
@@ -31,9 +31,14 @@ def lines(tmp_path_factory) -> Path:
     return folder
 
 
-def start(source: Path, model: Path, folder: Path, *options: object, **environ: str) -> subprocess.Popen:
+def start(
+    source: Path, model: Path, folder: Path, *options: object, off: float = 0, **environ: str
+) -> subprocess.Popen:
+    """`off`: seconds that its node's clock is ahead."""
     folder.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "jobs", "transcribe", source, "--model", model, "--out", folder / "o.csv"]
+    environ |= {"CLOCK_OFF_S": str(off)}
+    program = ["-c", CLOCK_OFF] if off else ["-m", "jobs"]
+    command = [sys.executable, *program, "transcribe", source, "--model", model, "--out", folder / "o.csv"]
     command += ["--chunk", 8, "--workers", 2, "--device", "cpu", "--xml", folder / "xml", *options]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     # a session of its own: its workers are killed with it, as Slurm does it
@@ -98,6 +103,37 @@ def test_tasks_of_an_array_and_others_twice_at_once(lines, untrained, undisturbe
             finish(started)
     assert_whole(tmp_path / "o", LINES)
     assert content(tmp_path / "o") == content(undisturbed)
+
+
+def array(number: int, count: int, first: int = 0) -> dict[str, str]:
+    told = {"ID": number, "COUNT": count, "MIN": first, "MAX": first + count - 1, "STEP": 1}
+    return {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in told.items()}
+
+
+def test_one_array_task_that_failed_is_resubmitted_alone(lines, untrained, undisturbed, tmp_path):
+    """As `--array=1`: it reads what the dead one left, and nothing that is there."""
+    folder = tmp_path / "o"
+    done = lambda: len(list(folder.glob("o.csv.parts/*.parquet")))  # noqa: E731
+    assert kill_at(start(lines, untrained, folder, **array(1, 3)), done, 3)
+    for task in (0, 2):
+        assert "left to others" in finish(start(lines, untrained, folder, **array(task, 3)))
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("o.csv.parts/*.parquet")}
+    finish(start(lines, untrained, folder, **array(1, 1, first=1)))
+    assert {path: path.stat().st_mtime_ns for path in before} == before, "a part written again"
+    assert_whole(folder, LINES)
+    assert content(folder) == content(undisturbed)
+
+
+@pytest.mark.parametrize("off", [-7200, 7200])
+def test_a_node_whose_clock_is_two_hours_off(lines, untrained, undisturbed, tmp_path, off):
+    """Both tasks may do all, and the one that ends first leaves what the other has under way."""
+    folder = tmp_path / "o"
+    for task in [start(lines, untrained, folder, "--workers", 1, off=by) for by in (0, off)]:
+        finish(task)
+    if not (folder / "o.csv").exists():  # each left the last one to the other
+        finish(start(lines, untrained, folder))
+    assert_whole(folder, LINES)
+    assert content(folder) == content(undisturbed)
 
 
 def test_one_worker_killed_ends_the_task_with_an_error(lines, untrained, undisturbed, tmp_path):

@@ -45,7 +45,7 @@ with watchdog.Watchdog(folder, rank, f"node{rank + 1}", hung, lambda line: print
         threading.Thread(target=lambda: open(folder / "shard").read(), name="grippe").start(); threading.Event().wait()
     if what == "waits":
         ACTIVITY.collective = "sum of gradients"
-        exec(compile("time.sleep(1000)", "horovod/torch/mpi_ops.py", "exec"))
+        exec(compile("time.sleep(1000)", "/site-packages/horovod/torch/mpi_ops.py", "exec"))
     if what == "on the way":
         ACTIVITY.collective = "sum"; time.sleep(1000)
     if what == "evaluates":

@@ -148,16 +148,21 @@ for number in range(1000):
 """
 
 
-@pytest.mark.parametrize("job", [("11", "12", "13"), ("11", "11", "13")])  # two steps of one job among them
+@pytest.mark.parametrize(
+    "job", [("11", "12", "13"), ("11", "11", "13"), ("11", "11 1", "13")], ids=["jobs", "two steps", "a requeued one"]
+)
 def test_one_writer_at_any_time(tmp_path: Path, job):
-    """Three writers, stopped and woken at random, 25 times each way: what is written is never an earlier owner's."""
+    """Three writers, stopped and woken at random, 25 times each way: what is written is never an earlier owner's.
+
+    Jobs by number and restart: a requeued job takes the run of the one it was before, which may still be there.
+    """
     rng, logs = random.Random(len(set(job))), [open(tmp_path / f"log-{n}", "w+") for n in range(3)]  # noqa: SIM115
-    environ = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "SLURM_RESTART_COUNT": "0"}
-    writers = [
-        subprocess.Popen([sys.executable, "-c", WRITER, tmp_path / "run", name, str(100 * n)], stdout=logs[n],
-                         stderr=subprocess.DEVNULL, env=environ)
-        for n, name in enumerate(job)
-    ]  # fmt: skip
+    environ = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    writers = []
+    for n, (name, _, restart) in enumerate(one.partition(" ") for one in job):
+        command = [sys.executable, "-c", WRITER, tmp_path / "run", name, str(100 * n)]
+        told = environ | {"SLURM_RESTART_COUNT": restart or "0"}
+        writers.append(subprocess.Popen(command, stdout=logs[n], stderr=subprocess.DEVNULL, env=told))
     seen, ended = [], threading.Event()  # the owners, in the order in which status.json was theirs
 
     def watch() -> None:

@@ -1,0 +1,47 @@
+"""The watchdog's silence: two thousand steps with evaluations, checkpoints and a loader that stalls end nothing."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+LONG = pytest.mark.skipif(not os.environ.get("HTR_FAULTS"), reason="make test-faults runs it")
+STALLING = """
+import random, sys, time
+from shards.reading import Samples
+take, rng, limit = Samples.take, random.Random(7), float(sys.argv[1])
+def stalling(self, read):
+    if rng.random() < 0.01:
+        print("stalls", flush=True)
+        time.sleep(limit / 3)
+    return take(self, read)
+Samples.take = stalling
+from jobs.cli.command_line import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@LONG
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("limit", [15, None])  # seconds; None: as the watchdog finds it
+def test_no_false_alarm_in_2000_steps(dataset, tmp_path, fault, limit):
+    options = ["--steps", 2000, "--evaluate-every", 200, "--size", "tiny", "--batch", "2", "--amp", "off"]
+    options += ["--checkpoint-every", 50, "--log-every", "10", "--device", "cpu"]
+    command = [
+        sys.executable,
+        "-c",
+        STALLING,
+        limit or 15,
+        "train",
+        dataset.folder,
+        "--run",
+        tmp_path / "run",
+        *options,
+    ]
+    environ = os.environ | ({"HTR_STEP_TIMEOUT": str(limit)} if limit else {})
+    done = subprocess.run(list(map(str, [*command, *options])), env=environ, capture_output=True, text=True)
+    assert done.returncode == 0 and "no step for" not in done.stderr, done.stderr[-2000:]
+    stalls = done.stdout.count("stalls")
+    assert stalls >= 10
+    fault(f"none: 2000 steps, {stalls} stalls of {(limit or 15) / 3:g} s, limit {limit or 'found'}", 0, "nobody", 0)
