@@ -21,7 +21,7 @@ class Settings:
     first: int = setting(0, "number of the first one; a certificate depends on its number alone")
     seed: int = setting(0)
     form: str = setting("adult-2018", "adult-2018, adult-2024, neonatal-2018, or a mix: several with commas")
-    severity: str = setting("light", "clean, light, medium, hard or fax (default: %(default)s)")
+    severity: str = setting("light", "clean, light, medium, hard, stained or fax (default: %(default)s)")
     dpi: int | None = setting(None, "of the scans, in place of the severity's resolutions")
     fonts: Path | None = setting(None, "a folder of .ttf or .otf handwriting fonts in place of those from PyPI")
     hands: Literal["all", "train", "held-out"] = setting("all", "held-out: the fonts kept for testing")
