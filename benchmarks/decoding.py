@@ -20,9 +20,10 @@ from rapidfuzz.distance import Levenshtein
 
 from htr.charset import Charset
 from htr.decoding.align import align_many
-from htr.decoding.beam import BeamSearch, ScoreWeights, SearchLimits, tune
+from htr.decoding.beam import BeamSearch, ScoreWeights, SearchLimits
 from htr.decoding.greedy import greedy
 from htr.decoding.language import train_language_model
+from htr.decoding.tuning import tune
 from htr.metrics.error_rates import Errors, compare
 from htr.synth.text_generator import other_conditions
 from jobs.evaluation.texts import config_of

@@ -62,10 +62,10 @@ class Settings:
 
 
 def main(args: Settings) -> int:
-    from htr.decoding.beam import GRID, ScoreWeights, Searches, SearchLimits, tune
+    from htr.decoding.beam import ScoreWeights, Searches, SearchLimits
     from htr.decoding.decoder import files_of, with_general
     from htr.decoding.language import train_by_field
-    from htr.decoding.tuning import frequent_words, judge, letters, with_blanks
+    from htr.decoding.tuning import GRID, frequent_words, judge, letters, tune, with_blanks
     from htr.metrics.words import words_in
     from htr.reader import Reader, weights_of
     from jobs.distributed.placement import Placement, take_device

@@ -122,7 +122,7 @@ def test_a_wrong_command_line_is_one_line(capsys, argv: list[str], said: str):
 
 def test_recipes_are_right_and_say_what_they_are_for():
     names = sorted(path.stem for path in RECIPES.glob("*.yaml"))
-    assert names == ["attention", "ctc", "demo-attention", "demo-ctc", "finetuning", "smoke-test"]
+    assert names == ["attention", "certificates", "ctc", "demo-attention", "demo-ctc", "finetuning", "smoke-test"]
     for name in names:
         assert (RECIPES / f"{name}.yaml").read_text(encoding="utf-8").startswith("# "), name
         build(TrainConfig, read_settings(TrainConfig, name))

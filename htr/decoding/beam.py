@@ -6,17 +6,19 @@ Speech Recognition using Bi-Directional Recurrent DNNs, algorithm 1). Plain Pyth
 almost surely blank and the others have few candidates, and both cases are handled first.
 """
 
+import gc
 import heapq
 import math
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from operator import add, itemgetter
 
 import numpy as np
 
 from htr.charset import Charset
 from htr.decoding.language import MAX_CACHED_ROWS, InterpolatedLM, LanguageModel
-from htr.metrics.error_rates import Errors, compare
 
 OLD_NAMES = {"alpha": "lm_weight", "beta": "length_bonus", "gamma": "lexicon_bonus", "delta": "rescore_weight"}
 
@@ -43,7 +45,7 @@ class SearchLimits:
     width: int = 32  # prefixes kept after a frame
     top: int = 12  # labels of a frame that may extend a prefix
     least: float = 1e-3  # the least probability of such a label
-    threshold: float = 8.0  # a prefix that is so far (natural logarithm) behind the best is dropped
+    threshold: float = 6.5  # a prefix that is so far (natural logarithm) behind the best is dropped
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,13 @@ class BeamHypothesis:
 class Prefix:
     """A node of the prefix tree."""
 
-    __slots__ = ("children", "factors", "label", "parent", "slot", "state", "text")
+    __slots__ = ("children", "factors", "known", "label", "parent", "slot", "state", "text", "word")
 
-    def __init__(self, parent: "Prefix | None", label: int, text: str, state: object, factors: Sequence[float]):
-        self.parent, self.label, self.text, self.state, self.factors = parent, label, text, state, factors
+    def __init__(self, parent: "Prefix | None", label: int, text: str, state: object):
+        self.parent, self.label, self.text, self.state = parent, label, text, state
+        self.word = ""  # the letters that its text ends with
+        self.known = 0  # how many they are, if they are a word of the lexicon
+        self.factors: Sequence[float] = ()  # see BeamSearch._factors_of
         self.children: dict[int, Prefix] = {}
         self.slot = -1  # its place in the beam, if it has one
 
@@ -100,58 +105,60 @@ class BeamSearch:
         probs = np.exp(log_probs.astype(np.float64))
         if not (probs.sum(axis=1) > 0).all():
             raise ValueError("a frame in which no label has a probability")
-        beam, scale = self._walk(probs)
-        scored = [(math.log(a + b) + scale + self._at_end(prefix), prefix) for prefix, a, b in beam]
-        return [self._hypothesis(prefix, score) for score, prefix in heapq.nlargest(best, scored, key=lambda s: s[0])]
+        root = Prefix(None, 0, "", self.language.start() if self.language else None)
+        root.factors = self._factors_of(root)
+        with paused_gc():
+            beam, scale = self._walk(root, probs)
+            scored = [(math.log(a + b) + scale + self._at_end(prefix), prefix) for prefix, a, b in beam]
+            likely = heapq.nlargest(best, scored, key=lambda s: s[0])
+            found = [self._hypothesis(prefix, score) for score, prefix in likely]
+            forget(root)
+        return found
 
-    def _walk(self, probs: np.ndarray) -> tuple[list[tuple[Prefix, float, float]], float]:
+    def _walk(self, root: Prefix, probs: np.ndarray) -> tuple[list[tuple[Prefix, float, float]], float]:
         """The prefixes after the last frame, each with the probability of its paths that end in a blank and in its
         last label, the language model's factor in both; and the logarithm of what all are divided by.
         """
         width, narrowest = self.limits.width, math.exp(-self.limits.threshold)
-        state = self.language.start() if self.language else None
-        root = Prefix(None, 0, "", state, self._factors_of(state, ""))
         beam, scale = [(root, 1.0, 0.0)], 0.0
         for row, labels in zip(probs.tolist(), self._candidates(probs), strict=True):
             blank = row[0]
             # every prefix stays as it is: a blank, or its last label once more
-            stays = [(prefix, (a + b) * blank, b * row[prefix.label]) for prefix, a, b in beam]
-            if labels:
-                for slot, (prefix, _, _) in enumerate(beam):
-                    prefix.slot = slot
-                ends = [stay[2] for stay in stays]
-                floor = max(a + b for _, a, b in stays) * narrowest
-                news = []
-                for prefix, a, b in beam:
-                    last, both, factors, children = prefix.label, a + b, prefix.factors, prefix.children
-                    for label in labels:
-                        # a label is repeated only after a blank
-                        gain = (a if label == last else both) * row[label] * factors[label]
-                        child = children.get(label)
-                        if child is not None and child.slot >= 0:
-                            ends[child.slot] += gain
-                        elif gain > floor:
-                            news.append((gain, prefix, label))
-                for prefix, _, _ in beam:
-                    prefix.slot = -1
-                stays = [(prefix, a, b) for (prefix, a, _), b in zip(stays, ends, strict=True)]
-                if len(news) > width:
-                    news = heapq.nlargest(width, news, key=lambda new: new[0])
-                ranked = [(a + b, prefix, a, b) for prefix, a, b in stays]
-                ranked += [(gain, prefix, label, None) for gain, prefix, label in news]
-                ranked.sort(key=lambda item: -item[0])
-                floor = ranked[0][0] * narrowest
-                beam = [
-                    (prefix, x, b) if b is not None else (self._extend(prefix, x), 0.0, total)
-                    for total, prefix, x, b in ranked[:width]
-                    if total >= floor
-                ]
-            else:
-                beam = stays
-            most = max(a + b for _, a, b in beam)
+            if not labels:
+                beam = [(prefix, (a + b) * blank, b * row[prefix.label]) for prefix, a, b in beam]
+                continue
+            stays, ends = [], []
+            for slot, (prefix, a, b) in enumerate(beam):
+                stays.append((a + b) * blank)
+                ends.append(b * row[prefix.label])
+                prefix.slot = slot
+            floor = max(map(add, stays, ends)) * narrowest
+            news = []
+            for prefix, a, b in beam:
+                last, both, factors, children = prefix.label, a + b, prefix.factors, prefix.children
+                for label in labels:
+                    # a label is repeated only after a blank
+                    gain = (a if label == last else both) * row[label] * factors[label]
+                    child = children.get(label) if children else None
+                    if child is not None and child.slot >= 0:
+                        ends[child.slot] += gain
+                    elif gain > floor:
+                        news.append((gain, prefix, label, -1.0))
+            ranked = []
+            for (prefix, _, _), a, b in zip(beam, stays, ends, strict=True):
+                prefix.slot = -1
+                ranked.append((a + b, prefix, a, b))
+            ranked += news
+            ranked.sort(key=itemgetter(0), reverse=True)
+            most = ranked[0][0]
+            if most == 0:
+                raise ValueError("frames that no text explains: a label has the probability 0 where it must not")
+            floor, beam = most * narrowest, []
+            for total, prefix, x, b in ranked[:width]:
+                if total < floor:
+                    break
+                beam.append((prefix, x, b) if b >= 0 else (self._extend(prefix, x), 0.0, total))
             if not 1e-100 < most < 1e100:
-                if most == 0:
-                    raise ValueError("frames that no text explains: a label has the probability 0 where it must not")
                 beam = [(prefix, a / most, b / most) for prefix, a, b in beam]
                 scale += math.log(most)
         return [item for item in beam if item[1] + item[2] > 0], scale
@@ -172,15 +179,16 @@ class BeamSearch:
         if child is None:
             character = self.charset.characters[label - 1]
             state = self.language.step(prefix.state, character) if self.language else None
-            text = prefix.text + character
-            child = Prefix(prefix, label, text, state, self._factors_of(state, text))
-            prefix.children[label] = child
+            child = prefix.children[label] = Prefix(prefix, label, prefix.text + character, state)
+            if self.lexicon and character.isalpha():
+                child.word = prefix.word + character
+                child.known = len(child.word) if child.word.lower() in self.lexicon else 0
+            child.factors = self._factors_of(child)
         return child
 
-    def _factors_of(self, state: object, text: str) -> Sequence[float]:
+    def _factors_of(self, prefix: Prefix) -> Sequence[float]:
         """The factor of each next label: language model and bonuses."""
-        known = self._known_at_end(text)
-        key = state, known
+        state, known = key = prefix.state, prefix.known
         factors = self._factors.get(key)
         if factors is None:
             if len(self._factors) >= MAX_CACHED_ROWS:
@@ -193,40 +201,50 @@ class BeamSearch:
             factors = self._factors[key] = row.data  # a memoryview gives plain floats, fast
         return factors
 
-    def _known_at_end(self, text: str) -> int:
-        """The length of the text's last word, if it is in the lexicon."""
-        if not self.lexicon or not text[-1:].isalpha():
-            return 0
-        start = len(text)
-        while start and text[start - 1].isalpha():
-            start -= 1
-        return len(text) - start if text[start:].lower() in self.lexicon else 0
-
     def _at_end(self, prefix: Prefix) -> float:
         """What the end of the text and of its last word adds."""
-        bonus = self.weights.lexicon_bonus * self._known_at_end(prefix.text)
+        bonus = self.weights.lexicon_bonus * prefix.known
         if self.language is None:
             return bonus
         return bonus + self.weights.lm_weight * math.log(self.language.probs(prefix.state)[self.language.end])
 
     def _hypothesis(self, prefix: Prefix, score: float) -> BeamHypothesis:
-        text, labels, node, bonuses = prefix.text, [], prefix, self._at_end(prefix)
+        labels, known, bonuses, node, next_word = [], 0, self._at_end(prefix), prefix, ""
         while node.parent is not None:
             labels.append(node.label)
             bonuses += math.log(node.parent.factors[node.label])
-            node = node.parent
-        words = "".join(c if c.isalpha() else " " for c in text).split() if self.lexicon else []
-        known = sum(map(self._known_at_end, words))
-        language = 0.0
-        if (
-            self.language and self.weights.lm_weight
-        ):  # scoring the text once more would take a sixth of the search's time
-            language = (
-                bonuses - self.weights.length_bonus * len(labels) - self.weights.lexicon_bonus * known
-            ) / self.weights.lm_weight
+            if not next_word:  # a word ends here
+                known += node.known
+            node, next_word = node.parent, node.word
+        weights, language = self.weights, 0.0
+        if self.language and weights.lm_weight:  # scoring the text once more would take a sixth of the search's time
+            language = bonuses - weights.length_bonus * len(labels) - weights.lexicon_bonus * known
+            language /= weights.lm_weight
         elif self.language:
-            language = self.language.score(text)
-        return BeamHypothesis(labels[::-1], text, score, score - bonuses, language, known)
+            language = self.language.score(prefix.text)
+        return BeamHypothesis(labels[::-1], prefix.text, score, score - bonuses, language, known)
+
+
+@contextmanager
+def paused_gc() -> Iterator[None]:
+    """Without the collector of cycles: a search makes thousands of objects a line, and looking for cycles among them
+    took a fifth of its time."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
+
+
+def forget(root: Prefix) -> None:
+    """Take a tree apart, so that its memory is free without the collector: parents and children hold each other."""
+    waiting = [root]
+    while waiting:
+        prefix = waiting.pop()
+        waiting += prefix.children.values()
+        prefix.children = {}
 
 
 class Searches:
@@ -253,45 +271,3 @@ class Searches:
             parts = self.charset, self.languages.get(name), self.lexicon, self.weights, self.limits
             self._made[name] = BeamSearch(*parts)
         return self._made[name]
-
-
-GRID = {
-    "lm_weight": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.3),
-    "length_bonus": (-0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0),
-    "lexicon_bonus": (0.0, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0),
-}
-
-
-def tune(
-    lines: Sequence[np.ndarray],
-    references: Sequence[str],
-    charset: Charset,
-    language: LanguageModel | InterpolatedLM | Mapping[str, LanguageModel | InterpolatedLM] | None,
-    lexicon: Iterable[str] = (),
-    limits: SearchLimits = SearchLimits(),
-    fields: Sequence[str | None] | None = None,
-    after: Callable[[float], None] = lambda cer: None,
-) -> tuple[ScoreWeights, float]:
-    """The weights with the lowest CER on lines (T, labels + 1) that no model was trained on, and that CER.
-
-    One weight after the other, twice over: some 30 searches of every line, `after` each of them. With language models
-    by field, `fields` says which line is of which.
-    """
-    lexicon = frozenset(lexicon)
-    languages = language if isinstance(language, Mapping) else {"": language} if language else {}
-    fields = fields or [None] * len(lines)
-    tried: dict[ScoreWeights, float] = {}
-
-    def cer(weights: ScoreWeights) -> float:
-        if weights not in tried:
-            searches = Searches(charset, languages, lexicon, weights, limits)
-            found = (searches.of(field).search(line)[0].text for field, line in zip(fields, lines, strict=True))
-            tried[weights] = sum(map(compare, references, found), Errors()).cer
-            after(tried[weights])
-        return tried[weights]
-
-    best = ScoreWeights(0.6 if languages else 0.0, 0.5 if languages else 0.0, 0.0)
-    for _ in range(2):
-        for name in [*(["lm_weight"] if languages else []), "length_bonus", *(["lexicon_bonus"] if lexicon else [])]:
-            best = min((best, *(replace(best, **{name: value}) for value in GRID[name])), key=cer)
-    return best, cer(best)

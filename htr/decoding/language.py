@@ -98,10 +98,10 @@ class LanguageModel:
         return known
 
     def _find(self, history: str) -> tuple[Table, int] | None:
-        key, table = 0, self.tables[len(history)]
+        key, table, symbols = 0, self.tables[len(history)], self.symbols
         for character in history:
-            key = key << LABEL_BITS | self.symbols[character]
-        i = int(np.searchsorted(table.histories, key))
+            key = key << LABEL_BITS | symbols[character]
+        i = int(table.histories.searchsorted(key))
         return (table, i) if i < len(table.histories) and table.histories[i] == key else None
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from htr.decoding import beam
+from htr.decoding import tuning
 from htr.decoding.beam import BeamHypothesis, ScoreWeights
 from htr.decoding.language import load_language_models
 from htr.decoding.tuning import allowed, frequent_words, judge, letters, tune_rescore_weight, with_blanks
@@ -106,7 +106,7 @@ def test_lines_of_no_known_field_have_the_general_model_alone(
 
 
 def test_a_language_model_that_does_harm_is_given_no_weight(run: Path, monkeypatch, capsys):
-    monkeypatch.setattr(beam, "tune", lambda *args: (ScoreWeights(0.9, 0.9, 0.9), 99.0))
+    monkeypatch.setattr(tuning, "tune", lambda *args: (ScoreWeights(0.9, 0.9, 0.9), 99.0))
     note = tune(run, "--most", 4)
     assert set(note["weights"].values()) == {0.0} and note["tuned"]["beam"] == note["tuned"]["beam_without_language"]
     assert "makes it no better" in capsys.readouterr().err

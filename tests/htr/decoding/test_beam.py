@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from htr.charset import Charset
-from htr.decoding.beam import BeamSearch, ScoreWeights, Searches, SearchLimits, tune
+from htr.decoding.beam import BeamSearch, ScoreWeights, Searches, SearchLimits
 from htr.decoding.greedy import greedy
 from htr.decoding.language import InterpolatedLM, train_language_model
+from htr.decoding.tuning import tune
 
 ALPHABET = Charset("ab ")
 EVERYTHING = SearchLimits(width=10_000, top=10, least=0.0, threshold=1e9)
