@@ -10,10 +10,14 @@ writer a certificate, one piece a line, scanned at the severity, stored as JPEG,
 fields cut, lines found, read, joined. Clean: the same pieces, as they were cut from their line, read one by one and
 joined as the field's text is. CER of the fields' text, over the same fields; a scan that is refused counts as nothing
 read.
-Blank fields are text fields that nothing was written in: false text is the share of them that get a text.
+Blank fields are text fields that nothing was written in: false text is the share of them that get a text, found ink
+the share that has ink which is taken for lines, whatever the reader says of it: preprocess rejects those without
+--stray blank.
 
 Simulated: certificates of handwriting fonts held out of training (simulate --hands held-out). Their texts are drawn
 anew from the grammar of causes; fields whose text is in a table that --seen names (the training's) are left out.
+Numbers are their fields of durations, dates, ages and weights: how many are read to the letter, and how many say the
+same value ("3 j", "3 jours"). Tick boxes are those of both kinds of certificates.
 
 Intervals are 95 %, by writer. The last line is JSON, rates as fractions, `difference` in points.
 """
@@ -32,15 +36,18 @@ from pieces import write_pieces
 from htr.forms.field_content import RULING_MODES
 from htr.forms.registration import Forms
 from htr.forms.template import load_templates
+from htr.io.given import Lines
 from htr.io.sources import read_source
 from htr.lines.normalise import RejectedInput
 from htr.metrics.error_rates import compare
 from htr.metrics.intervals import difference_interval, ratio_interval
+from htr.metrics.values import parse as value_of
 from htr.reader import Reader
-from htr.scan import read_scan
+from htr.scan import CutField, FieldText, cut_scan
 from htr.synth.simulate import Certificate, certificate, chosen_hands
 
 LEASTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+NUMBERS = ("weight", "gestation", "age")
 FORM = "adult-2018,neonatal-2018"  # ruled, boxed
 
 
@@ -48,6 +55,7 @@ FORM = "adult-2018,neonatal-2018"  # ruled, boxed
 class Field:
     """A written field as it was read."""
 
+    name: str
     writer: str
     characters: int
     edits: int  # the whole way
@@ -63,6 +71,8 @@ class Read:
 
     fields: list[Field] = field(default_factory=list)
     blank: list[tuple[str, float]] = field(default_factory=list)  # writer, confidence of what it got; 0: no text
+    inked: int = 0  # blank fields with ink that was taken for lines
+    ticks: list[bool] = field(default_factory=list)  # whether each box is read as it was ticked
     scans: int = 0
     refused: int = 0
 
@@ -75,14 +85,16 @@ def stored(made: Certificate) -> np.ndarray:
 
 def read_all(made: Iterator[Certificate], reader: Reader, options, pieces: dict, seen: set[str]) -> Read:
     """`pieces`: (writer, text) -> image, of what is to be read as clean crops too. `seen`: texts not to be counted."""
-    forms, result, how = Forms(load_templates()), Read(), {"rulings": options.rulings, "least": options.least}
+    forms, result = Forms(load_templates()), Read()
     for one in made:
         result.scans += 1
         try:
-            texts = {entry.field: entry for entry in read_scan(stored(one), forms, reader, **how)}
+            cuts = cut_scan(stored(one), forms, options.rulings)
+            texts = {entry.field: entry for entry in read_fields(cuts, reader, options.least)}
         except RejectedInput:
             result.refused += 1
-            texts = {}
+            cuts, texts = [], {}
+        lines = {cut.field.name: len(cut.images) for cut in cuts}
         writer, clean, written = one.page["writer"], {}, {}
         for line in one.lines:
             written.setdefault(line["field"], []).append(line["text"])
@@ -95,19 +107,44 @@ def read_all(made: Iterator[Certificate], reader: Reader, options, pieces: dict,
         kinds = {entry.name: entry.kind for entry in load_template(one.page["form"]).fields}
         for row in one.typed:
             name, text = row["field"], row["text"]
+            got = texts.get(name)
+            if kinds[name] == "tick":
+                result.ticks.append(got is not None and got.text == text)
             if kinds[name] == "tick" or text in seen:
                 continue
-            got = texts.get(name)
             if text:
                 errors = compare(text, got.text if got else "")
                 beside = compare(text, " ".join(clean.get(name, []))).edits
                 found = [(line.confidence, line.text) for line in got.lines] if got else []
                 result.fields.append(
-                    Field(writer, errors.characters, errors.edits, beside, len(written[name]), found, text)
+                    Field(name, writer, errors.characters, errors.edits, beside, len(written[name]), found, text)
                 )
             elif got:
                 result.blank.append((writer, max((line.confidence for line in got.lines), default=0.0)))
+                result.inked += lines[name] > 0
     return result
+
+
+def read_fields(cuts: list[CutField], reader: Reader, least: float) -> list[FieldText]:
+    """As read_scan reads what it has cut."""
+    images = [(image, cut.field.name) for cut in cuts for image in cut.images]
+    readings = iter(reader.read(Lines(image for image, _ in images), fields=[name for _, name in images]))
+    return [cut.as_text([next(readings) for _ in cut.images], least) for cut in cuts]
+
+
+def numbers(read: Read) -> dict:
+    """Fields of durations, dates, ages and weights: CER, and how many are right to the letter and as a value."""
+    some = [f for f in read.fields if f.name in NUMBERS or f.name.endswith("_interval")]
+    texts = [(f.text, " ".join(text for _, text in f.found)) for f in some]
+    values = [(value_of(text), value_of(got)) for text, got in texts]
+    known = [one == other for one, other in values if one is not None]
+    return {
+        "numbers": len(some),
+        "cer_numbers": rate([f.edits for f in some], [f.characters for f in some]),
+        "numbers_right": rate([int(text == got) for text, got in texts], [1] * len(some)),
+        "values": len(known),
+        "values_right": rate(list(map(int, known)), [1] * len(known)),
+    }
 
 
 def load_template(name: str):
@@ -213,17 +250,25 @@ def main() -> None:
     result |= {name: value for name, value in simulated.items() if name.startswith("cer")}
     result |= {"false_simulated": simulated["false"], "false_simulated_interval": simulated["false_interval"]}
     result = {name.replace("false", "false_text"): value for name, value in result.items()}
+    result["found_ink"] = rate([real.inked], [len(real.blank)])
+    ticks = real.ticks + fonts.ticks
+    result |= numbers(fonts) | {"ticks": len(ticks), "ticks_right": rate([sum(ticks)], [len(ticks)])}
 
     print(f"{counts['lines']} lines of {counts['writers']} writers, {counts['aligned']} aligned, "
           f"{counts['pieces']} pieces; severity {options.severity}")  # fmt: skip
     table(real.fields)
     for name, read in (("semi-real", real), ("simulated", fonts)):
         false = sum(confidence > 0 for _, confidence in read.blank)
-        print(f"{name}: {read.scans} scans, {read.refused} refused; {false} of {len(read.blank)} blank fields got text")
+        print(f"{name}: {read.scans} scans, {read.refused} refused; of {len(read.blank)} blank fields {read.inked} "
+              f"have ink that is taken for lines, {false} got text")  # fmt: skip
         sweep(read)
     print(f"CER %: clean {shown(result['cer_clean'], result['cer_clean_interval'])}, scan "
           f"{shown(result['cer_scan'], result['cer_scan_interval'])}, {result['difference']:+.2f} points; simulated "
           f"{shown(result['cer_simulated'], result['cer_simulated_interval'])}")  # fmt: skip
+    print(f"numbers: {result['numbers']} fields, CER {100 * result['cer_numbers']:.2f} %, "
+          f"{100 * result['numbers_right']:.1f} % right to the letter; of {result['values']} values "
+          f"{100 * result['values_right']:.1f} % right; {result['ticks']} tick boxes, "
+          f"{100 * result['ticks_right']:.2f} % right")  # fmt: skip
     print(json.dumps({name: rounded(value) for name, value in result.items()}))
 
 
