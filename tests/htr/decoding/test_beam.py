@@ -1,5 +1,6 @@
 """The beam search against the sum over all paths, written down by brute force."""
 
+import gc
 import itertools
 import math
 from dataclasses import asdict
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from htr.charset import Charset
-from htr.decoding.beam import BeamSearch, ScoreWeights, Searches, SearchLimits
+from htr.decoding.beam import BeamSearch, Prefix, ScoreWeights, Searches, SearchLimits
 from htr.decoding.greedy import greedy
 from htr.decoding.language import InterpolatedLM, train_language_model
 from htr.decoding.tuning import tune
@@ -183,3 +184,18 @@ def test_weights_under_their_old_names_are_read():
     assert ScoreWeights.from_json(old) == new == ScoreWeights.from_json(asdict(new))
     with pytest.raises(TypeError):
         ScoreWeights.from_json({"omega": 1.0})
+
+
+def test_a_search_leaves_no_prefix_behind_and_the_collector_as_it_was():
+    rng = np.random.default_rng(0)
+    log_probs = np.log(rng.dirichlet(np.ones(4), 30))
+    search = BeamSearch(Charset("abc"))
+    gc.collect()
+    gc.disable()  # what holds each other would stay
+    try:
+        search.search(log_probs, 5)
+        assert not any(isinstance(one, Prefix) for one in gc.get_objects()) and not gc.isenabled()
+    finally:
+        gc.enable()
+    search.search(log_probs, 5)
+    assert gc.isenabled()
