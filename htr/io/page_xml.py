@@ -36,6 +36,7 @@ class Region:
     confidence: float
     alternatives: Sequence[tuple[str, float]] = ()
     lines: Sequence[Line] = field(default_factory=tuple)
+    turn: int = 0  # degrees clockwise that set its lines upright, see direction.py
 
 
 def page_xml(image: str, size: tuple[int, int], regions: Sequence[Region]) -> bytes:
@@ -53,6 +54,8 @@ def page_xml(image: str, size: tuple[int, int], regions: Sequence[Region]) -> by
     for number, region in enumerate(regions):
         custom = f"readingOrder {{index:{number};}} structure {{type:{clean(region.name)};}}"
         element = ElementTree.SubElement(page, "TextRegion", id=f"r{number}", type="other", custom=custom)
+        if region.turn:
+            element.set("orientation", str(region.turn if region.turn <= 180 else region.turn - 360))
         add_points(element, "Coords", region.outline, size)
         for place, line in enumerate(region.lines):
             child = ElementTree.SubElement(element, "TextLine", id=f"r{number}l{place}")

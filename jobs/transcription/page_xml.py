@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from htr.io.direction import TURNS
 from htr.io.page_xml import Line, Points, Region, box_outline, page_xml
 from shards import files
 
@@ -49,14 +50,14 @@ def fields_of(rows: list[dict]) -> Iterator[Region]:
 def lines_of(rows: list[dict], size: tuple[int, int]) -> Iterator[Region]:
     """The lines of one field after the other, in the order of their rows."""
     whole = box_outline((0, 0, *size))
-    for name, some in groupby(rows, key=lambda row: row["field"]):
+    for (name, turn), some in groupby(rows, key=lambda row: (row["field"], row["turn"])):
         lines = []
         for row in some:
             if not row["reason"]:
                 others, baseline = json.loads(row["alternatives"]), points(row["baseline"])
                 lines.append(Line(outline_of(row) or whole, row["text"], sure(row), others, baseline))
         text, least = "\n".join(line.text for line in lines), min((line.confidence for line in lines), default=0.0)
-        yield Region(name or "page", whole, text, least, (), lines)
+        yield Region(name or "page", whole, text, least, (), lines, int(turn) if turn in TURNS else 0)
 
 
 def outline_of(row: dict) -> Points:

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from htr.io.account import Account
+from htr.io.page_xml import Line, page_xml
+from htr.io.page_xml import Region as PageRegion
 from htr.io.sources import read_source
 from htr.lines.normalise import Region, RejectedInput, cut
 from shards.fields import from_upright
@@ -170,3 +172,15 @@ def test_places_in_a_field_that_was_set_upright_lie_on_the_scan(turn):
     for place in [(0, 0), (10, 3), (crop.shape[1] - 1, crop.shape[0] - 1)]:
         on_scan = back @ [*place, 1]
         assert page[int(on_scan[1]), int(on_scan[0])] == crop[place[1], place[0]]
+
+
+@pytest.mark.parametrize("turn", [0, *RUNS])
+def test_pages_that_are_written_say_how_their_lines_are_turned(tmp_path, turn):
+    corners = moved(np.array([[40, 100], [499, 100], [499, 149], [40, 149]], float), turn).tolist()
+    whole = [(0.0, 0.0), (100.0, 0.0), (100.0, 100.0)]
+    page = on_page(turn)
+    cv2.imwrite(str(tmp_path / "p.png"), page)
+    written = PageRegion("Ia", whole, "mort", 1.0, (), [Line(corners, "mort", 1.0)], turn)
+    (tmp_path / "p.xml").write_bytes(page_xml("p.png", page.shape[::-1], [written]))
+    [row] = read_source(tmp_path, account=Account())[0].to_pylist()
+    assert np.array_equal(cut(*Scans(tmp_path).cut_from(row)), drawn()[100:150, 40:500])
