@@ -139,7 +139,13 @@ class Names:
 
     def find(self, folder: str, name: str) -> str | None:
         """The one file of this name, in other letters perhaps. None: there is none, or more than one."""
-        folder, last = posixpath.split(posixpath.join(folder, name))
+        *above, last = posixpath.join(folder, name).split("/")
+        folder = ""
+        for part in above:  # a folder in other letters too
+            same = self.of(folder).get(plain(part), [])
+            if part not in same and len(same) > 1:
+                return None
+            folder = posixpath.join(folder, same[0] if same and part not in same else part)
         same = self.of(folder).get(plain(last), [])
         found = posixpath.join(folder, same[0]) if len(same) == 1 else ""
         return found if found and self.tree.has(found) else None

@@ -25,6 +25,7 @@ GRAY = cv2.putText(np.full((60, 240), 220, np.uint8), "mort", (20, 45), cv2.FONT
     ("there", "named"),
     [
         ("Acte 1.PNG", "acte 1.png"),
+        ("Lot 1/Scans/Acte.PNG", "lot 1/SCANS/acte.png"),
         ("acte 1.png", "acte%201.png"),
         ("a/acte.png", r"a\acte.png"),
         ("a/acte.png", "file:a/acte.png"),
@@ -35,7 +36,7 @@ GRAY = cv2.putText(np.full((60, 240), 220, np.uint8), "mort", (20, 45), cv2.FONT
     ],
 )
 def test_an_image_of_a_table_is_found_by_a_name_that_means_it(tmp_path, there, named):
-    (tmp_path / there).parent.mkdir(exist_ok=True)
+    (tmp_path / there).parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(tmp_path / there), GRAY)
     assert np.array_equal(Scans(tmp_path).read(named), GRAY)
 
