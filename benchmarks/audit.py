@@ -90,7 +90,7 @@ def readings(reader: Reader, paths: list[str]) -> tuple[list[Prediction], list[t
         padded = np.zeros((len(part), 1, height, max(inks[i].shape[1] for i in part)), np.uint8)
         for row, i in zip(padded, part, strict=True):
             row[0, :, : inks[i].shape[1]] = inks[i]
-        seen = reader.frames(torch.from_numpy(padded), torch.tensor([inks[i].shape[1] for i in part]))
+        seen = reader.encode(torch.from_numpy(padded), torch.tensor([inks[i].shape[1] for i in part]))
         read.update(zip(part, map(reader.text, reader.decode(seen)), strict=True))
         lines = zip(seen.log_probs, seen.lengths.tolist(), strict=True)
         frames.update(zip(part, (line[:length].half() for line, length in lines), strict=True))
