@@ -52,7 +52,8 @@ def main(args: Settings) -> int:
     import torch
 
     from htr.reader import Reader, weights_of
-    from jobs.distributed.placement import Placement, take_device
+    from jobs.distributed.devices import take_device
+    from jobs.distributed.placement import Placement
     from jobs.distributed.precision import precision
     from jobs.evaluation.alignments import merge, part, texts_of_shard, write_part
     from jobs.launch.under_way import ended, note_work, others, under_way

@@ -60,7 +60,8 @@ def main(args: Settings) -> int:
     from htr.metrics.terms import Terms
     from htr.reader import Reader
     from htr.references import References
-    from jobs.distributed.placement import Placement, take_device
+    from jobs.distributed.devices import take_device
+    from jobs.distributed.placement import Placement
     from jobs.distributed.precision import precision
     from jobs.evaluation.cause_statistics import table_of
     from jobs.evaluation.comparison import check_against

@@ -83,7 +83,8 @@ class Settings:
 def main(args: Settings) -> int:
     from htr.io.account import lines_of
     from htr.reader import Reader
-    from jobs.distributed.placement import Placement, take_device
+    from jobs.distributed.devices import take_device
+    from jobs.distributed.placement import Placement
     from jobs.launch.under_way import ended, note_work, others
     from jobs.transcription.chunks import ChunkWorkers
     from jobs.transcription.inputs import open_input

@@ -68,7 +68,8 @@ def main(args: Settings) -> int:
     from htr.decoding.tuning import GRID, frequent_words, judge, letters, tune, with_blanks
     from htr.metrics.words import words_in
     from htr.reader import Reader, weights_of
-    from jobs.distributed.placement import Placement, take_device
+    from jobs.distributed.devices import take_device
+    from jobs.distributed.placement import Placement
     from jobs.distributed.precision import precision
     from jobs.evaluation.texts import config_of, dataset_of
     from jobs.training.config import parse_where

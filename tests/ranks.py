@@ -1,5 +1,5 @@
-"""Real Horovod ranks for the tests: forked from one process that has imported torch and Horovod, since importing takes
-longer than most tests; and what they do once they are a ring.
+"""Real ranks for the tests, of Horovod or torch.distributed: forked from one process that has imported both, since
+importing takes longer than most tests; and what they do once they have met.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from jobs.distributed import gradient_buckets, placement, process_group, rendezvous
+from jobs.distributed import devices, gradient_buckets, placement, process_group, rendezvous
 from jobs.distributed.placement import DistributedError
 
 KEY = "slurm-17-0-0-38559"
@@ -115,25 +115,27 @@ def environment(rank: int, tasks: str = "2", nodes: str = "node1", **more: str) 
     texts = {"JOB_ID": 17, "STEP_ID": 0, "STEP_LAUNCHER_PORT": 38559}
     lists = {"STEP_NODELIST": nodes, "STEP_TASKS_PER_NODE": tasks}
     slurm = {f"SLURM_{name}": str(value) for name, value in (numbers | texts | lists).items()}
-    return slurm | {"HTR_START_TIMEOUT": str(START), "HOROVOD_GLOO_TIMEOUT_SECONDS": "10"} | more
+    return slurm | {"HTR_START_TIMEOUT": str(START), "HTR_PEER_TIMEOUT": "10"} | more
 
 
-def be_rank(folder: str, env: dict[str, str], work: str, device: str, gpus: list[str], dead_port: int, wait: float):
+def be_rank(
+    folder: str, env: dict[str, str], work: str, device: str, gpus: list[str], dead_port: int, wait: float, backend: str
+):
     """One rank, as the main program of a job does it: a DistributedError is one line, without a traceback."""
     os.environ.update(env)
     time.sleep(wait)
     if gpus:
-        placement.visible_gpus = process_group.visible_gpus = lambda: gpus
+        devices.visible_gpus = process_group.visible_gpus = lambda: gpus
     if dead_port:  # as if the file came from a start before this one, or a firewall stood between
-        read = rendezvous._read
+        read = rendezvous.read
 
         def misled(path: Path) -> dict | None:
             note = read(path)
             return note | {"port": dead_port} if note and "port" in note else note
 
-        rendezvous._read = misled
+        rendezvous.read = misled
     try:
-        with process_group.start(Path(folder), device) as world:
+        with process_group.start(Path(folder), device, backend=backend) as world:
             globals()[work](world)
     except DistributedError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -180,11 +182,11 @@ def nursery() -> None:
 class Ranks:
     """Starts ranks in the nursery and hands back (exit code, stdout, stderr) of each."""
 
-    def __init__(self, process: subprocess.Popen, folder: Path) -> None:
-        self.process, self.folder = process, folder
+    def __init__(self, process: subprocess.Popen, folder: Path, backend: str = "horovod") -> None:
+        self.process, self.folder, self.backend = process, folder, backend
 
     def start(self, *ranks: dict, work: str = "work") -> None:
-        base = {"work": work, "device": "cpu", "gpus": [], "dead_port": 0, "wait": 0.0}
+        base = {"work": work, "device": "cpu", "gpus": [], "dead_port": 0, "wait": 0.0, "backend": self.backend}
         request = {"folder": str(self.folder), "ranks": [base | rank for rank in ranks]}
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()

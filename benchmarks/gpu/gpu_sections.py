@@ -412,7 +412,8 @@ def over_horovod(*argv: str) -> int:
 
     from jobs.cli.command_line import main
     from jobs.distributed import process_group
-    from jobs.distributed.placement import Placement, take_device
+    from jobs.distributed.devices import take_device
+    from jobs.distributed.placement import Placement
 
     hvd.init()
     print(json.dumps({"nccl_built": bool(hvd.nccl_built()), "gloo_built": bool(hvd.gloo_built())}), flush=True)

@@ -1,23 +1,23 @@
 """Gradients in a few flat buffers, each summed over all ranks while backward still fills the others.
 
 As in torch's DDP (Li et al. 2020, "PyTorch Distributed: Experiences on Accelerating Data Parallel Training"), on
-Horovod's operations. Its own optimizer sends each gradient by itself, copies those that are ready together into a
-buffer and back again, and waits in a loop that never sleeps, on a rank's only core at the cost of the sum itself.
-Buckets are the same in every step, so that Horovod need not fuse anything and sums in the same order each time.
+whatever sums them (jobs/distributed/collectives.py). Horovod's own optimizer sends each gradient by itself, copies
+those that are ready together into a buffer and back again, and waits in a loop that never sleeps, on a rank's only core
+at the cost of the sum itself. Buckets are the same in every step, so that nothing need be fused and sums are in the
+same order each time; and they leave in one order on all ranks, which torch.distributed needs.
 """
 
-import time
 from collections.abc import Callable, Generator, Iterable
 from functools import partial
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from jobs.distributed.collectives import Collectives
+
 BUCKET_BYTES = 4 << 20  # bytes of a bucket
 LAST_BUCKET_BYTES = 1 << 20  # of the one that is full last, since backward hides nothing of it
-POLL_INTERVAL_S = 1e-4  # seconds between two looks at whether a sum is there
 
 
 def parted(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
@@ -69,7 +69,7 @@ class GradientBuckets:
 
     def __init__(
         self,
-        hvd: ModuleType,
+        comm: Collectives,
         parameters: Iterable[nn.Parameter],
         compression: str,
         passes: int,
@@ -78,37 +78,42 @@ class GradientBuckets:
         """`compression`: one of EXCHANGES; `passes`: backward passes whose gradients are accumulated before;
         `over_host`: gradients on a GPU are exchanged through the host's memory.
         """
-        self.hvd, self.begin, self.passes = hvd, EXCHANGES[compression], passes
+        self.comm, self.begin, self.passes = comm, EXCHANGES[compression], passes
         groups = enumerate(parted(parameters))
-        self.buckets = [Bucket(f"gradients.{number}", group, over_host) for number, group in groups]
+        # as backward comes to them: the first parameters last
+        self.buckets = [Bucket(f"gradients.{number}", group, over_host) for number, group in groups][::-1]
+        self.left = 0  # buckets that are on their way, or were in this step
         for bucket in self.buckets:
             for parameter in bucket.parameters:
                 parameter.register_post_accumulate_grad_hook(partial(self.note, bucket))
 
     def note(self, bucket: Bucket, parameter: nn.Parameter) -> None:
-        """A gradient is there. With the last one of its bucket the exchange begins."""
-        if bucket.exchange:
+        """A gradient is there. With the last one of its bucket, and of those before it, the exchange begins."""
+        if bucket.exchange or bucket.taken == self.passes * len(bucket.parameters):
             raise RuntimeError(f"more than {self.passes} backward passes before their gradients were waited for")
         bucket.take(parameter)
         bucket.taken += 1
-        if bucket.taken == self.passes * len(bucket.parameters):
-            self.send(bucket)
-            for other in self.buckets:  # whose first part may have ended
-                if other.exchange and other is not bucket and self.hvd.poll(other.handle):
+        while self.left < len(self.buckets) and self.full(self.buckets[self.left]):
+            self.send(self.buckets[self.left])
+        if not self.comm.ordered:  # a second part begins whenever the first has ended, on each rank at another time
+            for other in self.buckets:
+                if other.exchange and other is not bucket and self.comm.done(other.handle):
                     self.go_on(other)
 
+    def full(self, bucket: Bucket) -> bool:
+        return bucket.taken == self.passes * len(bucket.parameters)
+
     def send(self, bucket: Bucket) -> None:
+        self.left += 1
         if bucket.sent is not bucket.flat:
             bucket.sent.copy_(bucket.flat)
-        bucket.exchange = self.begin(self.hvd, bucket.sent, bucket.name)
+        bucket.exchange = self.begin(self.comm, bucket.sent, bucket.name)
         bucket.handle = next(bucket.exchange)
 
     def go_on(self, bucket: Bucket) -> None:
         """To the end of a part of the exchange."""
-        while bucket.sent.device.type == "cpu" and not self.hvd.poll(bucket.handle):
-            time.sleep(POLL_INTERVAL_S)
         try:
-            bucket.handle = bucket.exchange.send(self.hvd.synchronize(bucket.handle))
+            bucket.handle = bucket.exchange.send(self.comm.wait(bucket.handle))
         except StopIteration:
             if bucket.sent is not bucket.flat:
                 bucket.flat.copy_(bucket.sent)
@@ -116,15 +121,17 @@ class GradientBuckets:
 
     def wait(self) -> None:
         """Until each gradient is the sum over all ranks, also of a parameter that no backward of this rank came to."""
-        for bucket in self.buckets:
-            if bucket.taken < self.passes * len(bucket.parameters):
+        for bucket in self.buckets[self.left :]:
+            if not self.full(bucket):
                 for parameter in bucket.parameters:
                     bucket.take(parameter)
-                self.send(bucket)
-            bucket.taken = 0
-        while under_way := [bucket for bucket in reversed(self.buckets) if bucket.exchange]:
+            self.send(bucket)
+        while under_way := [bucket for bucket in self.buckets if bucket.exchange]:
             for bucket in under_way:
                 self.go_on(bucket)
+        self.left = 0
+        for bucket in self.buckets:
+            bucket.taken = 0
 
 
 # --- how a buffer is summed: each yields what it waits for, and is given what came of it
@@ -132,25 +139,25 @@ class GradientBuckets:
 Exchange = Generator[Any, Any, None]
 
 
-def exact(hvd: ModuleType, flat: Tensor, name: str) -> Exchange:
-    yield hvd.allreduce_async_(flat, op=hvd.Sum, name=name)
+def exact(comm: Collectives, flat: Tensor, name: str) -> Exchange:
+    yield comm.sum_(flat, name)
 
 
-def fp16(hvd: ModuleType, flat: Tensor, name: str) -> Exchange:
-    flat.copy_((yield hvd.allreduce_async_(flat.half(), op=hvd.Sum, name=name)))
+def fp16(comm: Collectives, flat: Tensor, name: str) -> Exchange:
+    flat.copy_((yield comm.sum_(flat.half(), name)))
 
 
-def bf16(hvd: ModuleType, flat: Tensor, name: str) -> Exchange:
-    """Horovod can't sum torch's bfloat16, but carry it: each rank gets a part of all buffers, sums it in float32, and
-    hands it to all. As many bytes as in a ring, and two roundings however many ranks there are.
+def bf16(comm: Collectives, flat: Tensor, name: str) -> Exchange:
+    """Each rank gets a part of all buffers, sums it in float32, and hands it to all. As many bytes as in a ring, and
+    two roundings however many ranks there are. Horovod can't sum torch's bfloat16, but carry it as what it is not.
     """
-    size = hvd.size()
+    size = comm.size
     each = -(-len(flat) // size)
     parts = nn.functional.pad(flat, (0, each * size - len(flat))).bfloat16().view(torch.float16)
-    ours, _ = yield hvd.alltoall_async(parts, name=f"{name}.parts")
+    ours = yield comm.all_to_all(parts, f"{name}.parts")
     total = ours.view(torch.bfloat16).view(size, each).float().sum(0).bfloat16()
-    whole = yield hvd.allgather_async(total.view(torch.float16), name=f"{name}.whole")
+    whole = yield comm.all_gather(total.view(torch.float16), f"{name}.whole")
     flat.copy_(whole.view(torch.bfloat16)[: len(flat)])
 
 
-EXCHANGES: dict[str, Callable[[ModuleType, Tensor, str], Exchange]] = {"none": exact, "fp16": fp16, "bf16": bf16}
+EXCHANGES: dict[str, Callable[[Collectives, Tensor, str], Exchange]] = {"none": exact, "fp16": fp16, "bf16": bf16}

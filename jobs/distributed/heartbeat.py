@@ -22,7 +22,7 @@ BEAT_INTERVAL_S = 3.0  # seconds
 FOLDER = ".heartbeat"
 BEAT_BYTES = 400  # bytes of a heartbeat
 # files of the code in which a rank that has come to a collective waits for the others
-COLLECTIVES = ("/horovod/", "/torch/distributed/", "distributed/gradient_buckets.py")
+COLLECTIVES = ("/horovod/", "/torch/distributed/", "distributed/horovod_backend.py", "distributed/torch_backend.py")
 
 
 @dataclass

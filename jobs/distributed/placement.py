@@ -1,4 +1,4 @@
-"""Where this process stands: among the ranks of its job, on the network that leads to the others, at which device.
+"""Where this process stands: among the ranks of its job, and on the network that leads to the others.
 
 Slurm's step, submitit's local executor and a process alone all fill the same small record, so that nothing else has
 to know who started the ranks. Neither Slurm's nor submitit's code is needed for it, their environment variables are.
@@ -12,14 +12,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import torch  # tests and tools that only ask for the place need not wait for it
 
 SPECIAL_STEPS = 0xFFFFFFF0  # the batch script, an interactive shell and the like are "steps" with numbers from here on
-# what says that a task has GPUs, with the values that say it has none: two are lists of indices, one is a count
-GPU_VARIABLES = {"SLURM_STEP_GPUS": [""], "SLURM_JOB_GPUS": [""], "SLURM_GPUS_ON_NODE": ["", "0"]}
 
 
 class DistributedError(RuntimeError):
@@ -184,18 +178,25 @@ class Settings:
     ports: range | None = None  # HTR_PORTS, "20000-20999"; empty: any
     timeout: float = 120.0  # HTR_START_TIMEOUT, seconds that ranks wait for each other
     shared_gpu: bool = False  # HTR_SHARED_GPU=1: ranks may share a GPU, and sum over the host's memory without NCCL
+    peer_timeout: float = 60.0  # HTR_PEER_TIMEOUT, seconds without a sign of life after which a rank is lost
 
     @classmethod
     def find(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
         """Read the environment; a DistributedError names the variable that makes no sense."""
-        ports, timeout = environ.get("HTR_PORTS", ""), environ.get("HTR_START_TIMEOUT") or "120"
+        ports = environ.get("HTR_PORTS", "")
         first, _, last = ports.partition("-")
         if ports and not (first.isdigit() and last.isdigit() and 0 < int(first) < int(last) < 65536):
             raise DistributedError(f"HTR_PORTS={ports!r} is not a range of ports such as 20000-20999")
-        if not timeout.replace(".", "", 1).isdigit() or float(timeout) <= 0:
-            raise DistributedError(f"HTR_START_TIMEOUT={timeout!r} is not a number of seconds")
-        chosen = range(int(first), int(last) + 1) if ports else None
-        return cls(environ.get("HTR_IFACE", ""), chosen, float(timeout), environ.get("HTR_SHARED_GPU", "") == "1")
+        chosen, shared = range(int(first), int(last) + 1) if ports else None, environ.get("HTR_SHARED_GPU", "") == "1"
+        patience = _seconds(environ, "HTR_START_TIMEOUT", "120"), _seconds(environ, "HTR_PEER_TIMEOUT", "60")
+        return cls(environ.get("HTR_IFACE", ""), chosen, patience[0], shared, patience[1])
+
+
+def _seconds(environ: Mapping[str, str], name: str, default: str) -> float:
+    value = environ.get(name) or default
+    if not value.replace(".", "", 1).isdigit() or float(value) <= 0:
+        raise DistributedError(f"{name}={value!r} is not a number of seconds")
+    return float(value)
 
 
 def interfaces() -> dict[str, str]:
@@ -269,44 +270,3 @@ def bind(address: str, ports: range | None, open_at: Callable):
         with suppress(OSError):
             return open_at((address, port))
     raise DistributedError(f"no free port on {address}" + (f" in HTR_PORTS={ports[0]}-{ports[-1]}" if ports else ""))
-
-
-# --- the device
-
-
-def visible_gpus() -> list[str]:
-    """A unique name for each GPU that torch can use here."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return []
-    return [str(torch.cuda.get_device_properties(index).uuid) for index in range(torch.cuda.device_count())]
-
-
-def take_device(place: Placement, device: str = "auto") -> "torch.device":
-    """The device of this rank; a DistributedError where GPUs and tasks do not match: it would waste or share GPUs."""
-    import torch
-
-    if device not in ("auto", "cpu", "cuda"):
-        raise DistributedError(f"device {device!r} is not one of auto, cpu, cuda")
-    if device == "cpu":
-        return torch.device("cpu")
-    count = len(visible_gpus())
-    if count == 0:
-        # on a login node, in the shell of salloc, the variables speak of GPUs that are elsewhere
-        here = "SLURMD_NODENAME" in os.environ
-        given = [name for name, none in GPU_VARIABLES.items() if here and os.environ.get(name, "") not in none]
-        if given or device == "cuda":
-            gave = f"Slurm gave GPUs ({given[0]}={os.environ[given[0]]}) but " if given else ""
-            raise DistributedError(
-                f"{gave}torch {torch.__version__} sees none: mend its CUDA, or work with --device cpu"
-            )
-        return torch.device("cpu")
-    if place.source == "alone" or count == place.local_size:
-        return torch.device("cuda", place.local_rank)
-    if count == 1:
-        return torch.device("cuda", 0)  # each task is bound to a GPU of its own; the meeting checks that it is one
-    raise DistributedError(
-        f"{count} GPUs but {place.local_size} task{'s' * (place.local_size > 1)} on {place.host}:"
-        f" start as many tasks a node as GPUs (--ntasks-per-node={count}), or work with --device cpu"
-    )

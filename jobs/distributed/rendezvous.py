@@ -1,17 +1,15 @@
-"""Ranks meet before Horovod starts, so that whatever is wrong is said on every rank, in one line, in bounded time.
+"""Ranks meet before their library of collectives starts, so that whatever is wrong is said on every rank, in one line,
+in bounded time.
 
 A failing hvd.init() is no exception but an abort, minutes later. So rank 0 listens on its interface and publishes
 where in FOLDER/rendezvous/KEY.json on shared storage; the others find the file, connect, and say who they are or what
-is wrong with them. Rank 0 answers all with one verdict: where Horovod's own rendezvous is, or one error for everybody.
+is wrong with them. Rank 0 answers all with one verdict: where the library's own server is, or one error for everybody.
+The connections stay open for those who want to know when another rank ends (jobs/distributed/lifeline.py).
 
 A token in the file (mode 0600) signs every message and never travels: strangers, another job that came by the same
 port, a port scan are ignored. Nothing of the data passes here.
 """
 
-import hashlib
-import hmac
-import json
-import os
 import secrets
 import selectors
 import socket
@@ -21,13 +19,13 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
+from jobs.distributed.messages import MAX_MESSAGE_BYTES, check, publish, read, sign
 from jobs.distributed.placement import DistributedError, Placement, Settings, bind, choose_interface, interfaces
 
-LATE_FAILURE_WAIT_S = (
-    2.0  # seconds that rank 0 still waits for the others once something is wrong, to tell all of it at once
-)
-MAX_MESSAGE_BYTES = 65536  # bytes of a message; more comes from a stranger
+# seconds that rank 0 still waits for the others once something is wrong, to tell all of it at once
+LATE_FAILURE_WAIT_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -40,19 +38,32 @@ class About:
     error: str = ""
 
 
+class Server(Protocol):
+    """What a library's processes find each other by (see jobs.distributed.collectives)."""
+
+    port: int
+
+    def stop(self) -> None: ...
+
+
+# Serve(address, ports, hosts, allowed addresses): begins to listen
+Serve = Callable[[str, range | None, list[tuple[str, int]], set[str]], Server]
+
+
 @dataclass(frozen=True)
 class Rendezvous:
-    """The ranks have met: Horovod may start. `close` it when it has."""
+    """The ranks have met: their library may start. `close` it when it has.
+
+    `links`: of rank 0 a connection to each other rank, of another one to rank 0. `server`: rank 0's.
+    """
 
     hosts: tuple[tuple[str, int], ...]
     interface: str
     address: str
     port: int
+    links: dict[int, socket.socket] = field(default_factory=dict)
+    server: Server | None = None
     close: Callable[[], None] = lambda: None
-
-
-# serve(address, ports, hosts, allowed addresses) -> (port, stop): Horovod's own server, see process_group.py
-Serve = Callable[[str, range | None, list[tuple[str, int]], set[str]], tuple[int, Callable[[], None]]]
 
 
 def rendezvous_of_ranks(place: Placement, folder: Path, settings: Settings, about: About, serve: Serve) -> Rendezvous:
@@ -92,8 +103,8 @@ def _lead(file: Path, settings: Settings, hello: dict, interface: str, address: 
             raise DistributedError("; ".join(problems))
         hosts = Counter(hellos[rank]["host"] for rank in sorted(hellos))
         allowed = {address for said in hellos.values() for address in said["addresses"]}
-        port, stop = serve(address, settings.ports, list(hosts.items()), allowed)
-        verdict = {"hosts": list(hosts.items()), "address": address, "port": port}
+        server = serve(address, settings.ports, list(hosts.items()), allowed)
+        verdict = {"hosts": list(hosts.items()), "address": address, "port": server.port}
     except (DistributedError, OSError) as error:
         verdict = {"error": str(error) if isinstance(error, DistributedError) else f"{_who(hello)}: {error}"}
         with suppress(OSError):
@@ -101,16 +112,19 @@ def _lead(file: Path, settings: Settings, hello: dict, interface: str, address: 
         raise DistributedError(verdict["error"]) from None
     finally:
         for connection in sockets:
-            with suppress(OSError), closing(connection):
+            with suppress(OSError):
                 connection.settimeout(5)
-                connection.sendall(_sign(token, verdict or {"error": "rank 0 was stopped while the ranks met"}))
+                connection.sendall(sign(token, verdict or {"error": "rank 0 was stopped while the ranks met"}))
+            if "port" not in verdict:
+                connection.close()
 
     def close() -> None:
-        stop()
+        server.stop()
         for leftover in file.parent.glob(f"{file.stem}.*"):
             leftover.unlink(missing_ok=True)
 
-    return Rendezvous(tuple(hosts.items()), interface, address, port, close)
+    links = {hello["rank"]: connection for connection, hello in sockets.items()}
+    return Rendezvous(tuple(hosts.items()), interface, address, server.port, links, server, close)
 
 
 def _collect(listener, token: str, file: Path, timeout: float, hellos: dict, sockets: dict) -> list[str]:
@@ -130,7 +144,7 @@ def _collect(listener, token: str, file: Path, timeout: float, hellos: dict, soc
                     else:
                         problems += _hear(selector, key, token, hellos, sockets)
             unreached |= {note["rank"]: note for note in _notes(file, token)}
-            note = _read(file) or {"token": token}
+            note = read(file) or {"token": token}
             if note.get("token") != token:
                 return [note.get("error", "rank 0 was started twice")]
             if deadline == latest and (problems or unreached or disagreements(hellos)):
@@ -154,7 +168,7 @@ def _hear(selector, key: selectors.SelectorKey, token: str, hellos: dict, socket
         return [f"{_who(known)} ended while it waited for the others"]
     if known or (piece and b"\n" not in heard and len(heard) < MAX_MESSAGE_BYTES):
         return []
-    hello = _check(token, bytes(heard))
+    hello = check(token, bytes(heard))
     if hello is None:
         selector.unregister(connection)
         connection.close()
@@ -168,7 +182,7 @@ def _hear(selector, key: selectors.SelectorKey, token: str, hellos: dict, socket
 def _notes(file: Path, token: str) -> Iterator[dict]:
     """What ranks that could not reach us left in the folder; what an earlier start left has another token."""
     for path in file.parent.glob(f"{file.stem}.rank-*.error"):
-        note = _read(path)
+        note = read(path)
         if note and note["token"] == token:
             yield note
 
@@ -205,7 +219,7 @@ def _join(file: Path, settings: Settings, hello: dict, interface: str, address: 
     patience = min(15.0, settings.timeout / 3)  # for an address that does not answer: it may be of an earlier start
     tried, since, trouble, left = "", 0.0, hello["error"], {}
     while time.monotonic() < deadline:
-        note = _read(file)
+        note = read(file)
         if note is None:
             time.sleep(0.3)
             continue
@@ -214,7 +228,7 @@ def _join(file: Path, settings: Settings, hello: dict, interface: str, address: 
         if note["token"] != tried:
             tried, since = note["token"], time.monotonic()
         try:
-            verdict = _ask(note, hello, address, patience, settings.timeout + 10)
+            verdict, link = _ask(note, hello, address, patience, settings.timeout + 10)
         except OSError as error:
             trouble = hello["error"] or (
                 f"cannot reach rank 0 at {note['address']}:{note['port']} (its {note['interface']}) over {interface}:"
@@ -229,63 +243,44 @@ def _join(file: Path, settings: Settings, hello: dict, interface: str, address: 
             time.sleep(0.3)
             continue
         if "error" in verdict:
+            link.close()
             raise DistributedError(verdict["error"])
         hosts = tuple((host, count) for host, count in verdict["hosts"])
-        return Rendezvous(hosts, interface, verdict["address"], verdict["port"])
+        return Rendezvous(hosts, interface, verdict["address"], verdict["port"], {0: link})
     if trouble:
         raise DistributedError(*_told([{**hello, "error": trouble}]))
     late = f"rank 0 did not start within {settings.timeout:g} s (no {file.name} in {file.parent}:"
     raise DistributedError(f"{late} do all nodes share this folder?)")
 
 
-def _ask(note: dict, hello: dict, source: str, patience: float, wait: float) -> dict:
-    """Rank 0's verdict; an OSError if it cannot be reached, a DistributedError if it falls silent afterwards."""
-    where = (note["address"], note["port"])
-    with socket.create_connection(where, min(5.0, patience), (source, 0) if source else None) as connection:
-        connection.sendall(_sign(note["token"], hello))
+def _ask(note: dict, hello: dict, source: str, patience: float, wait: float) -> tuple[dict, socket.socket]:
+    """Rank 0's verdict, and the connection to it; an OSError if it cannot be reached, a DistributedError if it falls
+    silent afterwards.
+    """
+    where, heard = (note["address"], note["port"]), bytearray()
+    connection = socket.create_connection(where, min(5.0, patience), (source, 0) if source else None)
+    try:
+        connection.sendall(sign(note["token"], hello))
         connection.settimeout(wait)  # rank 0 has its own time limit for the ranks that are still missing
-        try:
-            with connection.makefile("rb") as stream:
-                verdict = _check(note["token"], stream.readline(MAX_MESSAGE_BYTES * 16))  # a list of hosts may be long
-        except TimeoutError:
-            raise DistributedError(f"rank 0 at {where[0]}:{where[1]} stopped answering for {wait:g} s") from None
-    if verdict is None:
-        raise ConnectionError("it closed the connection without an answer")
-    return verdict
+        # by bytes that are there, no more: what comes after it is another's to read. A list of hosts may be long
+        while not heard.endswith(b"\n") and len(heard) < MAX_MESSAGE_BYTES * 16:
+            ahead = connection.recv(MAX_MESSAGE_BYTES, socket.MSG_PEEK)
+            if not ahead:
+                break
+            heard += connection.recv(ahead.find(b"\n") + 1 or len(ahead))
+        verdict = check(note["token"], bytes(heard))
+        if verdict is None:
+            raise ConnectionError("it closed the connection without an answer")
+        return verdict, connection
+    except TimeoutError:
+        connection.close()
+        raise DistributedError(f"rank 0 at {where[0]}:{where[1]} stopped answering for {wait:g} s") from None
+    except BaseException:
+        connection.close()
+        raise
 
 
 # --- small things that both need
-
-
-def publish(path: Path, content: dict) -> None:
-    """Write a JSON file that is either whole or not there, readable by its owner only."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-        json.dump(content, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
-
-
-def _read(path: Path) -> dict | None:
-    with suppress(OSError, ValueError):
-        # NFS remembers for up to a minute that a file is not there; a listing of the folder asks the server again
-        if path.name in os.listdir(path.parent):
-            return json.loads(path.read_text(encoding="utf-8"))
-    return None
-
-
-def _sign(token: str, message: dict) -> bytes:
-    body = json.dumps(message)
-    return (hmac.new(token.encode(), body.encode(), hashlib.sha256).hexdigest() + body + "\n").encode()
-
-
-def _check(token: str, line: bytes) -> dict | None:
-    """The message of a signed line, None if it is not ours."""
-    signature, body = line[:64], line[64:].rstrip(b"\n")
-    if not hmac.compare_digest(signature, hmac.new(token.encode(), body, hashlib.sha256).hexdigest().encode()):
-        return None
-    return json.loads(body)
 
 
 def _who(hello: dict) -> str:

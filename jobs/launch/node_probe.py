@@ -29,13 +29,12 @@ from jobs.distributed.placement import (
     DistributedError,
     expand_hosts,
     in_step,
-    visible_gpus,
 )
 from jobs.launch.network_probe import listen, listen_everywhere, other_ways, reach
 from jobs.launch.storage_probe import VISIBLE_WITHIN_S, contest, see, storage
 
 QUEUE, START, LOOK = 300.0, 120.0, 100.0  # seconds for the first node's answer, for the others', for their meeting
-# In a process of its own: a Horovod that does not fit its torch may abort. Only jobs/distributed/process_group.py
+# In a process of its own: a Horovod that does not fit its torch may abort. Only jobs/distributed/horovod_backend.py
 # imports it for good.
 HOROVOD = "import horovod.torch as h; print(bool(h.gloo_built()), bool(h.nccl_built()))"
 
@@ -178,6 +177,8 @@ def horovod() -> dict[str, bool]:
 def gpus() -> dict:
     """GPUs that torch sees, that Slurm gave, whose device files are here; and whether torch can compute on them."""
     import torch
+
+    from jobs.distributed.devices import visible_gpus
 
     given = os.environ.get("SLURM_STEP_GPUS") or os.environ.get("SLURM_JOB_GPUS") or ""
     count = len(expand_hosts(f"[{given}]")) if given else int(os.environ.get("SLURM_GPUS_ON_NODE") or 0)

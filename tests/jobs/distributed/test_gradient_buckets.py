@@ -7,6 +7,7 @@ from torch import nn
 
 from jobs.distributed import gradient_buckets
 from jobs.distributed.gradient_buckets import GradientBuckets, parted
+from jobs.distributed.process_group import BACKENDS
 
 
 def parameters(*sizes: int) -> list[nn.Parameter]:
@@ -24,41 +25,41 @@ def test_what_backward_ends_with_is_a_small_bucket_of_its_own(monkeypatch):
 
 
 class Alone:
-    """Horovod's functions as one rank sees them: a handle is what will be its result."""
+    """Collectives as one rank sees them: a handle is what will be its result."""
 
-    Sum = "sum"
+    size, ordered = 1, True
 
     def __init__(self):
         self.sent: list[str] = []
 
-    def allreduce_async_(self, tensor, op, name):
+    def sum_(self, tensor, name):
         self.sent.append(name)
         return tensor
 
-    def poll(self, handle):
+    def done(self, handle):
         return True
 
-    def synchronize(self, handle):
+    def wait(self, handle):
         return handle
 
 
 def test_a_bucket_leaves_with_its_last_gradient_and_parts_are_accumulated(monkeypatch):
     monkeypatch.setattr(gradient_buckets, "LAST_BUCKET_BYTES", 8)
     first, second = parameters(2, 3)
-    hvd = Alone()
-    found = GradientBuckets(hvd, [first, second], "none", passes=2)
+    comm = Alone()
+    found = GradientBuckets(comm, [first, second], "none", passes=2)
     for step in range(2):
         first.grad = second.grad = None
         (2 * first.sum() + second.sum()).backward()
-        assert hvd.sent == []
+        assert comm.sent == []
         (first.sum() + 5 * second.sum()).backward()
-        assert sorted(hvd.sent) == ["gradients.0", "gradients.1"]
+        assert sorted(comm.sent) == ["gradients.0", "gradients.1"]
         with pytest.raises(RuntimeError, match="more than 2 backward passes"):
             first.sum().backward()
         first.grad.sub_(1)  # of the pass that was refused
         found.wait()
         assert first.grad.tolist() == [3, 3] and second.grad.tolist() == [6, 6, 6], step
-        hvd.sent.clear()
+        comm.sent.clear()
     first.grad.zero_()  # as zero_grad(set_to_none=False) does
     second.grad = None
     first.sum().backward()
@@ -74,9 +75,10 @@ def nursery():
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("size", [2, 3])
-def test_sums_are_right_whatever_the_compression(nursery, tmp_path, size):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_sums_are_right_whatever_the_compression(nursery, tmp_path, backend, size):
     """The third layer is used by nobody, the fourth on rank 0 alone."""
-    found = Ranks(nursery, tmp_path).results(*(rank(number, str(size)) for number in range(size)))[0]["halves"]
+    found = Ranks(nursery, tmp_path, backend).results(*(rank(number, str(size)) for number in range(size)))[0]["halves"]
     each = [3 * samples(number).sum(0) for number in range(size)]
     used = [each, each, [], each[:1]]
     for compression, bits in {"none": 24, "fp16": 11, "bf16": 8}.items():
@@ -85,3 +87,20 @@ def test_sums_are_right_whatever_the_compression(nursery, tmp_path, size):
             # each rank's part is rounded once, and so is a sum
             torch.testing.assert_close(torch.tensor(gradient), wanted, rtol=size * 2.0**-bits, atol=1e-6)
     assert found["fp16"] != found["none"] != found["bf16"] != found["fp16"]
+
+
+def test_buckets_leave_in_one_order_whatever_backward_comes_to_first(monkeypatch):
+    """Ranks whose graphs differ, as one without a text does, must begin the same sums side by side."""
+    monkeypatch.setattr(gradient_buckets, "LAST_BUCKET_BYTES", 8)
+    monkeypatch.setattr(gradient_buckets, "BUCKET_BYTES", 8)
+    weights = parameters(2, 2, 2)
+    comm = Alone()
+    found = GradientBuckets(comm, weights, "none", passes=1)
+    for first, after in ((0, []), (1, []), (2, ["gradients.2", "gradients.1", "gradients.0"])):
+        weights[first].sum().backward()
+        assert comm.sent == after
+    found.wait()
+    comm.sent.clear()
+    weights[0].sum().backward()
+    found.wait()
+    assert comm.sent == ["gradients.2", "gradients.1", "gradients.0"]

@@ -5,7 +5,8 @@ import socket
 
 import pytest
 
-from jobs.distributed import placement
+from jobs.distributed import devices, placement
+from jobs.distributed.devices import take_device
 from jobs.distributed.placement import (
     DistributedError,
     Placement,
@@ -13,7 +14,6 @@ from jobs.distributed.placement import (
     choose_interface,
     expand_hosts,
     expand_tasks,
-    take_device,
 )
 
 STEP = {  # task 2 of `srun -N2 -n3`, as printed on a real cluster
@@ -194,10 +194,10 @@ def test_interface(monkeypatch):
 
 def test_device(monkeypatch):
     step = Placement.find(STEP | {"SLURM_PROCID": "1", "SLURM_NODEID": "0", "SLURM_LOCALID": "1"})
-    for name in placement.GPU_VARIABLES:
+    for name in devices.GPU_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     gpus = []
-    monkeypatch.setattr(placement, "visible_gpus", lambda: gpus)
+    monkeypatch.setattr(devices, "visible_gpus", lambda: gpus)
     assert str(take_device(step)) == "cpu"
     with pytest.raises(DistributedError, match="'tpu' is not one of auto, cpu, cuda"):
         take_device(step, "tpu")

@@ -13,7 +13,7 @@ import pytest
 import torch
 from ranks import KEY, START, Ranks, open_nursery, rank, samples
 
-from jobs.distributed import placement, process_group, rendezvous
+from jobs.distributed import horovod_backend, placement, process_group, rendezvous
 from jobs.distributed.placement import DistributedError, Placement
 
 
@@ -23,9 +23,9 @@ def nursery():
         yield process
 
 
-@pytest.fixture
-def ranks(nursery, tmp_path):
-    return Ranks(nursery, tmp_path)
+@pytest.fixture(params=process_group.BACKENDS)
+def ranks(nursery, tmp_path, request):
+    return Ranks(nursery, tmp_path, request.param)
 
 
 # --- they work together
@@ -85,7 +85,11 @@ def test_a_rank_that_dies_ends_the_others(ranks):
     ranks.start(rank(0), rank(1), work="die")
     survivor, dead = ranks.ends()
     assert dead[0] == 9
-    assert ranks.last_line(survivor) == "sum: another rank ended or stopped answering, its log says why"
+    said = {
+        "horovod": "another rank ended or stopped answering, its log says why",
+        "torch": "rank 1 on node1 ended; if that comes again, --exclude=node1",
+    }
+    assert ranks.last_line(survivor) == f"sum: {said[ranks.backend]}"
 
 
 # --- they fail together
@@ -174,7 +178,7 @@ def test_strangers_do_not_disturb_the_barrier(ranks):
     where = json.loads(file.read_text(encoding="utf-8"))
     hello = {"rank": 1, "size": 2, "host": "evil", "local_rank": 1, "local_size": 2, "error": "I am rank 1"}
     strangers = []
-    for said in (b"", b"GET / HTTP/1.1\r\n\r\n", b"x" * 200_000, rendezvous._sign("a guess", hello), b"\n", b"half"):
+    for said in (b"", b"GET / HTTP/1.1\r\n\r\n", b"x" * 200_000, rendezvous.sign("a guess", hello), b"\n", b"half"):
         stranger = socket.create_connection((where["address"], where["port"]))
         with contextlib.suppress(OSError):  # it may hang up before all of the garbage is out
             stranger.sendall(said)
@@ -204,7 +208,7 @@ def test_versions_and_nodes_that_disagree():
 
 def test_a_rank_without_horovod_tells_the_others_of_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "horovod.torch", None)
-    _, about = process_group._about(Placement.find({}), "cpu")
+    _, about = process_group._about(Placement.find({}), "cpu", horovod_backend)
     assert about.error.startswith("Horovod cannot be imported (import of horovod.torch halted")
     assert about.error.endswith("run slurm/setup.sh")
 
@@ -212,7 +216,8 @@ def test_a_rank_without_horovod_tells_the_others_of_it(monkeypatch):
 @pytest.mark.timeout(30)
 def test_horovods_server_hears_the_nodes_of_the_job_only():
     for allowed, heard in (({"127.0.0.1"}, b"404"), (set(), b"")):
-        port, stop = process_group._serve("127.0.0.1", range(28500, 28600), [("node1", 2)], allowed)
+        server = horovod_backend.Server("127.0.0.1", range(28500, 28600), [("node1", 2)], allowed)
+        port = server.port
         assert port in range(28500, 28600)
         with socket.create_connection(("127.0.0.1", port)) as client:
             answer = b""
@@ -220,14 +225,14 @@ def test_horovods_server_hears_the_nodes_of_the_job_only():
                 client.sendall(b"GET /global/0 HTTP/1.0\r\n\r\n")
                 answer = client.recv(1000)
         assert heard in answer and bool(heard) == bool(answer)
-        stop()
+        server.stop()
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port))
     with (
         socket.create_server(("127.0.0.1", 28600)),
         pytest.raises(DistributedError, match=r"no free port on .* in HTR_PORTS=28600-28600"),
     ):
-        process_group._serve("127.0.0.1", range(28600, 28601), [("node1", 2)], set())
+        horovod_backend.Server("127.0.0.1", range(28600, 28601), [("node1", 2)], set())
 
 
 # --- a world of one

@@ -1,0 +1,170 @@
+"""Horovod behind the process group: the default, and the only file that imports it."""
+
+import os
+import socketserver
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jobs.distributed.collectives import LOST, CollectiveError
+from jobs.distributed.placement import DistributedError, Placement, Settings, bind
+from jobs.distributed.rendezvous import Rendezvous
+
+NAME = "horovod"
+POLL_INTERVAL_S = 1e-4  # between two looks at whether a sum is there: its own wait takes a core for itself
+
+
+def check(device: torch.device) -> None:
+    """Raises a DistributedError where Horovod can't be imported, or can't sum on such a device."""
+    hvd = _horovod()
+    if device.type == "cuda" and not hvd.nccl_built():
+        raise DistributedError(
+            "this Horovod was built without NCCL: run HOROVOD_GPU_OPERATIONS=NCCL slurm/setup.sh, or train with "
+            "--backend torch"
+        )
+
+
+def _horovod() -> ModuleType:
+    try:
+        import horovod.torch as hvd
+    except Exception as error:  # a library that does not fit torch can raise anything
+        line = (str(error) or type(error).__name__).splitlines()[0]
+        raise DistributedError(f"Horovod cannot be imported ({line}): run slurm/setup.sh") from None
+    if not hasattr(hvd, "init"):  # it only prints where its library is missing
+        raise DistributedError("Horovod is installed without its torch library: run slurm/setup.sh")
+    return hvd
+
+
+def join(meeting: Rendezvous, place: Placement, settings: Settings, device: torch.device) -> "Horovod":
+    """Raises a DistributedError where Horovod sees another world than the one that has met."""
+    for link in meeting.links.values():  # Horovod has its own ways to notice who is lost
+        link.close()
+    _tell(place, meeting, settings, device)
+    hvd = _horovod()
+    hvd.init()  # what can fail has been checked: in here a failure would be an abort
+    if (hvd.rank(), hvd.size()) != (place.rank, place.size):
+        raise DistributedError(
+            f"Horovod says rank {hvd.rank()} of {hvd.size()}, {place.source} says rank {place.rank} of {place.size}"
+        )
+    return Horovod(hvd)
+
+
+def _tell(place: Placement, meeting: Rendezvous, settings: Settings, device: torch.device) -> None:
+    """Set the variables that hvd.init() reads; without them it starts as a world of one and says nothing."""
+    for name in ("rank", "size", "local_rank", "local_size", "cross_rank", "cross_size"):
+        os.environ[f"HOROVOD_{name.upper()}"] = str(getattr(place, name))
+    os.environ["HOROVOD_HOSTNAME"] = place.host
+    os.environ["HOROVOD_CONTROLLER"] = os.environ["HOROVOD_CPU_OPERATIONS"] = "gloo"
+    os.environ["HOROVOD_GLOO_IFACE"] = meeting.interface
+    os.environ["HOROVOD_GLOO_RENDEZVOUS_ADDR"] = meeting.address
+    os.environ["HOROVOD_GLOO_RENDEZVOUS_PORT"] = str(meeting.port)
+    # also how a rank that hangs is noticed
+    os.environ.setdefault("HOROVOD_GLOO_TIMEOUT_SECONDS", f"{settings.peer_timeout:.0f}")
+    # buckets are as large as they should be (jobs/distributed/gradient_buckets.py)
+    os.environ.setdefault("HOROVOD_FUSION_THRESHOLD", "0")
+    if device.type == "cpu":  # each cycle costs a message to every rank, on the core that computes
+        os.environ.setdefault("HOROVOD_CYCLE_TIME", "5")
+    os.environ.setdefault("HOROVOD_LOG_LEVEL", "fatal")  # the DistributedError says it in one line
+    # the interface that the ranks have met on: of several networks NCCL might take one that leads nowhere
+    os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={meeting.interface}")
+
+
+class Server:
+    """Horovod's rendezvous server, from the time that all ranks have met until Horovod has started.
+
+    Horovod's own start() listens on every interface at any port and answers everybody: this one is bound to one
+    address and the site's ports, and hears the nodes of the job only.
+    """
+
+    def __init__(self, address: str, ports: range | None, hosts: list[tuple[str, int]], allowed: set[str]) -> None:
+        from horovod.runner.common.util.hosts import get_host_assignments, parse_hosts
+        from horovod.runner.http.http_server import RendezvousHandler, RendezvousHTTPServer
+
+        class Bound(RendezvousHTTPServer):
+            daemon_threads = True
+
+            def server_bind(self) -> None:
+                socketserver.TCPServer.server_bind(self)  # HTTPServer's asks DNS for a name, which can take long
+                self.server_name, self.server_port = self.server_address[:2]
+
+            def verify_request(self, request: Any, client_address: tuple[str, int]) -> bool:
+                return client_address[0] in allowed
+
+            def handle_error(self, request: Any, client_address: tuple[str, int]) -> None:
+                pass  # a rank that dies shows elsewhere, a stranger nowhere
+
+        self.server = bind(address, ports, lambda where: Bound(where, RendezvousHandler, 0))
+        plan = parse_hosts(",".join(f"{host}:{count}" for host, count in hosts))
+        self.server.init(get_host_assignments(plan, sum(count for _, count in hosts)))
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.port = self.server.server_port
+
+    def stop(self) -> None:
+        """From here on nothing listens for strangers."""
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class Horovod:
+    """Collectives by Horovod; see jobs.distributed.collectives. It agrees itself on the order of what is begun."""
+
+    ordered = False
+
+    def __init__(self, hvd: ModuleType) -> None:
+        self.hvd, self.size = hvd, hvd.size()
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        try:
+            yield
+        except self.hvd.HorovodInternalError as error:
+            said = (str(error).splitlines() or ["no reason given"])[0]
+            # three sentences that come to this
+            raise CollectiveError(LOST if "has been shut down" in said else said) from error
+
+    def sum_(self, tensor: Tensor, name: str) -> int:
+        with self.translated():
+            return self.hvd.allreduce_async_(tensor, op=self.hvd.Sum, name=name)
+
+    def all_to_all(self, tensor: Tensor, name: str) -> int:
+        with self.translated():
+            return self.hvd.alltoall_async(tensor, name=name)
+
+    def all_gather(self, tensor: Tensor, name: str) -> int:
+        with self.translated():
+            return self.hvd.allgather_async(tensor, name=name)
+
+    def done(self, handle: int) -> bool:
+        return self.hvd.poll(handle)
+
+    def wait(self, handle: int) -> Tensor:
+        with self.translated():
+            while not self.hvd.poll(handle):
+                time.sleep(POLL_INTERVAL_S)
+            found = self.hvd.synchronize(handle)
+        return found[0] if isinstance(found, tuple) else found  # alltoall says beside it how long the parts are
+
+    def broadcast_(self, tensors: dict[str, Tensor]) -> None:
+        with self.translated():
+            self.hvd.broadcast_parameters(tensors, root_rank=0)
+
+    def broadcast_object(self, obj: Any, name: str) -> Any:
+        with self.translated():
+            return self.hvd.broadcast_object(obj, root_rank=0, name=name)
+
+    def gather_objects(self, obj: Any) -> list[Any]:
+        with self.translated():
+            return self.hvd.allgather_object(obj, name="gather")
+
+    def barrier(self) -> None:
+        with self.translated():
+            self.hvd.barrier()
+
+    def close(self, failed: bool) -> None:
+        self.hvd.shutdown()

@@ -1,0 +1,180 @@
+"""torch.distributed behind the process group (--backend torch): Gloo on CPUs, NCCL on GPUs. The only file that imports
+it.
+
+It needs no build of its own. Unlike Horovod it takes collectives in one order on all ranks, and waits for a peer as
+long as it is told: who is lost is said by the lifeline, which every wait on a CPU looks at.
+"""
+
+import ctypes
+import os
+import resource
+import socket
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from jobs.distributed.collectives import LOST, CollectiveError, from_bytes, to_bytes
+from jobs.distributed.lifeline import Lifeline
+from jobs.distributed.placement import DistributedError, Placement, Settings, bind
+from jobs.distributed.rendezvous import Rendezvous
+
+NAME = "torch"
+POLL_INTERVAL_S = 1e-4  # between two looks at whether a sum is there
+# of one collective, as a last resort: rank 0 may write for long, and the lifeline and the watchdog notice much earlier
+LONGEST = timedelta(hours=6)
+FILES = 4096  # open ones: at 512 ranks rank 0 has three connections to each
+
+T = TypeVar("T")
+
+
+def check(device: torch.device) -> None:
+    """Raises a DistributedError where this torch can't sum on such a device."""
+    import torch.distributed as dist
+
+    if not dist.is_available() or not dist.is_gloo_available():
+        raise DistributedError(f"torch {torch.__version__} was built without Gloo: train with --backend horovod")
+    if device.type == "cuda" and not dist.is_nccl_available():
+        raise DistributedError(f"torch {torch.__version__} was built without NCCL: train with --backend horovod")
+
+
+class Server:
+    """torch's store, by which Gloo and NCCL find each other, at one address and one of the site's ports.
+
+    NCCL's watch over itself asks it until the end, so it stays open; it holds addresses, nothing of the data.
+    """
+
+    def __init__(self, address: str, ports: range | None, hosts: list[tuple[str, int]], allowed: set[str]) -> None:
+        import torch.distributed as dist
+
+        listener = bind(address, ports, socket.create_server)
+        self.port = listener.getsockname()[1]
+        size = sum(count for _, count in hosts)
+        self.store = dist.TCPStore(
+            address, self.port, size, True, wait_for_workers=False, master_listen_fd=listener.detach()
+        )
+
+    def stop(self) -> None:
+        pass
+
+
+def join(meeting: Rendezvous, place: Placement, settings: Settings, device: torch.device) -> "TorchDistributed":
+    """Raises a DistributedError where the ranks can't connect to each other, with the rank that was lost meanwhile."""
+    import torch.distributed as dist
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most >= 0:  # there is a limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, FILES), most))
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", meeting.interface)
+    os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={meeting.interface}")
+    hosts = [host for host, count in meeting.hosts for _ in range(count)]
+    lifeline = Lifeline(place.rank, hosts, meeting.links, settings.peer_timeout)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" and not settings.shared_gpu else "gloo"
+    try:
+        if place.rank == 0:
+            store = meeting.server.store
+        else:
+            wait = timedelta(seconds=settings.timeout)
+            store = dist.TCPStore(meeting.address, meeting.port, place.size, False, wait, wait_for_workers=False)
+        dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.size, timeout=LONGEST)
+    except (RuntimeError, ValueError) as error:
+        said = lifeline.blame() or f"torch.distributed: {(str(error).splitlines() or ['no reason given'])[0]}"
+        lifeline.close(failed=True)
+        raise DistributedError(said) from error
+    return TorchDistributed(place.size, lifeline)
+
+
+@dataclass
+class Begun:
+    """A collective: torch's handle, the result, and what it is computed from, which must live as long."""
+
+    work: Any
+    result: Tensor
+    source: Tensor
+
+
+class TorchDistributed:
+    """Collectives by torch.distributed; see jobs.distributed.collectives."""
+
+    ordered = True
+
+    def __init__(self, size: int, lifeline: Lifeline) -> None:
+        import torch.distributed as dist
+
+        self.dist, self.size, self.lifeline = dist, size, lifeline
+        self.last: Begun | None = None
+
+    def begin(self, start: Callable[[], Any], result: Tensor, source: Tensor) -> Begun:
+        with warnings.catch_warnings():  # of names that this torch is about to change
+            warnings.simplefilter("ignore")
+            self.last = Begun(self.translated(start), result, source)
+        return self.last
+
+    def translated(self, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except RuntimeError as error:  # what Gloo and NCCL raise for a peer that is gone, and no other class of it
+            raise CollectiveError(self.lifeline.blame() or LOST) from error
+
+    def sum_(self, tensor: Tensor, name: str) -> Begun:
+        return self.begin(lambda: self.dist.all_reduce(tensor, async_op=True), tensor, tensor)
+
+    def all_to_all(self, tensor: Tensor, name: str) -> Begun:
+        found = torch.empty_like(tensor)
+        return self.begin(lambda: self.dist.all_to_all_single(found, tensor, async_op=True), found, tensor)
+
+    def all_gather(self, tensor: Tensor, name: str) -> Begun:
+        found = tensor.new_empty(self.size * len(tensor))
+        return self.begin(lambda: self.dist.all_gather_into_tensor(found, tensor, async_op=True), found, tensor)
+
+    def done(self, handle: Begun) -> bool:
+        return handle.result.is_cuda or handle.work.is_completed()
+
+    def wait(self, handle: Begun) -> Tensor:
+        while not self.done(handle):
+            if self.lifeline.known.is_set():
+                raise CollectiveError(self.lifeline.blame())
+            time.sleep(POLL_INTERVAL_S)
+        self.translated(handle.work.wait)
+        return handle.result
+
+    def broadcast_(self, tensors: dict[str, Tensor]) -> None:
+        for tensor in tensors.values():
+            sent = tensor.detach().contiguous()  # the order of its numbers is each rank's own
+            self.wait(self.begin(lambda sent=sent: self.dist.broadcast(sent, 0, async_op=True), sent, sent))
+            if sent.data_ptr() != tensor.data_ptr():
+                tensor.detach().copy_(sent)
+
+    def broadcast_object(self, obj: Any, name: str) -> Any:
+        data = to_bytes(obj)
+        size = torch.tensor([len(data)])
+        self.broadcast_({"size": size})
+        if self.dist.get_rank():
+            data = torch.empty(int(size), dtype=torch.uint8)
+        self.broadcast_({name: data})
+        return from_bytes(data)
+
+    def gather_objects(self, obj: Any) -> list[Any]:
+        data = to_bytes(obj)
+        sizes = self.wait(self.all_gather(torch.tensor([len(data)]), "sizes")).tolist()
+        padded = torch.zeros(max(sizes), dtype=torch.uint8)
+        padded[: len(data)] = data
+        found = self.wait(self.all_gather(padded, "objects")).split(max(sizes))
+        return [from_bytes(each[:size]) for each, size in zip(found, sizes, strict=True)]
+
+    def barrier(self) -> None:
+        self.wait(self.sum_(torch.zeros(1), "barrier"))
+
+    def close(self, failed: bool) -> None:
+        self.lifeline.close(failed or self.lifeline.known.is_set())
+        if failed or self.lifeline.known.is_set():
+            # its destructor waits for what is under way with a rank that answers no more: it must not run
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.dist.group.WORLD))
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.last))
+        else:
+            self.dist.destroy_process_group()
