@@ -1,13 +1,13 @@
-"""Two ranks beside one, and Horovod beside torch's DDP, on the same model and batches.
+"""Two ranks beside one, and Horovod or torch.distributed beside torch's DDP, on the same model and batches.
 
-    python benchmarks/scaling.py [--size small] [--batch 16] [--steps 40] [--rounds 5] [--cores 0,1] [--timeline FILE]
+    python benchmarks/scaling.py [--backend torch] [--size small] [--batch 16] [--steps 40] [--rounds 5] [--cores 0,1]
     eval "$(tests/slurm/cluster.sh env)"; python benchmarks/scaling.py --nodes        each rank on a node of its own
 
 Training steps of the CTC reader as `train` takes them (Muon, bf16 where the CPU has it, clipping), on batches made
 beforehand: random pixels and texts, widths as real lines have them, the same for every rank. A round is, one after the
 other, each as processes of their own with one thread, pinned to one core each:
 
-one   one rank                          two   two ranks, Horovod through jobs/distributed/process_group.py
+one   one rank                          two   two ranks, the backend through jobs/distributed/process_group.py
 ddp   two ranks, torch's DistributedDataParallel over gloo
 
 Ratios are taken within a round; what is printed is their median over the rounds. With --timeline Horovod's own is taken
@@ -35,6 +35,7 @@ HEIGHT, MEDIAN, SPREAD = 48, 700, 0.35  # px of a line; its width is log-normal
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
+    add("--backend", choices=["horovod", "torch"], default="horovod", help="what sums gradients (default: %(default)s)")
     add("--size", default="small", help="of the CTC reader (default: %(default)s)")
     add("--batch", type=int, default=16, help="lines of a rank (default: %(default)s)")
     add("--steps", type=int, default=40, help="that are timed (default: %(default)s)")
@@ -44,10 +45,13 @@ def main() -> None:
     add("--nodes", action="store_true", help="one rank a node of the Slurm cluster, in place of ranks side by side")
     add("--timeline", type=Path, metavar="FILE", help="Horovod's timeline of two ranks, and what overlapped in it")
     args = parser.parse_args()
+    if args.timeline and args.backend != "horovod":
+        parser.error("--timeline is Horovod's own")
     cores = [int(core) for core in args.cores.split(",")] if args.cores else sorted(os.sched_getaffinity(0))[:2]
     if len(set(cores)) < 2:
         print(f"core {cores[0]} alone: both ranks run on it, the figures mean nothing", file=sys.stderr)
     asked = {"size": args.size, "batch": args.batch, "steps": args.steps, "warm_up": args.warm_up, "nodes": args.nodes}
+    asked["backend"] = args.backend
     rounds = []
     for number in range(args.rounds):
         rounds.append({kind: measure(kind, asked, cores) for kind in KINDS})
@@ -60,10 +64,10 @@ def main() -> None:
     if args.timeline:
         found = measure("two", asked, cores, args.timeline.absolute())
         overlap = overlapped(json.loads(args.timeline.read_text(encoding="utf-8")), found["backward"])
-    report(rounds, overlap)
+    report(rounds, overlap, args.backend)
 
 
-def report(rounds: list[dict], overlap: float | None) -> None:
+def report(rounds: list[dict], overlap: float | None, backend: str) -> None:
     def middle(kind: str, name: str) -> float:
         return median(found[kind][name] for found in rounds)
 
@@ -78,6 +82,7 @@ def report(rounds: list[dict], overlap: float | None) -> None:
             f"{kind:5} {ranks:5} {middle(kind, 'lines_per_s'):9.1f} {1e3 * middle(kind, 'step'):10.1f} {waited:>16} "
             f"{1e3 * middle(kind, 'own'):9.1f} {1e3 * middle(kind, 'beside'):8.1f}"
         )
+    print(f"two: by {backend}")
     figures = {
         "efficiency_2": ratio("two", "one") / 2,
         "ratio_to_ddp": ratio("two", "ddp"),
@@ -88,7 +93,8 @@ def report(rounds: list[dict], overlap: float | None) -> None:
         "waited_share": middle("two", "waited") / middle("two", "step"),
         "overlap": overlap,
     }
-    print(json.dumps({name: value if value is None else round(value, 4) for name, value in figures.items()}))
+    rounded = {name: value if value is None else round(value, 4) for name, value in figures.items()}
+    print(json.dumps({"backend": backend, **rounded}))
 
 
 # ---------------------------------------------------------------------------- ranks
@@ -151,7 +157,7 @@ def be_rank(asked: SimpleNamespace) -> None:
         network = torch.nn.parallel.DistributedDataParallel(as_forward(model))
         barrier, scale = torch.distributed.barrier, asked.ranks  # it averages, Horovod sums here
     else:
-        world = process_group.start(Path(asked.folder), "cpu")
+        world = process_group.start(Path(asked.folder), "cpu", backend=asked.backend)
         world.broadcast_parameters(model)
         wait = world.sum_gradients(model.parameters())
         network, barrier, scale = as_forward(model), world.barrier, 1

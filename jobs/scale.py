@@ -279,6 +279,8 @@ def predict(args: Settings) -> int:
     if args.texts is not None and (args.texts < 1 or not args.measured):
         raise ValueError(f"--texts {args.texts}: it is a number of lines, and goes with --from")
     values, wider, notes = cost_model.measured(args.measured, args.texts) if args.measured else ({}, {}, [])
+    if args.train.runtime.backend == "torch":
+        values["agreements"] = 0
     values |= cost_model.given(args.figure)
     if args.gpus_per_node:
         values["ranks_per_node"] = args.gpus_per_node

@@ -39,8 +39,9 @@ def begin(config: TrainConfig) -> int:
     signals = SignalHandler()
     # a rank that hangs ends the job, which is queued again
     hung = partial(again_after_hang, config.run, config.runtime.requeues)
+    runtime = config.runtime
     with (
-        process_group.start(config.run, config.runtime.device, config.runtime.deterministic) as world,
+        process_group.start(config.run, runtime.device, runtime.deterministic, runtime.backend) as world,
         Watchdog(config.run, world.rank, world.place.host, hung, log),
     ):
         setup = agree(world, lambda: prepare(config, world))
@@ -78,7 +79,7 @@ def prepare(config: TrainConfig, world):
     import torch
 
     from htr.models.registry import create, encoder_config
-    from jobs.training import checkpoint
+    from jobs.training import gpu_options
     from jobs.training.data import TrainingData
     from jobs.training.weight_init import start_from
 
@@ -113,7 +114,8 @@ def prepare(config: TrainConfig, world):
     if asked.freeze:
         freeze(model, asked)
     model.to(world.device)
-    return config, training_data, model
+    gpu_options.apply(model, world.device, config.runtime)
+    return config, material, model
 
 
 def absolute(mix: str) -> str:

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Build a wheel of Horovod from its sdist, for the torch that PYTHON has: PyTorch alone, over Gloo and, if asked, NCCL.
-#   slurm/build_horovod.sh PYTHON SDIST WHEELS [NCCL]      the wheel is put into the folder WHEELS
+#   slurm/build_horovod.sh PYTHON SDIST WHEELS [NCCL|cpu]      the wheel is put into the folder WHEELS
 # What the build prints goes to its output. HOROVOD_CUDA_HOME names the CUDA toolkit, HOROVOD_NCCL_HOME NCCL's folder;
 # HOROVOD_BUILD_CUDA_CC_LIST the compute capabilities to build for (default: of the GPUs here, else all of nvcc's).
 set -euo pipefail
 [ $# -ge 3 ] || { sed -n 2,5p "$0" >&2; exit 2; }
 python=$1 sdist=$2 wheels=$3 gpu=${4:-}
+if [ "$gpu" = cpu ]; then gpu=; fi
+. "$(dirname "${BASH_SOURCE[0]}")/toolchain.sh"
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 mkdir -p "$wheels"
 case $python in */*) PATH=$(dirname "$python"):$PATH ;; esac # a cmake that pip installed
@@ -19,12 +21,10 @@ sed -i 's/set(CMAKE_CUDA_STANDARD 11)/set(CMAKE_CUDA_STANDARD 17)/' "$source/hor
 sed -i 's/"libcuda.so"/"libcuda.so.1"/' "$source/horovod/torch/cuda_util.cc"
 
 if [ "$gpu" = NCCL ]; then
-  if [ -z "${HOROVOD_CUDA_HOME:-}" ]; then
-    nvcc=$(command -v nvcc || true)
-    [ -n "$nvcc" ] || nvcc=/usr/local/cuda/bin/nvcc
-    [ -x "$nvcc" ] || { echo "build_horovod: nvcc is missing: load the site's CUDA module or set HOROVOD_CUDA_HOME" >&2; exit 1; }
-    HOROVOD_CUDA_HOME=$(dirname "$(dirname "$(readlink -f "$nvcc")")")
-  fi
+  HOROVOD_CUDA_HOME=$(htr_cuda_home)
+  [ -n "$HOROVOD_CUDA_HOME" ] || { echo "build_horovod: nvcc is missing: load the site's CUDA module or set HOROVOD_CUDA_HOME" >&2; exit 1; }
+  # nvcc takes the system's g++ by itself: conda's, where that is what compiles the rest
+  if [ -n "${CXX:-}" ]; then export CUDAHOSTCXX=${CUDAHOSTCXX:-$CXX}; fi
   export HOROVOD_CUDA_HOME CUDA_HOME=$HOROVOD_CUDA_HOME PATH=$HOROVOD_CUDA_HOME/bin:$PATH
   if [ -z "${HOROVOD_NCCL_HOME:-}" ]; then
     # pip's torch brings NCCL as a package: headers, and a library that lacks the name that a linker looks for

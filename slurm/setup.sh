@@ -2,6 +2,7 @@
 # The environment: packages pinned in pyproject.toml, and Horovod built from its sdist for the torch that is installed.
 #   slurm/setup.sh                     into .venv of this checkout, or into the conda environment that is active
 #   HOROVOD_GPU_OPERATIONS=NCCL slurm/setup.sh     on a login node without a GPU, for compute nodes that have them
+# Where there is a GPU it builds for NCCL by itself, with the nvcc of a module (HTR_MODULES), conda or /usr/local/cuda.
 # Does nothing when nothing changed. The built wheel of Horovod is kept under ~/.cache (HTR_CACHE moves it).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -15,12 +16,14 @@ else
 fi
 python=$home/bin/python
 stamp=$home/.htr-setup
-want=$(cat pyproject.toml slurm/setup.sh slurm/build_horovod.sh | sha256sum | cut -c1-16)-${HOROVOD_GPU_OPERATIONS:-auto}-$PWD
-if [ "$(cat "$stamp" 2>/dev/null)" = "$want" ] && [ -x "$python" ]; then exit 0; fi
+. slurm/toolchain.sh
+gpu=$(htr_operations "$stamp")
+want=$(cat pyproject.toml slurm/setup.sh slurm/build_horovod.sh | sha256sum | cut -c1-16)-$gpu-$PWD
+if [ "$(head -n 1 "$stamp" 2>/dev/null)" = "$want" ] && [ -x "$python" ]; then exit 0; fi
 
-for tool in g++ cmake make; do
-  command -v $tool >/dev/null || fail "$tool is missing: apt-get install build-essential cmake, or conda env create -f environment.yml"
-done
+said=$(htr_load_modules) || fail "$said"
+htr_load_modules >/dev/null # the one before was a subshell's
+said=$(htr_missing_tools); [ -z "$said" ] || fail "$said"
 if [ ! -x "$python" ]; then
   base=$(command -v python3.11 || command -v python3) || fail "Python 3.11 is missing"
   "$base" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || fail "Python 3.11 is needed, $base is $("$base" -V)"
@@ -42,21 +45,26 @@ pins = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependenc
 print(pins[0].removeprefix("horovod=="), torch.__version__)
 E
 )
-gpu=${HOROVOD_GPU_OPERATIONS:-}
-if [ -z "$gpu" ] && "$python" -c 'import sys, torch; sys.exit(not (torch.version.cuda and torch.cuda.is_available()))'; then gpu=NCCL; fi
+if [ "$gpu" = NCCL ]; then
+  "$python" -c 'import sys, torch; sys.exit(not torch.version.cuda)' ||
+    fail "torch $torch has no CUDA, so Horovod can't have NCCL: install a torch for this CUDA, or set HOROVOD_GPU_OPERATIONS=cpu"
+  HOROVOD_CUDA_HOME=$(htr_cuda_home)
+  [ -n "$HOROVOD_CUDA_HOME" ] || fail "nvcc is missing: name the site's CUDA module in HTR_MODULES (slurm/site.env) or set HOROVOD_CUDA_HOME; without it, HOROVOD_GPU_OPERATIONS=cpu slurm/setup.sh and train with --backend torch"
+  export HOROVOD_CUDA_HOME
+fi
 tag=$("$python" -c 'import sys, platform; print(f"cp{sys.version_info[0]}{sys.version_info[1]}-{platform.machine()}")')
-cache=${HTR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/htr-hpc}/horovod-$horovod-torch-$torch-$tag-${gpu:-cpu}
+cache=${HTR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/htr-hpc}/horovod-$horovod-torch-$torch-$tag-$gpu
 if ! compgen -G "$cache/*.whl" >/dev/null; then
-  echo "setup: Horovod $horovod for torch $torch (${gpu:-CPU}, about three minutes)"
+  echo "setup: Horovod $horovod for torch $torch ($gpu, about three minutes)"
   work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
   quietly "$python" -m pip download --disable-pip-version-check --no-deps --no-build-isolation --no-binary :all: \
     -d "$work" "horovod==$horovod"
-  quietly bash slurm/build_horovod.sh "$python" "$work"/horovod-*.tar.gz "$work/wheel" ${gpu:+"$gpu"}
+  quietly bash slurm/build_horovod.sh "$python" "$work"/horovod-*.tar.gz "$work/wheel" "$gpu"
   mkdir -p "$(dirname "$cache")"
   # whole or not at all: another set-up may run beside this one
   mv -T "$work/wheel" "$cache.$$" && { mv -T "$cache.$$" "$cache" 2>/dev/null || rm -rf "$cache.$$"; }
 fi
 quietly "$python" -m pip install --disable-pip-version-check --no-deps --force-reinstall "$cache"/*.whl
 "$python" -c 'import horovod.torch' 2>>"$log" || fail "Horovod was built but cannot be imported, see $log"
-echo "$want" >"$stamp"
+printf '%s\n%s\n' "$want" "$gpu on $(hostname), $(date +%Y-%m-%d)" >"$stamp"
 echo "setup: ready in $home"

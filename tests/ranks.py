@@ -17,6 +17,7 @@ import torch
 
 from jobs.distributed import devices, gradient_buckets, placement, process_group, rendezvous
 from jobs.distributed.placement import DistributedError
+from jobs.training.metrics import MetricsLogger
 
 KEY = "slurm-17-0-0-38559"
 START = 3.0  # seconds that the ranks of these tests wait for each other
@@ -102,6 +103,17 @@ def die(world: process_group.ProcessGroup) -> None:
     if world.rank == 1:
         os._exit(9)
     world.sum({"steps": 1})
+
+
+def slow(world: process_group.ProcessGroup) -> None:
+    """Log lines of which the second rank took twice the time, as if it had been measured; then all take the same."""
+    logger, said = MetricsLogger(), []
+    for line in range(6):
+        logger.timer.seconds = {"compute": 2.0 if world.rank == 1 and line < 4 else 1.0, "exchange": 0.0, "step": 0.0}
+        logger.timer.seconds["step"] = logger.timer.seconds["compute"]
+        logger.collect(world)
+        said.append(logger.slow_rank)
+    print(json.dumps(said))
 
 
 # --- starting them
@@ -194,8 +206,8 @@ class Ranks:
     def ends(self) -> list[tuple[int, str, str]]:
         return json.loads(self.process.stdout.readline())
 
-    def results(self, *ranks: dict) -> list[dict]:
-        self.start(*ranks)
+    def results(self, *ranks: dict, work: str = "work") -> list[dict]:
+        self.start(*ranks, work=work)
         ends = self.ends()
         assert [code for code, _, _ in ends] == [0] * len(ranks), ends
         assert not list((self.folder / "rendezvous").iterdir())

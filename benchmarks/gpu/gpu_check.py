@@ -5,16 +5,18 @@
 Needs Python with torch, nvcc, no network. --wheels is a folder that --prepare filled: Horovod's sdist, wheels of the
 packages that a machine for torch may lack, and in `built` a wheel of Horovod that is taken where the build fails.
 
-    build      Horovod with NCCL, on all cores, while the next five run
+    build      Horovod with NCCL, on all cores, while the next six run
     data       a data set of drawn lines for the others
     losses     20 steps of each model on the CPU and on the GPU in fp32; bf16 and fp16 beside fp32
     layers     every layer in fp32, bf16 and fp16 beside fp64, at widths to 4 000 px
+    repeat     each layer and optimizer under --deterministic: the same bits again
     readings   of the reader in htr/pretrained, on the CPU and on the GPU
     resume     a training killed (kill -9) and gone on with beside one that never was, bit for bit
     speed      lines/s of each size at batches of 64 to 512, with the loader and without; the share of the time that the
                GPU computes; its peak memory
-    compile    torch.compile and CUDA graphs on and off
-    nccl       a world of one over NCCL through Horovod; two ranks on the one GPU over Gloo: losses as a world of one
+    compile    options of `train`, each beside none: torch.compile, CUDA graphs, packed LSTM, filters by channels, TF32
+    nccl       worlds of one over NCCL through Horovod (also its async completion) and torch.distributed; two ranks on
+               the one GPU over Gloo through both: losses as a world of one
 
 A table as the results come, OUT/gpu_check.json, and a last line of JSON. --device cpu runs all of it in small, with the
 CPU in the GPU's place: what it measures then means nothing, that it runs does.
@@ -40,13 +42,21 @@ LIMITS = {
     "data": (60, 90),
     "losses": (85, 150),
     "layers": (60, 90),
+    "repeat": (40, 60),
     "readings": (60, 90),
     "resume": (110, 160),
     "speed": (75, 150),
     "compile": (60, 90),
     "nccl": (60, 100),
 }
-TOGETHER = ("data", "losses", "layers", "readings", "resume")  # while Horovod is built: nothing is timed there
+TOGETHER = (
+    "data",
+    "losses",
+    "layers",
+    "repeat",
+    "readings",
+    "resume",
+)  # while Horovod is built: nothing is timed there
 WHOLE = (225, 470)  # seconds of it all
 # the last two are for Horovod's build
 PACKAGES = ("rapidfuzz", "defusedxml", "webdataset", "submitit", "braceexpand", "cloudpickle", "setuptools")

@@ -137,7 +137,8 @@ class Encoder(nn.Module):
         Lengths are where the widths were: widths on the CPU save all that asks for lengths there a wait for the GPU.
         """
         x = images.contiguous(memory_format=torch.channels_last)
-        lengths, widths = self.config.frames(widths), widths.to(images.device, non_blocking=True)
+        lengths, on_cpu = self.config.frames(widths), None if widths.is_cuda else -(-widths // self.config.step)
+        widths = widths.to(images.device, non_blocking=True)
         across = [stride for _, stride in self.config.strides]
         widths = (widths + across[0] - 1) // across[0]
         x = self.stem(x)
@@ -154,7 +155,7 @@ class Encoder(nn.Module):
         cnn_features = self.dropout(x[:, :, 0].permute(2, 0, 1))  # (T / frames_a_step, N, C)
         y = cnn_features
         for layer in self.sequence_layers:
-            y = self.dropout(layer(y, widths))
+            y = self.dropout(layer(y, widths, on_cpu))
         if self.split is None:
             y = y.transpose(0, 1)
         else:

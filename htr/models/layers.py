@@ -9,6 +9,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 NORM_EPSILON = 1e-3  # of MaskedInstanceNorm
+LSTM_WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")  # in the order of torch's kernel
+
+
+class LayerNorm(nn.LayerNorm):
+    """torch's; on a CPU in float32 at least: torch's kernel there sums the gradients of its weights in the
+    type of its input, and bf16 then leaves a third of them wrong.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.is_cuda or x.dtype not in (torch.float16, torch.bfloat16):
+            return super().forward(x)
+        return super().forward(x.float()).to(x.dtype)
 
 
 class LayerNorm2d(nn.Module):
@@ -16,7 +28,7 @@ class LayerNorm2d(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.norm = nn.LayerNorm(channels)
+        self.norm = LayerNorm(channels)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
@@ -110,15 +122,32 @@ class BiLSTM(nn.Module):
     """A bidirectional LSTM over padded lines: (T, N, C) and lengths (N,) -> (T, N, 2 * hidden).
 
     Two one-way LSTMs, the second over each line reversed within its own length: the same result as a packed sequence,
-    without the slow path that packing takes.
+    without the slow path that packing takes on a CPU. `packed`: on a GPU one call of cuDNN does both ways, over the
+    steps that are in lines alone.
     """
+
+    packed = False
 
     def __init__(self, inputs: int, hidden: int):
         super().__init__()
         self.forwards = nn.LSTM(inputs, hidden)
         self.backwards = nn.LSTM(inputs, hidden)
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+    def both_ways(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """By torch's kernel for packed lines; `lengths` on the CPU. Where a line has ended: zeros."""
+        flat = [getattr(way, name) for way in (self.forwards, self.backwards) for name in LSTM_WEIGHTS]
+        given = nn.utils.rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
+        start = x.new_zeros(2, x.shape[1], self.forwards.hidden_size)
+        found, _, _ = torch.lstm(
+            given.data, given.batch_sizes, (start, start), flat, True, 1, 0.0, self.training, True
+        )  # fmt: skip
+        known = nn.utils.rnn.PackedSequence(found, given.batch_sizes, given.sorted_indices, given.unsorted_indices)
+        return nn.utils.rnn.pad_packed_sequence(known, total_length=x.shape[0])[0]
+
+    def forward(self, x: Tensor, lengths: Tensor, on_cpu: Tensor | None = None) -> Tensor:
+        """`on_cpu`: the lengths there, if they are known there."""
+        if self.packed and on_cpu is not None:
+            return self.both_ways(x, on_cpu)
         steps = torch.arange(x.shape[0], device=x.device)[:, None]
         mirrored = torch.where(steps < lengths, lengths - 1 - steps, steps)[:, :, None]
         ahead, _ = self.forwards(x)
@@ -142,13 +171,13 @@ class DilatedConvStack(nn.Module):
             nn.Conv1d(outputs, outputs, self.KERNEL, padding=d * (self.KERNEL // 2), dilation=d, groups=outputs)
             for d in self.DILATIONS
         )
-        self.norms = nn.ModuleList(nn.LayerNorm(outputs) for _ in self.DILATIONS)
+        self.norms = nn.ModuleList(LayerNorm(outputs) for _ in self.DILATIONS)
         self.pointwise = nn.ModuleList(nn.Linear(outputs, outputs) for _ in self.DILATIONS)
         with torch.no_grad():
             for layer in self.pointwise:
                 layer.weight.mul_(0.5)  # a block starts near its shortcut
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+    def forward(self, x: Tensor, lengths: Tensor, on_cpu: Tensor | None = None) -> Tensor:
         used = (torch.arange(x.shape[0], device=x.device)[:, None] < lengths)[:, :, None].to(x.dtype)
         x = self.enter(x) * used
         for depthwise, norm, pointwise in zip(self.depthwise, self.norms, self.pointwise, strict=True):

@@ -4,6 +4,7 @@ import os
 
 import torch
 
+from jobs.distributed.gpu_names import VISIBLE, cards_of_parts, listed, named_gpus
 from jobs.distributed.placement import DistributedError, Placement
 
 # what says that a task has GPUs, with the values that say it has none: two are lists of indices, one is a count
@@ -11,10 +12,15 @@ GPU_VARIABLES = {"SLURM_STEP_GPUS": [""], "SLURM_JOB_GPUS": [""], "SLURM_GPUS_ON
 
 
 def visible_gpus() -> list[str]:
-    """A unique name for each GPU that torch can use here."""
+    """A unique name for each GPU that torch can use here; of a part of a card by MIG the card's too: CARD/NAME."""
     if not torch.cuda.is_available():
         return []
-    return [str(torch.cuda.get_device_properties(index).uuid) for index in range(torch.cuda.device_count())]
+    found = [str(torch.cuda.get_device_properties(index).uuid) for index in range(torch.cuda.device_count())]
+    parts = [name for name in named_gpus() or [] if name.startswith("MIG-")]
+    if not parts:
+        return found
+    cards = cards_of_parts(listed())
+    return [f"{cards.get(name, 'a card')}/{name}" for name in parts[: len(found)]]
 
 
 def take_device(place: Placement, device: str = "auto") -> torch.device:
@@ -34,6 +40,18 @@ def take_device(place: Placement, device: str = "auto") -> torch.device:
                 f"{gave}torch {torch.__version__} sees none: mend its CUDA, or work with --device cpu"
             )
         return torch.device("cpu")
+    names = named_gpus()
+    if names and len(names) > count and len({name.startswith("MIG-") for name in names}) == 1:
+        # of several MIG names CUDA shows the first one alone; of others it leaves out what it does not know
+        mine = names[place.local_rank] if place.local_rank < len(names) else names[0]
+        if not mine.startswith("MIG-"):
+            raise DistributedError(
+                f"{VISIBLE}={','.join(names)} on {place.host} names {len(names)} GPUs, torch sees {count}: mend it"
+            )
+        raise DistributedError(
+            f"{VISIBLE} on {place.host} names {len(names)} parts of cards (MIG), of which a process can use one: give "
+            f"each task its own ({VISIBLE}={mine}), or whole GPUs"
+        )
     if place.source == "alone" or count == place.local_size:
         return torch.device("cuda", place.local_rank)
     if count == 1:

@@ -48,7 +48,9 @@ class Bucket:
         self.name, self.parameters = name, parameters
         sizes, first = [parameter.numel() for parameter in parameters], parameters[0]
         self.flat = torch.zeros(sum(sizes), dtype=first.dtype, device=first.device)
-        self.views = {p: part.view_as(p) for p, part in zip(parameters, self.flat.split(sizes), strict=True)}
+        # its numbers in the parameter's own order, which may be by channels: kernels over many tensors need that
+        parts = zip(parameters, self.flat.split(sizes), strict=True)
+        self.views = {p: part.as_strided(p.shape, p.stride()) for p, part in parts}
         self.sent = torch.empty_like(self.flat, device="cpu", pin_memory=True) if over_host else self.flat
         self.exchange: Exchange | None = None  # under way
         self.handle: Any = None  # what it waits for

@@ -2,10 +2,12 @@
 
 import os
 import socketserver
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -25,9 +27,18 @@ def check(device: torch.device) -> None:
     hvd = _horovod()
     if device.type == "cuda" and not hvd.nccl_built():
         raise DistributedError(
-            "this Horovod was built without NCCL: run HOROVOD_GPU_OPERATIONS=NCCL slurm/setup.sh, or train with "
-            "--backend torch"
+            f"this Horovod was built without NCCL{built()}: run HOROVOD_GPU_OPERATIONS=NCCL slurm/setup.sh, or train "
+            f"with --backend torch"
         )
+
+
+def built(prefix: Path = Path(sys.prefix)) -> str:
+    """ " (cpu on login1, 2026-11-26)" from the stamp of slurm/setup.sh; empty where there is none."""
+    try:
+        line = (prefix / ".htr-setup").read_text(encoding="utf-8").splitlines()[1]
+    except (OSError, IndexError):
+        return ""
+    return f" ({line})"
 
 
 def _horovod() -> ModuleType:

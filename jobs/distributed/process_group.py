@@ -70,9 +70,10 @@ def _about(place: Placement, device: str, library: ModuleType, shared: bool = Fa
     chosen, gpu, errors = torch.device("cpu"), "", []
     try:
         chosen = take_device(place, device)
+        if chosen.type == "cuda" and not shared:
+            gpu = visible_gpus()[chosen.index]
         library.check(torch.device("cpu") if shared else chosen)
         if chosen.type == "cuda":
-            gpu = "" if shared else visible_gpus()[chosen.index]
             torch.cuda.set_device(chosen)
     except DistributedError as error:
         errors.append(str(error))
@@ -120,11 +121,16 @@ class ProcessGroup:
         """Give every rank the parameters and buffers of rank 0, in place."""
         if self._comm is not None:
             state = module.state_dict()
-            sent = {name: tensor.cpu() for name, tensor in state.items()} if self.over_host else state
+            # what is summed lies in one piece: weights may lie by channels, or on a GPU that nothing is sent from
+            sent = {
+                name: (tensor.cpu() if self.over_host else tensor).detach().contiguous()
+                for name, tensor in state.items()
+            }
             with self.guard("broadcast of parameters"):
                 self._comm.broadcast_(sent)
-            if self.over_host:
-                module.load_state_dict(sent)
+            for name, tensor in state.items():
+                if sent[name].data_ptr() != tensor.data_ptr():
+                    tensor.copy_(sent[name])
 
     def broadcast_object(self, obj: Any, name: str) -> Any:
         """Rank 0's object; that of the other ranks is not looked at."""
@@ -159,21 +165,15 @@ class ProcessGroup:
 
     def sum_gradients(
         self, parameters: Iterable[torch.nn.Parameter], compression: str = "none", passes: int = 1
-    ) -> Callable[[], None]:
+    ) -> "GradientSum":
         """Sum (never average) these parameters' gradients over all ranks, while backward still runs.
 
         Call what it returns after backward, and they are summed. `compression`: none, or fp16 or bf16 on the way;
         `passes`: backward passes whose gradients are accumulated before.
         """
         if self._comm is None:
-            return lambda: None
-        buckets = GradientBuckets(self._comm, parameters, compression, passes, self.over_host)
-
-        def wait() -> None:
-            with self.guard("sum of gradients"):
-                buckets.wait()
-
-        return wait
+            return GradientSum(self, None)
+        return GradientSum(self, GradientBuckets(self._comm, parameters, compression, passes, self.over_host))
 
     def on_root(self, fn: Callable[..., Any], *args: Any) -> Any:
         """Let rank 0 alone do something: its result is everyone's, and if it raises, every rank raises the same."""
@@ -218,6 +218,23 @@ class ProcessGroup:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close(failed=kind is not None)
+
+
+class GradientSum:
+    """Gradients on their way; to be called after the backward passes of a step."""
+
+    def __init__(self, group: ProcessGroup, buckets: GradientBuckets | None) -> None:
+        self.group, self.buckets = group, buckets
+
+    def __call__(self) -> None:
+        if self.buckets:
+            with self.group.guard("sum of gradients"):
+                self.buckets.wait()
+
+    def accumulate(self, passes: int) -> None:
+        """So many backward passes a step from now on."""
+        if self.buckets:
+            self.buckets.passes = passes
 
 
 def _portable(error: Exception) -> bytes:

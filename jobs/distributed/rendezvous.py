@@ -201,8 +201,12 @@ def disagreements(hellos: dict[int, dict]) -> list[str]:
                 wrong.append({**hello, "error": f"has {name} {version}, rank 0 has {first['versions'].get(name)}"})
     for group in nodes.values():
         gpus = [hello["gpu"] for hello in group if hello["gpu"]]
+        cards = [gpu.partition("/")[0] for gpu in gpus]
         if len(set(gpus)) < len(gpus):
             wrong += [{**hello, "error": "shares its GPU: start as many tasks a node as GPUs"} for hello in group]
+        elif len(set(cards)) < len(cards):
+            said = "has a part of a card (MIG) that another rank has a part of: NCCL can't sum between these; give one "
+            wrong += [{**hello, "error": f"{said}part a card, whole GPUs, or set HTR_SHARED_GPU=1"} for hello in group]
         # only once all are there can a node have the wrong number of ranks
         if len(hellos) == first["size"] and {hello["local_size"] for hello in group} != {len(group)}:
             wrong += [{**hello, "error": f"counts {hello['local_size']} ranks on its node"} for hello in group]

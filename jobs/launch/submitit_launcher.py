@@ -13,6 +13,7 @@ from pathlib import Path
 import submitit
 
 from jobs.cli.code_version import CHECKOUT
+from jobs.distributed.gpu_names import VISIBLE, gpus_of_ranks
 
 SIBLING_WAIT_S = 5.0  # seconds that the other local ranks have to say what they saw, when one fails
 
@@ -54,12 +55,14 @@ class Request:
 
 
 class Verb:
-    """A verb with its arguments, to be called in each task of a job."""
+    """A verb with its arguments, to be called in each task of a job. `gpus`: CUDA_VISIBLE_DEVICES of its process."""
 
-    def __init__(self, argv: list[str]):
-        self.argv = argv
+    def __init__(self, argv: list[str], gpus: str | None = None):
+        self.argv, self.gpus = argv, gpus
 
     def __call__(self) -> None:
+        if self.gpus is not None:  # submitit knows indices alone, and forgets which GPUs the user's shell may use
+            os.environ[VISIBLE] = self.gpus
         from jobs.cli.command_line import main
 
         # submitit would have its tasks live on after a SIGTERM
@@ -81,7 +84,8 @@ def submit(request: Request, argv: list[str], chain: int = 1) -> list[submitit.J
     try:
         if request.array and request.cluster == "slurm":
             return executor.map_array(lambda verb: verb(), [Verb(argv)] * request.array)
-        return [executor.submit(Verb(argv)) for _ in range(chain)]
+        gpus = gpus_of_ranks(request.gpus_per_node) if request.cluster == "local" else None
+        return [executor.submit(Verb(argv, gpus)) for _ in range(chain)]
     except submitit.core.utils.FailedJobError as error:
         why = str(error).strip().splitlines()[-1]
         if "array" in why.lower():
@@ -111,11 +115,10 @@ def make_executor(request: Request, dry: bool = False):
         request.logs.chmod(0o700)
     if request.cluster == "local":
         executor = submitit.LocalExecutor(request.logs)
-        gpus = range(request.gpus_per_node)
         executor.update_parameters(
             tasks_per_node=(request.array or 1) * request.ranks_per_node,
             gpus_per_node=request.gpus_per_node,
-            visible_gpus=tuple(gpus),
+            visible_gpus=tuple(range(request.gpus_per_node)),
             timeout_min=minutes(request.time) if request.time else 7 * 24 * 60,
         )
         return executor

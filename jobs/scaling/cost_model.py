@@ -15,7 +15,8 @@ collective communication operations in MPICH"). NCCL chooses by itself, trees fo
 own hierarchical mode (HOROVOD_HIERARCHICAL_ALLREDUCE) needs MPI.
 
 Horovod's talk: in each cycle all ranks agree which buckets are ready, by a small Gloo allreduce over TCP, a ring too:
-2 (N - 1) hops however few the bytes. So does the sum of one flag a step by which the ranks agree to stop.
+2 (N - 1) hops however few the bytes. torch.distributed takes them in a fixed order and agrees on none. Both sum one
+flag a step by which the ranks agree to stop, on its way while they compute.
 """
 
 import math
@@ -56,6 +57,7 @@ class Figures:
     across: float = figure("bytes/s", "a node to the others; assumed: 80 % of 100 Gb/s", default=10e9)
     across_latency: float = figure("s", "a hop between nodes, NCCL; assumed", default=15e-6)
     cycle: float = figure("s", "HOROVOD_CYCLE_TIME, Horovod's default", default=1e-3)
+    agreements: float = figure("a bucket", "Horovod's ranks agree on each; 0 with --backend torch", default=1.0)
     hop: float = figure("s", "a small message of Gloo over TCP; assumed: half a ping", default=30e-6)
     per_tensor: float = figure("s", "hook of a gradient and its copy into a bucket; on one CPU core", default=11e-6)
     jitter: float = figure("of compute", "standard deviation of equal steps on equal ranks; assumed", default=0.02)
@@ -124,14 +126,15 @@ def predict(f: Figures, ranks: int, algorithm: str = "ring", wider: dict[int, fl
     allreduce, talk = ALLREDUCE[algorithm], 2 * (ranks - 1) * f.hop
     late = allreduce(f, ranks, f.tail * f.gradients)  # the bucket that backward ends with
     early = allreduce(f, ranks, (1 - f.tail) * f.gradients) + (f.buckets - 2) * allreduce(f, ranks, 0)  # the others
-    # an agreement for each bucket, one for the flag
-    to_hide, covered = early + f.buckets * talk, f.backward * (f.compute + padded)
+    to_hide, covered = early + f.agreements * f.buckets * talk, f.backward * (f.compute + padded)
     over = max(0.0, to_hide - covered) / to_hide if to_hide else 0.0
     lost = {
         "padding to wider lines": padded,
         "the slowest rank": waited,
         "the sum of gradients": late + over * early,
-        "Horovod's agreement": (1 + over * f.buckets) * talk + f.cycle / 2,
+        # the last bucket's is not hidden
+        "the ranks' agreement": f.agreements * ((1 + over * f.buckets) * talk + f.cycle / 2)
+        + max(0.0, talk - f.compute - padded),
         "hooks of gradients": f.tensors * f.per_tensor,
     }
     seconds = alone + sum(lost.values())

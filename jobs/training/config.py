@@ -109,17 +109,39 @@ class AugmentationConfig:
     )
 
 
+def micro_batch(text: str) -> int:
+    """auto is 0. Raises ValueError for what is no number of lines."""
+    if text != "auto" and not (text.isdigit() and int(text) > 0):
+        raise ValueError(f"{text} is no number of lines")
+    return 0 if text == "auto" else int(text)
+
+
 @dataclass(frozen=True)
 class RuntimeConfig:
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "that computes")
     amp: Literal["auto", "off", "bf16", "fp16"] = setting("auto", "auto: bf16 where the device has it")
-    micro_batch: int | None = setting(None, "a rank computes at once; more are accumulated", metavar="LINES")
+    micro_batch: int | None = setting(
+        None,
+        "a rank computes at once; more are accumulated; auto (0 in a file): all at once, halved when a GPU's memory is "
+        "full",
+        metavar="LINES|auto",
+        parse=micro_batch,
+    )
+    tf32: bool = setting(False, "a GPU multiplies float32 in TF32, rounded to eleven bits; faster with --amp off")
+    channels_last: bool = setting(False, "filters lie by channels, as a GPU's tensor cores take them")
+    packed_lstm: bool = setting(False, "both ways of an LSTM in one call of cuDNN, on a GPU")
+    compile: Literal["off", "on", "graphs"] = setting(
+        "off", "torch.compile of the encoder, for each of the few widths anew; graphs: as CUDA graphs (%(default)s)"
+    )
     threads: int | None = setting(None, "that decode images, a rank (default: by the CPUs it has)")
     local_copy: bool = setting(False, "read shards from copies on the node's own disk, HTR_SCRATCH, made at the start")
     checkpoint_every: int = setting(500, "between checkpoints", metavar="STEPS")
     evaluate_every: int = setting(1000, "CER on dev, by which best.pt is chosen; 0: never", metavar="STEPS")
     log_every: int = setting(50, "between log lines", metavar="STEPS")
     compression: Literal["none", "fp16", "bf16"] = setting("none", "of gradients between the ranks")
+    backend: Literal["horovod", "torch"] = setting(
+        "horovod", "what sums them; torch: torch.distributed, which needs no build of its own (%(default)s)"
+    )
     deterministic: bool = setting(False, "the same bits again with the same ranks; slower")
     requeues: int = setting(
         20,

@@ -21,43 +21,67 @@ class Muon(torch.optim.Optimizer):
 
     All parameters take a step together, by a few operations on lists and on stacks of matrices: on a GPU a step of
     small matrices costs what its launches cost.
+
+    `found_inf`, as GradScaler sets it: a tensor of one number; other than 0, the step changes nothing, and nobody on
+    the host has to wait for that number. Who learns of it later calls `skipped`.
     """
+
+    _step_supports_amp_scaling = True  # GradScaler asks: it leaves the decision to `step`
 
     def __init__(self, params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.98), eps: float = 1e-8):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0, "matrices": 0})
         self.stacks: Stacks | None = None
+        self.found_inf: Tensor | None = None
+        self.unnoticed: Tensor | float = 0.0  # steps of AdamW's that were counted on the host and did not happen
+
+    def skipped(self, steps: int) -> None:
+        """So many of the steps so far changed nothing: they leave AdamW's count."""
+        if steps:
+            self.unnoticed = self.unnoticed - steps
+            for state in self.state.values():
+                if "step" in state:
+                    state["step"] -= steps
 
     @torch.no_grad()
     def step(self, closure=None) -> None:
         matrices, gates, rates = [], [], []
+        bad = None if self.found_inf is None else self.found_inf > 0
+        if bad is not None:
+            self.unnoticed = self.unnoticed + bad
         for group in self.param_groups:
             found = [parameter for parameter in group["params"] if parameter.grad is not None]
             if not found:
                 continue
             if group["matrices"]:
                 if group["weight_decay"]:
-                    torch._foreach_mul_(found, 1 - group["lr"] * group["weight_decay"])
+                    torch._foreach_mul_(found, unless(bad, 1 - group["lr"] * group["weight_decay"]))
                 matrices += found
                 gates += [group["matrices"]] * len(found)
                 rates += [group["lr"]] * len(found)
             else:
                 self.adam(found, group)
         if matrices:
-            self.orthogonal(matrices, gates, rates)
+            self.orthogonal(matrices, gates, rates, bad)
 
-    def orthogonal(self, parameters: list[Tensor], gates: list[int], rates: list[float]) -> None:
-        """`gates`: how many matrices each parameter holds; `rates`: the learning rate of each."""
+    def orthogonal(
+        self, parameters: list[Tensor], gates: list[int], rates: list[float], bad: Tensor | None = None
+    ) -> None:
+        """`gates`: how many matrices each parameter holds; `rates`: the learning rate of each; `bad`: nothing changes
+        where it is true.
+        """
         for parameter in parameters:
             if "momentum" not in self.state[parameter]:
                 self.state[parameter]["momentum"] = torch.zeros_like(parameter)
         gradients = [parameter.grad for parameter in parameters]
         momenta = [self.state[parameter]["momentum"] for parameter in parameters]
-        torch._foreach_mul_(momenta, MOMENTUM)
-        torch._foreach_add_(momenta, gradients)
-        ahead = torch._foreach_add(gradients, momenta, alpha=MOMENTUM)  # Nesterov's
         if self.stacks is None or not self.stacks.hold(parameters):
             self.stacks = Stacks(parameters, gates)
-        directions = self.stacks.even_out(ahead)
+        if bad is not None:  # zeros in place of what is not finite, which no factor makes harmless
+            gradients = self.stacks.cleared(gradients, bad)
+        torch._foreach_mul_(momenta, unless(bad, MOMENTUM))
+        torch._foreach_add_(momenta, gradients)
+        ahead = torch._foreach_add(gradients, momenta, alpha=MOMENTUM)  # Nesterov's
+        directions = self.stacks.even_out(ahead, bad)
         if len(set(rates)) == 1:
             torch._foreach_add_(parameters, directions, alpha=-rates[0])
         else:
@@ -73,7 +97,7 @@ class Muon(torch.optim.Optimizer):
         for step in steps:  # one, unless a parameter was without a gradient before
             found = [parameter for parameter in parameters if self.state[parameter]["step"] == step]
             states = [self.state[parameter] for parameter in found]
-            count = torch.full((), float(step), device=found[0].device)
+            count = torch.full((), float(step), device=found[0].device) - self.unnoticed
             torch._fused_adamw_(
                 found,
                 [like(parameter.grad, parameter) for parameter in found],
@@ -88,7 +112,25 @@ class Muon(torch.optim.Optimizer):
                 eps=group["eps"],
                 amsgrad=False,
                 maximize=False,
+                found_inf=self.found_inf,
             )
+
+
+class AdamW(torch.optim.AdamW):
+    """torch's, fused: like Muon it decides by `found_inf` on the device, and counts its steps there."""
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Also of a run that began when it was not fused."""
+        groups = [group | {"fused": True, "foreach": None} for group in state_dict["param_groups"]]
+        super().load_state_dict(state_dict | {"param_groups": groups})
+
+    def skipped(self, steps: int) -> None:
+        pass
+
+
+def unless(bad: Tensor | None, factor: float) -> Tensor | float:
+    """The factor; 1 where `bad`, a tensor of one number, is true."""
+    return factor if bad is None else torch.where(bad, 1.0, factor)
 
 
 def like(gradient: Tensor, parameter: Tensor) -> Tensor:
@@ -119,6 +161,12 @@ class Stacks:
             places.append((key, taken[key]))
             taken[key] += count
         device = parameters[0].device
+        sizes = [parameter.numel() for parameter in parameters]
+        self.flat = torch.zeros(sum(sizes), device=device)
+        self.views = [
+            torch.as_strided(part, parameter.shape, parameter.stride())
+            for part, parameter in zip(self.flat.split(sizes), parameters, strict=True)
+        ]
         self.inputs = {
             key: torch.zeros(count, *key, dtype=torch.bfloat16, device=device) for key, count in taken.items()
         }
@@ -133,7 +181,8 @@ class Stacks:
                 part = part[:, :columns, :rows].mT if rows > columns else part[:, :rows, :columns]
                 # one matrix has its parameter's shape; gates lie on each other, and are never higher than wide
                 views.append(part[0].unflatten(1, parameter.shape[1:]) if count == 1 else part.flatten(0, 1))
-        self.scales = {key: scale.to(device) for key, scale in scales.items()}
+        self.scale = torch.cat(list(scales.values())).to(device)
+        self.scales = self.by_key(self.scale)
 
     def joined(self, shapes: list[tuple[int, int, int]]) -> dict[tuple[int, int], tuple[int, int]]:
         """(rows, columns), the smaller first, to the shape of the stack that it goes to."""
@@ -151,14 +200,24 @@ class Stacks:
             widest[rows] = wide
         return found
 
+    def by_key(self, scale: Tensor) -> dict[tuple[int, int], Tensor]:
+        return dict(zip(self.inputs, scale.split([len(matrices) for matrices in self.inputs.values()]), strict=True))
+
     def hold(self, parameters: list[Tensor]) -> bool:
         return self.parameters == [id(parameter) for parameter in parameters]
 
-    def even_out(self, ahead: list[Tensor]) -> list[Tensor]:
-        """-> the directions of the parameters' steps, in the parameters' shapes."""
+    def cleared(self, gradients: list[Tensor], bad: Tensor) -> list[Tensor]:
+        """Copies of them, or zeros."""
+        torch._foreach_copy_(self.views, gradients)
+        self.flat.masked_fill_(bad, 0.0)
+        return self.views
+
+    def even_out(self, ahead: list[Tensor], bad: Tensor | None = None) -> list[Tensor]:
+        """-> the directions of the parameters' steps, in the parameters' shapes; zeros where `bad`."""
         torch._foreach_copy_(self.into, ahead)
+        scales = self.scales if bad is None else self.by_key(self.scale.masked_fill(bad, 0.0))
         for key, matrices in self.inputs.items():
-            torch.mul(even_out(matrices), self.scales[key], out=self.outputs[key])
+            torch.mul(even_out(matrices), scales[key], out=self.outputs[key])
         return self.out
 
 
@@ -189,7 +248,7 @@ def create(name: str, model: nn.Module, lr: float) -> torch.optim.Optimizer:
         {"params": found, "weight_decay": 0.0 if kind is None else WEIGHT_DECAY} for kind, found in by_kind.items()
     ]
     if name == "adamw":
-        return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))
+        return AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=True)
     for kind, group in zip(by_kind, groups, strict=True):
         group["matrices"] = kind or 0
     return Muon(groups, lr=lr)

@@ -2,8 +2,7 @@
 
 import hashlib
 import math
-import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import torch
@@ -58,67 +57,149 @@ def averaged(model: torch.nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(model, multi_avg_fn=move)
 
 
+@dataclass
+class Outcome:
+    """Of a step that the device may still be at."""
+
+    step: int
+    flags: torch.Tensor  # on the CPU: whether the gradients are finite, whether some loss is not
+    there: "torch.cuda.Event | None"  # when the flags have their values
+    computed: list[tuple[torch.Tensor, torch.Tensor, list[str]]]  # of its parts: unfit, losses, keys
+
+
 class TrainStep:
-    """Forward, backward, allreduce of the gradients and optimizer step; all ranks end with the same weights."""
+    """Takes the steps of a training; every rank its own, with the same result.
+
+    Whether a step's gradients are finite is decided on the device, which then leaves all as it was. The host learns of
+    it when it has begun the next step, and so waits for nothing that the device is not done with.
+    """
 
     def __init__(
-        self, model, optimizer, scaler, mixed, encode, world, clip: float, logger, passes: int = 1, compression="none"
-    ):
-        """`encode`: a text to its accepted texts, as labels; `mixed`: see jobs.distributed.precision.
+        self, model, optimizer, scaler, mixed, encode, world, clip: float, logger, passes: int = 1, compression="none",
+        lines: int | None = None,
+    ):  # fmt: skip
+        """`encode`: a text to its accepted texts, as symbols; `mixed`: see jobs.distributed.precision.
 
-        `passes`: a batch is computed in so many parts, whose gradients are accumulated.
+        `passes`: a batch is computed in so many parts, whose gradients are accumulated. `lines`: of a rank's largest
+        batch; given, parts that are too large for the GPU's memory are halved, on all ranks.
         """
         self.model, self.optimizer, self.scaler, self.mixed = model, optimizer, scaler, mixed
         self.encode, self.world, self.clip, self.logger, self.passes = encode, world, clip, logger, passes
         self.wait = world.sum_gradients(model.parameters(), compression, passes)
+        self.lines = lines
         self.named: set[str] = set()
         self.in_a_row = 0
         self.computed: list[tuple[torch.Tensor, torch.Tensor, list[str]]] = []  # of this step's parts
+        self.before: Outcome | None = None  # of the last step
 
-    def step(self, batch, step: int) -> None:
-        """Losses of the local lines over the characters of the global batch, summed over all ranks.
+    def step(self, batch, step: int, seed: int | None = None) -> None:
+        """Losses of the local lines over the characters of the global batch, summed over the ranks.
 
-        Raises ValueError when the gradients of some steps in a row, this one the last, are not finite.
+        `seed`: of dropout. Raises ValueError when the gradients of some steps in a row, the last one before this one,
+        are not finite.
         """
-        began = time.monotonic()
-        world, scaler, optimizer = self.world, self.scaler, self.optimizer
+        mark = self.logger.mark()
+        while not self.attempt(batch, step, seed):
+            self.logger.undo(mark)
+            self.halve(step)
+
+    def attempt(self, batch, step: int, seed: int | None) -> bool:
+        """Whether there was memory enough on all ranks; if not, nothing has changed."""
+        timer, world, scaler, optimizer = self.logger.timer, self.world, self.scaler, self.optimizer
+        timer.lap("compute")
         optimizer.zero_grad()
-        for part in parts_of(batch, self.passes):
-            try:
-                loss = self.loss(part, max(batch.characters, 1))
-                backward = time.monotonic()
-                with world.guard("backward"):
-                    scaler.scale(loss).backward()
-            except torch.OutOfMemoryError:
-                lines, _, _, wide = part.images.shape
-                raise ValueError(
-                    f"step {step}: {lines} lines of {wide} px at once are too many for the GPU's memory: give "
-                    f"--micro-batch {max(lines // 2, 1)} (fewer at once, the same training) or a smaller --size"
-                ) from None
-            self.logger.seconds["compute"] += time.monotonic() - backward
-        waited = time.monotonic()
+        if seed is not None:
+            torch.manual_seed(seed)
+        full = self.compute(batch, step)
+        # every rank takes part in the sums, and hears of it while they are on their way
+        full_anywhere = world.ask({"full": float(full)}) if self.lines and world.size > 1 else lambda: {"full": full}
+        timer.lap("exchange")
         self.wait()
-        self.logger.seconds["exchange"] += time.monotonic() - waited
-        update = time.monotonic()
+        full = full_anywhere()["full"] > 0
+        if full:
+            timer.lap("")
+            return False
+        timer.lap("compute")
         if scaler.is_enabled():
             scaler.unscale_(optimizer)
         # the gradients are the same on every rank now, and so is what is decided from them
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
-        finite = self.fetch(norm)
+        finite = norm.isfinite()
+        optimizer.found_inf = (~finite).float()  # the step changes nothing then
+        optimizer.step()
         if scaler.is_enabled():
-            scaler.step(optimizer)
             scaler.update()
-        elif finite:
-            optimizer.step()
-        self.logger.seconds["compute"] += time.monotonic() - update
-        self.logger.skipped += not finite
         self.logger.norms.append(norm.detach())
-        self.logger.seconds["step"] += time.monotonic() - began
+        before, self.before = self.before, self.outcome(step, finite)
+        timer.lap("")
+        self.learn(before)
+        return True
+
+    def compute(self, batch, step: int) -> bool:
+        """The gradients of this rank's parts. Whether they were too large for the GPU's memory; without `lines` that
+        is a ValueError.
+        """
+        for part in parts_of(batch, self.passes):
+            try:
+                loss = self.loss(part, max(batch.characters, 1))
+                with self.world.guard("backward"):
+                    self.scaler.scale(loss).backward()
+            except torch.OutOfMemoryError:
+                lines, _, _, wide = part.images.shape
+                if self.lines is None or self.passes >= self.lines:
+                    raise ValueError(
+                        f"step {step}: {lines} lines of {wide} px at once are too many for the GPU's memory: give "
+                        f"--micro-batch {max(lines // 2, 1)} (fewer at once, the same training) or a smaller --size"
+                    ) from None
+                return True
+        return False
+
+    def halve(self, step: int) -> None:
+        """Compute half as many lines at once from now on."""
+        self.passes = min(2 * self.passes, self.lines)
+        self.wait.accumulate(self.passes)
+        self.computed.clear()
+        if self.world.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if self.world.rank == 0:
+            log(
+                f"train: step {step}: the GPU's memory is full on some rank: from now on "
+                f"{math.ceil(self.lines / self.passes)} lines a rank at once (--micro-batch)"
+            )
+
+    def outcome(self, step: int, finite: torch.Tensor) -> Outcome:
+        """What the host will learn of this step; nothing waits for it here."""
+        unfit = torch.stack([unfit for unfit, _, _ in self.computed]).sum() if self.computed else torch.zeros(())
+        flags, there = torch.stack([finite, unfit.to(finite.device) > 0]), None
+        if flags.is_cuda:
+            flags = torch.empty(2, dtype=torch.bool, pin_memory=True).copy_(flags, non_blocking=True)
+            there = torch.cuda.Event()
+            there.record()
+        computed, self.computed = self.computed, []
+        return Outcome(step, flags, there, computed)
+
+    def settle(self) -> None:
+        """Learn of the last step now: before what it did is counted, written or read. Raises as `step` does."""
+        before, self.before = self.before, None
+        self.learn(before)
+
+    def learn(self, outcome: Outcome | None) -> None:
+        """Count a step that changed nothing, name samples without a finite loss."""
+        if outcome is None:
+            return
+        if outcome.there:
+            outcome.there.synchronize()
+        finite, some = outcome.flags.tolist()
+        if some:
+            for _, losses, keys in outcome.computed:
+                self.name(losses.cpu(), keys)
+        self.logger.skipped += not finite
+        self.optimizer.skipped(int(not finite))
         self.in_a_row = 0 if finite else self.in_a_row + 1
-        if self.in_a_row >= (MAX_STEPS_NOT_FINITE_FP16 if scaler.is_enabled() else MAX_STEPS_NOT_FINITE):
+        if self.in_a_row >= (MAX_STEPS_NOT_FINITE_FP16 if self.scaler.is_enabled() else MAX_STEPS_NOT_FINITE):
             raise ValueError(
-                f"step {step}: no finite gradient in the last {self.in_a_row} steps: lower --lr or --clip, or look at "
-                f"the samples that the log names"
+                f"step {outcome.step}: no finite gradient in the last {self.in_a_row} steps: lower --lr or --clip, or "
+                f"look at the samples that the log names"
             )
 
     def loss(self, batch, characters: int) -> torch.Tensor:
@@ -131,28 +212,14 @@ class TrainStep:
             images = images.pin_memory()
         images = images.to(device, non_blocking=True).float() / 255
         targets = [self.encode(text) for text in batch.texts]
-        forward = time.monotonic()
         with self.mixed():
             losses = self.model.losses(images, batch.widths, targets, batch.parts)
         fits = losses.isfinite()
         loss = torch.where(fits, losses, 0.0).sum() / characters
         unfit = (~fits).sum()
         self.logger.add(batch, loss.detach(), unfit)
-        self.logger.seconds["compute"] += time.monotonic() - forward
         self.computed.append((unfit, losses.detach(), batch.keys))
         return loss
-
-    def fetch(self, norm: torch.Tensor) -> bool:
-        """Whether the gradients are finite; names samples without a finite loss. The one wait for the device a step:
-        whatever else is known of a step stays there until the log asks for it.
-        """
-        unfit = torch.stack([unfit for unfit, _, _ in self.computed]).sum() if self.computed else torch.zeros(())
-        finite, some = torch.stack([norm.isfinite(), unfit.to(norm.device) > 0]).tolist()
-        if some:
-            for _, losses, keys in self.computed:
-                self.name(losses.cpu(), keys)
-        self.computed.clear()
-        return finite
 
     def name(self, losses: torch.Tensor, keys: list[str]) -> None:
         """Say once which samples have no finite loss: `too long` for their frames, or `not a number`."""

@@ -59,10 +59,10 @@ class Trainer:
             self.scaler.load_state_dict(saved["scaler"])
         most, at_once = math.ceil((config.data.batch + 1) / world.size), config.runtime.micro_batch  # lines a rank
         passes = math.ceil(most / at_once) if at_once else 1
-        self.logger = MetricsLogger()
+        self.logger = MetricsLogger(world.device)
         self.train_step = TrainStep(
             model, self.optimizer, self.scaler, self.mixed, training_data.encode, world, config.optim.clip, self.logger,
-            passes, config.runtime.compression,
+            passes, config.runtime.compression, most if at_once == 0 else None,
         )  # fmt: skip
 
     def fit(self) -> Decision:
@@ -113,15 +113,17 @@ class Trainer:
             group["lr"] = rate
         if hasattr(self.model, "guided"):
             self.model.guided = self.step < config.schedule.guide
-        torch.manual_seed(dropout_seed(config.seed, self.step, world.rank))  # of dropout
-        self.train_step.step(batch, self.step)
+        self.train_step.step(batch, self.step, dropout_seed(config.seed, self.step, world.rank))
         self.average.update_parameters(self.model)
         self.step += 1
         ACTIVITY.took(self.step)
         decision, last = Decision.of(answer()), self.step == config.schedule.steps
         if self.step % config.runtime.log_every == 0 or last:
+            self.train_step.settle()
             done = epoch.number + (self.step - epoch.first_step) / epoch.steps
             metrics = {"step": self.step, "epoch": done, "lr": rate, **self.logger.collect(world)}
+            if self.logger.slow_rank and world.rank == 0:
+                log(f"train: step {self.step}: {self.logger.slow_rank}")
             world.on_root(self.run.log_step, metrics, config.schedule.steps)
             progress.note = f"loss {metrics['loss']:.3f}, {metrics['lines_per_s']:.0f} lines/s"
         if not decision.stop and self.evaluation_due():
@@ -148,7 +150,8 @@ class Trainer:
             return self.read_dev()
 
     def read_dev(self) -> Decision:
-        """Greedy CER and WER on dev: each rank reads its share of each batch. A signal ends it early."""
+        """Greedy errors on dev, every line once: each rank reads its share of each batch. A signal ends it."""
+        self.train_step.settle()
         dev, world = self.training_data.dev, self.world
         reader, errors = Reader(self.average.module.eval(), self.training_data.charset, {}), Errors()
         plan = in_order(dev.widths(self.height), 16 * world.size)
@@ -173,7 +176,8 @@ class Trainer:
     # ---------------------------------------------------------------- checkpoints
 
     def save(self, chosen: bool = False) -> None:
-        """Write a checkpoint and, if `chosen` (the best on dev so far), the averaged weights as the model's folder."""
+        """A checkpoint and, if the averaged weights are the ones to read with, the model's folder."""
+        self.train_step.settle()
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
         state |= {"average": self.average.state_dict(), "scaler": self.scaler.state_dict()}
         state |= {"best": self.best, "evaluated": self.evaluated}

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from htr.models.layers import LayerNorm
 from htr.types import Hypothesis
 
 EOS = 0  # the label of the end of the text, and of its start
@@ -29,7 +30,7 @@ class Layer(nn.Module):
 
     def __init__(self, width: int, dropout: float):
         super().__init__()
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        self.norms = nn.ModuleList(LayerNorm(width) for _ in range(3))
         self.self_attn = nn.Linear(width, 3 * width)  # query, key, value
         self.self_attn_out = nn.Linear(width, width)
         self.cross_attn_query = nn.Linear(width, width)
@@ -74,11 +75,11 @@ class Decoder(nn.Module):
     def __init__(self, width: int, labels: int, dropout: float = 0.0):
         """`width`: of the frames, and of the decoder."""
         super().__init__()
-        # CTC does not bound the frames' values: without a norm the positional encoding would be lost beside them
-        self.enter = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
+        # CTC lets frames grow as large as it likes: without a norm their positions would be lost beside them
+        self.enter = nn.Sequential(LayerNorm(width), nn.Linear(width, width))
         self.embedding = nn.Embedding(labels + 1, width)
         self.layers = nn.ModuleList(Layer(width, dropout) for _ in range(LAYERS))
-        self.norm = nn.LayerNorm(width)
+        self.norm = LayerNorm(width)
         self.output = nn.Linear(width, labels + 1)
 
     def encode_memory(self, features: Tensor, lengths: Tensor) -> Memory:

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from jobs.distributed import devices, placement
+from jobs.distributed import devices, gpu_names, placement
 from jobs.distributed.devices import take_device
 from jobs.distributed.placement import (
     DistributedError,
@@ -218,3 +218,50 @@ def test_device(monkeypatch):
     with pytest.raises(DistributedError, match=r"3 GPUs but 2 tasks on node1: .*--ntasks-per-node=3"):
         take_device(step)
     assert str(take_device(Placement.find({}))) == "cuda:0"  # a person's own machine
+
+
+LISTING = """GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-8e5c)
+  MIG 3g.40gb     Device  0: (UUID: MIG-aa)
+  MIG 3g.40gb     Device  1: (UUID: MIG-bb)
+GPU 1: NVIDIA H100 80GB HBM3 (UUID: GPU-91d0)
+  MIG 7g.80gb     Device  0: (UUID: MIG-cc)
+"""
+
+
+def test_parts_of_cards_by_the_names_that_nvidia_smi_lists():
+    assert gpu_names.cards_of_parts(LISTING) == {"MIG-aa": "GPU-8e5c", "MIG-bb": "GPU-8e5c", "MIG-cc": "GPU-91d0"}
+    assert gpu_names.cards_of_parts("") == {}
+
+
+def test_gpus_that_a_user_names():
+    def names(text: str):
+        return gpu_names.named_gpus({"CUDA_VISIBLE_DEVICES": text})
+
+    assert gpu_names.named_gpus({}) is None and names("") == names("-1") == names("NoDevFiles") == []
+    assert names("2, 3") == ["2", "3"] and names("GPU-8e5c,MIG-cc") == ["GPU-8e5c", "MIG-cc"]
+    for wrong, message in {"0,a": "'a' is no index", "1,1": "a GPU is named twice", "0,-1": "'-1' is no index"}.items():
+        with pytest.raises(DistributedError, match=message):
+            names(wrong)
+
+
+def test_ranks_on_this_machine_have_the_gpus_that_the_users_shell_may_use():
+    def given(count: int, text: str):
+        return gpu_names.gpus_of_ranks(count, {"CUDA_VISIBLE_DEVICES": text})
+
+    assert gpu_names.gpus_of_ranks(2, {}) is None
+    assert given(2, "2,5,7") == "2,5" and given(1, "MIG-cc") == "MIG-cc" and given(0, "") == ""
+    with pytest.raises(ValueError, match=r"--gpus-per-node 2, but CUDA_VISIBLE_DEVICES=GPU-8e5c names 1"):
+        given(2, "GPU-8e5c")
+
+
+def test_parts_of_cards_and_names_that_lead_nowhere_are_refused(monkeypatch):
+    step = Placement.find(STEP | {"SLURM_PROCID": "1", "SLURM_NODEID": "0", "SLURM_LOCALID": "1"})
+    monkeypatch.setattr(devices, "visible_gpus", lambda: ["GPU-8e5c/MIG-aa"])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-bb")
+    assert str(take_device(step)) == "cuda:0"  # one a task
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-aa,MIG-bb")
+    with pytest.raises(DistributedError, match=r"names 2 parts of cards \(MIG\).*CUDA_VISIBLE_DEVICES=MIG-bb"):
+        take_device(step)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,9")
+    with pytest.raises(DistributedError, match=r"CUDA_VISIBLE_DEVICES=0,9 on node1 names 2 GPUs, torch sees 1"):
+        take_device(step)

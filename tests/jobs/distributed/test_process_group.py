@@ -128,6 +128,26 @@ FAILURES = {
         [rank(0, gpus=["a"], device="auto"), rank(1, gpus=["a"], device="auto")],
         "rank 0 on node1, rank 1 on node1: shares its GPU: start as many tasks a node as GPUs",
     ),
+    "parts of one card": (
+        [rank(n, gpus=[f"GPU-1/MIG-{n}"], device="auto", more={"CUDA_VISIBLE_DEVICES": f"MIG-{n}"}) for n in (0, 1)],
+        "rank 0 on node1, rank 1 on node1: has a part of a card (MIG) that another rank has a part of: NCCL can't sum"
+        " between these; give one part a card, whole GPUs, or set HTR_SHARED_GPU=1",
+    ),
+    "uneven GPUs": (
+        [
+            rank(
+                n,
+                "2,2",
+                nodes="node[1-2]",
+                gpus=["a", "b"][: 1 + (n < 2)] + ["c"] * (n > 1) * 2,
+                device="auto",
+                more={"HTR_IFACE": "lo"},
+            )
+            for n in range(4)
+        ],
+        "rank 2 on node2, rank 3 on node2: 3 GPUs but 2 tasks on node2: start as many tasks a node as GPUs"
+        " (--ntasks-per-node=3), or work with --device cpu",
+    ),
     "device": (
         [rank(0), rank(1, device="tpu")],
         "rank 1 on node1: device 'tpu' is not one of auto, cpu, cuda",

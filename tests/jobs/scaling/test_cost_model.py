@@ -57,9 +57,25 @@ def test_what_backward_hides():
 
 def test_horovods_agreement_by_hand():
     f = replace(FREE, hop=1e-4, cycle=1e-3, per_tensor=1e-5, tensors=50, buckets=3)
-    step = predict(f, 8)  # one ring of 14 hops after backward, those of the flag and of two buckets hidden in it
+    step = predict(f, 8)  # one ring of 14 hops after backward, those of the buckets hidden in it
     assert step.seconds == pytest.approx(0.1 + 14e-4 + 0.5e-3 + 50e-5)
-    assert step.limit == "Horovod's agreement"
+    assert step.limit == "the ranks' agreement"
+
+
+def test_torch_agrees_on_a_flag_alone():
+    f = replace(FREE, hop=1e-4, cycle=1e-3, buckets=3, agreements=0)
+    assert predict(f, 8).seconds == pytest.approx(0.1)  # on its way while the ranks compute
+    assert predict(f, 1001).lost["the ranks' agreement"] == pytest.approx(2000 * 1e-4 - 0.1)
+
+
+def test_the_models_backend_is_that_of_the_training(capsys):
+    """The figures' own table says it; --figure wins."""
+    said = []
+    for more in ([], ["--backend", "torch"], ["--backend", "torch", "--figure", "agreements=2"]):
+        assert main(["scale", "--predict", "--figure", "compute=0.01", "--figure", "gradients=1e7", *more]) == 0
+        table = capsys.readouterr().out
+        said.append(next(float(line.split()[1]) for line in table.splitlines() if line.startswith("  agreements")))
+    assert said == [1, 0, 2]
 
 
 def test_each_bucket_takes_a_ring_of_latencies():

@@ -6,9 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from ranks import Ranks as RealRanks
+from ranks import open_nursery, rank
 
 from jobs.training import metrics
-from jobs.training.metrics import MetricsLogger, memory
+from jobs.training.metrics import STAYS, MetricsLogger, SlowRank, StepTimer, memory
 
 GPU = SimpleNamespace(type="cuda")
 
@@ -16,7 +18,7 @@ GPU = SimpleNamespace(type="cuda")
 class Ranks:
     """A world: what `collect` hands in, changed for each of the ranks."""
 
-    device = torch.device("cpu")
+    device, place = torch.device("cpu"), SimpleNamespace(host="node1")
 
     def __init__(self, *changes: dict):
         self.changes, self.size, self.exchanges = changes, len(changes), 0
@@ -44,7 +46,7 @@ def test_figures_of_two_ranks(clock):
         ours.steps += 1
         ours.add(batch(4), torch.tensor(3.0), torch.tensor(1))
         ours.norms.append(torch.tensor(0.5))
-    ours.seconds = {"data": 1.0, "exchange": 2.0, "compute": 6.0, "step": 8.5}
+    ours.waited, ours.timer.seconds = 1.0, {"exchange": 2.0, "compute": 6.0, "step": 8.5}
     clock.seconds += 10
     world = Ranks({}, {"lines": 12, "loss": 1.0, "data": 0.3, "exchange": 0.0, "step": 0.7})
     found = ours.collect(world)
@@ -96,7 +98,7 @@ def test_waiting_for_data_is_timed(clock):
     ours = MetricsLogger()
     for _ in ours.waiting(slow()):
         clock.seconds += 100  # what the step takes is not waiting
-    assert (ours.steps, ours.seconds["data"]) == (2, 7)
+    assert (ours.steps, ours.waited) == (2, 7)
 
 
 def test_memory_is_the_peak_of_this_process():
@@ -109,3 +111,54 @@ def test_memory_is_the_peak_of_this_process():
 def test_memory_of_a_gpu(monkeypatch):
     monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda device: 3 * 2**29 if device is GPU else 0)
     assert memory(GPU)["gpu_memory_gib"] == 1.5
+
+
+def test_a_rank_that_stays_slow_is_named_once_with_its_host():
+    slow, hosts = SlowRank(), ["node1", "node1", "node2", "node2"]
+    said = [slow.look(own, hosts) for own in [[1, 1, 1.2, 1.6]] * 5 + [[1, 1, 1.2, 1.25]] + [[1, 1, 1.2, 1.6]] * 4]
+    assert [bool(line) for line in said] == [n in (STAYS - 1, 5 + STAYS) for n in range(10)]
+    assert said[STAYS - 1].startswith("rank 3 on node2 takes 1.6 times as long as the median of ranks")
+    assert not any(slow.look([1, 1, 2, 1] if n % 2 else [1, 2, 1, 1], hosts) for n in range(8))  # now one, now another
+    assert slow.look([0.0, 0.0], hosts) == ""
+
+
+@pytest.mark.timeout(90)
+def test_two_ranks_of_which_one_is_slow(tmp_path):
+    with open_nursery() as nursery:
+        said = RealRanks(nursery, tmp_path, "torch").results(rank(0), rank(1), work="slow")
+    assert said[0] == said[1] and [bool(line) for line in said[0]] == [False, False, True, False, False, False]
+    assert said[0][2].startswith("rank 1 on node1 takes 2.0 times")
+
+
+def test_the_parts_of_a_step_on_the_hosts_clock(clock):
+    timer = StepTimer()
+    for part, seconds in (("compute", 3), ("exchange", 2), ("compute", 1), ("", 5), ("compute", 4), ("", 0)):
+        timer.lap(part)
+        clock.seconds += seconds
+    assert timer.total() == {"compute": 8, "exchange": 2, "step": 10}
+
+
+def test_on_a_gpu_the_parts_are_timed_by_events(monkeypatch):
+    """A stand-in for CUDA's events, which know when the GPU came to them; the host's clock is asked nothing."""
+    moments, asked = iter([0.0, 3000.0, 5000.0, 6000.0]), []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            self.moment = next(moments)
+
+        def synchronize(self):
+            asked.append("waited")
+
+        def elapsed_time(self, end):
+            return end.moment - self.moment  # ms
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(metrics, "time", None)
+    timer = StepTimer(GPU)
+    for part in ("compute", "exchange", "compute", ""):
+        timer.lap(part)
+    assert asked == [] and timer.total() == {"compute": 4.0, "exchange": 2.0, "step": 6.0} and asked == ["waited"]
+    assert timer.total() == {"compute": 4.0, "exchange": 2.0, "step": 6.0}

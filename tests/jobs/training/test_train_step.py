@@ -1,20 +1,14 @@
 """A step's rules: the rate, the average, and losses that are not finite: counted, named by a hash, ended by."""
 
-from contextlib import contextmanager, nullcontext
-from types import SimpleNamespace
-
 import pytest
 import torch
+from stepped import Model, batch, train_step
 from torch import nn
 
 from htr.certificate import log_name
-from htr.models.registry import MODELS, create
 from jobs.distributed.precision import precision
-from jobs.training import optimizer as optimizers
-from jobs.training.metrics import MetricsLogger
 from jobs.training.train_step import (
     MAX_STEPS_NOT_FINITE,
-    TrainStep,
     averaged,
     dropout_seed,
     learning_rate,
@@ -22,44 +16,6 @@ from jobs.training.train_step import (
     scaled_learning_rate,
 )
 from shards.loader import Batch
-
-
-class Alone:
-    """A world of one."""
-
-    device, rank, size = torch.device("cpu"), 0, 1
-
-    @contextmanager
-    def guard(self, doing):
-        yield
-
-    def sum_gradients(self, parameters, compression, passes):
-        return lambda: None
-
-
-class Model(nn.Module):
-    """Gives the losses that it is told, times a weight."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(()))
-        self.told: list[float] = []
-
-    def losses(self, images, widths, targets, parts):
-        told = torch.tensor(self.told)
-        return torch.where(told.isinf(), told, self.weight * told.nan_to_num(posinf=0.0, nan=float("nan")))
-
-
-def train_step(model: Model) -> TrainStep:
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    return TrainStep(model, optimizer, scaler, nullcontext, lambda text: [[1]], Alone(), 1.0, MetricsLogger())
-
-
-def batch(keys: list[str], wide: int = 8) -> SimpleNamespace:
-    images = torch.zeros(len(keys), 1, max(wide // 4, 8), wide, dtype=torch.uint8)
-    return SimpleNamespace(images=images, texts=["secret"] * len(keys), widths=torch.full((len(keys),), wide),
-                           parts=None, keys=keys, characters=10)  # fmt: skip
 
 
 def test_the_rate_rises_falls_and_ends_at_zero():
@@ -81,65 +37,26 @@ def test_a_line_that_does_not_fit_is_left_out_counted_and_named_once(capsys):
 
 
 def test_steps_without_a_finite_gradient_change_nothing_and_end_the_run(capsys):
+    """On the device at once; the host hears of it a step later."""
     model = Model()
     step = train_step(model)
     model.told = [1.0, float("nan")]
     for number in range(MAX_STEPS_NOT_FINITE - 1):
         step.step(batch(["a", "ill"]), number)
-    assert model.weight == 1 and step.logger.skipped == MAX_STEPS_NOT_FINITE - 1
+        assert model.weight == 1 and step.logger.skipped == number
     model.told = [1.0, 1.0]
     step.step(batch(["a", "b"]), 10)  # one good step, and the count begins anew
+    assert model.weight < 1 and step.logger.skipped == MAX_STEPS_NOT_FINITE - 1
     model.told = [1.0, float("nan")]
+    for number in range(MAX_STEPS_NOT_FINITE):
+        step.step(batch(["a", "ill"]), number)
     with pytest.raises(
         ValueError,
         match=f"step {MAX_STEPS_NOT_FINITE - 1}: no finite gradient in the last {MAX_STEPS_NOT_FINITE} steps",
     ) as error:
-        for number in range(MAX_STEPS_NOT_FINITE):
-            step.step(batch(["a", "ill"]), number)
+        step.settle()
     assert "secret" not in str(error.value)
     assert f"{log_name('ill')} teaches nothing: its loss is not a number" in capsys.readouterr().err
-
-
-WAITS = ("item", "tolist", "cpu", "numpy", "__bool__", "__int__", "__float__")  # for the device to come to a number
-
-
-@pytest.mark.parametrize("name", sorted(MODELS))
-def test_a_step_waits_for_the_device_once(name, monkeypatch):
-    """What is asked of tensors that a GPU holds; it was nine for CTC. Guided attention aligns on the CPU: twice."""
-    model = create(name, "tiny", 9)
-    optimizer = optimizers.create("muon", model, 1e-3)
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    logger = MetricsLogger()
-    step = TrainStep(model, optimizer, scaler, nullcontext, lambda text: [[1, 2, 3]], Alone(), 1.0, logger)
-    found = batch(["a", "b", "c"], 160)
-    step.step(found, 0)
-    waits = []
-
-    def noted(method, name):
-        def call(tensor, *args, **options):
-            # sizes and lengths are made on the CPU; what is computed there, or on the device, has a floating point
-            if tensor.is_floating_point() or tensor.dtype == torch.bool:
-                waits.append(name)
-            return method(tensor, *args, **options)
-
-        return call
-
-    for method in WAITS:
-        monkeypatch.setattr(torch.Tensor, method, noted(getattr(torch.Tensor, method), method))
-    step.step(found, 1)
-    step.step(found, 2)
-    # cpu and numpy of one tensor are one wait
-    assert waits.count("tolist") == 2 and len(waits) == (2 if name != "attention" else 6), waits
-
-
-def test_a_gpu_out_of_memory_is_one_line_that_says_what_to_set():
-    class Full(Model):
-        def losses(self, images, widths, targets, parts):
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
-
-    with pytest.raises(ValueError, match=r"step 7: 6 lines of 64 px at once .* --micro-batch 3 ") as error:
-        train_step(Full()).step(batch(list("abcdef"), 64), 7)
-    assert "\n" not in str(error.value)
 
 
 def test_the_average_follows_the_weights():
