@@ -124,10 +124,19 @@ def test_transcribe():
     assert set(figures) == names and all(value > 0 for name, value in figures.items() if name != "plan_mib")
 
 
-def test_scaling():
-    options = ("--size", "tiny", "--steps", 1, "--warm-up", 1, "--batch", 2, "--rounds", 1)
+@pytest.mark.parametrize("backend", ["horovod", "torch"])
+def test_scaling(backend: str):
+    options = ("--size", "tiny", "--steps", 1, "--warm-up", 1, "--batch", 2, "--rounds", 1, "--backend", backend)
     figures = run("scaling.py", *options)
-    assert figures["efficiency_2"] > 0 and figures["ratio_to_ddp"] > 0
+    assert figures["efficiency_2"] > 0 and figures["ratio_to_ddp"] > 0 and figures["backend"] == backend
+
+
+def test_rendezvous():
+    figures = run("rendezvous.py", "--ranks", "3,9", "--agreements", 2, "--to", 64)
+    for backend in ("horovod", "torch"):
+        assert [row["ranks"] for row in figures[backend]["rows"]] == [3, 9]
+        assert all(value > 0 for row in figures[backend]["rows"] for value in row.values())
+        assert all(value > 0 for value in figures[backend]["at_64"].values())
 
 
 def test_the_share_of_sums_that_backward_hides():

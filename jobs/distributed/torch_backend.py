@@ -10,7 +10,6 @@ import os
 import resource
 import socket
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -107,12 +106,12 @@ class TorchDistributed:
         import torch.distributed as dist
 
         self.dist, self.size, self.lifeline = dist, size, lifeline
+        # its name since 2.13
+        self.gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
         self.last: Begun | None = None
 
     def begin(self, start: Callable[[], Any], result: Tensor, source: Tensor) -> Begun:
-        with warnings.catch_warnings():  # of names that this torch is about to change
-            warnings.simplefilter("ignore")
-            self.last = Begun(self.translated(start), result, source)
+        self.last = Begun(self.translated(start), result, source)
         return self.last
 
     def translated(self, call: Callable[[], T]) -> T:
@@ -130,7 +129,7 @@ class TorchDistributed:
 
     def all_gather(self, tensor: Tensor, name: str) -> Begun:
         found = tensor.new_empty(self.size * len(tensor))
-        return self.begin(lambda: self.dist.all_gather_into_tensor(found, tensor, async_op=True), found, tensor)
+        return self.begin(lambda: self.gather(found, tensor, async_op=True), found, tensor)
 
     def done(self, handle: Begun) -> bool:
         return handle.result.is_cuda or handle.work.is_completed()
