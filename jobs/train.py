@@ -79,7 +79,7 @@ def prepare(config: TrainConfig, world):
     import torch
 
     from htr.models.registry import create, encoder_config
-    from jobs.training import gpu_options
+    from jobs.training import checkpoint, gpu_options
     from jobs.training.data import TrainingData
     from jobs.training.weight_init import start_from
 
@@ -115,7 +115,7 @@ def prepare(config: TrainConfig, world):
         freeze(model, asked)
     model.to(world.device)
     gpu_options.apply(model, world.device, config.runtime)
-    return config, material, model
+    return config, training_data, model
 
 
 def absolute(mix: str) -> str:

@@ -159,6 +159,6 @@ def frames_of(dtype: torch.dtype) -> Tensor:
     images, widths = noise(torch.float64 if exact else torch.float32)
     model = model.double() if exact else model
     with computing_in(torch.float32 if exact else dtype):
-        found = model.frames(images[:, :, : model.geometry.height], widths)
+        found = model.encode(images[:, :, : model.geometry.height], widths)
     lines = [probs[:length] for probs, length in zip(found.log_probs, found.lengths.tolist(), strict=True)]
     return torch.cat(lines)[:, None].double()
