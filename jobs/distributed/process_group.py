@@ -53,7 +53,11 @@ def start(folder: Path, device: str = "auto", deterministic: bool = False, backe
         if deterministic:  # what would be fused with what hangs on who comes first
             os.environ |= {"HOROVOD_FUSION_THRESHOLD": "0", "HOROVOD_AUTOTUNE": "0"}
         group = ProcessGroup(place, chosen, library.join(meeting, place, settings, chosen), settings.shared_gpu)
-        group.barrier()  # from here on nobody needs the rendezvous
+        try:
+            group.barrier()  # from here on nobody needs the rendezvous
+        except DistributedError:
+            group.close(failed=True)
+            raise
     finally:
         meeting.close()
     return group
