@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from gpu_made import DROPPED, dataset, drawn_lines, random_batches, train
-from gpu_section import KINDS, ROOT, LABELS, Section, logged
+from gpu_section import KINDS, LABELS, ROOT, Section, logged
 
 from htr.models.registry import MODELS, create
 
