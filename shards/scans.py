@@ -37,7 +37,7 @@ class Scans:
         self.further: dict[str, int] = {}  # TIFFs read without a page's number: how many more pages each has
         self.names = Names(FolderTree(images))  # asked for what is missing
         self.nearest: dict[str, str] = {}  # images that are missing -> the nearest name there is, or ""
-        self.told = 0  # of these pages, how many newly_unread has told of
+        self.reported = 0  # of these pages, how many newly_unread has told of
         self.tar: tuple[tuple, dict[str, tuple[int, int]]] | None = None  # the one in use; where its members lie
 
     def read(self, name: str, page: str = "", page_size: str = "") -> np.ndarray:
@@ -74,8 +74,8 @@ class Scans:
 
     def newly_unread(self) -> int:
         """The further pages of TIFFs that were met since this was asked last."""
-        before, self.told = self.told, sum(self.further.values()) if self.further else 0
-        return self.told - before
+        before, self.reported = self.reported, sum(self.further.values()) if self.further else 0
+        return self.reported - before
 
     def decoded(self, content: bytes, page: int, size: PageSize | None) -> np.ndarray:
         header = read_header(content, page)

@@ -7,9 +7,9 @@ for the errors e and the totals t of each of n clusters, its linearised standard
     bootstrap-t   clusters drawn with replacement, each time the rate's distance in its own standard errors (Efron &
                   Tibshirani 1993, 12.5). Where writers differ it covers more often than the percentile and BCa forms
                   when there are few of them: benchmarks/intervals.py
-    log-t         Student's t on the logarithm of the rate, where fewer than FEW clusters are there or have an error;
+    log-t         Student's t on the logarithm of the rate, where fewer than 10 clusters are there or have an error;
                   not above 1 unless the rate is near it
-    linearised    the normal distribution, from MANY clusters on
+    linearised    the normal distribution, from 5 000 clusters on
 
 Of a difference of two readers, which has either sign: Student's t on the linearised error, with as many degrees of
 freedom as the spread of the u_c^2 leaves (Satterthwaite 1946; `degrees_of_freedom`), n - 1 at most. Where a few
@@ -30,10 +30,11 @@ from scipy import stats
 
 RESAMPLES = 1000
 CONFIDENCE_LEVEL = 0.95
-FEW, MANY = 10, 5000  # clusters
-RARE = 40  # clusters below which an interval is said to stand on few
-MISSED = 0.05  # the probability with which a rare kind of clusters is not among those seen
-CARRIED = 12  # clusters whose equal shares would vary as much as these do: with fewer the bootstrap covers too seldom
+MIN_BOOTSTRAP_CLUSTERS, MIN_NORMAL_CLUSTERS = 10, 5000  # clusters
+MIN_TRUSTED_CLUSTERS = 40  # clusters below which an interval is said to stand on few
+MISSED_PROBABILITY = 0.05  # the probability with which a rare kind of clusters is not among those seen
+# clusters whose equal shares would vary as much as these do: with fewer the bootstrap covers too seldom
+MIN_EFFECTIVE_CLUSTERS = 12
 Z = float(stats.norm.ppf((1 + CONFIDENCE_LEVEL) / 2))
 
 
@@ -61,7 +62,7 @@ def ratio_interval(errors: np.ndarray, totals: np.ndarray, seed: int = 0) -> Int
     if not e.any():
         return Interval(0.0, 1 - ((1 - CONFIDENCE_LEVEL) / 2) ** (1 / n), "exact")
     rate, error = float(e.sum() / total), standard_error(e, t)
-    if min(n, np.count_nonzero(e)) < FEW:
+    if min(n, np.count_nonzero(e)) < MIN_BOOTSTRAP_CLUSTERS:
         factor = math.exp(student(n - 1) * error / rate)
         return Interval(rate / factor, min(rate * factor, max(1.0, 2 * rate)), "log-t")
     low, high, method = ends(e, t, rate, error, seed)
@@ -93,7 +94,7 @@ def share_interval(right: np.ndarray, of: np.ndarray, seed: int = 0) -> Interval
 
 
 def ends(e: np.ndarray, t: np.ndarray, rate: float, error: float, seed: int) -> tuple[float, float, str]:
-    if len(e) >= MANY or not error:
+    if len(e) >= MIN_NORMAL_CLUSTERS or not error:
         return rate - Z * error, rate + Z * error, "linearised"
     low, high = np.quantile(studentised(e, t, rate, seed), [(1 + CONFIDENCE_LEVEL) / 2, (1 - CONFIDENCE_LEVEL) / 2])
     return float(rate - low * error), float(rate - high * error), "bootstrap-t"
@@ -158,12 +159,12 @@ def doubts(errors: np.ndarray, totals: np.ndarray, unit: str = "cluster", differ
     """
     e, t = (np.asarray(counts, np.float64) for counts in (errors, totals))
     n, found = len(e), []
-    if n < RARE:
+    if n < MIN_TRUSTED_CLUSTERS:
         found.append(f"{n} {unit}s are few: the intervals are wide, and rough")
     if n < 2 or t.sum() <= 0:
         return found
     rate = e.sum() / t.sum()
-    missing = 1 - MISSED ** (1 / n)
+    missing = 1 - MISSED_PROBABILITY ** (1 / n)
     within = difference_interval(e, t) if difference else None
     if missing > abs(rate) / 2 and not (within and within.low <= 0 <= within.high):
         what = f", the rate would be up to {100 * missing:.1f} points higher than any interval of it shows"
@@ -173,7 +174,7 @@ def doubts(errors: np.ndarray, totals: np.ndarray, unit: str = "cluster", differ
         found.append(rare + what)
     squares = (e - rate * t) ** 2
     carried = squares.sum() ** 2 / (squares @ squares) if squares.any() else n
-    if carried < CARRIED:
+    if carried < MIN_EFFECTIVE_CLUSTERS:
         what, width = ("difference", "rough") if difference else ("errors", "too narrow")
         found.append(f"few {unit}s carry the {what}, as many as {carried:.0f} alike would: the intervals are {width}")
     return found

@@ -30,7 +30,7 @@ from htr.metrics.values import parse
 
 FRENCH = Path(htr.__file__).parent / "terms.csv"
 KINDS = ("duration", "date", "number")
-WITNESSES = 25  # clusters that misread a category, below which its bias is said to stand on few
+MIN_TRUSTED_CLUSTERS = 25  # clusters that misread a category, below which its bias is said to stand on few
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def by_cluster(column: np.ndarray, clusters: np.ndarray) -> np.ndarray:
 
 def bias(missed: np.ndarray, invented: np.ndarray, reference: np.ndarray, seed: int = 0) -> dict:
     """(G,) texts that lose the category, that gain it, and that have it in the transcription -> bias, its interval, p;
-    null without any. `small`: fewer than WITNESSES clusters have lost or gained it; the interval is rough then
+    null without any. `small`: fewer than 25 clusters have lost or gained it; the interval is rough then
     (benchmarks/terms.py). All clusters count: one without the category is a witness of how rare it is. Where no cluster
     has lost or gained it, the interval reaches as far as the exact one of as many without an error, on both sides.
     """
@@ -142,7 +142,7 @@ def bias(missed: np.ndarray, invented: np.ndarray, reference: np.ndarray, seed: 
         "bias": float(differences.sum() / total) if total else None,
         "bias_interval": pair(within),
         "p": sign_flip(differences, seed),
-        "small": bool(np.count_nonzero(missed + invented) < WITNESSES),
+        "small": bool(np.count_nonzero(missed + invented) < MIN_TRUSTED_CLUSTERS),
     }
 
 

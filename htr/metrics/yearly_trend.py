@@ -9,7 +9,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from htr.metrics.intervals import MANY, Z, student
+from htr.metrics.intervals import MIN_NORMAL_CLUSTERS, Z, student
 from htr.metrics.significance import false_discovery, is_small
 
 
@@ -62,10 +62,10 @@ def tested(value: float, influence: np.ndarray) -> dict:
     if n < 2:
         return {"low": None, "high": None, "p": 1.0}
     error = math.sqrt((influence * influence).sum() * n / (n - 1))
-    half = (Z if n >= MANY else student(n - 1)) * error
+    half = (Z if n >= MIN_NORMAL_CLUSTERS else student(n - 1)) * error
     # Student's t at n - 1 degrees, as the normal deviate that is as rare (Wallace 1959, to 1 % from three degrees on)
     z = abs(value) / error if error else math.inf if value else 0.0
-    if math.isfinite(z) and n < MANY:
+    if math.isfinite(z) and n < MIN_NORMAL_CLUSTERS:
         d = n - 1
         z = (8 * d + 1) / (8 * d + 3) * math.sqrt(d * math.log1p(z * z / d))
     return {"low": float(value - half), "high": float(value + half), "p": 2 * NormalDist().cdf(-z)}

@@ -22,7 +22,8 @@ import pyarrow.compute as pc
 
 from htr.io import sources
 from jobs.keying.answers import ILLEGIBLE, Answer
-from jobs.transcription.results import ACCEPT, REVIEW, Draw, NotChanged, keyed_schema, prefix_of, to_key
+from jobs.transcription.results import ACCEPT, REVIEW, NotChanged, keyed_schema, prefix_of, to_key
+from jobs.transcription.sample import Sample
 from jobs.transcription.table_writer import Table
 from shards import files
 from shards.sample import NOT_YET, given_reason
@@ -285,7 +286,7 @@ def draw(table: pa.Table, accepted: np.ndarray, asked: Asked) -> tuple[np.ndarra
     """-> rows of the units drawn from what was accepted; units accepted, and drawn."""
     names = [name for name in ("certificate", "field") if name in table.column_names]
     rows = plain_text(table.select(names).take(pa.array(accepted))).append_column("item", pa.array(accepted))
-    drawing = Draw(asked.sample, asked.seed)
+    drawing = Sample(asked.sample, asked.seed)
     drawing.take(rows, asked.unit)
     found = [row for part in drawing.chosen() for row in part["item"].to_pylist()]
     return np.array(found, np.int64), drawing.seen, drawing.drawn

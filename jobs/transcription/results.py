@@ -3,10 +3,8 @@
 No image is read for it: another promise, or a review table that was not asked for, takes seconds.
 """
 
-import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from jobs.transcription.sample import Sample
 from jobs.transcription.table_writer import BESIDE, COLUMNS, Table
 from shards import files
 from shards.sample import NOT_YET
@@ -155,7 +154,7 @@ def merge(
     schema = [*COLUMNS[kind], "text", "confidence", "probability", "decision", "alternatives", "words"]
     schema += ["lines", "contradicts"] * (kind == "fields") + ["reason", *signals]
     schema = pa.schema([(name, strings.get(name, pa.float64())) for name in schema])
-    reasons, decisions, draw = Counter(), Counter(), Draw(asked.sample, asked.seed)
+    reasons, decisions, sample = Counter(), Counter(), Sample(asked.sample, asked.seed)
     contradicting = 0
     with ExitStack() as stack:
         table = stack.enter_context(Table(asked.out, schema))
@@ -178,16 +177,16 @@ def merge(
                 rows = part.filter(pc.equal(decision, REVIEW))
                 review.write(to_key(rows, kind, prefix_of(images, asked.review)))
             if asked.sample:
-                draw.take(part.filter(pc.equal(decision, ACCEPT)), unit_of(asked.promise))
+                sample.take(part.filter(pc.equal(decision, ACCEPT)), unit_of(asked.promise))
         total = table.rows
     summary = {"rows": total, "reasons": dict(reasons), "decisions": dict(decisions), "contradicting": contradicting}
     summary |= {"account": account or {}}
     if asked.sample:
         schema = keyed_schema(kind, shown=False)
         with Table(asked.sampled, schema, NotChanged(asked.sampled, before)) as table:
-            for rows in draw.chosen():
+            for rows in sample.chosen():
                 table.write(to_key(rows, kind, prefix_of(images, asked.review)))
-        summary |= {"accepted": draw.seen, "sampled": draw.drawn}
+        summary |= {"accepted": sample.seen, "sampled": sample.drawn}
     digests = {str(path.absolute()): files.sha256(path) for path in asked.written[1:]}
     files.replace(folder / SUMMARY, files.to_json(summary | {"asked": note, "sha256": digests}))
 
@@ -257,60 +256,8 @@ def to_key(rows: pa.Table, kind: str, prefix: str) -> pa.Table:
     return pa.table(columns | {name: rows[name] for name in shown})
 
 
-# ---------------------------------------------------------------------------------------------------- the sample
-
-
 def unit_of(promise) -> str:
     return promise.unit if promise is not None else "line"
-
-
-class Draw:
-    """A random sample without replacement of what is accepted, lines, fields or certificates, whatever is seen when.
-
-    Each has a number that hangs on the seed and on its name; those with the least numbers are drawn.
-    """
-
-    def __init__(self, most: int, seed: int):
-        self.most, self.seed, self.seen = most, seed, 0
-        self.kept: dict[int, list[pa.Table]] = {}  # by number, the rows of it
-        self.limit = 1 << 64  # numbers from here on are of none that can be drawn
-
-    def take(self, rows: pa.Table, unit: str) -> None:
-        """Rows that are accepted; all of a field or certificate come at once."""
-        places: dict[str, list[int]] = {}
-        for place, name in enumerate(names_of(rows, unit)):
-            places.setdefault(name, []).append(place)
-        self.seen += len(places)
-        for name, own in places.items():
-            digest = hashlib.sha256(f"{self.seed}/{name}".encode("utf-8", "surrogateescape")).digest()
-            number = int.from_bytes(digest[:8], "big")
-            if number < self.limit:
-                self.kept.setdefault(number, []).append(rows.take(own))
-        if len(self.kept) > 2 * self.most:
-            self.prune()
-
-    def prune(self) -> None:
-        numbers = sorted(self.kept)[: self.most]
-        self.kept = {number: self.kept[number] for number in numbers}
-        if len(numbers) == self.most:
-            self.limit = numbers[-1] + 1
-
-    @property
-    def drawn(self) -> int:
-        return min(len(self.kept), self.most)
-
-    def chosen(self) -> Iterator[pa.Table]:
-        """In the order of the input."""
-        self.prune()
-        found = [table for tables in self.kept.values() for table in tables]
-        yield from sorted(found, key=lambda table: table["item"][0].as_py())
-
-
-def names_of(rows: pa.Table, unit: str) -> list[str]:
-    if unit == "certificate":
-        return rows["certificate"].to_pylist()
-    names = ("certificate", "field") if unit == "field" else ("item", "field")
-    return [f"{one}/{field}" for one, field in zip(*(rows[name].to_pylist() for name in names), strict=True)]
 
 
 def report(summary: dict, count: int, unit: str, asked: Asked) -> list[str]:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from htr.metrics.intervals import (
-    MANY,
-    RARE,
+    MIN_NORMAL_CLUSTERS,
+    MIN_TRUSTED_CLUSTERS,
     RESAMPLES,
     cluster_ids,
     degrees_of_freedom,
@@ -77,8 +77,12 @@ def test_the_ends_are_those_computed_by_hand():
     u = np.array([1, -2, 6]) - 5 / 60 * np.array([10, 20, 30])
     half = 4.3027 * math.sqrt(1.5 * (u @ u)) / 60  # the squares of three vary as those of more than 2 degrees
     assert found.method == "t" and found.pair == pytest.approx((5 / 60 - half, 5 / 60 + half), abs=1e-5)
-    many = ratio_interval(np.tile([1, 2, 6], MANY), np.tile([10, 20, 30], MANY))
-    half = 1.95996 * math.sqrt(3 * MANY / (3 * MANY - 1) * 3.5 * MANY) / (60 * MANY)
+    many = ratio_interval(np.tile([1, 2, 6], MIN_NORMAL_CLUSTERS), np.tile([10, 20, 30], MIN_NORMAL_CLUSTERS))
+    half = (
+        1.95996
+        * math.sqrt(3 * MIN_NORMAL_CLUSTERS / (3 * MIN_NORMAL_CLUSTERS - 1) * 3.5 * MIN_NORMAL_CLUSTERS)
+        / (60 * MIN_NORMAL_CLUSTERS)
+    )
     assert many.method == "linearised" and many.pair == pytest.approx((0.15 - half, 0.15 + half), rel=1e-6)
 
 
@@ -102,7 +106,7 @@ def test_a_bootstrap_t_leans_to_where_the_errors_have_their_tail():
 
 def test_the_form_goes_with_the_clusters():
     rng = np.random.default_rng(2)
-    for n, method in ((5, "log-t"), (12, "bootstrap-t"), (400, "bootstrap-t"), (MANY, "linearised")):
+    for n, method in ((5, "log-t"), (12, "bootstrap-t"), (400, "bootstrap-t"), (MIN_NORMAL_CLUSTERS, "linearised")):
         found = ratio_interval(rng.integers(1, 9, n), rng.integers(20, 90, n))
         assert found.method == method and 0 < found.low < found.high < 1
     # two of a thousand clusters with an error say as little as two clusters
@@ -174,7 +178,10 @@ def test_differences_are_no_errors():
 def test_what_no_cluster_has_shown_is_a_doubt():
     same = np.full(2000, 5), np.full(2000, 100)
     assert doubts(*same) == []
-    assert "39 writers are few" in doubts(same[0][: RARE - 1], same[1][: RARE - 1], "writer")[0]
+    assert (
+        "39 writers are few"
+        in doubts(same[0][: MIN_TRUSTED_CLUSTERS - 1], same[1][: MIN_TRUSTED_CLUSTERS - 1], "writer")[0]
+    )
     [missing] = doubts(np.full(100, 3), np.full(100, 100), "writer")  # 3 %: as much as may be missing
     assert "writers as rare as one in 34 may be missing" in missing and "up to 3.0 points" in missing
     few = np.r_[np.full(6, 100), np.full(1994, 1)]

@@ -23,7 +23,8 @@ from htr.io.pages import read_pages
 from htr.lines.normalise import Region, cut
 from htr.scan import cut_scan
 from htr.synth.simulate import simulate
-from jobs.transcription.results import Draw, decide
+from jobs.transcription.results import decide
+from jobs.transcription.sample import Sample
 from shards.index import read_index
 from shards.loader import Samples
 
@@ -196,7 +197,7 @@ def test_a_sample_is_the_same_in_whatever_order_and_uniform():
     table = pa.table({"item": list(range(1000)), "field": ["Ia"] * 1000, "certificate": [f"c{n}" for n in range(1000)]})
 
     def drawn(seed: int, *pieces: pa.Table) -> list[int]:
-        draw = Draw(20, seed)
+        draw = Sample(20, seed)
         for piece in pieces:
             draw.take(piece, "field")
         assert draw.seen == sum(map(len, pieces))
@@ -211,7 +212,7 @@ def test_a_sample_is_the_same_in_whatever_order_and_uniform():
     # of a certificate all rows, or none
     pairs = pa.table({"item": [n // 2 for n in range(100)], "field": ["Ia", "Ib"] * 50,
                       "certificate": [f"c{n // 2}" for n in range(100)]})  # fmt: skip
-    draw = Draw(7, 1)
+    draw = Sample(7, 1)
     draw.take(pairs, "certificate")
     whole = [rows["item"].to_pylist() for rows in draw.chosen()]
     assert draw.seen == 50 and len(whole) == 7 and all(len(rows) == 2 and len(set(rows)) == 1 for rows in whole)
