@@ -35,6 +35,8 @@ def hung(reason):
 with watchdog.Watchdog(folder, rank, f"node{rank + 1}", hung, lambda line: print(line, file=sys.stderr, flush=True)):
     for step in range(1, 4):
         ACTIVITY.progressed("computing"); time.sleep(0.01); ACTIVITY.took(step)
+    while len(heartbeat.beats(folder)) < int(sys.argv[4]):  # all are there before the first one stands still
+        time.sleep(0.02); ACTIVITY.progressed()
     if what == "sleeps":
         ACTIVITY.progressed("computing"); time.sleep(1000)
     if what == "loops":
@@ -60,12 +62,12 @@ with watchdog.Watchdog(folder, rank, f"node{rank + 1}", hung, lambda line: print
 """
 
 
-def start(folder: Path, rank: int, what: str) -> subprocess.Popen:
+def start(folder: Path, rank: int, what: str, ranks: int = 1) -> subprocess.Popen:
     (folder / ".heartbeat").mkdir(exist_ok=True)
     (folder / "logs").mkdir(exist_ok=True)
     environ = os.environ | {"HTR_STEP_TIMEOUT": "1", "SLURM_JOB_ID": "17", "SLURM_RESTART_COUNT": "2"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environ, "cwd": HERE}
-    return subprocess.Popen([sys.executable, "-c", RANK, folder, str(rank), what], **pipes)
+    return subprocess.Popen([sys.executable, "-c", RANK, folder, str(rank), what, str(ranks)], **pipes)
 
 
 def end(process: subprocess.Popen) -> tuple[int, str]:
@@ -89,7 +91,7 @@ def test_a_lone_rank_that_stands_still_ends(tmp_path, what, at):
 
 
 def test_the_rank_that_others_wait_for_is_named_by_all_and_one_tells_the_job(tmp_path):
-    ranks = [start(tmp_path, 0, "waits"), start(tmp_path, 1, "sleeps"), start(tmp_path, 2, "waits")]
+    ranks = [start(tmp_path, rank, what, 3) for rank, what in enumerate(("waits", "sleeps", "waits"))]
     ends = [end(rank) for rank in ranks]
     assert [code for code, _ in ends] == [75] * 3
     for number, (_, said) in enumerate(ends):
@@ -100,14 +102,14 @@ def test_the_rank_that_others_wait_for_is_named_by_all_and_one_tells_the_job(tmp
 
 
 def test_a_rank_that_is_held_up_on_the_way_to_a_collective_is_named(tmp_path):
-    ends = [end(rank) for rank in (start(tmp_path, 0, "waits"), start(tmp_path, 1, "on the way"))]
+    ends = [end(rank) for rank in [start(tmp_path, 0, "waits", 2), start(tmp_path, 1, "on the way", 2)]]
     assert all(
         "; rank 1 on node2: waiting for data, waiting for the others in 'sum', step 3" in said for _, said in ends
     )
 
 
 def test_a_rank_that_is_stopped_is_named_by_the_others(tmp_path):
-    stopped, other = start(tmp_path, 0, "waits"), start(tmp_path, 1, "waits")
+    stopped, other = start(tmp_path, 0, "waits", 2), start(tmp_path, 1, "waits", 2)
     wait_for(lambda: all(said.get("step") == 3 for said in beats(tmp_path).values()) and len(beats(tmp_path)) == 2, 60)
     stopped.send_signal(signal.SIGSTOP)
     code, said = end(other)
