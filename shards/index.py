@@ -62,7 +62,8 @@ class Index:
         if not table.num_rows:
             have = ", ".join(f"{name} {count}" for name, count in self.totals.items() if count) or "none at all"
             raise ValueError(
-                f"{self.folder}: no sample in split '{split}' where {wanted} (there are, of every level: {have})"
+                f"{self.folder}: no sample in split '{split}' where {wanted} (there are, of every level: {have}): "
+                f"choose another --split or --where, or preprocess with other --shares"
             )
         return table
 

@@ -9,6 +9,7 @@ from htr.io.page_content import Page, local, pairs, size_of, stated_turn
 
 LOOSE = re.compile(r",\s|\s,")  # "10, 20 30, 40"
 ORDER = re.compile(r"readingOrder\s*\{\s*index\s*:\s*(\d+)")  # in Transkribus' attribute custom
+RUNNING = ("orientation", "readingOrientation", "readingDirection")
 UPRIGHT = ("top-to-bottom", "bottom-to-top")  # of PAGE's readingDirection
 
 
@@ -27,26 +28,29 @@ def page_lines(page) -> list[dict[str, str]]:
     """Regions in the order of ReadingOrder, those without a place there last; their lines in theirs."""
     places = reading_order(page.find("{*}ReadingOrder"))
     regions, waiting = [], [(page, page, len(places))]
-    owned = {}  # the place and the lines of each region, in the file's order
+    owned = {}  # the place and the lines of each region, in the file's order, and what is said of how they run
     while waiting:  # no recursion: the file decides how deep its regions lie in each other
         element, owner, place = waiting.pop()
         if element.tag.endswith("TextLine"):
             owned[owner][1].append(element)
             continue
         if owner is element or element.tag.endswith("Region"):
+            # what a region does not say of its lines it has from the region or the page that it lies in
+            above = owned[owner][2] if owner in owned else {}
+            said = above | {name: element.get(name) for name in RUNNING if element.get(name)}
             owner = element
-            owned[owner] = (place, [])
+            owned[owner] = (place, [], said)
             regions.append(owner)
         inner = [child for child in element if isinstance(child.tag, str)]
         waiting += [(child, owner, places.get(child.get("id"), place)) for child in reversed(inner)]
     rows = []
     for region in sorted(regions, key=lambda region: owned[region][0]):  # stable: the file's order within a place
-        rows += region_lines(region, owned[region][1])
+        rows += region_lines(region, *owned[region][1:])
     cut_around(rows)
     return rows
 
 
-def region_lines(region, lines: list) -> list[dict[str, str]]:
+def region_lines(region, lines: list, said: dict[str, str]) -> list[dict[str, str]]:
     """The lines of a region with their texts, or the reason why they have none."""
     orders = [ORDER.search(line.get("custom", "")) for line in lines]
     if lines and all(orders):
@@ -58,9 +62,9 @@ def region_lines(region, lines: list) -> list[dict[str, str]]:
             row["text"] = pieces[number] if len(pieces) == len(rows) else ""
             if len(pieces) != len(rows):
                 row["reject"] = "text stands at the region alone, in other pieces than it has lines"
-    turn = stated_turn(region.get("orientation"), region.get("readingOrientation"))
+    turn = stated_turn(said.get("orientation"), said.get("readingOrientation"))
     for row, line in zip(rows, lines, strict=True):
-        running = line.get("readingDirection") or region.get("readingDirection") or ""
+        running = line.get("readingDirection") or said.get("readingDirection", "")
         if turn:
             row["turn"] = turn
         elif running in UPRIGHT and not row["baseline"] and is_upright(row["polygon"]):

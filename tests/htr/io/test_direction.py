@@ -97,6 +97,24 @@ def test_a_region_says_it(tmp_path, turn, attribute):
     assert np.array_equal(found, drawn()[y : y + h, x : x + w])
 
 
+@pytest.mark.parametrize("turn", RUNS)
+def test_a_page_says_it_of_all_its_regions_that_say_nothing_else(tmp_path, turn):
+    """As OCR-D's tools do: the orientation of a page, of a region within one, is that on the image as it is."""
+    corners = moved(np.array([[40, 100], [499, 100], [499, 149], [40, 149]], float), turn)
+    degrees = turn if turn <= 180 else turn - 360
+    rows(tmp_path, turn, page_line(corners))
+    content = (tmp_path / "p.xml").read_text(encoding="utf-8").replace("<Page ", f'<Page orientation="{degrees}.2" ')
+    nested = content.replace("<TextRegion >", "<TableRegion><TextRegion>")
+    nested = nested.replace("</TextRegion>", "</TextRegion></TableRegion>")
+    for written in (content, nested):
+        (tmp_path / "p.xml").write_text(written, encoding="utf-8")
+        [row] = read_source(tmp_path, account=Account())[0].to_pylist()
+        assert np.array_equal(cut(*Scans(tmp_path).cut_from(row)), drawn()[100:150, 40:500])
+    own = content.replace("<TextRegion >", '<TextRegion orientation="0.5">')
+    (tmp_path / "p.xml").write_text(own, encoding="utf-8")
+    assert "turn" not in read_source(tmp_path, account=Account())[0].column_names
+
+
 @pytest.mark.parametrize("turn", [0, *RUNS])
 def test_a_baseline_alone_is_cut_around_whatever_way_it_runs(tmp_path, turn):
     lines = [np.array([[40, y], [560, y]], float) for y in (100, 200, 300)]
