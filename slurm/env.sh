@@ -31,6 +31,7 @@ else
 fi
 if [ -n "$conda" ] && [ -n "$said" ] && [ -z "${HTR_SAID:-}" ]; then echo "htr: $said" >&2; export HTR_SAID=1; fi
 unset conda said
+export PYTHONUTF8=1 # names of files and what programs say, whatever the locale of a node
 unset PYTHONHOME # of another Python, whose library this one can't use
 case :${PYTHONPATH:-}: in *:$htr_home:*) ;; *) export PYTHONPATH=$htr_home${PYTHONPATH:+:$PYTHONPATH} ;; esac
 # the snapshot of a run: python would look into the folder that the job works in first

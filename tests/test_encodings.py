@@ -1,11 +1,15 @@
 """Text files are UTF-8 whatever the locale is: no open, read_text or write_text leaves it to the machine."""
 
 import ast
+import csv
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 CHECKOUT = Path(__file__).parent.parent
@@ -71,3 +75,52 @@ def test_a_locale_of_one_byte_a_letter_changes_nothing(tmp_path):
     command = [sys.executable, "-m", "jobs", "preprocess", str(table), "--out", str(tmp_path / "set")]
     done = subprocess.run(command, cwd=CHECKOUT, env=environ, capture_output=True, timeout=120, check=False)
     assert done.returncode == 1 and "œuvre.csv: no column text" in done.stderr.decode()
+
+
+VERBS = {  # each in a process of its own, in this order; {} is the folder
+    "preprocess": ["{}/décès", "--out", "{}/jeu é", "--workers", "1", "--shares", "train=1"],
+    "status": ["{}/jeu é"],
+    "verify": ["{}/jeu é"],
+    "stats": ["{}/jeu é", "--out", "{}/stats é.png"],
+    "train": ["{}/jeu é", "--run", "{}/essai é", "--size", "tiny", "--steps", "2", "--batch", "2", "--device", "cpu"],
+    "evaluate": ["--run", "{}/essai é", "--split", "train", "--device", "cpu"],
+    "transcribe": ["{}/décès", "--model", "{}/essai é", "--out", "{}/é.csv", "--review", "{}/à revoir.csv", "--xml",
+                   "{}/xml é", "--device", "cpu", "--workers", "1"],
+    "align": ["{}/jeu é", "--run", "{}/essai é", "--to", "lines", "--device", "cpu"],
+    "inspect": ["{}/décès", "--certificate", "œuvre", "--out", "{}/œ.html"],
+    "report": ["{}/essai é"],
+    "runs": ["{}/essai é"],
+}  # fmt: skip
+
+
+def test_every_verb_reads_and_writes_utf_8_in_another_locale(tmp_path, draw):
+    latin = "fr_FR.iso88591" if locale_there("fr_FR.iso88591") else "C"
+    folder = tmp_path / "décès"
+    folder.mkdir()
+    for name in ("œuvre", "été"):
+        lines = [draw(text) for text in ("choc œdème", "décès à domicile", "fièvre →")]
+        page = np.full((60 * len(lines), max(line.shape[1] for line in lines)), 230, np.uint8)
+        made = ""
+        for number, line in enumerate(lines):
+            high, wide = line.shape
+            page[60 * number : 60 * number + high, :wide] = line
+            box = f'HPOS="0" VPOS="{60 * number}" WIDTH="{wide}" HEIGHT="{high}"'
+            made += f'<TextLine {box}><String CONTENT="décès {number} œ"/></TextLine>'
+        (folder / f"{name}.png").write_bytes(cv2.imencode(".png", page)[1].tobytes())
+        source = f"<sourceImageInformation><fileName>{name}.png</fileName></sourceImageInformation>"
+        size = f'WIDTH="{page.shape[1]}" HEIGHT="{page.shape[0]}"'
+        layout = f"<Layout><Page {size}>{made}</Page></Layout>"
+        content = f"<alto><Description>{source}</Description>{layout}</alto>"
+        (folder / f"{name}.xml").write_text(content, encoding="utf-8")
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG", "SLURM"))}
+    environ |= {"LC_ALL": latin, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(CHECKOUT)}
+    for verb, words in VERBS.items():
+        command = [sys.executable, "-m", "jobs", verb, *(word.format(tmp_path) for word in words)]
+        done = subprocess.run(command, cwd=CHECKOUT, env=environ, capture_output=True, timeout=200, check=False)
+        assert done.returncode == 0, f"{verb}: {done.stderr.decode()}"
+        (done.stdout + done.stderr).decode()  # or it raises
+    with open(tmp_path / "à revoir.csv", encoding="utf-8") as file:
+        assert {row["image"] for row in csv.DictReader(file)} == {"décès/œuvre.png", "décès/été.png"}
+    assert (tmp_path / "xml é" / "œuvre.png.xml").exists()
+    index = json.loads((tmp_path / "jeu é" / "index.json").read_text(encoding="utf-8"))
+    assert "œ" in index["alphabet"] and index["totals"]["train"] == 6

@@ -19,6 +19,7 @@ from htr.io.trees import FolderTree, Names, place_of
 
 HREF = "{http://www.w3.org/1999/xlink}href"
 ADDRESS = re.compile(r"(?!file:)[a-z][a-z0-9+.-]+:", re.IGNORECASE)  # of two letters and more: C:\ is a place
+MAX_METS_BYTES = 200 << 20  # of ten thousand pages in twenty groups: 60 MB
 OUTSIDE = "files outside of the METS' folder"
 AT_ADDRESS = "files at an address, which are not fetched"
 SMALL = re.compile("thumb|vignette|preview|min$", re.IGNORECASE)  # groups of small pictures
@@ -101,6 +102,8 @@ def chosen(path: Path, group: str, could: dict, all_of_them: dict, account: Acco
 
 
 def parse(path: Path):
+    if path.stat().st_size > MAX_METS_BYTES:
+        raise ValueError(f"{path}: too large for a METS")
     try:
         return ElementTree.parse(path).getroot()
     except (ElementTree.ParseError, DefusedXmlException, LookupError, ValueError) as error:

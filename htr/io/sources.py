@@ -153,7 +153,10 @@ def read_tree(source: Path, account: Account) -> pa.Table:
             raise ValueError(f"{source}: a file's name in it is not UTF-8, please rename it (convmv does)") from None
     if not pieces:
         what = "folder" if source.is_dir() else "tar" if source.suffix.lower() == ".tar" else "METS"
-        raise ValueError(f"{source}: no ALTO or PAGE XML with a text line in this {what}")
+        raise ValueError(
+            f"{source}: no ALTO or PAGE XML with a text line in this {what}: images without XML need a table "
+            f"(image, text, certificate)"
+        )
     return pa.concat_tables(pieces, promote_options="default")
 
 

@@ -40,7 +40,7 @@ def cpus_of_task(
 def siblings(cpu: int, topology: Path = TOPOLOGY) -> tuple[int, ...]:
     """The hardware threads of the core that this one belongs to."""
     try:
-        listed = (topology / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text().strip()
+        listed = (topology / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text(encoding="utf-8").strip()
     except OSError:
         return (cpu,)
     ranges = [part.partition("-") for part in listed.split(",")]

@@ -131,7 +131,7 @@ def beats(folder: Path) -> dict[tuple[int, str], dict]:
         for path in (folder / FOLDER).glob("[0-9]*-*"):
             rank, _, host = path.name.partition("-")
             try:
-                said = json.loads(path.read_text())
+                said = json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 said = {}
             found[int(rank), host] = said if isinstance(said, dict) else {}

@@ -132,7 +132,7 @@ class Watchdog:
     def stacks(self) -> Path:
         path = self.folder / "logs" / f"stacks-{start()}-rank{self.rank}-{self.host}.txt"
         path.parent.mkdir(exist_ok=True)
-        with open(path, "w") as file:
+        with open(path, "w", encoding="utf-8") as file:
             faulthandler.dump_traceback(file, all_threads=True)
         return path
 

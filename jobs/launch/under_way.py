@@ -36,7 +36,7 @@ class Work:
     @classmethod
     def read(cls, folder: Path) -> "Work | None":
         try:
-            return cls(**json.loads((folder / NOTE).read_text()))
+            return cls(**json.loads((folder / NOTE).read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
         except (ValueError, TypeError):
@@ -113,7 +113,7 @@ def state_of(folder: Path, work: Work) -> State:
     with contextlib.suppress(OSError):  # no mark was made yet, or none may be made by this reader
         for mark in sorted((folder / MARKS).iterdir()):
             if mark.name in work.parts and mark.name not in done:
-                host = (mark.read_text().split() or ["?"])[0]
+                host = (mark.read_text(encoding="utf-8").split() or ["?"])[0]
                 (gone if looks_gone(mark) else at_work).append((mark.name, host))
     seconds = max(times) - min(times) if times else 0.0
     rate = (len(times) - 1) / seconds if seconds > 0 else 0.0
