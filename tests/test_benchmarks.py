@@ -60,7 +60,7 @@ def test_stream_on_drawn_lines():
 def test_forms():
     figures = run("forms.py", "--scans", 4, "--kinds", 1, "--remade", 8)
     assert figures["corners_within_3px"] == 1.0 and figures["wrong_edition"] == 0
-    assert len(figures["kinds"]) == 7 and all(kind["wrong"] == 0 for kind in figures["kinds"].values())
+    assert len(figures["kinds"]) == 9 and all(kind["wrong"] == 0 for kind in figures["kinds"].values())
     assert figures["remade"]["fields_found"] > 0.5
 
 

@@ -1,4 +1,5 @@
-"""Scans as offices make them, for benchmarks/forms.py: A5 on an A4 glass, cut off, photographed, curled, negative.
+"""Scans as offices make them, for benchmarks/forms.py: A5 on an A4 glass, alone or two, cut off, photographed, curled,
+negative, on coloured paper.
 
 Each kind takes a scan of a form, (H, W) uint8, and the matrix from its template to it, and gives the worse scan, where
 the template's places lie on it (a function of points (n, 2)), and its pixels for one of the template. And pages that
@@ -15,10 +16,15 @@ import numpy as np
 from htr.forms.keypoints import rotation, translation
 from htr.forms.template import Template
 from htr.synth.draw_forms import draw
+from htr.synth.handwriting import Writer
+from htr.synth.handwriting import hands as hands_of
 from htr.synth.scanner import SEVERITIES, Scan, scan, stamp
+from htr.synth.text_generator import cause
 
 KINDS = "page", "letter", "ruled", "squared", "table", "pieces", "upside-down pieces", "blank", "noise"
 NAMES = "adult-2018", "adult-2024", "neonatal-2018"
+WORSE = "a5_on_a4", "cut_10", "cut_15", "photograph", "curled", "stamped_mark", "negative", "coloured", "two_on_a4"
+LIMITS = {"photograph": 4}  # px of the template that the worst corner may be off; of others 3
 Places = Callable[[np.ndarray], np.ndarray]
 A4 = (2338, 1654)  # rows, columns at 200 dpi
 
@@ -28,6 +34,51 @@ class Worse:
     image: np.ndarray  # (H, W) uint8
     places: Places  # of the template's points (n, 2) on the image
     size: float  # px of the image to one of the template
+
+
+def worse(kind: str, pages: list[Scan], rng: np.random.Generator) -> list[Worse]:
+    """Scans -> the worse scan, once for each form on it."""
+    page = pages[0]
+    if kind == "a5_on_a4":
+        return on_a4([page], rng)[1]
+    if kind == "two_on_a4":
+        return on_a4(pages, rng)[1]
+    if kind.startswith("cut"):
+        return [cut_off(page, *((0.01, 0.10) if kind == "cut_10" else (0.10, 0.15)), rng)]
+    if kind == "photograph":
+        return [photograph(page, rng)]
+    if kind == "curled":
+        return [curled(page, rng)]
+    if kind == "coloured":
+        return [by_matrix(coloured(page.image, rng), page.matrix)]
+    return [by_matrix(255 - page.image if kind == "negative" else page.image, page.matrix)]
+
+
+def writing(pieces: int, seed: int) -> list[np.ndarray]:
+    """Lines of handwriting as ink, uint8."""
+    faces, inks = hands_of(None), []
+    for number in range(pieces):
+        rng = np.random.default_rng((seed, 1, number))
+        inks.append(Writer.make((seed, 2, number), faces).write(cause(rng), 76, rng).pixels)
+    return inks
+
+
+def filled(template: Template, inks: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """Handwriting in every text field, as large as its pitch and often over its edge; crosses in some boxes."""
+    ink = np.zeros_like(template.picture)
+    for field in template.fields:
+        x, y, w, h = field.box
+        if field.kind == "tick":
+            if rng.random() < 0.4:
+                for start, end in (((x - 2, y), (x + w + 3, y + h)), ((x + w, y - 3), (x, y + h))):
+                    cv2.line(ink, start, end, 220, 3, cv2.LINE_AA)
+            continue
+        for line in range(max(1, round(h / field.pitch))):
+            piece = inks[rng.integers(len(inks))]
+            piece = resized(piece, min(1.0, field.pitch / piece.shape[0] * rng.uniform(0.8, 1.3)))
+            left, top = x + int(rng.integers(-20, 60)), y + round(line * field.pitch) + int(rng.integers(-15, 15))
+            paste(ink, piece[:, : w + 60], left, top)
+    return ink
 
 
 def by_matrix(image: np.ndarray, matrix: np.ndarray) -> Worse:
@@ -61,13 +112,20 @@ def on_a4(scans: list[Scan], rng: np.random.Generator) -> tuple[np.ndarray, list
         reach = np.abs(turn[:2, :2]) @ (width / 2, height / 2)
         room = np.array(A4[::-1]) - 2 * reach  # may be a few px short: then the corners of the paper are lost
         corner = rng.integers(2, size=2) if len(scans) == 1 else (rng.integers(2), number)
-        at = reach + room * np.where(room > 0, np.abs(np.array(corner) - rng.beta(1, 6, 2)), 0.5)
+        away = rng.beta(1, 6, 2) * ((1, 1) if len(scans) == 1 else (1, 0.03))  # two leave no more room on the glass
+        at = reach + room * np.where(room > 0, np.abs(np.array(corner) - away), 0.5)
         way = translation(*at) @ turn @ middle
         sheet = cv2.warpAffine(image, way[:2], A4[::-1], borderValue=0)
         inside = cv2.warpAffine(np.full_like(image, 255), way[:2], A4[::-1], flags=cv2.INTER_NEAREST)
         glass = np.where(inside > 0, sheet, glass)
         placed.append(way @ matrix)
     return glass, [by_matrix(glass, matrix) for matrix in placed]
+
+
+def coloured(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """On paper of a colour, as gray shows it: yellow to a dark blue or pink, print and ink upon it."""
+    paper = rng.integers(120, 230)
+    return cv2.LUT(image, np.clip(np.arange(256) * (paper / 255), 0, 255).astype(np.uint8))
 
 
 def cut_off(page: Scan, least: float, most: float, rng: np.random.Generator) -> Worse:
