@@ -20,7 +20,7 @@ from htr.forms.feature_matching import (
     homography,
     steepness,
 )
-from htr.forms.fitting import Fit
+from htr.forms.fitting import MIN_CLEAR_CORRELATION, Fit, bend_statistic
 from htr.forms.keypoints import CLOSE, apply, fit_affine, pyramid, search_patch, translation
 from htr.forms.warp import Warp, cubic, flatten
 
@@ -29,6 +29,7 @@ MIN_KEYPOINTS = 8  # keypoints that must
 MIN_SCORE = 0.5  # share of the keypoints on the scan that must lie in their places
 SIMPLER_SHARE = 0.95  # a simpler way is taken that so many of the keypoints agree on
 MIN_BEND_SCORE = 0.3  # score from which paper that doesn't lie flat is thought of
+MIN_BEND_STATISTIC = 12.0  # from which it surely does not: 2.5 at most on flat scans, 90 at least on curled ones
 MIN_BEND_KEYPOINTS = 24  # keypoints that a bend is fitted to
 MAX_BEND_PX = 12.0  # px at CLOSE.dpi that a bend moves any place
 MAX_FORMS_PER_SCAN = 6  # forms on one scan
@@ -60,17 +61,23 @@ class Matcher:
         seen, size = features_of_scan(scan)
         if len(seen.points) < MIN_FEATURES:
             return [], "hardly any print on it: blank, or too faint"
-        forms, why = [], "another form, or none"
+        forms, why, even = [], "another form, or none", False
         for _ in range(MAX_FORMS_PER_SCAN):
             found, reason = self.best(scan, seen, size)
+            if found is None and not even:
+                seen, size = features_of_scan(scan, even=True)
+                found, reason = self.best(scan, seen, size)
             if found is None:
                 why = reason or why
                 break
             forms.append(found)
-            inside = inside_outline(seen.points, found.outline)
-            seen = seen.where(~inside)
             if cv2.contourArea(np.float32(found.outline)) > 0.62 * scan.size:
                 break
+            if (~inside_outline(seen.points, found.outline)).sum() < MIN_FEATURES:
+                break
+            # those of the rest alone: the form that was found, if it is the darker one, had most of the strongest
+            seen, size = features_of_scan(scan, [form.outline for form in forms], even=True)
+            even = True
         return sorted(forms, key=lambda form: tuple(form.outline.mean(axis=0)[::-1])), "" if forms else why
 
     def best(self, scan: np.ndarray, seen: Features, size: float) -> tuple[Found | None, str]:
@@ -165,17 +172,7 @@ def refit_warp(form: Form, scan: np.ndarray, warp: Warp) -> tuple[Warp | None, n
     on_it = warp.places(pixels)
     shown = ((on_it >= 0) & (on_it < scan.shape[::-1])).all(axis=1)
     usable = shown & (correlation >= CLOSE.found)
-    rough, _ = fit_affine(ours, found, usable, 2 * CLOSE.near)
-    plain, agree = fit_affine(ours, found, usable, CLOSE.near)
-    best = None if agree.sum() < MIN_KEYPOINTS else ("affine", plain, agree)
-    fit, near = fit_homography(ours, found, usable, rough)
-    if fit is not None and (best is None or agree.sum() < SIMPLER_SHARE * near.sum()):
-        best = "projective", fit, near
-    kept = best[2].sum() / max(shown.sum(), 1) if best else 0.0
-    if warp.bend is not None or MIN_BEND_SCORE <= kept < 0.97:
-        moved, near = fit_bend(ours, found, usable, rough, form.close.shape[::-1])
-        if moved is not None and near.sum() > best[2].sum() / SIMPLER_SHARE:
-            best = "bent", moved, near
+    best = simplest(form, found, correlation, usable, shown, warp.bend is not None)
     if best is None:
         return None, usable, shown
     kind, fit, near = best
@@ -183,6 +180,30 @@ def refit_warp(form: Form, scan: np.ndarray, warp: Warp) -> tuple[Warp | None, n
         return with_bend(form, warp, kind, fit), near, shown
     step = np.linalg.inv(form.to_close) @ fit @ form.to_close
     return Warp(warp.matrix @ step, warp.size), near, shown
+
+
+def simplest(
+    form: Form, found: np.ndarray, correlation: np.ndarray, usable: np.ndarray, shown: np.ndarray, was_bent: bool
+) -> tuple[str, np.ndarray, np.ndarray] | None:
+    """The simplest of an affine, a homography and a bend that the keypoints agree on -> its kind, it, who agrees."""
+    ours, size, best = form.close.points, form.close.shape[::-1], None
+    rough, _ = fit_affine(ours, found, usable, 2 * CLOSE.near)
+    plain, agree = fit_affine(ours, found, usable, CLOSE.near)
+    if agree.sum() >= MIN_KEYPOINTS:
+        best = "affine", plain, agree
+    fit, near = fit_homography(ours, found, usable, rough)
+    if fit is not None and (best is None or agree.sum() < SIMPLER_SHARE * near.sum()):
+        best = "projective", fit, near
+    if best is None:
+        return None
+    kept, apart = best[2].sum() / max(shown.sum(), 1), found - apply(best[1], ours)
+    clear = usable & (correlation >= MIN_CLEAR_CORRELATION) & (np.abs(apart).max(axis=1) < 2 * CLOSE.near)
+    curled = bend_statistic(ours[clear], apart[clear], size) >= MIN_BEND_STATISTIC
+    if was_bent or curled or MIN_BEND_SCORE <= kept < 0.97:
+        moved, near = fit_bend(ours, found, usable, rough, size)
+        if moved is not None and near.sum() >= best[2].sum() * (1 if curled else 1 / SIMPLER_SHARE):
+            best = "bent", moved, near
+    return best
 
 
 def downscaled(scan: np.ndarray, warp: Warp, zoom: float) -> tuple[np.ndarray, Warp]:

@@ -4,6 +4,7 @@ Slower than keypoints, and blinder to small differences; so it only finds where 
 (IJCV 60, 2004), and the robust fit MAGSAC++ (Barath et al., CVPR 2020), as OpenCV has them, with its fixed seed.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -14,6 +15,7 @@ from htr.forms.template import Template
 
 SCAN_SIDE_PX = 1170  # px of the scan's longer side: A4 at 100 dpi
 MAX_FORM_FEATURES, MAX_SCAN_FEATURES = 700, 3000  # features at most
+CONTRAST_LIMIT = 4.0  # most that faint print is strengthened by
 MAX_DISTANCE_RATIO = 0.8  # a match is so much nearer than the next best
 INLIER_DISTANCE_PX = 4.0  # px of the reduced scan that a match may be off a homography
 MIN_INLIERS = 10  # matches that agree, for a form to be looked for there
@@ -55,11 +57,22 @@ def features_of_template(template: Template) -> Features:
     return Features(apply(resize_to(picture.shape, template.picture.shape), found.points), found.descriptors)
 
 
-def features_of_scan(scan: np.ndarray) -> tuple[Features, float]:
-    """-> in pixels of the scan, and how many of them are a pixel of the reduced scan that they were found on."""
+def features_of_scan(
+    scan: np.ndarray, without: Sequence[np.ndarray] = (), even: bool = False
+) -> tuple[Features, float]:
+    """-> in pixels of the scan, and how many of them are a pixel of the reduced scan that they were found on.
+
+    `without`: outlines (4, 2) on the scan within which none is looked for. `even`: its contrast is equalised before
+    (CLAHE), for print that is fainter than the writing on it.
+    """
     levels = pyramid(scan)
     image, to_scan = reduced(levels, min(SCAN_SIDE_PX, max(scan.shape)))
-    found = features(image, MAX_SCAN_FEATURES)
+    mask = np.full(image.shape, 255, np.uint8) if without else None
+    for outline in without:
+        cv2.fillConvexPoly(mask, np.rint(apply(np.linalg.inv(to_scan), outline)).astype(np.int32), 0)
+    if even:
+        image = cv2.createCLAHE(CONTRAST_LIMIT, (8, 8)).apply(image)
+    found = features(image, MAX_SCAN_FEATURES, mask)
     return Features(apply(to_scan, found.points), found.descriptors), float(to_scan[0, 0])
 
 

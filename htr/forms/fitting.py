@@ -8,6 +8,7 @@ from htr.forms.edition import Form
 from htr.forms.keypoints import (
     CLOSE,
     WIDE,
+    apply,
     centred,
     fit_affine,
     fit_similarity,
@@ -16,9 +17,11 @@ from htr.forms.keypoints import (
     search_patch,
     translation,
 )
+from htr.forms.warp import cubic
 
 RETRY_SCORE, HIGH_SCORE = 0.25, 0.8  # scores between which a second fit is worth its time
-MIN_CLEAR_CORRELATION = 0.6  # correlation of a keypoint that is plainly there
+MIN_CLEAR_CORRELATION = 0.5  # correlation of a keypoint that is plainly there
+MIN_KEYPOINTS_OF_BEND = 20  # keypoints from which a bend can be told
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +32,7 @@ class Fit:
     matrix: np.ndarray  # (3, 3): pixels of the template's picture to pixels of the scan
     score: float  # share of the close keypoints that agree
     likeness: float  # the middle correlation of those
-    displaced: float = 0.0  # share of the close keypoints that are plainly there, but not in their places
+    bend: float = 0.0  # how much more a smooth bend explains of where they lie than chance would, see bend_statistic
 
 
 def fit_coarse(form: Form, small: np.ndarray, to_scan: np.ndarray, quarters: int) -> tuple[np.ndarray, float]:
@@ -56,5 +59,21 @@ def fit_fine(form: Form, levels: list[np.ndarray], matrix: np.ndarray) -> Fit:
     found, correlation = form.close.locate(search_patch(levels, to_scan, (0, 0, *form.close.shape[::-1]), CLOSE.reach))
     fit, near = fit_affine(form.close.points, found, correlation >= CLOSE.found, CLOSE.near)
     middle = float(np.median(correlation[near])) if near.any() else 0.0
-    displaced = float((~near & (correlation >= MIN_CLEAR_CORRELATION)).mean())
-    return Fit(form, to_scan @ fit @ form.to_close, float(near.sum() / len(near)), middle, displaced)
+    apart = found - apply(fit, form.close.points)
+    clear = (correlation >= MIN_CLEAR_CORRELATION) & (np.abs(apart).max(axis=1) < 2 * CLOSE.near)
+    bend = bend_statistic(form.close.points[clear], apart[clear], form.close.shape[::-1])
+    return Fit(form, to_scan @ fit @ form.to_close, float(near.sum() / len(near)), middle, bend)
+
+
+def bend_statistic(points: np.ndarray, apart: np.ndarray, size: tuple[int, int]) -> float:
+    """Of what a flat fit leaves (n, 2) at points (n, 2) within a frame: the F statistic of a cubic displacement.
+
+    About 1 where the paper lies flat, 90 and more where it is curled by some pixels.
+    """
+    if len(points) < MIN_KEYPOINTS_OF_BEND:
+        return 0.0
+    terms = cubic(points, size)
+    moved = np.linalg.lstsq(terms, apart, rcond=None)[0]
+    left = float(((apart - terms @ moved) ** 2).sum())
+    free, gained = 2 * (len(points) - terms.shape[1]), 2 * (terms.shape[1] - 3)  # the flat fit took 3 of its terms
+    return (float((apart**2).sum()) - left) / gained / max(left / free, 1e-9)

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from htr.forms.edition import EditionDiscriminator, Form
-from htr.forms.fallback import Found, Matcher, fit_bent_paper, is_negative
+from htr.forms.fallback import MIN_BEND_STATISTIC, Found, Matcher, fit_bent_paper, is_negative
 from htr.forms.fitting import HIGH_SCORE, Fit, fit_coarse, fit_form
 from htr.forms.keypoints import apply, pyramid, reduced
 from htr.forms.template import Template
@@ -37,8 +37,7 @@ MAX_SIDE_RATIO = 4  # sides of a scan to each other
 FIRST_POSES = (1.0, 0), (1.0, 2), (0.89, 0), (1.12, 0), (1.0, 1), (1.0, 3)
 MIN_EDITION_LEAD = 0.1  # of the mean correlation of an edition's boxes over that of a similar one
 MIN_MARK_CORRELATION = 0.37  # correlation of a form's marks, over that of its keypoints, for it to be this edition
-MAX_DISPLACED_SHARE = 0.09  # share of keypoints that are plainly there, but elsewhere: the paper does not lie flat
-MIN_BEND_GAIN = 0.03  # score that a bend must add to be believed
+MIN_BEND_GAIN = 0.03  # score that a bend must add to be believed, where the paper seems to lie flat
 
 
 class NoForm(RejectedInput):
@@ -138,9 +137,10 @@ class Forms:
 
     def accepted(self, scan: np.ndarray, levels: list[np.ndarray], best: Fit, negative: bool = False) -> Registration:
         """What the first way found; where it is not sure, as on paper that doesn't lie flat, a bend may fit better."""
-        if best.score < HIGH_SCORE or best.displaced >= MAX_DISPLACED_SHARE:
+        curled = best.bend >= MIN_BEND_STATISTIC
+        if curled or best.score < HIGH_SCORE:
             bent = fit_bent_paper(best.form, scan, best.matrix)
-            if bent is not None and bent.fit.score >= best.score + MIN_BEND_GAIN:
+            if bent is not None and bent.fit.score >= best.score + (0 if curled else MIN_BEND_GAIN):
                 return self.laid_flat(bent, scan.shape, negative)
         form, matrix, _ = self.edition(levels, best)
         # what differs from one kind of processor to the next is rounded off: 0.002 px at most

@@ -6,6 +6,7 @@ import pytest
 from scanned_forms import NAMES, scanned
 
 from htr.forms.fields import DeskewedScan, corners
+from htr.forms.fitting import bend_statistic
 from htr.forms.registration import Forms, NoForm, SeveralForms
 from htr.scan import cut_forms
 from htr.synth.draw_forms import draw
@@ -118,6 +119,50 @@ def test_paper_that_does_not_lie_flat_is_straightened(forms):
     distance = np.linalg.norm(truth - registration.places(places), axis=1)
     assert registration.warp is not None and registration.warp.bend is not None
     assert np.median(distance) < 1 and distance.max() < 4
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("bow", "pull"), [(4, 3), (6, -4), (11, 7)])
+def test_paper_that_is_curled_a_little_or_more_lies_within_3_px(forms, name, bow, pull):
+    """A small bend leaves nearly all keypoints within reach of a flat fit, and the corners 3 to 6 px off."""
+    image, matrix = scanned(name, 37, severity="medium", dpi=200)
+    height, width = image.shape
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    bent = cv2.remap(image, x - pull * np.sin(x / width * np.pi + 0.8).astype(np.float32),
+                     y - bow * np.sin(x / width * np.pi).astype(np.float32), cv2.INTER_LINEAR,
+                     borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
+    registration = forms.register(bent)
+    places = np.concatenate([corners(field.box) for field in registration.template.fields])
+    flat = cv2.perspectiveTransform(places[None], matrix)[0]
+    truth = flat.copy()
+    for _ in range(5):  # where a place went, by fixed-point steps
+        across = truth[:, 0] / width * np.pi
+        truth = flat + np.column_stack([pull * np.sin(across + 0.8), bow * np.sin(across)])
+    assert registration.template.name == name and registration.warp is not None
+    assert np.linalg.norm(truth - registration.places(places), axis=1).max() < 3
+
+
+def test_the_statistic_of_a_bend():
+    rng = np.random.default_rng(0)
+    points, size = rng.uniform(0, 800, (45, 2)), (800, 800)
+    noise = rng.normal(0, 0.15, (45, 2))
+    bow = np.column_stack([np.zeros(45), np.sin(points[:, 0] / 800 * np.pi) - 2 / np.pi])
+    assert bend_statistic(points, noise, size) < 4
+    assert bend_statistic(points, noise + 2 * bow, size) > 50
+    assert bend_statistic(points[:15], bow[:15], size) == 0.0  # too few to tell
+
+
+def test_a_faint_form_beside_a_dark_one_is_not_missed(forms):
+    glass, matrices = np.full((2400, 1700), 245, np.uint8), []
+    for name, at, strength in (("adult-2024", (10, 10), 0.35), ("adult-2018", (20, 1215), 1.0)):
+        image, matrix = scanned(name, 38, severity="medium", dpi=200)
+        image = 255 - strength * (255 - image.astype(np.float32))
+        part = glass[at[1] : at[1] + image.shape[0], at[0] : at[0] + image.shape[1]]
+        part[:] = image[: part.shape[0], : part.shape[1]].astype(np.uint8)
+        matrices.append(shifted(*at) @ matrix)
+    found = forms.register_all(glass)
+    assert [one.template.name for one in found] == ["adult-2024", "adult-2018"]
+    assert all(farthest(one, matrix, glass.shape) < 3 for one, matrix in zip(found, matrices, strict=True))
 
 
 @pytest.mark.parametrize("quarters", [0, 2])
