@@ -74,6 +74,8 @@ def main(args: New | Check | Import | Export) -> int:
 
 
 def new(args: New) -> int:
+    from htr.forms.edition import Form
+    from htr.forms.printed_boxes import strengthened
     from htr.forms.structure import propose_fields
     from htr.forms.template import Template, write_template
     from jobs.html.form_editor import write_editor
@@ -86,12 +88,20 @@ def new(args: New) -> int:
         raise ValueError(f"{path} is there: give another --name, or --force to replace it")
     if path.with_suffix(".png").resolve() == args.source.resolve():
         raise ValueError(f"{args.source}: it would be replaced by the template's own picture: name another --out")
-    picture, dpi = blank_of(args)
-    fields = propose_fields(picture, dpi)
+    blank = blank_of(args)
+    dpi, picture = blank.dpi, strengthened(blank.picture, blank.dpi)
+    fields = blank.fields or tuple(propose_fields(picture, dpi))
     if not fields:
-        raise ValueError(f"{args.source}: no ruling, box or square that could be a field is found. Is it the blank "
-                         "form, and is --dpi right?")  # fmt: skip
+        fields = (somewhere(picture),)
+        log("template: no ruling, box, square or label with a colon that could be a field is found: one field was put "
+            "into the middle to begin with. Is it the blank form, and is --dpi right?")  # fmt: skip
     template = Template(name, picture, dpi, tuple(fields), ())
+    try:
+        Form.prepare(template)
+    except ValueError as error:
+        if len(fields) == 1 and fields[0].name == "field":
+            raise ValueError(f"{args.source}: {error}. Is it the blank form, and is --dpi right?") from None
+        log(f"template: {error}. No scan can be registered on it so: fields that cover print are to leave it free")
     write_template(template, args.out)
     page = path.with_suffix(".html")
     write_editor(template, page)
@@ -102,15 +112,29 @@ def new(args: New) -> int:
     return 0
 
 
+def somewhere(picture):
+    """A field to be moved and copied, where none is proposed."""
+    from htr.forms.template import Field
+
+    height, width = picture.shape
+    box = width // 4, height // 2 - height // 40, width // 2, height // 20
+    return Field("field", "text", box, 1, float(box[3]))
+
+
 def blank_of(args: New):
-    """The blank form (H, W) uint8 and its dpi."""
+    """-> blank_source.BlankPage."""
     from htr.forms import blank_form
-    from htr.forms.blank_source import read_blank
+    from htr.forms.blank_source import BlankPage, read_blank
 
     if not args.source.exists():
         raise ValueError(f"{args.source}: no such image, PDF or folder")
     if not args.source.is_dir():
-        return read_blank(args.source, args.page, args.dpi)
+        page = read_blank(args.source, args.page, args.dpi)
+        if page.fields:
+            log(f"template: the PDF has {len(page.fields)} fields of its own: they are taken, none is guessed")
+        if page.pages > 1:
+            log(f"template: page {args.page} of {page.pages}; each page is a form of its own: --page and --name")
+        return page
     images, sizes, names = read_scans(args.source, MAX_SCANS)
     with Progress("template", 2 * len(images), "scans") as progress:
         made = blank_form.blank_of_scans(images, [args.dpi or size for size in sizes], progress.advance)
@@ -122,16 +146,15 @@ def blank_of(args: New):
         f"template: made of {len(made.used)} scans"
         + ("" if len(made.used) >= 30 else "; 30 or more leave less writing")
     )
-    return made.picture, made.dpi
+    return BlankPage(made.picture, made.dpi)
 
 
-def read_scans(folder: Path, most: int):
-    """-> gray images, dpi or None of each, names; spread over the folder if there are more than `most`."""
+def names_of(folder: Path, most: int) -> list[str]:
+    """Of the images of a folder; spread over it if there are more than `most`."""
     import numpy as np
 
     from htr.io.account import Account
     from htr.io.folders import list_folder
-    from htr.io.image_files import RejectedInput, decode, resolution
 
     names = list_folder(folder, Account()).images
     if not names:
@@ -139,7 +162,15 @@ def read_scans(folder: Path, most: int):
     if len(names) > most:
         log(f"template: {most} of the {len(names)} scans are looked at")
         names = [names[round(place)] for place in np.linspace(0, len(names) - 1, most)]
-    images, sizes, read, bad = [], [], [], 0
+    return names
+
+
+def read_scans(folder: Path, most: int):
+    """-> gray images, dpi or None of each, names."""
+    from htr.io.image_files import RejectedInput, decode, resolution
+
+    names = names_of(folder, most)
+    images, sizes, read = [], [], []
     for name in names:
         encoded = (folder / name).read_bytes()
         try:
@@ -147,10 +178,14 @@ def read_scans(folder: Path, most: int):
             sizes.append(resolution(encoded))
             read.append(name)
         except RejectedInput:
-            bad += 1
-    if bad:
-        log(f"template: {bad} of {len(names)} files can't be read as images and were left out")
+            continue
+    say_unread(len(names) - len(read), len(names))
     return images, sizes, read
+
+
+def say_unread(bad: int, files: int) -> None:
+    if bad:
+        log(f"template: {bad} of {files} files can't be read as images and were left out")
 
 
 # ---------------------------------------------------------------------------------------------------- check
@@ -159,9 +194,8 @@ def read_scans(folder: Path, most: int):
 def check(args: Check) -> int:
     from dataclasses import replace
 
-    import cv2
-
-    from htr.forms.form_check import check_scan, choose_marks, verdict
+    from htr.forms.check_files import check_files
+    from htr.forms.form_check import choose_marks, verdict
     from htr.forms.registration import Forms
     from htr.forms.template import load_templates, write_template
     from jobs.html.form_check import write_page
@@ -174,16 +208,14 @@ def check(args: Check) -> int:
                 templates[number] = replace(template, marks=chosen[template.name])
                 write_template(templates[number], args.forms)
                 log(f"template: {template.name}: {len(chosen[template.name])} marks chosen")
-    forms = Forms(templates)
-    cv2.setNumThreads(1)
-    images, _, names = read_scans(args.scans, args.limit)
-    results = []
-    with Progress("template", len(images), "scans") as progress:
-        for image in images:
-            results.append(check_scan(forms, image))
-            progress.advance()
+    names = names_of(args.scans, args.limit)
+    with Progress("template", len(names), "scans") as progress:
+        found = check_files(templates, [args.scans / name for name in names], progress.advance)
+    say_unread(sum(one is None for one in found), len(names))
+    read = {name: one for name, one in zip(names, found, strict=True) if one is not None}
+    results = [result for result, _ in read.values()]
     readiness = verdict(templates, results, same)
-    write_page(args.out, forms, templates, dict(zip(names, zip(images, results, strict=True), strict=True)), readiness)
+    write_page(args.out, Forms(templates), templates, read, readiness)
     os.chmod(args.out, 0o600)
     accepted = sum(bool(result.form) for result in results)
     log(f"template: {accepted} of {len(results)} scans registered; {args.out} (confidential: it shows scans)")

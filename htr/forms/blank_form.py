@@ -29,6 +29,7 @@ BRIGHTNESS_QUANTILE = 0.66  # of the brightness of all scans at a place: print i
 MIN_SCORE = 0.5  # score of a scan in the second round
 # A4, A5, letter, A3, A6 in inches: those first that forms are on
 PAPER_SIZES_INCH = (11.69, 8.27), (8.27, 5.83), (11.0, 8.5), (16.54, 11.69), (5.83, 4.13)
+MIN_SIDE_INCH, MAX_SIDE_INCH = 3.5, 24.0  # of a form's longer side, A7 to A2
 USUAL_DPI = 100, 150, 200, 240, 300, 400, 600
 
 
@@ -54,6 +55,13 @@ def guess_dpi(shape: tuple[int, int]) -> float | None:
     return float(min((number, dpi) for off, number, dpi in fits if off < best + 0.01)[1])
 
 
+def likely_dpi(said: float | None, shape: tuple[int, int]) -> float | None:
+    """What a file says, unless its paper (rows, columns) were as large as a poster or as small as a stamp then."""
+    if said and MIN_SIDE_INCH <= max(shape) / said <= MAX_SIDE_INCH:
+        return said
+    return guess_dpi(shape) or said
+
+
 def blank_of_scans(
     scans: Sequence[np.ndarray], dpi: Sequence[float | None], progress: Callable[[int], object] = lambda _: None
 ) -> Blank:
@@ -63,7 +71,7 @@ def blank_of_scans(
     """
     if len(scans) < MIN_SCANS:
         raise ValueError(f"{len(scans)} scans: the blank form is found from {MIN_SCANS} on, better from 30")
-    sizes = [known or guess_dpi(scan.shape) for known, scan in zip(dpi, scans, strict=True)]
+    sizes = [likely_dpi(known, scan.shape) for known, scan in zip(dpi, scans, strict=True)]
     known = [size for size in sizes if size]
     if len(known) < len(scans) / 2:
         raise ValueError("the scans' resolution is not in their files, nor is their size that of a usual paper: "

@@ -12,14 +12,15 @@ from htr.forms.template import replace
 from jobs.html import render
 
 MAX_PICTURES = 60  # pictures at most
-PICTURE_SIDE_PX = 700  # px of a picture
 
 
-def write_page(path: Path, forms, templates, results: dict[str, tuple[np.ndarray, Checked]], verdict: Verdict) -> None:
-    """`results`: by the file's name, the scan and what became of it."""
+def write_page(
+    path: Path, forms, templates, results: dict[str, tuple[Checked, np.ndarray | None]], verdict: Verdict
+) -> None:
+    """`results`: by the file's name, what became of the scan, and a picture of it if it failed."""
     rows = []
     for template in templates:
-        own = [one for _, one in results.values() if one.form == template.name]
+        own = [one for one, _ in results.values() if one.form == template.name]
         spread = [one.spread for one in own if one.spread is not None]
         scores = [one.scores[template.name] for one in own]
         others = Counter(max((name for name in one.scores if name != template.name), key=one.scores.get)
@@ -35,11 +36,11 @@ def write_page(path: Path, forms, templates, results: dict[str, tuple[np.ndarray
             "spread": float(np.percentile(spread, 95)) if spread else None,
             "alike": sorted(other.template.name for other, _ in forms.similar_editions[template.name]),
         })  # fmt: skip
-    failed = [(name, scan, one) for name, (scan, one) in results.items() if not one.form]
+    failed = [(name, scan, one) for name, (one, scan) in results.items() if not one.form]
     groups = defaultdict(list)
     for name, scan, one in failed[:MAX_PICTURES]:
         groups[kind_of(one.reason)].append({"name": name, "reason": one.reason, "picture": picture(scan)})
-    special = Counter(how for _, one in results.values() if one.how for how in one.how.split(", "))
+    special = Counter(how for one, _ in results.values() if one.how for how in one.how.split(", "))
     page = render(
         "form_check.html", title="Forms and scans", rows=rows, groups=dict(groups), verdict=verdict,
         special=special.most_common(), scans=len(results), failed=len(failed), shown=min(len(failed), MAX_PICTURES),
@@ -49,7 +50,5 @@ def write_page(path: Path, forms, templates, results: dict[str, tuple[np.ndarray
 
 
 def picture(scan: np.ndarray) -> str:
-    scale = PICTURE_SIDE_PX / max(scan.shape)
-    small = cv2.resize(scan, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else scan
-    encoded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 70])[1]
+    encoded = cv2.imencode(".jpg", scan, [cv2.IMWRITE_JPEG_QUALITY, 70])[1]
     return f"data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode()}"

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import other_forms
 import pytest
+from more_forms import pdf_form
 from other_forms import overlap, questionnaire, register
 from PIL import Image
 
@@ -53,6 +55,26 @@ def test_a_template_from_a_page_of_a_pdf(dpi, tmp_path):
     assert all(max(overlap(field.box, box) for field in template.fields) > 0.7 for box in wanted)
 
 
+def test_a_form_of_prose_alone_has_a_field_to_begin_with(tmp_path, capsys):
+    sheet = np.full((1654, 1165), 255, np.uint8)
+    for number in range(30):
+        text = f"Article {number} : conditions {number * 37}"
+        other_forms.words(sheet, 60 + 7 * (number % 5), 100 + 50 * number, text)
+    cv2.imwrite(str(tmp_path / "prose.png"), sheet)
+    assert run("new", tmp_path / "prose.png", "--out", tmp_path / "forms") == 0
+    assert "one field was put into the middle" in capsys.readouterr().err
+    [field] = load_template(tmp_path / "forms" / "prose.json").fields
+    assert field.kind == "text"
+
+
+def test_a_pdf_that_can_be_filled_in_on_a_screen_gives_its_fields(tmp_path, capsys):
+    (tmp_path / "demande.pdf").write_bytes(pdf_form([("Nom", "Tx", (60, 700, 400, 722), 0)]))
+    assert run("new", tmp_path / "demande.pdf", "--out", tmp_path / "forms") == 0
+    told = capsys.readouterr().err
+    assert "1 fields of its own" in told and "too little print" in told  # a title alone: no scan could be registered
+    assert [field.name for field in load_template(tmp_path / "forms" / "demande.json").fields] == ["Nom"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -60,7 +82,7 @@ def test_a_template_from_a_page_of_a_pdf(dpi, tmp_path):
         (("broken.pdf",), "can't be read"),
         (("text.png",), "not a JPEG, PNG, TIFF"),
         (("small.png",), "--dpi"),
-        (("white.png", "--dpi", "200"), "no ruling, box or square"),
+        (("white.png", "--dpi", "200"), "too little print"),
         (("form.pdf", "--page", "3"), "it has 1 pages, not 3"),
         (("form.png", "--name", "a/b"), "without a path"),
         (("empty",), "no image in this folder"),

@@ -1,0 +1,59 @@
+"""The scans of a folder checked, several at a time: each process reads, registers and lets go of its own."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from htr.forms.form_check import Checked, check_scan
+from htr.forms.registration import Forms
+from htr.forms.template import Template
+from htr.io.image_files import RejectedInput, decode
+
+PICTURE_SIDE_PX = 700  # px of the picture of a scan that fails
+MIN_SCANS_PER_WORKER = 24  # scans that are done before another process would have started
+MAX_WORKERS = 8
+
+forms: Forms | None = None  # of a process of the pool
+
+
+def begin(templates: Sequence[Template]) -> None:
+    global forms
+    cv2.setNumThreads(1)
+    forms = Forms(templates)
+
+
+def check_file(path: Path) -> tuple[Checked, np.ndarray | None] | None:
+    """What became of a scan, and a small picture of it if it failed; None: it is no image that can be read."""
+    try:
+        scan = decode(path.read_bytes())
+    except RejectedInput:
+        return None
+    result = check_scan(forms, scan)
+    if result.form:
+        return result, None
+    scale = PICTURE_SIDE_PX / max(scan.shape)
+    return result, cv2.resize(scan, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else scan
+
+
+def check_files(
+    templates: Sequence[Template], paths: Sequence[Path], advance: Callable[[int], object] = lambda _: None
+) -> list[tuple[Checked, np.ndarray | None] | None]:
+    """-> `check_file` of each path, in their order."""
+    workers = min(len(os.sched_getaffinity(0)), MAX_WORKERS, len(paths) // MIN_SCANS_PER_WORKER)
+    found = []
+    if workers < 2:
+        begin(templates)
+        for path in paths:
+            found.append(check_file(path))
+            advance(1)
+        return found
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=begin, initargs=(list(templates),)) as pool:
+        for result in pool.map(check_file, paths, chunksize=4):
+            found.append(result)
+            advance(1)
+    return found
