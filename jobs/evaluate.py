@@ -65,7 +65,7 @@ def main(args: Settings) -> int:
     from jobs.distributed.precision import precision
     from jobs.evaluation.cause_statistics import table_of
     from jobs.evaluation.comparison import check_against
-    from jobs.evaluation.contradictions import rules_of_forms
+    from jobs.evaluation.contradictions import rules_of_forms, ticks_of
     from jobs.evaluation.read_shards import read_own_shards
     from jobs.evaluation.result_files import merge, part, speed
     from jobs.evaluation.texts import config_of, dataset_of
@@ -96,7 +96,8 @@ def main(args: Settings) -> int:
         log(f"evaluate: {others(len(left), len(shards), 'shards', folder)}")
         return 0
     ended(folder)
-    metrics = merge(folder, shards, asked, known_words(config), rules)
+    ticks = ticks_of(index, args.split, where) if rules else ()
+    metrics = merge(folder, shards, asked, known_words(config), rules, ticks)
     log(f"evaluate: {folder / 'metrics.json'}")
     report(args, metrics, speed(folder, shards), bool(rules))
     if args.terms or args.promise:

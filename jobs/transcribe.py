@@ -215,7 +215,7 @@ def settings_of(args: Settings, source, made: dict) -> dict:
     if args.quotes != "auto":
         settings["quotes"] = args.quotes
     if source.kind == "fields":
-        settings |= {"forms": digest_of_forms(args.forms or FORMS), "rulings": args.rulings}
+        settings |= {"forms": digest_of_forms(args.forms or FORMS, rules=True), "rulings": args.rulings}
     return settings
 
 

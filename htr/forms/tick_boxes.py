@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+TICKED = 0.5  # score from which a box is ticked
 INK_DARKNESS = 60  # of 255 on evened paper: ink
 MIN_FILLED_SHARE = (
     0.055  # of the box's inside covered, by a stroke of some length: a cross covers 0.15, a thin stroke 0.06
@@ -55,7 +56,7 @@ def read_tick(box_image: np.ndarray, printed: np.ndarray | None) -> Tick:
     blot = mass.max() / area  # a filled box, or a thick short mark
     evidence = max(within / MIN_FILLED_SHARE, blot / 0.18)
     score = float(evidence / (1 + evidence))
-    return Tick(score >= 0.5, score)
+    return Tick(score >= TICKED, score)
 
 
 def is_empty(box_image: np.ndarray, box: tuple[int, int, int, int]) -> bool:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from htr.forms.field_rules import Rule
 from htr.forms.template import FORMS, Field, Template, write_template
 from htr.synth.handwriting import ACCENTS, CEDILLA
 
@@ -23,6 +24,7 @@ BLACK, GRAY = 20, 70
 LEFT, RIGHT = 30, 1624  # of the frame
 GAP_ABOVE_PX, GAP_BELOW_PX = 12, 10  # a ruled field ends that far under the ruling above and under its own
 TICK_SIDE_PX = 26
+CHAIN = "Ia_interval", "Ib_interval", "Ic_interval", "Id_interval"
 
 
 @cache
@@ -213,7 +215,23 @@ def draw(name: str) -> Template:
     pictures = {name: np.asarray(sheet.picture) for name, sheet in sheets.items()}
     like = {"adult-2018": "adult-2024", "adult-2024": "adult-2018"}.get(name)
     marks = differences(pictures[name], pictures[like]) if like else ((1392, 16, 233, 84),)  # else the form's number
-    return Template(name, pictures[name], DPI, tuple(sheets[name].fields), marks)
+    fields = tuple(sheets[name].fields)
+    return Template(name, pictures[name], DPI, fields, marks, rules_between(fields))
+
+
+def rules_between(fields: tuple[Field, ...]) -> tuple[Rule, ...]:
+    """Of a question at most one box; an onset is no later than what it led to; no duration is longer than a life."""
+    ticks = [field.name for field in fields if field.kind == "tick"]
+    questions = dict.fromkeys(name.rpartition("_")[0] for name in ticks)
+    groups = [tuple(name for name in ticks if name.rpartition("_")[0] == question) for question in questions]
+    rules = [Rule("at_most", "one of", group) for group in groups if len(group) > 1]
+    known = {field.name for field in fields}
+    if known.issuperset(CHAIN):
+        rules.append(Rule("order", "durations", CHAIN))
+        rules.append(Rule("between", ("0 min", "120 ans"), (*CHAIN, "II_interval")))
+    if "age" in known:
+        rules.append(Rule("between", ("0 min", "28 jours"), ("age",)))  # a neonatal death
+    return tuple(rules)
 
 
 def differences(picture: np.ndarray, like: np.ndarray) -> tuple[tuple[int, int, int, int], ...]:

@@ -91,12 +91,18 @@ def write_part(table: pa.Table, path: Path) -> None:
 
 
 def merge(
-    folder: Path, shards: Sequence[str], asked: dict, known: set[str] | None, rules: dict[str, tuple] | None = None
+    folder: Path,
+    shards: Sequence[str],
+    asked: dict,
+    known: set[str] | None,
+    rules: dict[str, tuple] | None = None,
+    ticks: Sequence[dict] = (),
 ) -> dict:
     """metrics.json from all parts; written by any task that finds them whole, always the same.
 
     known: the words that the reader was trained on, None where its data set is no longer there. `rules`: between the
-    fields of a form, by its name (see htr/forms/field_rules.py); None or none: nothing is counted of them.
+    fields of a form, by its name (see htr/forms/field_rules.py); None or none: nothing is counted of them. `ticks`: the
+    boxes of the split, see contradictions.ticks_of.
     """
     sums, words = Accumulator(), Counter()
 
@@ -116,7 +122,8 @@ def merge(
             "rate": over(words["missed"], words["words"])
         }
     if rules:
-        metrics["contradictions"] = count_contradictions([part(folder, shard) for shard in sorted(shards)], rules)
+        parts = [part(folder, shard) for shard in sorted(shards)]
+        metrics["contradictions"] = count_contradictions(parts, rules, ticks)
     files.replace(folder / "metrics.json", files.to_json(metrics))
     for left in (folder / "parts").glob(".*.tmp"):  # of attempts that were killed
         left.unlink(missing_ok=True)

@@ -1,3 +1,4 @@
+import csv
 import json
 from dataclasses import replace
 
@@ -6,12 +7,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from htr.forms.field_rules import Rule, contradictions, rules_of
-from htr.forms.template import load_template, write_template
+from htr.forms.registration import Forms
+from htr.forms.template import digest_of_forms, load_template, load_templates, write_template
+from htr.io.sources import read_source
 from htr.scan import CutField
 from htr.synth.draw_forms import draw
-from jobs.evaluation.contradictions import count_contradictions
+from htr.synth.simulate import simulate
+from jobs.evaluation.contradictions import count_contradictions, ticks_of
 from jobs.transcription.predictions import with_contradictions
 from jobs.transcription.results import decide
+from shards.index import merge
+from shards.plan import Settings, make_plan
+from shards.write import write_shard
 
 KINDS = {"yes": "tick", "no": "tick", "birth": "text", "death": "text", "Ia": "text", "Ib": "text", "Ic": "text"}
 
@@ -94,6 +101,16 @@ def test_rules_are_part_of_a_template(tmp_path):
         load_template(path)
 
 
+def test_rules_change_no_data_set_but_what_is_transcribed(tmp_path):
+    """Nothing is cut by them: a data set goes on. What contradicts is written by transcribe."""
+    digests = []
+    for rules in ((), (Rule("at_most", "one of", ("autopsy_yes", "autopsy_no")),)):
+        folder = tmp_path / str(len(rules))
+        write_template(replace(draw("adult-2018"), rules=rules), folder)
+        digests.append((digest_of_forms(folder), digest_of_forms(folder, rules=True)))
+    assert digests[0][0] == digests[1][0] == digests[0][1] != digests[1][1]
+
+
 def test_each_field_says_what_it_contradicts():
     rules = rules_of([{"at_most": "one of", "fields": ["yes", "no"]}], KINDS)
     assert contradictions(rules, {"yes": "1", "no": "1"}) == {
@@ -150,3 +167,48 @@ def test_an_evaluation_counts_them(tmp_path):
     assert found == {"certificates": 2, "unknown_form": 0, "hypothesis": one, "reference": one}
     two = rules | {"g": rules["f"]}
     assert count_contradictions([tmp_path / "0.parquet"], {"x": two["f"], "y": two["g"]})["unknown_form"] == 2
+
+
+def test_an_evaluation_counts_tick_boxes_of_the_data_set(tmp_path):
+    rows = [{"certificate": name, "form": "f", "field": "Ia", "line": "0", "hypothesis": "3 j", "reference": "3 j"}
+            for name in ("c1", "c2")]  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "0.parquet")
+    rules = {"f": rules_of([{"at_most": "one of", "fields": ["yes", "no"]}], KINDS)}
+    ticks = [{"certificate": name, "form": "f", "field": field, "line": None, "hypothesis": read, "reference": typed}
+             for name, field, read, typed in [
+                 ("c1", "yes", "1", "1"), ("c1", "no", "1", "0"), ("c2", "yes", "0", "1"), ("c2", "no", "1", "1"),
+                 ("not evaluated", "yes", "1", "1"), ("not evaluated", "no", "1", "1")]]  # fmt: skip
+    one = {"certificates": 1, "fields": 2, "rules": {"at most one of yes, no": 1}}
+    found = count_contradictions([tmp_path / "0.parquet"], rules, ticks)
+    assert found == {"certificates": 2, "unknown_form": 0, "hypothesis": one, "reference": one}
+    assert count_contradictions([tmp_path / "0.parquet"], rules)["certificates"] == 0
+
+
+def test_tick_boxes_are_taken_from_a_data_set(tmp_path):
+    """As typed, and as their ink says."""
+    source = tmp_path / "certificates"
+    simulate(source, 3, seed=5, severity="light", form="adult-2018")
+    settings = Settings(unit="field", shares={"train": 1.0}, encoding="png", rows=60)
+    table, images = read_source(source / "certificates.csv")
+    plan, forms = make_plan(tmp_path / "fields", table, settings), Forms(load_templates())
+    for number in range(len(plan.shards)):
+        write_shard(plan, number, images, forms)
+    dataset = merge(plan)
+    ticks = ticks_of(dataset, "train", {})
+    with (source / "certificates.csv").open(encoding="utf-8", newline="") as file:
+        typed = {(row["certificate"], row["field"]): row["text"] for row in csv.DictReader(file)}
+    assert len(ticks) >= 20 and {row["reference"] for row in ticks} == {"0", "1"}
+    assert all(row["reference"] == typed[row["certificate"], row["field"]] for row in ticks)
+    assert sum(row["hypothesis"] == row["reference"] for row in ticks) >= 0.95 * len(ticks)
+    assert ticks_of(dataset, "train", {"gone": ["x"]}) == []
+
+
+def test_the_forms_that_come_along_have_rules_that_their_simulated_ticks_keep():
+    for template in load_templates():
+        kinds = {field.name: field.kind for field in template.fields}
+        assert rules_of([rule.note() for rule in template.rules], kinds) == template.rules
+        assert sum(rule.kind == "at_most" for rule in template.rules) >= 4
+        ticks = {"autopsy_yes": "1", "autopsy_no": "1"}
+        assert set(contradictions(template.rules, ticks)) == set(ticks)
+    adult = contradictions(load_templates()[0].rules, {"Ia_interval": "3 ans", "Ic_interval": "2 j"})
+    assert set(adult) == {"Ia_interval", "Ic_interval"}
