@@ -64,6 +64,12 @@ def test_forms():
     assert figures["remade"]["fields_found"] > 0.5
 
 
+def test_forms_speed():
+    figures = run("forms_speed.py", "--scans", 3, "--rounds", 1, "--checked", 6, "--before", BENCHMARKS.parent)
+    assert {"register_ms", "first_way_ms", "ratio_to_first_way", "check_s"} <= set(figures)
+    assert all(value > 0 for value in figures.values())
+
+
 @pytest.mark.skipif(not SHARED, reason="HTR_SHARED names no folder of real handwriting")
 def test_lines():
     figures = run("lines.py", "--handwriting", f"{SHARED}/handwriting", "--fields", 12)

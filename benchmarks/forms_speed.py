@@ -1,10 +1,11 @@
 """What the further ways to register a scan cost those that need none: ordinary scans, the whole against the first way.
 
-    python benchmarks/registration_speed.py [--scans 60] [--rounds 5] [--before CHECKOUT]
+    python benchmarks/forms_speed.py [--scans 60] [--rounds 5] [--before CHECKOUT] [--checked 200]
 
 Scans of the project's forms at severity hard and 200 dpi, each registered by `register` and by the first way alone
 (anchors, then the edition), in turns, in CPU time of one thread; the middle of each scan's rounds, then of all scans.
 --before: another checkout of the project, of any layout; it and this one take turns, in processes of their own.
+--checked: so many scans for `template check`, by the clock.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -64,11 +66,40 @@ def scans(count: int) -> np.ndarray:
     return np.stack([image[: shape[0], : shape[1]] for image in made])
 
 
+def check_seconds(count: int) -> float:
+    """Wall time of `template check` as a user starts it: three forms, two of them nearly identical editions, marks to
+    be chosen; filled-in scans of severity medium, two in a hundred cut off by more than can be registered."""
+    sys.path.insert(0, str(HERE / "benchmarks"))
+    from support.form_kinds import filled, writing
+
+    from htr.forms.template import write_template
+    from htr.synth.draw_forms import draw
+    from htr.synth.scanner import SEVERITIES, scan
+
+    with tempfile.TemporaryDirectory() as name:
+        folder, inks = Path(name), writing(40, 0)
+        (folder / "scans").mkdir()
+        for form in NAMES:
+            write_template(replace(draw(form), marks=()), folder / "forms")
+        for number in range(count):
+            template, rng = draw(NAMES[number % 3]), np.random.default_rng((0, 8, number))
+            page = scan(template.picture, filled(template, inks, rng), SEVERITIES["medium"], rng)
+            image = page.image[:, : page.image.shape[1] // 2] if number % 50 == 49 else page.image
+            cv2.imwrite(str(folder / "scans" / f"{number}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, page.quality])
+        command = [sys.executable, "-m", "jobs", "template", "check", "forms", "--scans", "scans"]
+        start = time.monotonic()
+        done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True)
+        seconds = time.monotonic() - start
+    print(f"{done.stdout}{count} scans checked: {seconds:.1f} s on {len(os.sched_getaffinity(0))} cores")
+    return round(seconds, 1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scans", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--before", type=Path, metavar="CHECKOUT")
+    parser.add_argument("--checked", type=int, default=200, help="scans for `template check`; 0: none")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
@@ -95,6 +126,8 @@ def main() -> None:
     figures["ratio_to_first_way"] = round(figures["register_ms"] / figures["first_way_ms"], 3)
     if before:
         figures["ratio_to_before"] = round(figures["register_ms"] / figures["before_ms"], 3)
+    if args.checked:
+        figures["check_s"] = check_seconds(args.checked)
     print(json.dumps(figures))
 
 
