@@ -17,11 +17,11 @@ from htr.io.account import Account
 from htr.io.folders import ENDINGS, kind_of
 from htr.io.trees import FolderTree, Names, place_of
 
-HREF = "{http://www.w3.org/1999/xlink}href"
 ADDRESS = re.compile(r"(?!file:)[a-z][a-z0-9+.-]+:", re.IGNORECASE)  # of two letters and more: C:\ is a place
 MAX_METS_BYTES = 200 << 20  # of ten thousand pages in twenty groups: 60 MB
 OUTSIDE = "files outside of the METS' folder"
 AT_ADDRESS = "files at an address, which are not fetched"
+IMAGE = re.compile("image/(jpe?g|png|tiff|jp2|webp|bmp|gif)$")
 SMALL = re.compile("thumb|vignette|preview|min$", re.IGNORECASE)  # groups of small pictures
 
 
@@ -33,6 +33,7 @@ class Named:
     group: str
     place: str  # relative to the METS; "" where it is none of this machine
     why: str = ""  # is it none
+    mime: str = ""
 
 
 def split_group(source: Path) -> tuple[Path, str]:
@@ -61,7 +62,7 @@ def open_mets(path: Path, group: str, account: Account, wants_xml: bool = True) 
     account.there += len(files)
     groups: dict[str, dict[str, list[Named]]] = {"XML": {}, "images": {}}
     for file in files:
-        kind = file.why or kind_of(file.place)
+        kind = file.why or kind_by(file)
         if kind not in groups:
             account.pass_over(kind)
         elif not tree.has(file.place):
@@ -123,12 +124,25 @@ def named_files(root, tree: FolderTree) -> Iterator[Named]:
             elif kind == "file":
                 waiting.append((child, group))
         if element.tag.endswith("}file") or element.tag == "file":
-            hrefs = [(flocat.get(HREF) or flocat.get("href") or "").strip() for flocat in element.iterfind("{*}FLocat")]
+            hrefs = [href_of(flocat) for flocat in element.iterfind("{*}FLocat")]
             local = [href for href in hrefs if href and not ADDRESS.match(href)]
             places = [place for href in local if (place := place_of(href, tree, names))]
             there = [place for place in places if tree.has(place)]
             why = "" if places else OUTSIDE if local else AT_ADDRESS if any(hrefs) else "files without a place"
-            yield Named(element.get("ID", ""), group, (there or places or [""])[0], why)
+            yield Named(element.get("ID", ""), group, (there or places or [""])[0], why, element.get("MIMETYPE", ""))
+
+
+def href_of(flocat) -> str:
+    """Of xlink as it is or as it was before 2001."""
+    return next((value.strip() for name, value in flocat.attrib.items() if name.rsplit("}", 1)[-1] == "href"), "")
+
+
+def kind_by(file: Named) -> str:
+    """As kind_of; a file whose name has no known ending is what the METS says of it."""
+    kind = kind_of(file.place)
+    if kind.startswith("other files") and re.search(r"\bxml$|/xml", file.mime):
+        return "XML"
+    return "images" if kind.startswith("other files") and IMAGE.match(file.mime) else kind
 
 
 def images_of_pages(root, xml: dict[str, Named], images: list[Named]) -> dict[str, list[str]]:

@@ -3,6 +3,7 @@
 import os
 import posixpath
 import re
+import tarfile
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -89,10 +90,12 @@ class TarTree:
         try:
             with open(path, "rb") as file:
                 found = places(file, others)
+                file.seek(max(file.seek(0, os.SEEK_END) - tarfile.BLOCKSIZE, 0))
+                if any(file.read()) or not file.tell():
+                    raise RejectedInput("the tar is cut off: its end is missing")
         except RejectedInput as reason:
-            raise ValueError(
-                f"{path}: {reason}".replace("image's tar file", "the tar") + ": unpack it and name the folder"
-            ) from None
+            what = str(reason).replace("image's tar file", "the tar")
+            raise ValueError(f"{path}: {what}: copy it again, or unpack it and name the folder") from None
         self.places = {posixpath.normpath(name): place for name, place in found.items()}
         account.there += len(found) + sum(others.values())
         for why, count in {**others, "links": others["links"]}.items():
@@ -100,6 +103,9 @@ class TarTree:
         account.pass_over("members that a later one of the same name replaces", len(found) - len(self.places))
         self.folders: dict[str, list[str]] = {}
         for name in sorted(self.places):
+            if name.startswith("../"):
+                account.pass_over("members that lie above the tar")
+                continue
             folder, base = posixpath.split(name)
             self.folders.setdefault(folder, []).append(base)
             kind = kind_of(name)

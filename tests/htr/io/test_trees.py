@@ -249,6 +249,41 @@ def test_a_tar_that_is_none(tmp_path):
             read_source(tmp_path / name)
 
 
+def test_a_tar_that_is_cut_off_is_not_read_in_part(tmp_path):
+    put(tmp_path / "in", {"p1.png": None, "p2.png": None, "p1.xml": page("p1.png"), "p2.xml": page("p2.png")})
+    whole = tar_of(tmp_path / "in", tmp_path / "whole.tar").read_bytes()
+    read(tmp_path / "whole.tar")
+    for size in (0, 512, len(whole) // 3, *range(1024, len(whole) - 12_000, 1536)):
+        (tmp_path / "cut.tar").write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=r"cut\.tar: the tar is (cut off|damaged)"):
+            read_source(tmp_path / "cut.tar")
+
+
+def test_members_that_lie_above_their_tar(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in ("../p.xml", "q/../../p.xml", "p.xml"):
+            content = page("p.png").encode()
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    account = Account()
+    assert read_source(tmp_path / "a.tar", account=account)[0].num_rows == 1
+    assert account.passed_over == {"members that lie above the tar": 1,
+                                   "members that a later one of the same name replaces": 1}  # fmt: skip
+
+
+def test_files_that_a_mets_alone_knows_the_kind_of(tmp_path):
+    put(tmp_path, {"d/1.xml": page("nothing.tif"), "d/1.png": None})
+    os.rename(tmp_path / "d" / "1.xml", tmp_path / "d" / "page-1")
+    os.rename(tmp_path / "d" / "1.png", tmp_path / "d" / "image-1")
+    text = mets({"IMG": {"i": "d/image-1"}, "PAGE": {"x": "d/page-1"}}, [["i", "x"]])
+    for key, kind in (("i", "image/png"), ("x", "application/vnd.prima.page+xml")):
+        text = text.replace(f'ID="{key}"', f'ID="{key}" MIMETYPE="{kind}"', 1)
+    put(tmp_path, {"mets.xml": text.replace("1999/xlink", "TR/xlink")})  # as it was written before 2001
+    rows, account = read(tmp_path / "mets.xml")
+    assert [row["image"] for row in rows] == ["d/image-1"] and account.kinds == {"XML": 1, "images": 1}
+
+
 def test_a_member_that_comes_twice_counts_twice_and_is_read_once(tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         for name, content in [("a.xml", page("x.png")), ("a.xml", page("a.png"))]:
