@@ -1,5 +1,4 @@
-"""Ranks meet before their library of collectives starts, so that whatever is wrong is said on every rank, in one line,
-in bounded time.
+"""Rendezvous of the ranks before their library starts: what is wrong is said on every rank, in bounded time.
 
 A failing hvd.init() is no exception but an abort, minutes later. So rank 0 listens on its interface and publishes
 where in FOLDER/rendezvous/KEY.json on shared storage; the others find the file, connect, and say who they are or what
@@ -24,8 +23,7 @@ from typing import Protocol
 from jobs.distributed.messages import MAX_MESSAGE_BYTES, check, publish, read, sign
 from jobs.distributed.placement import DistributedError, Placement, Settings, bind, choose_interface, interfaces
 
-# seconds that rank 0 still waits for the others once something is wrong, to tell all of it at once
-LATE_FAILURE_WAIT_S = 2.0
+LATE_FAILURE_WAIT_S = 2.0  # that rank 0 waits for the others once something is wrong, to tell all of it at once
 
 
 @dataclass(frozen=True)
