@@ -6,6 +6,11 @@ A round is a training of one step by one rank a node on each of two data sets of
 in many, and beside it the same ranks that import torch and Horovod and do nothing else: the limit. A phase lasts until
 the slowest rank is through. A table, then one line of JSON: seconds (few shards), ratio_to_imports, and
 many_shards_extra, by how much the phases after the imports last longer for the many shards.
+
+    python benchmarks/startup.py --rows 60000000 [--work FOLDER]
+
+Without Slurm: four ranks of this machine begin to train on a made index of so many texts (large/startup_size.py). The
+last line is JSON: rows, private_gib, shared_gib, first_batch_s, open_files, planning_share.
 """
 
 import argparse
@@ -34,7 +39,10 @@ def main() -> None:
     add("--shards", default="4,400", help="few and many (default: %(default)s)")
     add("--size", default="tiny", help="of the CTC reader (default: %(default)s)")
     add("--work", type=Path, help="a folder that all nodes share (default: a temporary one)")
+    add("--rows", type=int, help="a made index of so many texts, four ranks of this machine")
     args = parser.parse_args()
+    if args.rows:
+        return of_size(args)
     if not shutil.which("srun"):
         sys.exit('error: no srun here: eval "$(tests/slurm/cluster.sh env)", or run it on a login node')
     few, many = (int(count) for count in args.shards.split(","))
@@ -48,6 +56,17 @@ def main() -> None:
             rounds.append(found)
             print(f"round {number + 1}: {sum(found[few].values()):.1f} s", file=sys.stderr, flush=True)
     report(rounds, {count: shards for count, (_, shards) in sets.items()})
+
+
+def of_size(args: argparse.Namespace) -> None:
+    sys.path.insert(0, str(ROOT / "benchmarks" / "large"))
+    import startup_size
+
+    with tempfile.TemporaryDirectory(dir=args.work) as folder:
+        figures = startup_size.measure(args.work or Path(folder), args.rows, ranks=4, batch=32, steps=800)
+    for name, value in figures.items():
+        print(f"{name:20} {value:14,.3f}")
+    print(json.dumps({name: round(value, 4) if isinstance(value, float) else value for name, value in figures.items()}))
 
 
 def report(rounds: list[dict], shards: dict[int, int]) -> None:

@@ -3,19 +3,21 @@
     python benchmarks/stream.py [--dataset DATASET] [--lines 6000] [--repeat 3] [--batch 32] [--memory 60000]
 
 DATASET is a folder that preprocess made; without it, one of drawn lines is made. All in this run, on the same shards,
-on one core that the process is bound to, in CPU seconds of the process with all its threads, the best of the repeats,
+on one core that the processes are bound to, in CPU seconds of the process and its worker, the best of the repeats,
 which take turns; the shards are in the page cache.
 
     limit        the index's lines of the split in the order of the shards: read, cv2.imdecode, thrown away
     webdataset   shards shuffled, shuffle(1000), decode("torchl8"), padded to the widest of a batch: no height to be
                  made equal, no paper evened, no like widths in a batch
-    alike        the stream with webdataset's work alone: lines as they are stored, cut off at 48 rows, neither evened
-                 nor scaled (no training reads so)
-    stream       what a training reads (epochs, windows, evened ink 48 high, padded), without augmentation and with it
+    first        what a training reads (epochs, windows, evened ink 48 high, padded) in its first epoch, and in all of
+                 them without --local-copy
+    stream       the same from the second epoch on with --local-copy: lines kept ready-made on the node's disk
 
-`padding` is that of a rank's pixels. Memory is the peak of processes of their own that stream: of 10 000 lines after
-one epoch and after five, and of 200 000, the first --memory lines of an epoch. Where DATASET has fewer, its rows are
-listed again and again.
+The last two without augmentation and with it (medium). `two_workers`: lines/s by the clock of two worker processes on
+two cores beside one, with augmentation: how a training scales with the CPUs that it is given. `padding` is that of a
+rank's pixels. Memory is that of a rank and its worker together, processes of their own that stream: of 10 000 lines
+after one epoch and after five, and of 200 000, the first --memory lines of an epoch. Where DATASET has fewer, its rows
+are listed again and again.
 """
 
 import argparse
@@ -29,7 +31,6 @@ import time
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from unittest import mock
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -39,13 +40,14 @@ import pyarrow as pa
 import torch
 
 from htr.models.encoder import EncoderConfig
-from jobs.training.metrics import memory
 from shards.index import Index, read_index
-from shards.loader import AugmentConfig, stream
+from shards.loader import AugmentConfig, Team, stream
 from shards.reading import COLUMNS, Samples
+from shards.ready import prepare
 from shards.sampler import EpochSampler, Weight
 
 HEIGHT = EncoderConfig.height
+SCALED_LINES = 15_000  # by which one and two workers are compared
 GPU = 3000  # lines/s that a GPU is assumed to train with
 
 
@@ -114,43 +116,54 @@ def plain(index: Index, table: pa.Table, batch: int) -> int:
     return count
 
 
-def ours(index: Index, table: pa.Table, batch: int, strength: str | None = None, seen: list | None = None) -> int:
-    samples = Samples(index.folder, table)
-    epochs = EpochSampler(samples.source, samples.widths(HEIGHT), [Weight()], batch, 1)
-    look = AugmentConfig(HEIGHT, (1, 0), strength) if strength else AugmentConfig(HEIGHT)
+def ours(samples: Samples, batch: int, team: Team, strength: str | None, kept: list | None, lines: int = 1) -> int:
+    """As `train` reads them: so many lines, in whole epochs."""
+    epochs = EpochSampler(samples.counts, samples.widths(HEIGHT), [Weight()], batch, max(lines // batch, 1))
+    windows = (window for epoch in epochs.epochs for window in epochs.windows(epoch, seed=1))
+    look = AugmentConfig(HEIGHT, (1, 0), strength or "medium") if strength else AugmentConfig(HEIGHT)
     count = 0
-    for made in stream(samples, epochs.windows(epochs.epochs[0], seed=1), 0, 1, look):
+    for made in stream(samples, windows, 0, 1, look, team, kept=kept):
         count += len(made.texts)
-        if seen is not None:
-            seen.append((made.images.numel(), int(made.widths.sum()) * HEIGHT))
-    samples.close()
     return count
 
 
-def alike(index: Index, table: pa.Table, batch: int) -> int:
-    def cut(gray: np.ndarray, height: int) -> np.ndarray:
-        return gray[:height] if len(gray) >= height else np.pad(gray, ((0, height - len(gray)), (0, 0)))
+def padding(samples: Samples, batch: int, team: Team, kept: list | None) -> float:
+    """Of the pixels of an epoch's batches, the share that is none of a line."""
+    epochs, pixels, ink = EpochSampler(samples.counts, samples.widths(HEIGHT), [Weight()], batch, 1), 0, 0
+    for made in stream(samples, epochs.windows(epochs.epochs[0], 1), 0, 1, AugmentConfig(HEIGHT), team, kept=kept):
+        pixels, ink = pixels + made.images.numel(), ink + int(made.widths.sum()) * HEIGHT
+    return 1 - ink / pixels
 
-    with mock.patch("shards.loader.lines.normalise_line", cut):
-        return ours(index, table, batch)
 
-
-def best(works: dict[str, Callable[[], int]], repeat: int) -> dict[str, float]:
+def best(works: dict[str, Callable[[], int]], repeat: int, team: Team) -> dict[str, float]:
     """Lines a CPU second of each, the best of its turns."""
     found = dict.fromkeys(works, 0.0)
     for _ in range(repeat):
         for name, work in works.items():
-            began = time.process_time()
+            began = time.process_time() + team.cpu_seconds()
             count = work()
-            found[name] = max(found[name], count / (time.process_time() - began))
+            found[name] = max(found[name], count / (time.process_time() + team.cpu_seconds() - began))
     return found
 
 
-# ---------------------------------------------------------------------------- memory, in a process of its own
+def scaling(samples: Samples, batch: int, kept: list | None, repeat: int) -> dict[int, float]:
+    """Lines a second by the clock, with augmentation, of one worker and of two."""
+    found = {1: 0.0, 2: 0.0}
+    for _ in range(repeat):
+        for workers in found:
+            with Team(workers) as team:
+                ours(samples, batch, team, "medium", kept)  # the workers' start is not measured
+                began = time.monotonic()
+                count = ours(samples, batch, team, "medium", kept, SCALED_LINES)
+                found[workers] = max(found[workers], count / (time.monotonic() - began))
+    return found
+
+
+# ---------------------------------------------------------------------------- memory, in processes of their own
 
 
 def peaks(dataset: Path, count: int, epochs: int, most: int, batch: int) -> list[float]:
-    """GiB after each epoch of so many lines, or after `most` lines of one."""
+    """The most GiB until the end of each epoch of so many lines, or of `most` lines of one."""
     argv = [sys.executable, __file__, "--peaks", *map(str, (dataset, count, epochs, most, batch))]
     done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -162,14 +175,24 @@ def peak(dataset: str, count: int, epochs: int, most: int, batch: int) -> None:
     table = table.take(pa.array(np.arange(count) % table.num_rows))
     samples = Samples(index.folder, table)
     del table
-    course = EpochSampler(samples.source, samples.widths(HEIGHT), [Weight()], batch, epochs * (count // batch))
-    found = []
-    for epoch in course.epochs:
-        with contextlib.closing(stream(samples, course.windows(epoch, seed=1), 0, 1, AugmentConfig(HEIGHT))) as batches:
-            for _ in islice(batches, most // batch):
-                pass
-        found.append(memory(torch.device("cpu"))["memory_gib"])
+    course = EpochSampler(samples.counts, samples.widths(HEIGHT), [Weight()], batch, epochs * (count // batch))
+    found, highest = [], 0.0
+    with Team(1) as team:
+        processes = [os.getpid(), *(member.process.pid for member in team.members)]
+        for epoch in course.epochs:
+            batches = stream(samples, course.windows(epoch, seed=1), 0, 1, AugmentConfig(HEIGHT), team)
+            with contextlib.closing(batches):
+                for number, _ in enumerate(islice(batches, most // batch)):
+                    if number % 20 == 0:
+                        highest = max(highest, sum(map(held, processes)))
+            found.append(highest)
     print(json.dumps(found))
+
+
+def held(process: int) -> float:
+    """GiB of a process; what it shares with others is shared out among them."""
+    lines = Path(f"/proc/{process}/smaps_rollup").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 2**20
 
 
 def main() -> None:
@@ -181,41 +204,51 @@ def main() -> None:
     parser.add_argument("--memory", type=int, default=60_000, help="lines of the 200 000; 0: no memory is measured")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        measure(options, options.dataset or drawn(Path(scratch)))
+        measure(options, options.dataset or drawn(Path(scratch)), Path(scratch))
 
 
-def measure(options: argparse.Namespace, dataset: Path) -> None:
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+def measure(options: argparse.Namespace, dataset: Path, scratch: Path) -> None:
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cores)})
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     index = read_index(dataset)
     table = index.samples("train", columns=list(COLUMNS)).slice(0, options.lines)
-    given, seen = (index, table, options.batch), []
-    works = {
-        "limit": lambda: limit(*given),
-        "webdataset": lambda: plain(*given),
-        "alike": lambda: alike(*given),
-        "stream": lambda: ours(*given),
-        "augmented": lambda: ours(*given, "medium"),
-    }
-    found = best(works, options.repeat)
-    ours(*given, seen=seen)
-    pixels, ink = np.array(seen).sum(axis=0)
+    samples, batch = Samples(index.folder, table), options.batch
+    kept = [prepare(index.digest, table.num_rows, HEIGHT, scratch)]
+    with Team(1) as team:  # bound to the same core
+        padded = padding(samples, batch, team, kept)  # the first epoch keeps the lines
+        works = {
+            "limit": lambda: limit(index, table, batch),
+            "webdataset": lambda: plain(index, table, batch),
+            "first": lambda: ours(samples, batch, team, None, None),
+            "first, augmented": lambda: ours(samples, batch, team, "medium", None),
+            "stream": lambda: ours(samples, batch, team, None, kept),
+            "stream, augmented": lambda: ours(samples, batch, team, "medium", kept),
+        }
+        found = best(works, options.repeat, team)
+    os.sched_setaffinity(0, set(sorted(cores)[:2]))
+    speed = scaling(samples, batch, kept, options.repeat) if len(cores) > 1 else {}
     heights, widths = table["height"].to_numpy(), table["width"].to_numpy()
     print(f"{table.num_rows} lines, stored {np.median(heights):.0f} x {widths.mean():.0f} px, one core")
     for name, lines in found.items():
-        print(f"{name:12} {lines:8.0f} lines/s {1e6 / lines:8.1f} us a line")
-    print(f"padding      {1 - ink / pixels:8.3f}")
-    print(f"cores a GPU  {GPU / found['augmented']:8.1f} with augmentation, if it trains {GPU} lines/s")
+        print(f"{name:18} {lines:8.0f} lines/s {1e6 / lines:8.1f} us a line")
+    for workers, lines in speed.items():
+        print(f"{workers} worker{'s' * (workers > 1):12} {lines:8.0f} lines/s by the clock, augmented")
+    print(f"padding            {padded:8.3f}")
+    print(f"cores a GPU        {GPU / found['stream, augmented']:8.1f} with augmentation, if it trains {GPU} lines/s")
     figures = {
         "lines_per_s": round(found["stream"]),
-        "augmented_lines_per_s": round(found["augmented"]),
+        "augmented_lines_per_s": round(found["stream, augmented"]),
         "ratio_to_webdataset": round(found["stream"] / found["webdataset"], 3),
         "ratio_to_limit": round(found["stream"] / found["limit"], 3),
-        "alike_to_webdataset": round(found["alike"] / found["webdataset"], 3),
-        "alike_to_limit": round(found["alike"] / found["limit"], 3),
-        "padding": round(float(1 - ink / pixels), 4),
-        "cores_a_gpu": round(GPU / found["augmented"], 2),
+        "first_lines_per_s": round(found["first"]),
+        "first_augmented_lines_per_s": round(found["first, augmented"]),
+        "first_to_webdataset": round(found["first"] / found["webdataset"], 3),
+        "first_to_limit": round(found["first"] / found["limit"], 3),
+        "two_workers": round(speed[2] / speed[1], 3) if speed else None,
+        "padding": round(padded, 4),
+        "cores_a_gpu": round(GPU / found["stream, augmented"], 2),
     }
     if options.memory:
         few = peaks(dataset, min(10_000, options.memory), 5, options.memory, options.batch)

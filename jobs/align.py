@@ -56,7 +56,7 @@ def main(args: Settings) -> int:
     from jobs.distributed.placement import Placement
     from jobs.distributed.precision import precision
     from jobs.evaluation.alignments import merge, part, texts_of_shard, write_part
-    from jobs.launch.under_way import ended, note_work, others, under_way
+    from jobs.launch.under_way import ended, note_work, others, parts_done, under_way
     from shards.index import read_index
 
     index = read_index(args.dataset)
@@ -89,7 +89,8 @@ def main(args: Settings) -> int:
         shards = [shard["shard"] for shard in index.shards if not args.split or shard["split"] in args.split]
         task, tasks = share_of_work()
         mine = [shard for number, shard in enumerate(shards) if number % tasks == task]
-        todo = [shard for shard in mine if not part(folder, shard).exists()]
+        done = parts_done(folder / "parts", shards)
+        todo = [shard for shard in mine if shard not in done]
         note_work(folder, "align", "shards", shards, "parts/")
         if idle := more_tasks_than(len(shards), "shards"):
             log(f"align: {idle}")
@@ -102,8 +103,8 @@ def main(args: Settings) -> int:
                 progress.advance()
 
     # ---------------------------------------------------------------- the last one merges
-    left = [shard for shard in shards if not part(folder, shard).exists()]
-    if left:
+    done = parts_done(folder / "parts", shards)
+    if left := [shard for shard in shards if shard not in done]:
         log(f"align: {others(len(left), len(shards), 'shards', folder)}")
         return 0
     ended(folder)

@@ -67,9 +67,9 @@ def main(args: Settings) -> int:
     from jobs.evaluation.comparison import check_against
     from jobs.evaluation.contradictions import rules_of_forms, ticks_of
     from jobs.evaluation.read_shards import read_own_shards
-    from jobs.evaluation.result_files import merge, part, speed
+    from jobs.evaluation.result_files import merge, speed
     from jobs.evaluation.texts import config_of, dataset_of
-    from jobs.launch.under_way import ended, note_work, others
+    from jobs.launch.under_way import ended, note_work, others, parts_done
 
     other = check_against(args.against) if args.against else {}
     args = replace(args, run=run_of(args.run, args.model), decode=args.decode or other.get("decode", "greedy"))
@@ -91,8 +91,8 @@ def main(args: Settings) -> int:
 
     note_work(folder, "evaluate", "shards", shards, "parts/")
     read_own_shards(folder, shards, index, args, where, reader, mixed, references, config.get("text"))
-    left = [shard for shard in shards if not part(folder, shard).exists()]
-    if left:  # the task that ends last merges
+    done = parts_done(folder / "parts", shards)
+    if left := [shard for shard in shards if shard not in done]:  # the task that ends last merges
         log(f"evaluate: {others(len(left), len(shards), 'shards', folder)}")
         return 0
     ended(folder)

@@ -36,7 +36,7 @@ class Settings:
         "the source never leaves a text out (default: %(default)s)",
     )
     pages: bool = setting(False, "with --unit field: store each certificate's whole page too, upright")
-    rows: int = setting(1000, "rows a shard (default: %(default)s)")
+    rows: int = setting(10_000, "rows a shard (default: %(default)s)")
     quotes: Literal["auto", "csv", "none"] = setting(
         "auto",
         "of a CSV: CSV's, so that a cell may hold several lines; none: they are text, every line a row; auto: by "

@@ -82,13 +82,16 @@ def prepare(config: TrainConfig, world):
     from jobs.training import checkpoint, gpu_options
     from jobs.training.data import TrainingData
     from jobs.training.weight_init import start_from
+    from shards.sampler import MIXINGS
 
     batch = global_batch(config, world.size)
     data = replace(config.data, batch=batch, batch_per_rank=None)
     # a relative name may be another's, seen from elsewhere
     data = replace(data, dataset=data.dataset.absolute(), mix=[absolute(mix) for mix in data.mix])
     config = replace(config, data=data)
-    training_data = TrainingData.open(config.data, config.runtime.local_copy)
+    training_data, began = TrainingData.open(config.data), read_run(config.run)
+    if began is not None:  # its order of texts goes on as it began
+        training_data = replace(training_data, mixing=MIXINGS[int(began.get("mixing", 1))])
     samples, charset, asked = training_data.samples, training_data.charset, config.model
     if len(samples) < world.size:
         raise ValueError(f"{len(samples)} samples for {world.size} ranks: use fewer ranks")
@@ -115,6 +118,8 @@ def prepare(config: TrainConfig, world):
         freeze(model, asked)
     model.to(world.device)
     gpu_options.apply(model, world.device, config.runtime)
+    if config.runtime.local_copy:
+        training_data = training_data.keep(model.geometry.height)
     return config, training_data, model
 
 
@@ -149,6 +154,7 @@ def train(world, signals, config: TrainConfig, training_data, model):
     from jobs.training.run_folder import NullRun, RunFolder
     from jobs.training.trainer import Trainer
     from shards.plan import read_note
+    from shards.sampler import MIXINGS
 
     opened = []  # rank 0 holds the run; that it could not is everyone's error
     # the next job of a chain, say, comes soon after one that was killed
@@ -156,6 +162,7 @@ def train(world, signals, config: TrainConfig, training_data, model):
     learnt = {"alphabet": training_data.charset.characters, "dataset": training_data.fingerprint}
     learnt["plan"] = read_note(config.data.dataset)["fingerprint"]
     learnt["writes"] = config.data.text or "as written"
+    learnt["mixing"] = next(str(number) for number, mixing in MIXINGS.items() if mixing == training_data.mixing)
     world.on_root(lambda: opened.append(RunFolder(config.run, config, learnt, job_name(), patient)))
     hosts = [name for name, _ in world.place.hosts or ()]
     facts = {"dataset": training_data.fingerprint, "world": world.size, "hosts": hosts, "digest": versions()["code"]}

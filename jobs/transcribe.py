@@ -113,7 +113,8 @@ def main(args: Settings) -> int:
     # ---------------------------------------------------------------- this task's chunks
     task, tasks = share_of_work()
     mine = range(task, len(chunks), tasks)
-    todo = [number for number in mine if not workers.is_done(number)]
+    done = workers.all_done(len(chunks))
+    todo = [number for number in mine if number not in done]
     for line in lines_of(source.account) if task == 0 else ():
         log(line if line.startswith(" ") else f"transcribe: {line}")
     note_work(folder, "transcribe", "chunks", [f"{number:06d}" for number in range(len(chunks))])
@@ -125,9 +126,8 @@ def main(args: Settings) -> int:
             progress.advance(chunks[number][1] - chunks[number][0])
 
     # ---------------------------------------------------------------- the last one merges
-    left = [number for number in range(len(chunks)) if not workers.is_done(number)]
-    if left:
-        log(f"transcribe: {others(len(left), len(chunks), 'chunks', args.out)}")
+    if left := len(chunks) - len(workers.all_done(len(chunks))):
+        log(f"transcribe: {others(left, len(chunks), 'chunks', args.out)}")
         return 0
     ended(folder)
     parts = [workers.part(number) for number in range(len(chunks))]

@@ -191,14 +191,16 @@ def read_lines(paths: list[Path]) -> Iterator[str]:
 
 def read_batches(index, table, column: str | None, reader, batch: int) -> Iterator[tuple]:
     """The lines of the table -> the stream's batches, from narrow to wide, each with its encoder output."""
-    from jobs.distributed.cpus import cpus_of_task
+    from jobs.distributed.cpus import decoding_workers
     from shards.loader import Samples, batches, in_order
 
     samples, height = Samples(index.folder, table, column), reader.geometry.height
     plan = in_order(samples.widths(height), batch)
     try:
         with Progress("tune", len(samples), "lines") as progress:
-            for piece in batches(samples, plan, 0, 1, height, cpus_of_task()):
+            for piece in batches(
+                samples, plan, 0, 1, height, decoding_workers(next(reader.model.parameters()).device.type)
+            ):
                 yield piece, reader.encode(piece.images, piece.widths)
                 progress.advance(len(piece.rows))
     finally:

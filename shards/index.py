@@ -5,6 +5,7 @@ written again, after a fix, into shards of their own, which a file retry-NN.json
 """
 
 import collections
+import hashlib
 import json
 import os
 import re
@@ -36,6 +37,7 @@ class Index:
     totals: dict[str, int]  # samples of every level, by split
     lines: dict[str, int]  # those of level line
     encoding: str
+    digest: str  # of all that index.json says: the same data set made again may lie in other bytes
 
     @property
     def charset(self) -> Charset:
@@ -60,12 +62,15 @@ class Index:
         rows = reduce(lambda one, other: one & other, fits, pc.field("split") == split)
         table = pq.read_table(path, columns=columns, filters=rows)
         if not table.num_rows:
-            have = ", ".join(f"{name} {count}" for name, count in self.totals.items() if count) or "none at all"
-            raise ValueError(
-                f"{self.folder}: no sample in split '{split}' where {wanted} (there are, of every level: {have}): "
-                f"choose another --split or --where, or preprocess with other --shares"
-            )
+            raise self.nothing_left(split, wanted)
         return table
+
+    def nothing_left(self, split: str, wanted: dict[str, list[str]]) -> ValueError:
+        have = ", ".join(f"{name} {count}" for name, count in self.totals.items() if count) or "none at all"
+        return ValueError(
+            f"{self.folder}: no sample in split '{split}' where {wanted} (there are, of every level: {have}): "
+            f"choose another --split or --where, or preprocess with other --shares"
+        )
 
 
 def missing_shards(plan: Plan) -> list[str]:
@@ -238,7 +243,8 @@ def appears(path: Path, content: str, seconds: float = 5.0) -> bool:
 def read_index(folder: Path) -> Index:
     """Raises ValueError: no data set, one that is not whole yet, or one without a single sample."""
     try:
-        note = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        content = (folder / "index.json").read_bytes()
+        note = json.loads(content)
     except FileNotFoundError:
         plan = read_plan(folder)
         left = len(missing_shards(plan))
@@ -257,4 +263,5 @@ def read_index(folder: Path) -> Index:
         totals=note["totals"],
         lines=note["lines"],
         encoding=note["encoding"],
+        digest=hashlib.sha256(content).hexdigest()[:16],
     )

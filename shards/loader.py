@@ -6,29 +6,30 @@ widths, and each text is visited once.
 
 Steps come in windows. A rank reads all that it needs in a window in few large reads, in the order of the shards, while
 the window before is being trained on: at every step as large a part of them as that step is of its window. What is held
-is encoded, about a window of it, whatever the size of the data set. Each batch is decoded and padded by one thread.
+is encoded, about a window of it, whatever the size of the data set. Workers (shards.team) read, decode and augment;
+windows are planned in a thread of their own.
 """
 
 import contextlib
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
-from htr.lines import normalise as lines
-from htr.lines.augment import LEVELS, augment, random_for
-from shards.reading import Read, Samples
-from shards.sampler import share
+from shards.batcher import AugmentConfig, DamagedText, Made
+from shards.reading import Samples
+from shards.team import Region, Team, given_out
+from shards.window import Planner, Step, few_widths
 
-__all__ = ["Batch", "Samples", "batches", "few_widths", "in_order", "stream"]
+__all__ = ["AugmentConfig", "Batch", "Samples", "Team", "batches", "few_widths", "in_order", "stream"]
 
+LINES_AHEAD = 128  # of each worker, at least: one that has more to do in a batch has less in the next ones
 BATCHES_READ_TOGETHER = 64  # batches of a plan without windows whose texts are read together
-MAX_WINDOW_BYTES = 512 << 20  # encoded bytes of a window; of a larger one each step is read by itself
-CONCURRENT_READS = 4  # reads under way at once: on a parallel file system each waits for a server of its own
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,6 @@ class Batch:
     total: int  # texts of the whole global batch
 
 
-@dataclass(frozen=True)
-class AugmentConfig:
-    """How a rank sees lines."""
-
-    height: int
-    key: tuple[int, int] | None = None  # (seed, the training's step of the first batch): lines are augmented by it
-    strength: str = "medium"  # see htr.lines.augment.LEVELS
-
-
 def in_order(widths: np.ndarray, batch: int) -> list[np.ndarray]:
     """For evaluation: all rows once, from narrow to wide."""
     return np.array_split(np.argsort(widths, kind="stable"), max(-(-len(widths) // batch), 1))
@@ -63,14 +55,14 @@ def batches(
     rank: int,
     size: int,
     height: int,
-    threads: int = 1,
+    team: Team | int = 0,
     key: tuple[int, int] | None = None,
     strength: str = "medium",
     ahead: int = 4,
 ) -> Iterator[Batch]:
     """This rank's share of each global batch of the plan, as `stream` has those of windows."""
     windows = [plan[start : start + BATCHES_READ_TOGETHER] for start in range(0, len(plan), BATCHES_READ_TOGETHER)]
-    return stream(samples, windows, rank, size, AugmentConfig(height, key, strength), threads, ahead)
+    return stream(samples, windows, rank, size, AugmentConfig(height, key, strength), team, ahead)
 
 
 def stream(
@@ -79,141 +71,127 @@ def stream(
     rank: int,
     size: int,
     look: AugmentConfig,
-    threads: int = 1,
+    team: Team | int = 0,
     ahead: int = 4,
+    kept: list[Path | None] | None = None,
 ) -> Iterator[Batch]:
-    """This rank's share of each global batch of the windows, read and decoded ahead in background threads.
+    """This rank's share of each global batch of the windows, made ahead by the team, or by so many workers.
 
-    `ahead`: batches that are made before they are asked for, at least. Lines that are augmented are so by random
-    numbers of their own, keyed by seed, step and key. Raises ValueError naming a shard that was cut short or changed.
+    `ahead`: batches that are made before they are asked for, at least; `kept`: of each source of the samples the folder
+    where its lines are kept ready-made (see shards.ready). Lines that are augmented are so by random numbers of their
+    own, keyed by seed, step and key. Raises ValueError naming a shard that was cut short or changed, OSError naming one
+    that can't be read, or saying how a worker ended.
     """
-    batcher = Batcher(samples, samples.widths(look.height), look, rank, size)
     with contextlib.ExitStack() as stack:
-        pool, readers = (ThreadPoolExecutor(count, "stream") for count in (threads, CONCURRENT_READS))
-        for each in (pool, readers):  # the readers are shut down first: what waits for them goes on, and fails
-            stack.callback(each.shutdown, wait=True, cancel_futures=True)
-        coming = held(samples, windows, rank, size)
-        made: deque[tuple[Window, int, Future]] = deque()
-        window, step = next(coming, None), 0
+        team = stack.enter_context(Team(team)) if isinstance(team, int) else team
+        planner = Planner(samples, samples.widths(look.height), rank, size, team.size, look.key is None)
+        coming = planner.windows(windows)
+        pool = ThreadPoolExecutor(1, "stream")
+        stack.callback(pool.shutdown, wait=True, cancel_futures=True)
+        flow = Flow(samples, team, look, kept or [None] * len(samples.sources))
+        stack.callback(flow.close)
+        window, following = next(coming, None), None
+        if window:
+            lines = sum(step.lines for step in window.steps) / len(window.steps)
+            ahead = max(ahead, math.ceil(LINES_AHEAD * team.size / max(lines, 1)))
         while window:
-            window.read(readers, 1.0)
-            following = next(coming, None)
-            for number in range(len(window.steps)):
+            flow.share(window)
+            flow.begin(window, 1.0)
+            planned, following = pool.submit(next, coming, None), None
+            for number, step in enumerate(window.steps):
+                last = number + 1 == len(window.steps)
+                if following is None and (planned.done() or last) and (following := planned.result()):
+                    flow.share(following)
                 if following:
-                    following.read(readers, (number + 1) / len(window.steps))
-                made.append((window, number, pool.submit(batcher.make, window, number, step)))
-                step += 1
-                if len(made) > ahead:
-                    yield finished(*made.popleft())
+                    flow.begin(following, (number + 1) / len(window.steps))
+                flow.make(step)
+                while len(flow.asked) > ahead:
+                    yield flow.next()
+            flow.release(window)
             window = following
-        while made:
-            yield finished(*made.popleft())
+        while flow.asked:
+            yield flow.next()
 
 
-def finished(window: "Window", number: int, batch: "Future[Batch]") -> Batch:
-    done = batch.result()
-    window.release(number)
-    return done
+@dataclass
+class Asked:
+    """A batch that is being made."""
+
+    step: Step
+    region: Region | None
+    array: np.ndarray
+    made: dict[int, Made] = field(default_factory=dict)  # by worker
 
 
-# ---------------------------------------------------------------------------------------------------- reading
+class Flow:
+    """The batches of one stream on their way through a team."""
 
+    def __init__(self, samples: Samples, team: Team, look: AugmentConfig, kept: list[Path | None]):
+        self.samples, self.team, self.height = samples, team, look.height
+        self.stream = team.open(look, kept)
+        self.asked: deque[Asked] = deque()
+        self.first = 0  # the number of the first of them in the stream
 
-class Window:
-    """What a rank reads together, and holds until it was used."""
+    def share(self, window) -> None:
+        for member, share in enumerate(window.shares):
+            self.team.tell(member, self.stream, "share", share)
 
-    def __init__(self, samples: Samples, steps: list[np.ndarray], rank: int, size: int):
-        self.samples, self.steps = samples, steps
-        self.mine = [share(rows, rank, size) for rows in steps]
-        self.reads: list[Read] = []
-        self.bytes = samples.bytes(np.concatenate(self.mine))
-        self.stored: dict[int, tuple[bytes, bytes]] = {}
-        self.under_way: list[Future] = []
-        self.last: list[np.ndarray] = []  # rows that each step is the last to need
+    def begin(self, window, part: float) -> None:
+        for member in range(self.team.size):
+            self.team.tell(member, self.stream, "begin", window.number, part)
 
-    def plan(self) -> "Window":
-        self.reads = self.samples.reads(np.concatenate(self.mine))
-        rows = [self.samples.rows(texts) for texts in self.mine]
-        flat, step = np.concatenate(rows), np.repeat(np.arange(len(rows)), [len(of_step) for of_step in rows])
-        different, first = np.unique(flat[::-1], return_index=True)
-        order = np.argsort(step[::-1][first], kind="stable")
-        edges = np.searchsorted(step[::-1][first][order], np.arange(1, len(rows)))
-        self.last = np.split(different[order], edges)
-        return self
+    def release(self, window) -> None:
+        for member in range(self.team.size):
+            self.team.tell(member, self.stream, "release", window.number)
 
-    def read(self, readers: ThreadPoolExecutor, part: float) -> None:
-        """Begin with as many of the reads that this part of them has begun."""
-        for read in self.reads[len(self.under_way) : round(part * len(self.reads))]:
-            self.under_way.append(readers.submit(lambda read=read: self.stored.update(self.samples.take(read))))
+    def make(self, step: Step) -> None:
+        shape = (step.lines, 1, self.height, step.wide)
+        region = self.team.regions.take(int(np.prod(shape))) if step.lines else None
+        self.asked.append(Asked(step, region, region.batch(shape) if region else np.zeros(shape, np.uint8)))
+        for member, part in enumerate(step.parts):
+            if part:
+                self.team.tell(member, self.stream, "make", part, region.offset, shape)
 
-    def wait(self) -> None:
-        for future in self.under_way:
-            future.result()
+    def next(self) -> Batch:
+        """The first of those that were asked for, once it is made."""
+        first, step = self.asked[0], self.asked[0].step
+        wanted = sum(part is not None for part in step.parts)
+        try:
+            while len(first.made) < wanted:
+                member, made = self.team.hear(self.stream)
+                self.asked[made.step - self.first].made[member] = made
+        except DamagedText as error:
+            raise self.samples.damaged(error.args[0]) from None
+        self.asked.popleft()
+        self.first += 1
+        return self.batch(first)
 
-    def release(self, number: int) -> None:
-        for row in self.last[number].tolist():
-            del self.stored[row]
-
-
-def held(samples: Samples, windows: Iterable[list[np.ndarray]], rank: int, size: int) -> Iterator[Window]:
-    """The windows, one that is too large to be held in pieces of a step."""
-    for steps in windows:
-        window = Window(samples, steps, rank, size)
-        if window.bytes <= MAX_WINDOW_BYTES:
-            yield window.plan()
-        else:
-            yield from (Window(samples, [step], rank, size).plan() for step in steps)
-
-
-# ---------------------------------------------------------------------------------------------------- batches
-
-
-@dataclass(frozen=True)
-class Batcher:
-    """Makes a rank's batches of what was read."""
-
-    samples: Samples
-    widths: np.ndarray  # of all texts
-    look: AugmentConfig
-    rank: int
-    size: int
-
-    def make(self, window: Window, number: int, step: int) -> Batch:
-        """`step`: how many were before it in the stream."""
-        window.wait()
-        rows, mine = window.steps[number], window.mine[number]
-        widest = few_widths(int(self.widths[rows].max())) if len(rows) else 0
-        loaded = [self.load(text, step, widest, window.stored) for text in mine.tolist()]
-        inks = [ink for of_text, _ in loaded for ink in of_text]
-        counts = [len(of_text) for of_text, _ in loaded]
-        widths = [ink.shape[1] for ink in inks]
-        images = np.zeros((len(inks), 1, self.look.height, few_widths(max(widths)) if widths else 0), np.uint8)
-        for image, ink in zip(images, inks, strict=True):
-            image[0, :, : ink.shape[1]] = ink
+    def batch(self, asked: Asked) -> Batch:
+        step, count = asked.step, len(asked.step.texts)
+        widths, texts, keys = ([None] * count for _ in range(3))
+        for member, made in asked.made.items():
+            for at, ordinal in enumerate(step.ordinals[member].tolist()):
+                widths[ordinal], texts[ordinal], keys[ordinal] = made.widths[at], made.texts[at], made.keys[at]
+        numbers = step.texts.tolist()
+        if any(source.column is not None for source in self.samples.sources):
+            others = map(self.samples.text, numbers)
+            texts = [own if other is None else other for own, other in zip(texts, others, strict=True)]
+        counts, flat = [len(of_text) for of_text in widths], [width for of_text in widths for width in of_text]
+        array = given_out(self.team.regions, asked.region, asked.array) if asked.region else asked.array
         return Batch(
-            images=torch.from_numpy(images),
-            widths=torch.tensor(widths, dtype=torch.int64),
+            images=torch.from_numpy(array)[..., : few_widths(max(flat)) if flat else 0],
+            widths=torch.tensor(flat, dtype=torch.int64),
             parts=counts if max(counts, default=1) > 1 else None,
-            texts=[text for _, text in loaded],
-            keys=[self.samples.key(text) for text in mine.tolist()],
-            rows=mine.tolist(),
-            characters=int(self.samples.columns["length"][rows].sum()),
-            total=len(rows),
+            texts=texts,
+            keys=keys,
+            rows=numbers,
+            characters=step.characters,
+            total=step.total,
         )
 
-    def load(self, text: int, step: int, widest: int, stored: dict) -> tuple[list[np.ndarray], str]:
-        images, content = self.samples.decode(text, stored)
-        inks = [lines.normalise_line(gray, self.look.height) for gray in images]
-        if self.look.key is not None:
-            seed, first = self.look.key
-            numbers = [random_for(seed, first + step, self.samples.key(text), i) for i in range(len(inks))]
-            inks = [augment(ink, rng, LEVELS[self.look.strength]) for ink, rng in zip(inks, numbers, strict=True)]
-            # one that augmentation made wider than all others of the global batch would pad them all
-            inks = [cv2.resize(i, (widest, self.look.height)) if i.shape[1] > widest else i for i in inks]
-        return inks, content
-
-
-def few_widths(width: int) -> int:
-    """The next of eight widths an octave: a process's memory grows with the shapes that oneDNN has met."""
-    grid = max(1 << (width.bit_length() - 4), 8)
-    return -(-width // grid) * grid
+    def close(self) -> None:
+        """What was asked for and not given out is given back when no worker writes into it any more."""
+        self.team.end(self.stream)
+        for asked in self.asked:
+            if asked.region:
+                self.team.regions.give_back(asked.region)

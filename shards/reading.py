@@ -1,238 +1,298 @@
-"""The texts of data sets, each with its line images: one by one, or some thousand together in few large reads."""
+"""The texts of data sets, each with its line images: where they lie, and one of them read at a time.
 
-import errno
-import os
-import resource
-import threading
+A row is a sample of the index, a text what a reader learns at once: a line, or a field with the images of its lines
+(rows of level `part`). What many texts need is read together by shards.loader.
+"""
+
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from htr.certificate import clean_text, log_name
 from htr.lines.normalise import MAX_LINE_WIDTH_PX, MIN_LINE_WIDTH_PX
-from shards import files
-from shards.tar import text_after
+from shards.decoding import Damaged, Span, decode_text
+from shards.index import Index
+from shards.open_shards import OpenShards
+from shards.row_map import CHUNK, LONG_KEY, column_of, level_of, rows_of, texts_of, widths_kept
+from shards.tar import BLOCK_BYTES, text_after
 
-MAX_GAP_BYTES = 16 << 10  # bytes between two samples that are read over, where a second read would cost more
-MAX_READ_BYTES = 4 << 20  # bytes of a read
-under_way: dict[int, str] = {}  # the shard that each thread reads now: what a process waits for, if that hangs
 COLUMNS = ("key", "shard", "offset", "size", "text_size", "width", "height", "length", "level")  # of the index
+NUMBERS = ("offset", "size", "text_size", "width", "height", "length")
+# of a row: where its image lies in its shard; its text begins `text_at` bytes after that
+PLACE = np.dtype([("shard", "i4"), ("offset", "i8"), ("size", "i8"), ("text_at", "i8"), ("text_size", "i4"),
+                  ("height", "i4"), ("width", "i4")])  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Read:
-    """Some images, with their texts, that lie near each other in a shard."""
+class TableSource:
+    """The texts of a table (see Index.samples), in the memory of this process.
 
-    folder: int
-    shard: int
-    offset: int
-    size: int
-    images: np.ndarray  # rows of the table
-
-
-class Samples:
-    """The texts of tables (see Index.samples), each with its line images, read by offset from their shards.
-
-    A row a text; rows of the level `part` belong to the row of level `field` before them, and are its images. A field
-    without them is left out. `column`: where the texts stand, instead of the shards. Of five million rows numbers are
-    held and the keys as Arrow has them, no Python object a row.
+    `row`, `count` (M,): the row of each text and how many images it has, rows one after the other from `firsts` on.
     """
 
     def __init__(self, folder: Path, table: pa.Table, column: str | None = None):
-        self.start([(folder, table)], column)
-
-    @classmethod
-    def of(cls, sources: Sequence[tuple[Path, pa.Table]], column: str | None = None) -> "Samples":
-        """Of several data sets, one after the other; `source` says of each text which."""
-        self = cls.__new__(cls)
-        self.start(sources, column)
-        return self
-
-    def start(self, sources: Sequence[tuple[Path, pa.Table]], column: str | None) -> None:
-        def joined(name: str) -> pa.ChunkedArray:
-            return pa.chunked_array([chunk for _, table in sources for chunk in table[name].chunks], pa.string())
-
-        numbers = ("offset", "size", "text_size", "width", "height", "length")
-        # a row an image
-        self.images = {name: np.concatenate([table[name].to_numpy() for _, table in sources]) for name in numbers}
-        self.keys = joined("key").cast(pa.large_string()).combine_chunks()  # of five million more than 2 GiB, it may be
-        shards = joined("shard").dictionary_encode().combine_chunks()
-        self.shard, self.shards = shards.indices.to_numpy(), shards.dictionary.to_pylist()
-        lengths = pc.binary_length(self.keys).to_numpy()
-        self.text_at = text_after(self.images["size"], lengths)  # bytes from an image's first to its text's first
-        self.folders = [folder for folder, _ in sources]
-        self.folder_of = np.repeat(np.arange(len(sources), dtype=np.int16), [table.num_rows for _, table in sources])
-        level = joined("level")
-        is_part = pc.equal(level, "part").to_numpy()
-        text_rows = np.flatnonzero(~is_part)
-        owner = np.searchsorted(text_rows, np.flatnonzero(is_part), side="right") - 1  # the text that a part belongs to
-        counts = np.bincount(owner, minlength=len(text_rows)) if len(text_rows) else np.zeros(0, int)
-        several = pc.equal(level, "field").to_numpy()[text_rows]
-        kept = ~several | (counts > 0)
-        self.text_row = text_rows[kept]
-        self.first = np.where(several, text_rows + 1, text_rows)[kept].astype(np.int32)
-        self.count = np.where(several, counts, 1)[kept].astype(np.int32)
-        self.source = self.folder_of[self.text_row]
-        self.columns = {name: self.images[name][self.text_row] for name in ("width", "height", "length")}
-        self.texts = None
+        self.folder = folder
+        self.numbers = {name: table[name].to_numpy() for name in NUMBERS}
+        self.keys = table["key"].cast(pa.large_string()).combine_chunks()  # of five million more than 2 GiB, it may be
+        coded = table["shard"].cast(pa.string()).combine_chunks().dictionary_encode()
+        self.codes, self.shards = coded.indices.to_numpy(), coded.dictionary.to_pylist()
+        self.text_at = text_after(self.numbers["size"], pc.binary_length(self.keys).to_numpy())
+        level = table["level"].cast(pa.string()).combine_chunks()
+        is_part = pc.equal(level, "part").to_numpy(zero_copy_only=False)
+        rows = np.flatnonzero(~is_part)
+        owner = np.searchsorted(rows, np.flatnonzero(is_part), side="right") - 1  # the text that a part belongs to
+        counts = np.bincount(owner, minlength=len(rows)) if len(rows) else np.zeros(0, int)
+        fields = pc.equal(level, "field").to_numpy(zero_copy_only=False)[rows]
+        kept = ~fields | (counts > 0)
+        self.row = rows[kept]
+        self.first = np.where(fields, rows + 1, rows)[kept]
+        self.count = np.where(fields, counts, 1)[kept].astype(np.int32)
+        self.column = None
+        self.length = self.numbers["length"]
         if column:
-            self.texts = [clean_text(text) for _, table in sources for text in table[column].to_pylist()]
-            self.columns["length"] = np.array([len(self.texts[row]) for row in self.text_row])
-        pa.default_memory_pool().release_unused()  # what the tables were cast in
-        self.handles: dict[tuple[int, int], int] = {}
-        self.opening = threading.Lock()
-        # a shard stays open: a large data set has more of them than a shell's soft limit of files
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            self.column = [clean_text(text) for text in table[column].to_pylist()]
+            self.length = np.array([len(text) for text in self.column])
+        pa.default_memory_pool().release_unused()  # what the table was cast in
 
-    def __len__(self) -> int:
-        return len(self.text_row)
+    def places(self, rows: np.ndarray) -> np.ndarray:
+        found = np.empty(len(rows), PLACE)
+        found["shard"], found["text_at"] = self.codes[rows], self.text_at[rows]
+        for name in ("offset", "size", "text_size", "height", "width"):
+            found[name] = self.numbers[name][rows]
+        return found
+
+    def firsts(self, texts: np.ndarray | slice) -> np.ndarray:
+        return self.first[texts]
+
+    def lengths(self, texts: np.ndarray) -> np.ndarray:
+        return self.length[self.row[texts]]
+
+    def text(self, text: int) -> str | None:
+        return self.column[self.row[text]] if self.column is not None else None
 
     def key(self, text: int) -> str:
-        return self.keys[self.text_row[text]].as_py()
+        return self.keys[self.row[text]].as_py()
+
+    def widths(self, height: int) -> np.ndarray:
+        return widest(self, np.arange(len(self.row)), height)
+
+
+class MapSource:
+    """The same of a data set's map (see shards.row_map), which the ranks of a node share."""
+
+    def __init__(
+        self, index: Index, split: str, levels: tuple[str, ...], where: dict[str, list[str]], column: str = ""
+    ):
+        self.folder, self.index, self.map = index.folder, index, rows_of(index)
+        self.texts = texts_of(index, self.map, split, levels, where)
+        self.shards, self.starts = self.map.note["shards"], self.map["starts"].astype(np.int64)
+        self.row, self.count = self.texts["row"], self.texts["count"]
+        self.several = "field" in levels
+        self.column = column_of(index, self.texts, column) if column else None
+        self.whole = int(self.texts["whole"][0])
+
+    def characters(self) -> set[str]:
+        """That are in its texts, where these stand in a column."""
+        content = self.column["bytes"]
+        found, starts = set(), [0, *np.flatnonzero((content & 0xC0) != 0x80)[CHUNK::CHUNK].tolist(), len(content)]
+        for start, end in pairwise(starts):
+            found |= set(content[start:end].tobytes().decode())
+        return found
+
+    def places(self, rows: np.ndarray) -> np.ndarray:
+        found = np.empty(len(rows), PLACE)
+        found["shard"] = np.searchsorted(self.starts, rows, side="right") - 1
+        for name in ("size", "text_size", "height", "width"):
+            found[name] = self.map[name][rows]
+        found["offset"] = self.map["offset"][rows].astype(np.int64) * BLOCK_BYTES
+        long = (self.map["kind"][rows] & LONG_KEY) > 0
+        found["text_at"] = text_after(found["size"], np.where(long, 200, 0))
+        return found
+
+    def firsts(self, texts: np.ndarray | slice) -> np.ndarray:
+        rows = self.row[texts].astype(np.int64)
+        return rows + (level_of(self.map["kind"][rows]) == 1) if self.several else rows  # LEVELS[1] is field
+
+    def lengths(self, texts: np.ndarray) -> np.ndarray:
+        if self.column is not None:
+            return self.column["length"][texts]
+        return self.map["length"][self.row[texts]]
+
+    def text(self, text: int) -> str | None:
+        if self.column is None:
+            return None
+        start = int(self.column["ends"][text - 1]) if text else 0
+        return self.column["bytes"][start : int(self.column["ends"][text])].tobytes().decode()
+
+    def key(self, text: int) -> str:
+        """From index.parquet: for a message, not for many."""
+        file, row = pq.ParquetFile(self.folder / "index.parquet"), int(self.row[text])
+        for number in range(file.num_row_groups):
+            count = file.metadata.row_group(number).num_rows
+            if row < count:
+                return file.read_row_group(number, columns=["key"])["key"][row].as_py()
+            row -= count
+        raise ValueError(f"{self.folder}: index.parquet has fewer rows than its map")
+
+    def widths(self, height: int) -> np.ndarray:
+        return widths_kept(self.index, self.texts, height, lambda some: widest(self, some, height))
+
+
+def widest(source: TableSource | MapSource, texts: np.ndarray, height: int) -> np.ndarray:
+    """(len(texts),) px of the widest line of each, at this height, as normalise_line makes them."""
+    first, count = source.firsts(texts), source.count[texts]
+    found = np.zeros(len(texts), np.int64)
+    for line in range(int(count.max(initial=0))):
+        more = np.flatnonzero(count > line)
+        place = source.places(first[more] + line)
+        wide = np.rint(place["width"].astype(np.int64) * height / place["height"]).astype(np.int64)
+        found[more] = np.maximum(found[more], np.clip(wide, MIN_LINE_WIDTH_PX, MAX_LINE_WIDTH_PX))
+    return found
+
+
+@dataclass
+class Texts:
+    """Where some texts lie: `source`, `shard`, `start` and `end` (bytes of the shard) of each, and of its lines, one
+    text after the other, `lines` (PLACE, `count` of each); `own` (PLACE): of the text itself."""
+
+    source: np.ndarray
+    row: np.ndarray
+    shard: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    count: np.ndarray
+    own: np.ndarray
+    lines: np.ndarray = field(repr=False)
+
+
+class Samples:
+    """The texts of tables or maps, each with its line images, read by offset from their shards."""
+
+    def __init__(self, folder: Path, table: pa.Table, column: str | None = None):
+        self.start([TableSource(folder, table, column)])
+
+    @classmethod
+    def of(cls, sources: Sequence[TableSource | MapSource]) -> "Samples":
+        """Of several data sets, one after the other."""
+        self = cls.__new__(cls)
+        self.start(sources)
+        return self
+
+    def start(self, sources: Sequence[TableSource | MapSource]) -> None:
+        self.sources = list(sources)
+        self.counts = [len(source.row) for source in self.sources]  # texts of each source
+        self.bounds = np.cumsum([0, *self.counts])
+        self.open = OpenShards()
+
+    def __len__(self) -> int:
+        return int(self.bounds[-1])
+
+    def parts(self, texts: np.ndarray):
+        """The texts by their source: (source's number, which of them, their numbers within it)."""
+        of = np.searchsorted(self.bounds, texts, side="right") - 1
+        for number in np.unique(of).tolist():
+            which = np.flatnonzero(of == number)
+            yield number, which, texts[which] - self.bounds[number]
+
+    def lengths(self, texts: np.ndarray) -> np.ndarray:
+        """Characters of each."""
+        found = np.zeros(len(texts), np.int64)
+        for number, which, own in self.parts(texts):
+            found[which] = self.sources[number].lengths(own)
+        return found
 
     def widths(self, height: int) -> np.ndarray:
         """(M,) px of the widest line of each text, at this height."""
-        wide = np.rint(self.images["width"] * height / self.images["height"]).astype(np.int32)
-        wide = np.clip(wide, MIN_LINE_WIDTH_PX, MAX_LINE_WIDTH_PX)  # as normalise_line makes them
-        widest = wide[self.first]
-        for line in range(1, int(self.count.max(initial=1))):
-            more = self.count > line
-            widest[more] = np.maximum(widest[more], wide[self.first[more] + line])
-        return widest
+        found = [source.widths(height) for source in self.sources]
+        return found[0] if len(found) == 1 else np.concatenate(found)
 
-    # ---------------------------------------------------------------- one text
+    def key(self, text: int) -> str:
+        [(number, _, own)] = self.parts(np.array([text]))
+        return self.sources[number].key(int(own[0]))
+
+    def text(self, text: int) -> str | None:
+        """Where it does not stand in its shard; else None."""
+        [(number, _, own)] = self.parts(np.array([text]))
+        return self.sources[number].text(int(own[0]))
+
+    def locate(self, texts: np.ndarray) -> Texts:
+        found = Texts(
+            *(np.zeros(len(texts), np.int64) for _ in range(6)), np.zeros(len(texts), PLACE), np.zeros(0, PLACE)
+        )
+        for number, which, own in self.parts(texts):
+            source = self.sources[number]
+            found.source[which], found.row[which], found.count[which] = number, source.row[own], source.count[own]
+            found.own[which] = source.places(source.row[own].astype(np.int64))
+        ends = np.cumsum(found.count)
+        found.lines = np.zeros(ends[-1] if len(ends) else 0, PLACE)
+        for number, which, own in self.parts(texts):
+            first, count = self.sources[number].firsts(own), found.count[which]
+            step = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+            to = np.repeat(ends[which] - count, count) + step
+            found.lines[to] = self.sources[number].places(np.repeat(first, count) + step)
+        found.shard[:], found.start[:] = found.own["shard"], found.own["offset"]
+        last = found.lines[ends - 1] if len(ends) else found.lines
+        found.end[:] = np.maximum(*(p["offset"] + p["text_at"] + p["text_size"] for p in (found.own, last)))
+        return found
+
+    def path(self, source: int, shard: int) -> Path:
+        return self.sources[source].folder / f"{self.sources[source].shards[shard]}.tar"
 
     def read(self, text: int) -> tuple[list[np.ndarray], str]:
         """-> stored images (H, W) uint8 of its lines, and the text. Raises ValueError naming a shard that was cut short
-        or changed.
+        or changed, OSError naming one that can't be read.
         """
-        stored = {}
-        for read in self.reads(np.array([text])):
-            stored |= self.take(read)
-        return self.decode(text, stored)
-
-    def decode(self, text: int, stored: dict[int, tuple[bytes, bytes]]) -> tuple[list[np.ndarray], str]:
-        """The same from what was read of it: its encoded image and text by row of `images`."""
-        row, first, count = int(self.text_row[text]), int(self.first[text]), int(self.count[text])
+        at = self.locate(np.array([text]))
+        path = self.path(int(at.source[0]), int(at.shard[0]))
+        start = int(at.start[0])
+        content = self.open.read(path, start, int(at.end[0]) - start)
         try:
-            images = [self.image(line, stored[line][0]) for line in range(first, first + count)]
-            return images, stored[row][1].decode() if self.texts is None else self.texts[row]
-        except ValueError:
-            raise self.damaged(row) from None
+            images, written, _ = decode_text(Span.of(at.own[0], at.lines, start), content)
+        except Damaged:
+            raise self.damaged(text) from None
+        other = self.text(text)
+        return images, written if other is None else other
 
-    def image(self, row: int, encoded: bytes) -> np.ndarray:
-        """Its pixels. Raises ValueError where they are not what the index says of them.
-
-        Without the care of htr.io.image_files: what lies in a shard was encoded by OpenCV, has no orientation, and its
-        size is known.
-        """
-        gray = None
-        if encoded[-2:] == b"\xff\xd9" or encoded[:3] != b"\xff\xd8\xff":  # libjpeg fills what is missing with gray
-            try:
-                flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
-                gray = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
-            except cv2.error:
-                gray = None
-        if gray is None or gray.shape != (self.images["height"][row], self.images["width"][row]):
-            raise ValueError("image can't be decoded")
-        return gray
-
-    # ---------------------------------------------------------------- many texts
-
-    def rows(self, texts: np.ndarray) -> np.ndarray:
-        """The rows of `images` that these texts are read from, in the order of the shards."""
-        counts = self.count[texts]
-        lines = (
-            np.repeat(self.first[texts], counts) + np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
-        )
-        rows = np.unique(np.concatenate([lines, self.text_row[texts]]))
-        return rows[np.lexsort((self.images["offset"][rows], self.shard[rows], self.folder_of[rows]))]
-
-    def bytes(self, texts: np.ndarray) -> int:
-        """That these texts take in memory before they are decoded."""
-        rows = self.rows(texts)
-        return int(self.images["size"][rows].sum() + self.images["text_size"][rows].sum())
-
-    def reads(self, texts: np.ndarray) -> list[Read]:
-        """The fewest reads that bring these texts without reading much more, in the order of the shards."""
-        rows = self.rows(texts)
-        start = self.images["offset"][rows]
-        end = start + self.text_at[rows] + self.images["text_size"][rows]
-        near = (
-            (np.diff(self.folder_of[rows]) == 0)
-            & (np.diff(self.shard[rows]) == 0)
-            & (start[1:] - end[:-1] <= MAX_GAP_BYTES)
-        )
-        found = []
-        for run in np.split(np.arange(len(rows)), np.flatnonzero(~near) + 1) if len(rows) else ():
-            pieces = (start[run] - start[run[0]]) // MAX_READ_BYTES
-            for piece in np.split(run, np.flatnonzero(np.diff(pieces)) + 1):
-                row, offset = rows[piece[0]], int(start[piece[0]])
-                size = int(end[piece[-1]]) - offset
-                found.append(Read(int(self.folder_of[row]), int(self.shard[row]), offset, size, rows[piece]))
-        return found
-
-    def content(self, name: tuple[int, int], path: Path, read: Read) -> bytes:
-        """Its bytes, or fewer where the file ends before."""
-        handle = self.handles[name]
-        try:
-            return read_all(handle, read.size, read.offset)
-        except OSError as error:
-            if error.errno != errno.ESTALE:
-                raise
-        with self.opening:  # the file server has forgotten the handle; shards never change, so another one will do
-            if self.handles[name] == handle:
-                self.handles[name] = os.open(path, os.O_RDONLY)
-        return read_all(self.handles[name], read.size, read.offset)
-
-    def take(self, read: Read) -> dict[int, tuple[bytes, bytes]]:
-        """Read -> encoded image and text by row. Raises ValueError for a shard that is shorter than it was."""
-        name, thread = (read.folder, read.shard), threading.get_ident()
-        path = self.folders[read.folder] / f"{self.shards[read.shard]}.tar"
-        try:
-            with self.opening:
-                under_way[thread] = path.name
-                if name not in self.handles:
-                    self.handles[name] = os.open(path, os.O_RDONLY)
-            with files.named(path):
-                content = self.content(name, path, read)
-        finally:
-            under_way.pop(thread, None)
-        if len(content) != read.size:
-            raise self.damaged(int(read.images[-1]))
-        found = {}
-        starts = (self.images["offset"][read.images] - read.offset).tolist()
-        text_at, sizes = self.text_at[read.images].tolist(), self.images["size"][read.images].tolist()
-        texts = self.images["text_size"][read.images].tolist()
-        for row, at, between, size, text in zip(read.images.tolist(), starts, text_at, sizes, texts, strict=True):
-            found[row] = content[at : at + size], content[at + between : at + between + text]
-        return found
-
-    def damaged(self, row: int) -> ValueError:
-        folder = self.folders[self.folder_of[row]]
+    def damaged(self, text: int) -> ValueError:
+        at = self.locate(np.array([text]))
+        path = self.path(int(at.source[0]), int(at.shard[0]))
         return ValueError(
-            f"{folder / self.shards[self.shard[row]]}.tar: cut short or changed since it was committed, at "
-            f"{log_name(self.keys[row].as_py())} (see python -m jobs verify {folder})"
+            f"{path}: cut short or changed since it was committed, at {log_name(self.key(text))} "
+            f"(see python -m jobs verify {path.parent})"
         )
 
     def close(self) -> None:
-        for handle in self.handles.values():
-            os.close(handle)
-        self.handles.clear()
+        self.open.close()
 
+    # ---------------------------------------------------------------- of all texts at once, for small data sets
 
-def read_all(handle: int, size: int, offset: int) -> bytes:
-    """So many bytes, or fewer where the file ends before: a file system may give a read in pieces."""
-    content = os.pread(handle, size, offset)
-    while 0 < len(content) < size:
-        more = os.pread(handle, size - len(content), offset + len(content))
-        if not more:
-            break
-        content += more
-    return content
+    @property
+    def source(self) -> np.ndarray:
+        return np.repeat(np.arange(len(self.counts), dtype=np.int16), self.counts)
+
+    @property
+    def columns(self) -> dict[str, np.ndarray]:
+        """width and height as stored, of the text's own row, and length."""
+        own = self.locate(np.arange(len(self))).own
+        return {"width": own["width"], "height": own["height"], "length": self.lengths(np.arange(len(self)))}
+
+    @property
+    def text_row(self) -> np.ndarray:
+        """Rows of the table of a single source."""
+        [only] = self.sources
+        return only.row
+
+    @property
+    def first(self) -> np.ndarray:
+        [only] = self.sources
+        return only.firsts(slice(None))
+
+    @property
+    def count(self) -> np.ndarray:
+        [only] = self.sources
+        return only.count

@@ -18,7 +18,11 @@ share of any other, within a percent or two.
 There are as many lanes as leave SHARE lines of a batch in each, a power of two: worlds of 1, 2, 4, … ranks with SHARE
 lines or more each read nothing twice. In other worlds a rank's first and last lane are also its neighbour's, and both
 read a part of their blocks; within a lane's share of a batch the texts are in the order of their blocks, so that the
-two meet little. A data set of up to BLOCKS texts has blocks of one text: a full shuffle.
+two meet little. How finely a large data set is cut into blocks, and how many texts a window has, is said by its Mixing;
+a small one has blocks of one text: a full shuffle.
+
+What is held of an epoch are its blocks, a hundred thousand for millions of texts; a window's texts are named when it
+is planned.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,11 +32,9 @@ import numpy as np
 
 from htr.lines.augment import random_for
 
-WINDOW, LEAST = 256, 8192  # global batches whose texts are read together; texts, at least
-BLOCK, BLOCKS = 128, 8192  # texts of a block, at most, and blocks of a data set, at least
-MIN_SORTED_BATCHES = (
-    96  # global batches that are sorted by width together, at least; at most a window or a quarter of an epoch
-)
+WINDOW = 256  # global batches whose texts are read together, at least
+# global batches that are sorted by width together, at least; at most a window or a quarter of an epoch
+MIN_SORTED_BATCHES = 96
 MIN_LANE_TEXTS = 16  # texts of a global batch that a lane gives, at least
 MIN_WIDTH_RATIO = 0.25  # of the mean width: what the narrowest texts count as, since a text costs more than its pixels
 DATA, ORDER, WITHIN = 1, 2, 3  # what a random number is for
@@ -49,6 +51,20 @@ class Weight:
 
 
 @dataclass(frozen=True)
+class Mixing:
+    """How well texts that lie near each other are mixed, against how much is read and held at once."""
+
+    block: int = 16  # texts of a block, at most
+    blocks: int = 8192  # of a data set, at least
+    window: int = 8192  # texts of a window, at least
+
+
+# 1: of runs begun when a window had 64 blocks, so of a register that is sorted by place 64 places
+MIXINGS = {1: Mixing(block=128), 2: Mixing()}
+NEWEST_MIXING = 2
+
+
+@dataclass(frozen=True)
 class Epoch:
     number: int
     first_step: int  # of the training
@@ -61,35 +77,36 @@ class EpochSampler:
 
     def __init__(
         self,
-        sources: np.ndarray,
+        counts: Sequence[int],
         widths: np.ndarray,
         weights: Sequence[Weight],
         batch: int,
         steps: int,
         by: str = "lines",
+        mixing: Mixing = MIXINGS[NEWEST_MIXING],
     ):
-        """`sources`, `widths` (M,): of each text the number of its data set, and its width in px; texts that lie beside
-        each other in a shard follow each other. `batch`: texts of a global batch; by `pixels` on average, each batch
-        having as many pixels as so many of mean width.
+        """`counts`: texts of each data set; `widths` (M,): of each text its width in px, one data set after the other,
+        and texts that lie beside each other in a shard follow each other. `batch`: texts of a global batch; by `pixels`
+        on average, each batch having as many pixels as so many of mean width.
 
         Raises ValueError when the weights leave nothing to read.
         """
-        counts = np.bincount(sources, minlength=len(weights))
-        self.rows = [np.flatnonzero(sources == number) for number in range(len(weights))]
+        self.counts = np.asarray(counts, np.int64)
+        self.starts = np.cumsum(self.counts) - self.counts
         self.widths, self.weights, self.batch, self.steps = widths, weights, batch, steps
-        self.by = by
+        self.by, self.mixing = by, mixing
         self.lanes = 1 << max(batch // MIN_LANE_TEXTS, 1).bit_length() - 1
-        self.window = max(WINDOW, -(-LEAST // batch))  # steps
+        self.window = max(WINDOW, -(-mixing.window // batch))  # steps
         self.epochs: list[Epoch] = []
         done, before = 0, np.zeros(len(weights))
         while done < steps:
             weight = np.array([w.at(done / steps) for w in weights])
-            if (weight < 0).any() or not (weight * counts).any():
+            if (weight < 0).any() or not (weight * self.counts).any():
                 raise ValueError("weights of the data sets that leave nothing to train on")
             after = before + weight
             visits = tuple(
                 (int(a * count + 1e-6), int(b * count + 1e-6))
-                for a, b, count in zip(before, after, counts.tolist(), strict=True)
+                for a, b, count in zip(before, after, self.counts.tolist(), strict=True)
             )
             count = max(sum(b - a for a, b in visits) // batch, 1)
             self.epochs.append(Epoch(len(self.epochs), done, count, visits))
@@ -109,7 +126,9 @@ class EpochSampler:
         The first `ordered` batches of epoch 0 are a window that goes from narrow to wide, since CTC finds its first
         alignments on short lines ("SortaGrad", Amodei et al. 2016, Deep Speech 2).
         """
-        order = self.order(epoch, seed)
+        starts, lengths = self.order(epoch, seed)
+        ends = np.cumsum(lengths)
+        total = int(ends[-1]) if len(ends) else 0
         sorted_steps = min(ordered, epoch.steps) if epoch.number == 0 else 0
         count = round((epoch.steps - sorted_steps) / self.window) or int(sorted_steps < epoch.steps)
         edges = sorted_steps + np.arange(count + 1) * (epoch.steps - sorted_steps) // max(count, 1)
@@ -117,7 +136,7 @@ class EpochSampler:
         for number, (start, end) in enumerate(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)):
             if end <= done:
                 continue
-            texts = order[start * len(order) // epoch.steps : end * len(order) // epoch.steps]
+            texts = named(starts, ends, start * total // epoch.steps, end * total // epoch.steps)
             rng = random_for(seed, WITHIN, epoch.number, number)
             group = max(MIN_SORTED_BATCHES, min(epoch.steps // 4, self.window))
             batches = self.cut(texts, end - start, max(round((end - start) / group), 1), rng)
@@ -127,32 +146,33 @@ class EpochSampler:
                 batches.sort(key=lambda rows: self.widths[rows].max())
             yield batches[max(done - start, 0) :]
 
-    def order(self, epoch: Epoch, seed: int) -> np.ndarray:
-        """The texts of an epoch, the blocks of all data sets mixed."""
+    def order(self, epoch: Epoch, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """The blocks of an epoch, those of all data sets mixed: the first text of each, and how many there are."""
         found = [self.visited(number, *span, seed) for number, span in enumerate(epoch.visits)]
-        order = np.concatenate([texts for texts, _ in found])
-        starts = np.concatenate([begins for _, begins in found])  # whether a text is the first of its block here
-        lengths = np.diff(np.flatnonzero(starts), append=len(order))
+        starts, lengths = (np.concatenate(parts) for parts in zip(*found, strict=True))
         shuffle = random_for(seed, ORDER, epoch.number).permutation(len(lengths))
-        return order[spread(lengths, shuffle)]
+        return starts[shuffle], lengths[shuffle]
 
     def visited(self, number: int, start: int, end: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """The texts of a data set at these of its visits, and whether each begins a block."""
-        rows = self.rows[number]
-        found, begins = [rows[:0]], [np.zeros(0, bool)]
-        size = min(max(len(rows) // BLOCKS, 1), BLOCK)
-        lengths = np.full(-(-len(rows) // size), size)
-        if len(rows):
-            lengths[-1] = len(rows) - size * (len(lengths) - 1)
-        for shuffle in range(start // len(rows), -(-end // len(rows))) if len(rows) else ():
+        """The blocks of a data set at these of its visits: the first may lack its beginning, the last its end."""
+        count = int(self.counts[number])
+        if not count or end <= start:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        size = min(max(count // self.mixing.blocks, 1), self.mixing.block)
+        lengths = np.full(-(-count // size), size)
+        lengths[-1] = count - size * (len(lengths) - 1)
+        firsts, counts = [], []
+        for shuffle in range(start // count, -(-end // count)):
             blocks = random_for(seed, DATA, number, shuffle).permutation(len(lengths))
-            order, first = rows[spread(lengths, blocks)], np.zeros(len(rows), bool)
-            first[np.cumsum(lengths[blocks])[:-1]] = first[0] = True
-            part = slice(max(start - shuffle * len(rows), 0), end - shuffle * len(rows))
-            found.append(order[part])
-            begins.append(first[part])
-            begins[-1][:1] = True
-        return np.concatenate(found), np.concatenate(begins)
+            first, of_block = self.starts[number] + size * blocks, lengths[blocks]
+            last = np.cumsum(of_block)
+            # what of each block lies within these visits
+            low = np.maximum(start - shuffle * count, last - of_block)
+            high = np.minimum(end - shuffle * count, last)
+            some = high > low
+            firsts.append((first + low - (last - of_block))[some])
+            counts.append((high - low)[some])
+        return np.concatenate(firsts), np.concatenate(counts)
 
     def cut(self, texts: np.ndarray, steps: int, groups: int, rng: np.random.Generator) -> list[np.ndarray]:
         """The texts of a window in so many batches: in groups, drawn anew each time, lest all that is nearly as wide as
@@ -189,12 +209,14 @@ class EpochSampler:
         return [np.sort(np.take_along_axis(lanes, places, axis=1), axis=1).ravel() for places in parts]
 
 
-def spread(lengths: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """The places of all members of groups of these lengths, the groups in this order."""
-    starts = np.cumsum(lengths) - lengths
-    lengths, starts = lengths[order], starts[order]
-    ends = np.cumsum(lengths)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - ends + lengths, lengths)
+def named(starts: np.ndarray, ends: np.ndarray, first: int, last: int) -> np.ndarray:
+    """The texts from one place to another in the order of these blocks; `ends`: the place at which each one ends."""
+    low, high = np.searchsorted(ends, first, side="right"), np.searchsorted(ends, last)
+    some = slice(low, high + 1)
+    place = np.arange(first, last)
+    block = np.searchsorted(ends[some], place, side="right")
+    begins = ends[some] - np.diff(ends[some], prepend=ends[low - 1] if low else 0)
+    return starts[some][block] + place - begins[block]
 
 
 def share(rows: np.ndarray, rank: int, size: int) -> np.ndarray:

@@ -64,6 +64,11 @@ def test_a_switch_of_a_file_can_be_taken_back(tmp_path: Path):
     assert not train("--config", on, "--no-runtime.deterministic").runtime.deterministic
 
 
+def test_a_setting_that_was_renamed_is_still_read(tmp_path: Path):
+    """The config.yaml of a run of an older version."""
+    assert train("--config", write(tmp_path / "old.yaml", "runtime: {threads: 3}\n")).runtime.workers == 3
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -75,7 +80,7 @@ def test_a_switch_of_a_file_can_be_taken_back(tmp_path: Path):
         ("data: {where: a=1}", "data.where: 'a=1' is not a list, each a text"),
         ("model: {size: huge}", "model.size: 'huge' is not one of tiny, small, mid, base, large"),
         ("model: {freeze: 1}", "model.freeze: 1 is not true or false"),
-        ("runtime: {threads: true}", "runtime.threads: True is not a whole number"),
+        ("runtime: {workers: true}", "runtime.workers: True is not a whole number"),
         ("model: ctc", "model is a group of settings"),
         ("- 1", "settings are written NAME: VALUE"),
         ("seed: 1\nseed: 2", "the key seed stands there twice"),
@@ -132,7 +137,7 @@ def test_recipes_are_right_and_say_what_they_are_for():
 
 
 def test_settings_are_the_same_from_their_file_and_their_command_line(tmp_path: Path):
-    argv = ["data/a", "--where", "a=1", "--where", "b=", "--lr", "1e-5", "--freeze", "--threads", "3", "--text", "t: #"]
+    argv = ["data/a", "--where", "a=1", "--where", "b=", "--lr", "1e-5", "--freeze", "--workers", "3", "--text", "t: #"]
     config = train(*argv)
     assert train("--config", write(tmp_path / "a.yaml", to_yaml(config, "why"))) == config
     assert train(*argv_of(config)) == config

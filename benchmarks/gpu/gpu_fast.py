@@ -17,7 +17,7 @@ def speed(section: Section) -> None:
     lines = dataset()
     sizes = ("tiny",) if section.small else ("small", "base", "large")
     counts = (32,) if section.small else (64, 256, 512) if section.quick else (64, 128, 256, 512)
-    threads = max(len(os.sched_getaffinity(0)) - 1, 1)
+    workers = max(len(os.sched_getaffinity(0)) - 1, 1)
     plan = [(size, batch) for size in sizes for batch in counts]
     plan.sort(key=lambda pair: (pair[1] != 256, sizes.index(pair[0])))  # what matters most comes first
     for done, (size, batch) in enumerate(plan):
@@ -27,10 +27,10 @@ def speed(section: Section) -> None:
             break
         row: dict = {"size": size, "batch": batch}
         try:
-            few = batches_of(lines, batch, 1, threads, most=12)
+            few = batches_of(lines, batch, 1, workers, most=12)
             row |= measure(section, size, few, share * 0.35)
             if size == "small" or batch == 256:
-                loader = measure(section, size, batches_of(lines, batch, 2, threads), share * 0.45)
+                loader = measure(section, size, batches_of(lines, batch, 2, workers), share * 0.45)
                 row |= {f"loader_{name}": value for name, value in loader.items() if name != "gib"}
                 row["ratio"] = loader["lines_per_s"] / row["lines_per_s"]
         except torch.cuda.OutOfMemoryError:

@@ -20,7 +20,7 @@ CAUSES = (
     "pneumopathie d'inhalation AVC BPCO diabète de type 2 HTA démence sénile fracture du col 3 jours 2 mois"
 )
 WORDS = CAUSES.split()
-ALL = ["--batch", "16", "--warmup", "5", "--log-every", "1", "--evaluate-every", "0", "--threads", "1"]
+ALL = ["--batch", "16", "--warmup", "5", "--log-every", "1", "--evaluate-every", "0", "--workers", "1"]
 PLAIN = [*ALL, "--dropout", "0", "--teacher-noise", "0", "--augment", "none"]
 DROPPED = [*ALL, "--augment", "light"]
 
@@ -94,7 +94,7 @@ def write_one(plan, number: int, images) -> None:
     write_shard(plan, number, images)
 
 
-def batches_of(data: Path, batch: int, seed: int, threads: int, most: int = 0) -> Iterator | list:
+def batches_of(data: Path, batch: int, seed: int, workers: int, most: int = 0) -> Iterator | list:
     """A training's batches with medium augmentation, through the loader; with `most` so many, in a list."""
     from itertools import islice
 
@@ -104,9 +104,9 @@ def batches_of(data: Path, batch: int, seed: int, threads: int, most: int = 0) -
     from shards.sampler import EpochSampler, Weight
 
     samples = Samples(data, read_index(data).samples("train", columns=[*COLUMNS]))
-    epochs = EpochSampler(samples.source, samples.widths(HEIGHT), [Weight()], batch, 10**5)
+    epochs = EpochSampler(samples.counts, samples.widths(HEIGHT), [Weight()], batch, 10**5)
     windows = (window for epoch in epochs.since(0) for window in epochs.windows(epoch, seed))
-    found = stream(samples, windows, 0, 1, AugmentConfig(HEIGHT, (seed, 0), "medium"), threads)
+    found = stream(samples, windows, 0, 1, AugmentConfig(HEIGHT, (seed, 0), "medium"), workers)
     if not most:
         return found
     some = list(islice(found, most))

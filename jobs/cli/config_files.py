@@ -71,8 +71,12 @@ def read_settings(cls: type, name: str) -> dict[tuple[str, ...], Any]:
     path = find(name)
     known = {leaf.key: leaf for leaf in leaves(cls)}
     own = set_by_verb(cls) - set(known)
+    older = {
+        leaf.key.removesuffix(leaf.field.name) + leaf.meta.was: key for key, leaf in known.items() if leaf.meta.was
+    }
     found = {}
-    for key, value in flat(read_yaml(path), {**known, **dict.fromkeys(own)}, path).items():
+    for name, value in flat(read_yaml(path), {**known, **dict.fromkeys(own)}, path).items():
+        key = older.get(name, name)
         if key in own:  # of a file for another verb
             log(f"{path}: {key} is passed over, this verb sets it itself")
             continue

@@ -44,6 +44,7 @@ class Meta:
     choices: tuple = ()
     exclusive: str = ""  # of the options with one such word one may be given
     fixed: bool = False
+    was: str = ""  # its name in files of older versions
 
 
 @dataclass(frozen=True)

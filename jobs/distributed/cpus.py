@@ -37,6 +37,12 @@ def cpus_of_task(
     return max(min(share, limit), 1)
 
 
+def decoding_workers(device: str) -> int:
+    """Processes that decode images while this one computes: on a GPU (`device` is its type) all CPUs but one; none
+    where the CPUs compute, a thread of this process is enough."""
+    return 0 if device == "cpu" else max(cpus_of_task() - 1, 1)
+
+
 def siblings(cpu: int, topology: Path = TOPOLOGY) -> tuple[int, ...]:
     """The hardware threads of the core that this one belongs to."""
     try:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shards import reading
+from shards.open_shards import shards_under_way
 
 BEAT_INTERVAL_S = 3.0  # seconds
 FOLDER = ".heartbeat"
@@ -67,7 +67,7 @@ class Activity:
             self.progressed(before)
 
     def describe(self) -> str:
-        shards = ", ".join(sorted(set(reading.under_way.copy().values())))
+        shards = ", ".join(shards_under_way())
         data = f" ({shards})" if shards and self.at == "waiting for data" else ""
         waits = f", waiting for the others in '{self.collective}'" if self.collective else ""
         return f"{self.at}{data}{waits}"

@@ -16,7 +16,6 @@ from htr.decoding.text_segmentation import cut_text, least_margin, word_fits
 from htr.io.sources import OURS, RESERVED
 from htr.lines.normalise import can_carry
 from htr.reader import Reader
-from jobs.distributed.cpus import cpus_of_task
 from shards import files
 from shards.index import Index
 from shards.loader import Samples, batches, in_order
@@ -77,7 +76,7 @@ def lines_of(
             chunk = np.arange(start, min(start + TEXTS, len(samples)))
             plan = [chunk[places] for places in in_order(samples.widths(height)[chunk], batch)]
             found: dict[int, list[Line]] = {}
-            for piece in batches(samples, plan, 0, 1, height, cpus_of_task()):
+            for piece in batches(samples, plan, 0, 1, height):
                 frames = reader.encode(piece.images, piece.widths)
                 log_probs, at = frames.log_probs.float().cpu().numpy(), 0
                 for text_row, text in zip(piece.rows, piece.texts, strict=True):

@@ -13,14 +13,14 @@ import torch
 from htr.reader import Prediction, Reader, join_lines
 from htr.reliability.units import LINE_PREFIX, LINE_WORDS, PREFIX, WORD_PREFIX
 from jobs.cli.console import Progress, log
-from jobs.distributed.cpus import cpus_of_task
+from jobs.distributed.cpus import cpus_of_task, decoding_workers
 from jobs.distributed.work_sharding import more_tasks_than, share_of_work
 from jobs.evaluation.label_gap import label_gaps
 from jobs.evaluation.result_files import counted, part, write_part
-from jobs.launch.under_way import under_way
+from jobs.launch.under_way import parts_done, under_way
 from shards import files
 from shards.index import Index
-from shards.loader import Samples, batches, in_order
+from shards.loader import Samples, Team, batches, in_order
 
 QUEUED_BATCHES = 2  # batches that wait to be decoded
 SHARDS_PER_READ = 100  # shards whose rows of the index are held together
@@ -33,11 +33,13 @@ def read_own_shards(
     texts that the reader writes, None for the text as written."""
     task, tasks = share_of_work()
     mine = [shard for number, shard in enumerate(shards) if number % tasks == task]
-    todo = [shard for shard in mine if not part(folder, shard).exists()]
+    done = parts_done(folder / "parts", shards)
+    todo = [shard for shard in mine if shard not in done]
+    team = Team(decoding_workers(next(reader.model.parameters()).device.type) if todo else 0)
     if idle := more_tasks_than(len(shards), "shards"):
         log(f"evaluate: {idle}")
     log(f"evaluate: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} shards to read")
-    with Progress("evaluate", len(todo), "shards") as progress, torch.no_grad(), mixed():
+    with Progress("evaluate", len(todo), "shards") as progress, torch.no_grad(), mixed(), team:
         for start in range(0, len(todo), SHARDS_PER_READ):
             some = todo[start : start + SHARDS_PER_READ]
             table = index.samples(args.split, {**where, "shard": [s for s in some if s in where.get("shard", some)]})
@@ -47,14 +49,15 @@ def read_own_shards(
                         rows = table.filter(pc.equal(table["shard"], shard))
                         samples = Samples(index.folder, rows, column)
                         rows = rows.take(samples.text_row)
-                        read_shard(samples, rows, reader, mixed, references, args.batch, folder, shard)
+                        read_shard(samples, rows, reader, mixed, references, args.batch, folder, shard, team)
                 progress.advance()
 
 
-def read_shard(samples, rows, reader, mixed, references, batch: int, folder: Path, shard: str) -> None:
-    """Read the shard's texts and commit its part: a row a text, in the order of the shard; `rows`: of the texts.
+def read_shard(samples, rows, reader, mixed, references, batch: int, folder: Path, shard: str, team=0) -> None:
+    """Read the shard's texts and commit its part: a row a text, in the order of the shard.
 
-    A thread of its own decodes a batch while the model encodes the next one.
+    `rows`: of the texts; `team`: who decodes the images (see shards.loader). A thread of its own decodes what the model
+    made of a batch while it encodes the next one.
     """
     began, decoding = time.monotonic(), 0.0
     results: dict[int, dict] = {}
@@ -79,7 +82,7 @@ def read_shard(samples, rows, reader, mixed, references, batch: int, folder: Pat
 
     with ThreadPoolExecutor(1, "decode") as pool:
         waiting = []
-        for piece in batches(samples, plan, 0, 1, height, cores):
+        for piece in batches(samples, plan, 0, 1, height, team):
             waiting.append(pool.submit(decode, piece, reader.encode(piece.images, piece.widths)))
             if len(waiting) > QUEUED_BATCHES:
                 waiting.pop(0).result()

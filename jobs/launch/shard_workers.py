@@ -16,7 +16,8 @@ from jobs.launch.worker_status import StatusWriter, clear_worker_status
 
 def write_missing(plan, images: Path, *, forms: Path | None, workers: int | None) -> int:
     """This task's share of the shards that are not committed; the last task merges the index. -> exit status."""
-    from shards.index import merge, missing_shards
+    from shards.claim import clock, modified, take_turns
+    from shards.index import merge, missing_shards, read_index
     from shards.plan import read_plan
 
     task, tasks = share_of_work()
@@ -43,11 +44,16 @@ def write_missing(plan, images: Path, *, forms: Path | None, workers: int | None
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+    index_of = plan.folder / "index.json"
+    since = clock(index_of)
     left = missing_shards(plan)
     if left:
         log(f"preprocess: this task is done ({count} samples, {rejected} rejected); {len(left)} shards are others'")
         return 0
-    index = merge(read_plan(plan.folder))
+    whole = read_plan(plan.folder)
+    # several tasks may see that none is left: one merges for all of them
+    take_turns(plan.folder / ".index.claim", lambda: (modified(index_of) or 0) > since, lambda: merge(whole), poll=0.2)
+    index = read_index(plan.folder)
     clear_worker_status(plan.folder)
     report(plan.folder)
     log(f"preprocess: {sum(index.totals.values())} samples in {len(index.shards)} shards under {plan.folder}")

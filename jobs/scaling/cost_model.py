@@ -250,7 +250,7 @@ def padding(
         # the batches of a window or two stand for all of them
         drawn = min(texts or 0, 2 * WINDOW * batch * ranks)
         widths = np.random.default_rng(1).choice(known, drawn) if texts else known
-        epochs = EpochSampler(np.zeros(len(widths), int), widths, [Weight()], batch * ranks, 1)
+        epochs = EpochSampler([len(widths)], widths, [Weight()], batch * ranks, 1)
         plan = epochs.plan(epochs.epochs[0], 1)
         slowest = 0
         for rows in plan:

@@ -133,8 +133,14 @@ class RuntimeConfig:
     compile: Literal["off", "on", "graphs"] = setting(
         "off", "torch.compile of the encoder, for each of the few widths anew; graphs: as CUDA graphs (%(default)s)"
     )
-    threads: int | None = setting(None, "that decode images, a rank (default: by the CPUs it has)")
-    local_copy: bool = setting(False, "read shards from copies on the node's own disk, HTR_SCRATCH, made at the start")
+    workers: int | None = setting(
+        None,
+        "processes that decode and augment lines, a rank; 0: a thread of the rank itself (default: by the CPUs it has)",
+        was="threads",
+    )
+    local_copy: bool = setting(
+        False, "keep each line ready-made on the node's own disk, HTR_SCRATCH, from the time that it is first read"
+    )
     checkpoint_every: int = setting(500, "between checkpoints", metavar="STEPS")
     evaluate_every: int = setting(1000, "CER on dev, by which best.pt is chosen; 0: never", metavar="STEPS")
     log_every: int = setting(50, "between log lines", metavar="STEPS")

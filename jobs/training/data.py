@@ -3,19 +3,16 @@
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from htr.certificate import clean_text
 from htr.charset import Charset
 from jobs.training.config import DataConfig, parse_where
 from shards.index import Index, read_index
-from shards.local import copy_shards
-from shards.reading import COLUMNS, Samples
-from shards.sampler import Weight
+from shards.reading import MapSource, Samples
+from shards.ready import prepare
+from shards.row_map import LEVELS as KNOWN_LEVELS
+from shards.sampler import MIXINGS, NEWEST_MIXING, Mixing, Weight
 
 LEVELS = ("line", "field", "part", "blank")  # what readers learn from
 
@@ -29,33 +26,41 @@ class TrainingData:
     fingerprint: str
     encode: Callable[[str], list[list[int]]]  # a text to its accepted texts, as labels
 
+    mixing: Mixing = MIXINGS[NEWEST_MIXING]
+    kept: list[Path] | None = None  # of each source, where its lines are kept ready-made
+
     @classmethod
-    def open(cls, config: DataConfig, local_copy: bool = False) -> "TrainingData":
+    def open(cls, config: DataConfig) -> "TrainingData":
         """Raises ValueError for a data set, column, weight or table that is not there or not good."""
         main = read_index(config.dataset)
         where = parse_where(config.where)
         sets = [(main, Weight(), where), *((*parse_mix(mix), {}) for mix in config.mix)]
         sources, weights, characters, names = [], [], set(), []
         for index, weight, chosen in sets:
-            texts, blanks = texts_and_blanks(index, config.split, chosen, config.text)
-            folder = local_copy_of(index, (texts, blanks)) if local_copy else index.folder
-            sources.append((folder, texts))
+            texts, blanks = sources_of(index, config.split, chosen, config.text)
+            sources.append(texts)
             weights.append(weight)
-            if blanks.num_rows:  # most fields are blank: a reader must know them, and need not see them all each time
-                whole = pc.sum(pc.not_equal(texts["level"], "part")).as_py()
-                share = min(config.blanks * whole / blanks.num_rows, 1.0)
-                sources.append((folder, blanks))
+            if len(blanks.row):  # most fields are blank: a reader must know them, and need not see them all each time
+                share = min(config.blanks * texts.whole / len(blanks.row), 1.0)
+                sources.append(blanks)
                 weights.append(Weight(share * weight.start, share * weight.end))
-            characters |= characters_of(texts, config.text) if config.text else set(index.characters)
+            characters |= texts.characters() if config.text else set(index.characters)
             names.append(f"{index.fingerprint} {weight.start:g}:{weight.end:g}")
         charset = Charset(characters)
         has_dev = main.lines.get("dev") and config.split != "dev"
-        columns = [*COLUMNS, *([config.text] if config.text else [])]
-        dev = Samples(main.folder, main.samples("dev", columns=columns), config.text) if has_dev else None
+        dev = Samples.of([MapSource(main, "dev", ("line",), {}, config.text)]) if has_dev else None
         mixed = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
         fingerprint = mixed if config.mix else main.fingerprint
-        samples = Samples.of(sources, config.text)
+        samples = Samples.of(sources)
         return cls(samples, weights, charset, dev, fingerprint, encoder(charset, config.abbreviations))
+
+    def keep(self, height: int) -> "TrainingData":
+        """The same, with lines kept ready-made on the node's own disk (see shards.ready). Raises ValueError."""
+        disk = os.environ.get("HTR_SCRATCH")
+        if not disk:
+            raise ValueError("--local-copy: HTR_SCRATCH names no disk of this node: set it in slurm/site.env")
+        sources = self.samples.sources
+        return replace(self, kept=[prepare(s.index.digest, len(s.map["kind"]), height, Path(disk)) for s in sources])
 
 
 def parse_mix(mix: str) -> tuple[Index, Weight]:
@@ -71,25 +76,18 @@ def parse_mix(mix: str) -> tuple[Index, Weight]:
     return read_index(Path(path)), weight
 
 
-def texts_and_blanks(
-    index: Index, split: str, where: dict[str, list[str]], text: str | None = None
-) -> tuple[pa.Table, pa.Table]:
-    """Rows of the index with a text, and blank ones; of their columns what Samples needs, and `text`."""
-    table = index.samples(split, {"level": list(LEVELS), **where}, [*COLUMNS, *([text] if text else [])])
-    blank = pc.equal(table["level"], "blank")
-    return table.filter(pc.invert(blank)), table.filter(blank)
-
-
-def local_copy_of(index: Index, parts: tuple[pa.Table, ...]) -> Path:
-    """A copy of the shards of these rows on the node's own disk, made now where it is not there."""
-    disk = os.environ.get("HTR_SCRATCH")
-    if not disk:
-        raise ValueError("--local-copy: HTR_SCRATCH names no disk of this node: set it in slurm/site.env")
-    return copy_shards(index, {name for part in parts for name in pc.unique(part["shard"]).to_pylist()}, Path(disk))
-
-
-def characters_of(table: pa.Table, column: str) -> set[str]:
-    return set().union(*(clean_text(text) for text in table[column].to_pylist()))
+def sources_of(
+    index: Index, split: str, where: dict[str, list[str]], column: str | None = None
+) -> tuple[MapSource, MapSource]:
+    """The texts of the index, and the blank fields. Raises ValueError where there is neither."""
+    levels = [level for level in where.get("level", LEVELS) if level in KNOWN_LEVELS]
+    others = {name: values for name, values in where.items() if name != "level"}
+    parts = tuple(level for level in levels if level not in ("blank", "part"))
+    texts = MapSource(index, split, parts, others, column)
+    blanks = MapSource(index, split, ("blank",) if "blank" in levels else (), others, column)
+    if not len(texts.row) and not len(blanks.row):
+        raise index.nothing_left(split, {"level": list(LEVELS), **where})
+    return texts, blanks
 
 
 def encoder(charset: Charset, abbreviations: Path | None) -> Callable[[str], list[list[int]]]:

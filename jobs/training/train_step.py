@@ -207,7 +207,7 @@ class TrainStep:
             return 0.0 * sum(parameter.sum() for parameter in self.model.parameters())
         device = self.world.device
         images = batch.images
-        if device.type != "cpu" and not images.is_pinned():
+        if images.device.type == "cpu" != device.type and not images.is_pinned():
             images = images.pin_memory()
         images = images.to(device, non_blocking=True).float() / 255
         targets = [self.encode(text) for text in batch.texts]

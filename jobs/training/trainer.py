@@ -18,6 +18,7 @@ from jobs.distributed.signals import Decision, SignalHandler
 from jobs.training import checkpoint
 from jobs.training import optimizer as optimizers
 from jobs.training.config import BATCH, TrainConfig
+from jobs.training.device_batches import on_device, team_of
 from jobs.training.metrics import MetricsLogger
 from jobs.training.train_step import TrainStep, averaged, dropout_seed, learning_rate, scaled_learning_rate
 from shards.loader import AugmentConfig, batches, in_order, stream
@@ -35,7 +36,8 @@ class Trainer:
             # cuBLAS reads it when a process first multiplies on a GPU: without, its sums' order may change
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True, warn_only=True)
-        self.threads = config.runtime.threads or max(cpus_of_task() - 1, 1)
+        asked = config.runtime.workers
+        self.workers = max(cpus_of_task() - 1, 1) if asked is None else asked
         self.rate = scaled_learning_rate(config.optim.lr, config.data.batch / BATCH, config.optim.lr_rule)
         self.mixed, amp = precision(config.runtime.amp, world.device)
         scaled = amp == "fp16"  # whose range small gradients fall below
@@ -70,12 +72,16 @@ class Trainer:
         config, world, samples = self.config, self.world, self.training_data.samples
         widths, weights = samples.widths(self.height), self.training_data.weights
         epochs = EpochSampler(
-            samples.source, widths, weights, config.data.batch, config.schedule.steps, config.data.batch_by
-        )
+            samples.counts, widths, weights, config.data.batch, config.schedule.steps, config.data.batch_by,
+            self.training_data.mixing,
+        )  # fmt: skip
         decision = Decision()
         ACTIVITY.progressed("waiting for data")
         title, steps = f"train {config.model.architecture}", config.schedule.steps
-        with Progress(title, steps, "steps", world.rank == 0, self.step) as progress:
+        with (
+            Progress(title, steps, "steps", world.rank == 0, self.step) as progress,
+            team_of(self.workers, world.device) as self.team,
+        ):
             if self.evaluation_due():  # the signal came before dev was read, or while it was
                 decision = self.evaluate()
             with contextlib.closing(self.remaining_batches(epochs)) as batches_left:
@@ -97,8 +103,9 @@ class Trainer:
         )
         keyed = None if config.augmentation.level == "none" else (config.seed, self.step)
         view = AugmentConfig(self.height, keyed, config.augmentation.level)
-        batches_left = stream(self.training_data.samples, windows, world.rank, world.size, view, self.threads)
-        with contextlib.closing(batches_left):
+        data = self.training_data
+        batches_left = stream(data.samples, windows, world.rank, world.size, view, self.team, kept=data.kept)
+        with contextlib.closing(on_device(batches_left, world.device)) as batches_left:
             of_step = (epoch for epoch, skipped in zip(left, done, strict=True) for _ in range(epoch.steps - skipped))
             steps = islice(of_step, config.schedule.steps - self.step)
             yield from zip(steps, self.logger.waiting(batches_left), strict=False)  # the last epoch may be cut short
@@ -156,7 +163,7 @@ class Trainer:
         reader, errors = Reader(self.average.module.eval(), self.training_data.charset, {}), Errors()
         plan = in_order(dev.widths(self.height), 16 * world.size)
         with torch.no_grad(), self.mixed():
-            for batch in batches(dev, plan, world.rank, world.size, self.height, self.threads):
+            for batch in batches(dev, plan, world.rank, world.size, self.height, self.team):
                 for text, reading in zip(batch.texts, reader.read_batch(batch.images, batch.widths), strict=True):
                     errors += compare(text, reading.text)
                 ACTIVITY.progressed()

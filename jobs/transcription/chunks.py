@@ -13,9 +13,9 @@ from htr.forms.prepared import prepare_forms
 from htr.reader import Reader
 from jobs.distributed.cpus import cpus_of_task
 from jobs.distributed.precision import precision
-from jobs.launch.under_way import under_way
+from jobs.launch.under_way import parts_done, under_way
 from jobs.transcription.inputs import Chunk, Input
-from jobs.transcription.page_xml import done, is_done, write_pages
+from jobs.transcription.page_xml import done, is_done, marked, write_pages
 from jobs.transcription.predictions import write_part
 from jobs.transcription.results import decide, read_part
 
@@ -44,6 +44,12 @@ class ChunkWorkers:
 
     def is_done(self, number: int) -> bool:
         return self.part(number).exists() and (not self.args.xml or is_done(self.args.xml, self.mark(number)))
+
+    def all_done(self, count: int) -> set[int]:
+        """Of the chunks up to this number, by one look at each folder, however many they are."""
+        names = [f"{number:06d}" for number in range(count)]
+        found = {int(name) for name in parts_done(self.folder, names)}
+        return found & marked(self.args.xml, self.mark, found) if self.args.xml else found
 
     def mark(self, number: int) -> str:
         return f"{number:06d}-{self.asked}.done"

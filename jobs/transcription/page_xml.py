@@ -1,8 +1,9 @@
 """PAGE XML of a transcription: a file for each image, its fields as regions, or the lines that were given."""
 
 import json
+import os
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
@@ -76,6 +77,15 @@ def sure(row: dict) -> float:
 
 def is_done(folder: Path, mark: str) -> bool:
     return (folder / f".{mark}").exists()
+
+
+def marked(folder: Path, mark: Callable[[int], str], parts: Iterable[int]) -> set[int]:
+    """Which of these parts have the pages of all that is in them."""
+    try:
+        there = set(os.listdir(folder))
+    except FileNotFoundError:
+        return set()
+    return {part for part in parts if f".{mark(part)}" in there}
 
 
 def done(folder: Path, mark: str) -> None:

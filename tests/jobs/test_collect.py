@@ -136,9 +136,9 @@ def test_a_file_that_is_not_ours_to_read(runs: Path, tmp_path: Path, monkeypatch
 
 def test_settings_of_different_kinds_share_a_column(tmp_path: Path):
     for name, value in (("a", 1), ("b", "auto"), ("c", None), ("d", True)):
-        made.run(tmp_path / "runs" / name, threads=value, dropout=value if name == "a" else 0.5)
+        made.run(tmp_path / "runs" / name, workers=value, dropout=value if name == "a" else 0.5)
     rows = collected(tmp_path / "runs", out=tmp_path / "table.parquet")
-    assert [row["setting_threads"] for row in rows] == ["1", "auto", None, "true"]
+    assert [row["setting_workers"] for row in rows] == ["1", "auto", None, "true"]
     assert [row["setting_dropout"] for row in rows] == [1.0, 0.5, 0.5, 0.5]
 
 

@@ -378,7 +378,7 @@ def test_a_signal_ends_it_with_a_checkpoint_and_the_rest_is_as_if_undisturbed(
     run, options = tmp_path / "run", [*FEW, "--device", "cpu", "--checkpoint-every", "1000", "--evaluate-every", "1000"]
     whole, cut = [*options, "--deterministic", "--run", tmp_path / "whole"], [*options, "--deterministic", "--run", run]
     assert jobs("train", data, *whole).returncode == 0
-    with started(data, *cut, "--threads", 1) as process:
+    with started(data, *cut, "--workers", 1) as process:
         wait_for_step(run, 3)
         process.send_signal(number)
         said = process.communicate(timeout=60)[1]

@@ -1,6 +1,7 @@
 """The stream: every sample once an epoch, in the same global batches whatever the world, and nothing leaks."""
 
 import threading
+from collections.abc import Iterator
 from itertools import islice
 
 import cv2
@@ -12,11 +13,13 @@ from hypothesis import strategies as st
 
 from htr.lines.augment import LEVELS, augment, random_for
 from htr.lines.normalise import normalise_line
+from shards.batcher import Batcher
 from shards.index import Index
-from shards.loader import AugmentConfig, Window, batches, few_widths, held, in_order, stream
+from shards.loader import AugmentConfig, Team, batches, few_widths, in_order, stream
 from shards.plan import Settings
 from shards.reading import Samples
 from shards.sampler import EpochSampler, Weight
+from shards.window import Planner
 
 WORLDS = (1, 2, 3, 4, 7)
 
@@ -85,7 +88,7 @@ def test_lines_are_those_of_the_source_padded_with_zero(samples, source):
 def test_augmentation_is_each_samples_own(samples, strength):
     """By (seed, step, key): not by its place in a batch, the thread or the world."""
     plan = in_order(samples.columns["width"], 6)
-    stream = batches(samples, plan, 0, 1, height=64, threads=3, key=(5, 2), strength=strength)
+    stream = batches(samples, plan, 0, 1, height=64, team=3, key=(5, 2), strength=strength)
     for step, batch in enumerate(stream, start=2):
         widest = few_widths(int(samples.widths(64)[batch.rows].max()))
         for i, key in enumerate(batch.keys):
@@ -107,12 +110,16 @@ def test_a_rank_without_a_line_has_an_empty_batch(samples):
     assert batch.images.shape[:3] == (0, 1, 64) and batch.texts == [] and batch.total == 2 and batch.characters > 0
 
 
-def test_threads_and_reading_ahead_change_nothing(samples):
+def test_workers_and_reading_ahead_change_nothing(samples, monkeypatch):
+    monkeypatch.setattr("shards.window.MIN_READ_BYTES", 4000)  # so that every worker has something to do
     plan = shuffled(samples, 4, seed=0)
-    one = [batch.images for batch in batches(samples, plan, 0, 1, height=64, ahead=1)]
-    many = [batch.images for batch in batches(samples, plan, 0, 1, height=64, threads=4, ahead=50)]
-    assert len(one) == len(many) == len(plan)
-    assert all(torch.equal(a, b) for a, b in zip(one, many, strict=True))
+    one = list(batches(samples, plan, 0, 1, height=64, ahead=1, key=(3, 7)))
+    for workers in (1, 3):
+        many = list(batches(samples, plan, 0, 1, height=64, team=workers, ahead=50, key=(3, 7)))
+        assert len(one) == len(many) == len(plan)
+        for a, b in zip(one, many, strict=True):
+            assert torch.equal(a.images, b.images) and torch.equal(a.widths, b.widths)
+            assert (a.texts, a.keys, a.rows, a.characters) == (b.texts, b.keys, b.rows, b.characters)
 
 
 def test_an_epoch_can_begin_in_its_middle(samples):
@@ -122,7 +129,7 @@ def test_an_epoch_can_begin_in_its_middle(samples):
 
 
 def test_leaving_early_ends_the_threads(samples):
-    stream = batches(samples, shuffled(samples, 2, seed=0), 0, 1, height=64, threads=2)
+    stream = batches(samples, shuffled(samples, 2, seed=0), 0, 1, height=64)
     next(stream)
     stream.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("stream")]
@@ -147,20 +154,26 @@ def uneven(tmp_path_factory, source, build, write_table) -> Index:
     return build(folder, write_table(source.parent / "uneven.csv", rows), Settings(rows=8, shares={"train": 1.0}))
 
 
+@pytest.fixture(scope="module")
+def team() -> Iterator[Team]:
+    with Team(2) as two:
+        yield two
+
+
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     batch=st.integers(1, 12), seed=st.integers(0, 9), worlds=st.tuples(*[st.sampled_from(WORLDS)] * 2), data=st.data()
 )
-def test_three_epochs_bring_every_text_once_also_after_a_resume(uneven, batch, seed, worlds, data):
+def test_three_epochs_bring_every_text_once_also_after_a_resume(uneven, team, batch, seed, worlds, data):
     """Killed after any step, gone on with by another world: what was read is each key once an epoch, with its text."""
     samples = Samples(uneven.folder, uneven.samples("train"))
     assert len({shard["count"] for shard in uneven.shards}) > 1
-    course = EpochSampler(samples.source, samples.widths(48), [Weight()], batch, 3 * max(len(samples) // batch, 1))
+    course = EpochSampler(samples.counts, samples.widths(48), [Weight()], batch, 3 * max(len(samples) // batch, 1))
     steps = sum(epoch.steps for epoch in course.epochs)
     killed = data.draw(st.integers(0, steps), label="steps until it is killed")
     found = [
-        read_by(samples, course, seed, 0, killed, worlds[0]),
-        read_by(samples, course, seed, killed, steps, worlds[1]),
+        read_by(samples, course, seed, 0, killed, worlds[0], team),
+        read_by(samples, course, seed, killed, steps, worlds[1], team),
     ]
     keys = [key for part in found for key in part]
     of_epoch = sorted((samples.key(i), samples.read(i)[1]) for i in range(len(samples)))
@@ -169,7 +182,7 @@ def test_three_epochs_bring_every_text_once_also_after_a_resume(uneven, batch, s
 
 
 def read_by(
-    samples: Samples, course: EpochSampler, seed: int, start: int, end: int, world: int
+    samples: Samples, course: EpochSampler, seed: int, start: int, end: int, world: int, team: Team
 ) -> list[tuple[str, str]]:
     """Key and text of all that the ranks of a world are given from one step to another, which they all take."""
     found = []
@@ -179,51 +192,72 @@ def read_by(
             for epoch in course.since(start)
             for window in course.windows(epoch, seed, 3, max(start - epoch.first_step, 0))
         )
-        made = list(islice(stream(samples, windows, rank, world, AugmentConfig(48), threads=2), end - start))
+        made = list(islice(stream(samples, windows, rank, world, AugmentConfig(48), team), end - start))
         assert len(made) == end - start
         found += [pair for batch in made for pair in zip(batch.keys, batch.texts, strict=True)]
     return found
 
 
+def planned(samples: Samples, windows: list[list[np.ndarray]], workers: int = 1) -> list:
+    return list(Planner(samples, samples.widths(48), 0, 1, workers, True).windows(windows))
+
+
 def test_a_window_is_read_in_few_large_reads(samples, monkeypatch):
-    reads = samples.reads(np.arange(len(samples)))
-    assert len(reads) == len({read.shard for read in reads})  # one a shard
-    stored = {row: content for read in reads for row, content in samples.take(read).items()}
-    assert sorted(stored) == list(range(len(samples)))
-    for text in range(len(samples)):
-        (image,), content = samples.decode(text, stored)
-        assert content == samples.read(text)[1] and (image == samples.read(text)[0][0]).all()
-    monkeypatch.setattr("shards.reading.MAX_READ_BYTES", 4000)
-    pieces = samples.reads(np.arange(len(samples)))
-    assert len(pieces) > len(reads) and max(read.size for read in pieces) < 8000
-    assert {row: found for read in pieces for row, found in samples.take(read).items()} == stored
-    monkeypatch.setattr("shards.reading.MAX_GAP_BYTES", -1)  # every gap is too large
-    assert len(samples.reads(np.arange(len(samples)))) == len(samples)
+    steps = [np.arange(len(samples))]
+    [window] = planned(samples, [steps])
+    [share] = window.shares
+    assert len(share.reads) == len(share.paths)  # one a shard
+    assert sorted(share.texts["number"].tolist()) == list(range(len(samples)))
+    whole = next(stream(samples, [steps], 0, 1, AugmentConfig(48)))
+    monkeypatch.setattr("shards.window.MAX_READ_BYTES", 4000)
+    [pieces] = planned(samples, [steps])
+    assert len(pieces.shares[0].reads) > len(share.reads) and pieces.shares[0].reads["size"].max() < 8000
+    assert torch.equal(next(stream(samples, [steps], 0, 1, AugmentConfig(48))).images, whole.images)
+    monkeypatch.setattr("shards.window.MAX_GAP_BYTES", -1)  # every gap is too large
+    [single] = planned(samples, [steps])
+    assert len(single.shares[0].reads) == len(samples)
+
+
+def test_workers_read_nothing_twice_and_have_as_much_to_do(samples, monkeypatch):
+    monkeypatch.setattr("shards.window.MIN_READ_BYTES", 4000)
+    [window] = planned(samples, [shuffled(samples, 5)], workers=3)
+    numbers = [share.texts["number"].tolist() for share in window.shares]
+    assert sorted(number for some in numbers for number in some) == list(range(len(samples)))
+    pixels = [share.lines["width"].sum() for share in window.shares]
+    assert min(pixels) > 0.5 * max(pixels)
+    for step in window.steps:
+        places = sorted(place for part in step.parts if part for place in part.places)
+        assert places == list(range(step.lines))
 
 
 def test_a_window_too_large_to_be_held_is_read_step_by_step(samples, monkeypatch):
     plan = shuffled(samples, 5, seed=0)
     whole = [batch.images for batch in batches(samples, plan, 0, 1, height=48)]
-    [window] = held(samples, [plan], 0, 1)
+    [window] = planned(samples, [plan])
     assert len(window.steps) == len(plan)
-    monkeypatch.setattr("shards.loader.MAX_WINDOW_BYTES", window.bytes - 1)
-    assert [len(window.steps) for window in held(samples, [plan], 0, 1)] == [1] * len(plan)
+    at = samples.locate(np.arange(len(samples)))
+    monkeypatch.setattr("shards.window.MAX_WINDOW_BYTES", int((at.end - at.start).sum()) - 1)
+    assert [len(window.steps) for window in planned(samples, [plan])] == [1] * len(plan)
     small = [batch.images for batch in batches(samples, plan, 0, 1, height=48)]
     assert all(torch.equal(a, b) for a, b in zip(whole, small, strict=True))
 
 
 def test_what_was_used_is_let_go_and_the_next_window_is_read_meanwhile(samples, monkeypatch):
-    """A text may be in several batches: it stays until the last of them was given out."""
+    """A text may be in several batches: it stays until the last of them was made."""
     windows = [[np.arange(6), np.arange(6, 12), np.array([0, 7])], [np.arange(12, 20), np.arange(20, 24)]]
-    opened, taken = [], []
-    monkeypatch.setattr(Window, "plan", lambda self, plan=Window.plan: opened.append(self) or plan(self))
-    monkeypatch.setattr(Samples, "take", lambda self, read, take=Samples.take: taken.append(read) or take(self, read))
-    made = stream(samples, windows, 0, 1, AugmentConfig(48), ahead=1)
-    assert next(made).rows == list(range(6)) and len(opened) == 2
-    assert 0 in opened[0].stored and not {1, 2, 3} & set(opened[0].stored)
-    assert [len(batch.rows) for batch in made] == [6, 2, 8, 4]
-    assert not opened[0].stored and not opened[1].stored
-    assert sum(len(read.images) for read in taken) == 24  # nothing twice
+    batchers, sizes = [], []
+
+    def make(self, part, batch, make=Batcher.make):
+        batchers.append(self)
+        done = make(self, part, batch)
+        sizes.append({number: len(held.stored) for number, held in self.windows.items()})
+        return done
+
+    monkeypatch.setattr(Batcher, "make", make)
+    assert [len(batch.rows) for batch in stream(samples, windows, 0, 1, AugmentConfig(48))] == [6, 6, 2, 8, 4]
+    # the first window's 12 texts are read at once, 0 and 7 stay until they were used twice
+    assert [size[0] for size in sizes[:3]] == [7, 2, 0] and sizes[3][1] == 4 and sizes[4][1] == 0
+    assert len({id(batcher) for batcher in batchers}) == 1
 
 
 # --- for a loss

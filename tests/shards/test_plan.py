@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from htr.certificate import SPLITS
@@ -291,3 +292,13 @@ def test_a_source_at_fault_fails_every_task_and_can_be_mended(tmp_path, lines, m
     lines.write_text(content)
     open_plan(tmp_path / "set", lines, Settings())
     assert sorted(path.name for path in (tmp_path / "set").iterdir()) == ["plan.json", "plan.parquet"]
+
+
+def test_the_footer_of_a_plan_is_read_once(tmp_path, source, monkeypatch):
+    """It grows with the number of shards, and a worker writes many."""
+    table, _ = read_source(source)
+    plan = make_plan(tmp_path, table, Settings(rows=10))
+    read = []
+    monkeypatch.setattr(pq, "read_metadata", lambda path, real=pq.read_metadata: read.append(path) or real(path))
+    rows = [row["row"] for number in range(len(plan.shards)) for row in plan.rows(number)]
+    assert sorted(rows) == list(range(60)) and len(plan.shards) > 3 and len(read) == 1

@@ -1,5 +1,6 @@
 """Texts of data sets with their line images: read by offset, damage noticed, fields with their lines."""
 
+import dataclasses
 import errno
 import os
 import shutil
@@ -8,12 +9,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
+import torch
 
-from shards.index import read_index
+from htr.lines.normalise import normalise_line
+from shards import row_map
+from shards.columns import read_columns
+from shards.index import Index, read_index
 from shards.loader import batches, in_order
 from shards.plan import Settings
-from shards.reading import Samples
+from shards.reading import MapSource, Samples, TableSource
 from shards.tar import header, padded
 
 # --- long names, cut shards
@@ -47,7 +54,7 @@ def test_a_shard_that_was_cut_short_is_named_without_its_text(tmp_path, dataset)
     samples = Samples(index.folder, table)
     assert samples.read(0)[1]  # the other shards are still read
     with pytest.raises(ValueError, match=rf"{last}\.tar: cut short or changed.*jobs verify") as error:
-        list(batches(samples, in_order(samples.columns["width"], 5), 0, 1, height=64, threads=2))
+        list(batches(samples, in_order(samples.columns["width"], 5), 0, 1, height=64, team=2))
     assert text not in str(error.value)
     samples.close()
 
@@ -65,7 +72,7 @@ def test_a_shard_that_was_replaced_is_named(tmp_path, dataset):
 def test_a_shard_that_ends_within_its_last_text_is_named(tmp_path):
     folder, table = shard(tmp_path / "lines", ["texte", "un texte long"], ["line", "line"])
     samples = Samples(folder, table)
-    os.truncate(folder / "train-00000.tar", table["offset"][1].as_py() + int(samples.text_at[1]) + 3)
+    os.truncate(folder / "train-00000.tar", int(samples.locate(np.array([1])).end[0]) - 2)
     with pytest.raises(ValueError, match=r"train-00000\.tar: cut short"):
         samples.read(1)
     samples.close()
@@ -161,8 +168,8 @@ def test_a_null_in_another_column_is_no_text(fields):
 
 def test_several_data_sets_are_read_as_one(fields, dataset):
     other = dataset.samples("train")
-    samples = Samples.of([fields, (dataset.folder, other)])
-    assert samples.source.tolist() == [0] * 5 + [1] * other.num_rows
+    samples = Samples.of([TableSource(*fields), TableSource(dataset.folder, other)])
+    assert samples.source.tolist() == [0] * 5 + [1] * other.num_rows and samples.counts == [5, other.num_rows]
     assert samples.read(3)[1] == "b"
     assert samples.read(5)[1] == Samples(dataset.folder, other).read(0)[1]
     samples.close()
@@ -171,42 +178,82 @@ def test_several_data_sets_are_read_as_one(fields, dataset):
 def test_shards_of_one_name_in_two_data_sets_are_read_apart(tmp_path):
     """Beside each other in the order of reading, and both near the beginning of their files."""
     sets = [shard(tmp_path / name, ["a", "b", "c"], ["line"] * 3, seed=seed) for seed, name in enumerate("ab")]
-    samples, stored = Samples.of(sets), {}
-    for read in samples.reads(np.arange(6)):
-        stored |= samples.take(read)
+    samples = Samples.of([TableSource(*each) for each in sets])
+    batch = next(batches(samples, [np.arange(6)], 0, 1, height=48))
     for i in range(6):
-        (together,), _ = samples.decode(i, stored)
         (alone,), _ = Samples(*sets[i // 3]).read(i % 3)
-        assert np.array_equal(together, alone)
+        assert np.array_equal(batch.images[i, 0, :, : batch.widths[i]].numpy(), normalise_line(alone, 48))
     samples.close()
 
 
-def test_a_file_system_that_reads_in_pieces_and_forgets_handles(dataset, monkeypatch):
-    """The bytes are those of one large read; a handle that went stale is opened again once, and never another's."""
-    table = dataset.samples("train")
+# --- a map of the index, which the ranks of a node share
 
-    def raw(samples: Samples) -> dict:
-        return {
-            row: content
-            for read in samples.reads(np.arange(len(samples)))
-            for row, content in samples.take(read).items()
-        }
 
-    whole = raw(Samples(dataset.folder, table))
-    pread, told = os.pread, []
+def test_a_map_reads_as_the_table_does(dataset):
+    table = Samples(dataset.folder, dataset.samples("train"))
+    mapped = Samples.of([MapSource(dataset, "train", ("line",), {})])
+    texts = np.arange(len(table))
+    assert len(mapped) == len(table) and mapped.widths(48).tolist() == table.widths(48).tolist()
+    assert mapped.lengths(texts).tolist() == table.lengths(texts).tolist()
+    for i in texts.tolist():
+        assert mapped.key(i) == table.key(i) and mapped.read(i)[1] == table.read(i)[1]
+    plan = [texts[:7], texts[7:]]
+    for a, b in zip(*(batches(each, plan, 0, 1, 48, key=(1, 2)) for each in (table, mapped)), strict=True):
+        assert torch.equal(a.images, b.images) and (a.keys, a.texts) == (b.keys, b.texts)
 
-    def in_pieces(handle: int, size: int, offset: int) -> bytes:
-        if len(told) < 1:
-            told.append(handle)
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-        return pread(handle, min(size, 1000), offset)
 
-    monkeypatch.setattr("shards.reading.os.pread", in_pieces)
-    assert raw(Samples(dataset.folder, table)) == whole and told
+@pytest.fixture
+def indexed(fields, tmp_path) -> Index:
+    """The data set of `fields` with an index; columns of a source beside what is read."""
+    folder, table = fields
+    table = table.append_column("split", pa.array(["train"] * len(table)))
+    table = table.append_column("year", pa.array(["2020", *["2021"] * (len(table) - 1)]))
+    pq.write_table(table, folder / "index.parquet", row_group_size=3)
+    return Index(folder, "f", "abc", [], {"train": len(table)}, {"train": 3}, "png", "digest")
 
-    def broken(handle: int, size: int, offset: int) -> bytes:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr("shards.reading.os.pread", broken)
-    with pytest.raises(OSError, match=r"Input/output error: '.*\.tar'"):
-        raw(Samples(dataset.folder, table))
+@pytest.mark.parametrize("levels", [("line",), ("line", "field"), ("field",), ("blank",)])
+def test_fields_and_levels_of_a_map(indexed, fields, levels):
+    folder, table = fields
+    chosen = table.filter(pc.is_in(table["level"], pa.array([*levels, *(["part"] if "field" in levels else [])])))
+    expected, mapped = Samples(folder, chosen), Samples.of([MapSource(indexed, "train", levels, {})])
+    assert len(mapped) == len(expected) > 0
+    for i in range(len(expected)):
+        (images, text), (others, same) = expected.read(i), mapped.read(i)
+        assert text == same and [image.tobytes() for image in images] == [image.tobytes() for image in others]
+    assert mapped.widths(48).tolist() == expected.widths(48).tolist()
+
+
+def test_texts_of_a_map_by_a_column_and_in_a_column(indexed):
+    some = Samples.of([MapSource(indexed, "train", ("line",), {"year": ["2021"]}, "typed")])
+    assert [some.read(i)[1] for i in range(len(some))] == ["A", "B"] and some.lengths(np.arange(2)).tolist() == [1, 1]
+    assert some.sources[0].characters() == {"A", "B"}
+    batch = next(batches(some, [np.array([1, 0])], 0, 1, height=48))
+    assert batch.texts == ["B", "A"]
+    assert not len(MapSource(indexed, "dev", ("line",), {}).row)
+    with pytest.raises(ValueError, match="no column nosuch; there are key"):
+        MapSource(indexed, "train", ("line",), {"nosuch": ["1"]})
+
+
+def test_a_map_is_made_once_and_anew_for_another_index(indexed, monkeypatch):
+    MapSource(indexed, "train", ("line",), {})
+    made = {path.name: path.stat().st_ino for path in (indexed.folder / "maps").iterdir()}
+    MapSource(indexed, "train", ("line",), {})
+    assert {path.name: path.stat().st_ino for path in (indexed.folder / "maps").iterdir()} == made and len(made) == 2
+    other = dataclasses.replace(indexed, digest="another")
+    MapSource(other, "train", ("line",), {})
+    now = [read_columns(path).note["index"] for path in (indexed.folder / "maps").iterdir()]
+    assert now == ["another"] * 2  # nothing is left of the older one
+
+
+def test_a_data_set_that_may_not_be_written_has_its_map_in_scratch(indexed, tmp_path, monkeypatch):
+    def refused(path, note, make, made_once=row_map.made_once):
+        if path.is_relative_to(indexed.folder / "maps"):
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        return made_once(path, note, make)
+
+    monkeypatch.setattr(row_map, "made_once", refused)
+    monkeypatch.setenv("HTR_SCRATCH", str(tmp_path / "scratch"))
+    assert len(MapSource(indexed, "train", ("line",), {}).row) == 3
+    assert not (indexed.folder / "maps").exists()
+    assert len(list((tmp_path / "scratch").rglob("rows.map"))) == 1

@@ -1,21 +1,24 @@
 """Which text comes when: every one once an epoch, weights, curricula, and a schedule that can be entered anywhere."""
 
 import collections
+import hashlib
+import tracemalloc
+from itertools import islice
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shards.sampler import BLOCKS, EpochSampler, Weight, share
+from shards.sampler import MIXINGS, EpochSampler, Weight, share
 
 WORLDS = (1, 2, 3, 4, 7)
+OLDER_ORDER = {"lines": "ce948fa7f80427ba", "pixels": "f252d1ebb72693a3"}
 
 
-def epochs(counts, weights=None, batch=8, steps=100, seed=0, by="lines") -> EpochSampler:
-    sources = np.repeat(np.arange(len(counts)), counts)
-    widths = np.random.default_rng(seed).integers(16, 2000, len(sources))
-    return EpochSampler(sources, widths, weights or [Weight()] * len(counts), batch, steps, by)
+def epochs(counts, weights=None, batch=8, steps=100, seed=0, by="lines", mixing=MIXINGS[2]) -> EpochSampler:
+    widths = np.random.default_rng(seed).integers(16, 2000, sum(counts))
+    return EpochSampler(counts, widths, weights or [Weight()] * len(counts), batch, steps, by, mixing)
 
 
 @pytest.mark.parametrize("count", [1, 3, 7, 32, 33, 500, 1001])
@@ -60,12 +63,12 @@ def test_exactly_once_also_after_a_resume_in_another_world(counts, batch, by, or
 
 def test_ranks_of_a_power_of_two_read_blocks_of_their_own():
     """Whole blocks, and none of them on two ranks, but for those that a lane ends in."""
-    count, world = 20 * BLOCKS, 8
+    count, world = 12 * MIXINGS[2].blocks, 8
     course = epochs([count], batch=16 * world, steps=100)
     window = next(course.windows(course.epochs[0], seed=0))
-    of_rank = [set(np.concatenate([share(b, rank, world) for b in window]) // 20) for rank in range(world)]
+    of_rank = [set(np.concatenate([share(b, rank, world) for b in window]) // 12) for rank in range(world)]
     blocks = sum(map(len, of_rank))
-    assert blocks <= sum(map(len, window)) / 20 + 2 * world  # as few as can be, and those cut at the ends
+    assert blocks <= sum(map(len, window)) / 12 + 2 * world  # as few as can be, and those cut at the ends
     assert blocks - len(set.union(*of_rank)) <= 2 * world
 
 
@@ -87,6 +90,41 @@ def test_large_data_sets_mix_blocks_far_apart():
     assert np.abs(places - (np.arange(len(places)) + 0.5) / len(places)).max() < 0.08  # Kolmogorov and Smirnov's
     spread = np.array([np.std(rows / count, ddof=1) for rows in window if len(rows) >= 16])
     assert abs(spread.mean() - 12**-0.5) < 0.02
+
+
+def test_a_register_sorted_by_place_is_mixed():
+    """A million texts of a thousand places one after the other: a window is of many of them, more than it was once."""
+    places = np.arange(1_000_000) // 1000
+    seen = {}
+    for number, mixing in MIXINGS.items():
+        course = epochs([1_000_000], batch=32, mixing=mixing)
+        window = next(course.windows(course.epochs[0], seed=3))
+        seen[number] = len(np.unique(places[np.concatenate(window)]))
+    assert seen[2] > 350 > 100 > seen[1]
+
+
+def test_the_order_of_runs_begun_before_is_kept():
+    """Digests of what the code gave when windows had 64 blocks."""
+    found = {}
+    for counts, weights, batch, by in (([300_000, 40_000], [1.0, 0.3], 64, "lines"), ([900], [1.0], 16, "pixels")):
+        widths = np.random.default_rng(0).integers(16, 2000, sum(counts))
+        course = EpochSampler(counts, widths, [Weight(w, w) for w in weights], batch, 3000, by, MIXINGS[1])
+        digest = hashlib.sha256()
+        for rows in islice((b for e in course.epochs[:2] for w in course.windows(e, 7, 20) for b in w), 700):
+            digest.update(rows.astype("<i8").tobytes())
+        found[by] = digest.hexdigest()[:16]
+    assert found == OLDER_ORDER
+
+
+def test_an_epoch_of_many_texts_is_planned_in_little_memory():
+    """What is held are its blocks, whatever the number of texts."""
+    count = 4_000_000
+    course = EpochSampler([count], np.full(count, 500, np.uint16), [Weight()], 64, 10)
+    tracemalloc.start()
+    next(course.windows(course.epochs[0], seed=0))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 8 * count  # a number of eight bytes for each text
 
 
 def test_an_epoch_hangs_on_seed_and_number_alone():

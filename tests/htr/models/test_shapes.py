@@ -230,7 +230,7 @@ def test_batches_of_them(level, split, extreme_dataset):
 @pytest.mark.parametrize("name", ["attention", "ctc"])
 def test_a_reader_is_trained_on_them(name, extreme_dataset, tmp_path):
     options = ["--size", "tiny", "--steps", "2", "--batch", "5", "--warmup", "1", "--device", "cpu", "--log-every", "1"]
-    options += ["--augment", "strong", "--threads", "1", "--amp", "off", "--evaluate-every", "2"]
+    options += ["--augment", "strong", "--workers", "1", "--amp", "off", "--evaluate-every", "2"]
     assert main(["train", str(extreme_dataset), "--run", str(tmp_path), "--model", name, *options]) == 0
     steps = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     losses = [step["loss"] for step in steps if "loss" in step]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobs.__main__ import main
+from jobs.launch import under_way as module
 from jobs.launch.under_way import MARKS, Work, note_work, state_of, under_way
 
 DEAD = 2**22 + 1  # more than there are processes
@@ -104,3 +105,13 @@ def test_status_of_a_transcription(trained, dataset, tmp_path, capsys):
     (tmp_path / "other.parquet").touch()
     assert main(["status", str(tmp_path / "other.parquet")]) == 1
     assert "there are no parts of a transcribe beside it" in capsys.readouterr().err
+
+
+def test_a_hundred_thousand_parts_are_not_asked_for_one_by_one(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, "modified", lambda path, modified=module.modified: asked.append(path) or modified(path))
+    parts = [f"{number:06d}" for number in range(3000)]
+    for part in parts[:2500]:
+        (tmp_path / f"{part}.parquet").touch()
+    state = module.state_of(tmp_path, Work("transcribe", "", "chunks", "", parts, 0.0))
+    assert state.done == 2500 and len(asked) <= 2 * module.MAX_TIMES

@@ -26,9 +26,9 @@ from shards import files
 CONFIG = TrainConfig()
 
 
-def begin(folder: Path, job: str = "11", threads: int | None = None, model: str = "ctc") -> RunFolder:
-    """`threads` may change on resume, `model` may not."""
-    config = replace(CONFIG, runtime=RuntimeConfig(threads=threads), model=ModelConfig(architecture=model))
+def begin(folder: Path, job: str = "11", workers: int | None = None, model: str = "ctc") -> RunFolder:
+    """`workers` may change on resume, `model` may not."""
+    config = replace(CONFIG, runtime=RuntimeConfig(workers=workers), model=ModelConfig(architecture=model))
     return RunFolder(folder, config, {}, job)
 
 
@@ -48,9 +48,9 @@ def test_second_job_is_refused_and_changes_nothing(tmp_path: Path):
     held_elsewhere(tmp_path, "11")
     before = (tmp_path / "lock.json").read_text(encoding="utf-8")
     with pytest.raises(ValueError, match="job 11 on another works in this run folder"):
-        begin(tmp_path, "12", threads=5)
+        begin(tmp_path, "12", workers=5)
     assert (tmp_path / "lock.json").read_text(encoding="utf-8") == before
-    assert read_run(tmp_path)["threads"] is None
+    assert read_run(tmp_path)["workers"] is None
     assert first.owner["job"] == "11"
 
 
@@ -285,8 +285,8 @@ def test_run_of_another_model(tmp_path: Path):
     with pytest.raises(ValueError, match="is a run of model 'ctc', asked was 'attention'"):
         begin(tmp_path, model="attention")
     assert not (tmp_path / "lock.json").exists()  # who was refused holds nothing
-    with begin(tmp_path, threads=5):  # what is not fixed may change
-        assert read_run(tmp_path)["threads"] == 5
+    with begin(tmp_path, workers=5):  # what is not fixed may change
+        assert read_run(tmp_path)["workers"] == 5
 
 
 def test_run_of_a_version_that_did_not_know_an_option(tmp_path: Path):

@@ -1,5 +1,6 @@
 """What a training reads: several data sets by weight, blank fields, another column's texts, and what is refused."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -44,15 +45,30 @@ def test_data_sets_are_mixed_by_weight(dataset, other):
     assert again.fingerprint != training_data.fingerprint
 
 
-def test_shards_are_read_from_copies_on_the_nodes_disk(dataset, other, tmp_path, monkeypatch):
-    shared = TrainingData.open(asked(dataset.folder, mix=[f"{other}=1"])).samples
+def test_lines_are_kept_on_the_nodes_disk_for_each_data_set(dataset, other, tmp_path, monkeypatch):
+    material = TrainingData.open(asked(dataset.folder, mix=[f"{other}=1"]))
     monkeypatch.setenv("HTR_SCRATCH", str(tmp_path / "disk"))
-    local = TrainingData.open(asked(dataset.folder, mix=[f"{other}=1"]), local_copy=True).samples
-    assert all(tmp_path / "disk" in folder.parents for folder in local.folders)
-    assert [local.read(i)[1] for i in range(len(local))] == [shared.read(i)[1] for i in range(len(shared))]
+    kept = material.keep(48).kept
+    assert len(set(kept)) == 2 and all(tmp_path / "disk" in folder.parents for folder in kept)
+    assert [(folder / "places.map").stat().st_size for folder in kept] == [8 * sum(dataset.totals.values()), 8 * 3]
+    assert material.keep(48).kept == kept != material.keep(64).kept
     monkeypatch.setenv("HTR_SCRATCH", "")
     with pytest.raises(ValueError, match="HTR_SCRATCH names no disk"):
-        TrainingData.open(asked(dataset.folder), local_copy=True)
+        material.keep(48)
+
+
+def test_an_order_that_began_goes_on(dataset, tmp_path):
+    """A run of before windows grew keeps its order of texts; a new one has the newest."""
+    from jobs.cli.command_line import main
+    from jobs.training.config import DATA, read_run
+
+    argv = ["train", str(dataset.folder), "--run", str(tmp_path / "run"), "--size", "tiny", "--device", "cpu"]
+    argv += ["--batch", "8", "--steps", "2", "--evaluate-every", "0"]
+    assert main(argv) == 0 and read_run(tmp_path / "run")["mixing"] == "2"
+    facts = json.loads((tmp_path / "run" / DATA).read_text())
+    del facts["mixing"]
+    (tmp_path / "run" / DATA).write_text(json.dumps(facts))
+    assert main(argv) == 0 and read_run(tmp_path / "run")["mixing"] == "1"
 
 
 @pytest.mark.parametrize(

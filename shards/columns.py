@@ -1,0 +1,109 @@
+"""Columns of numbers in one file, mapped: a page of it is in a node's memory once, whichever processes read it.
+
+A line of JSON (what the columns are, and what the file is of), then each column's numbers as they lie in memory, little
+endian, each column at a multiple of 64 bytes. The file appears whole or not at all.
+"""
+
+import contextlib
+import json
+import mmap
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from shards import files
+from shards.claim import take_turns
+
+MAGIC = b"htr columns 1\n"
+HEAD_BYTES = 4096  # of the line of JSON, or a multiple of so many
+
+
+@dataclass(frozen=True)
+class Columns:
+    path: Path
+    note: dict  # what the file is of
+    columns: dict[str, np.ndarray]  # read only
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.columns[name]
+
+
+def small_dtype(most: int) -> np.dtype:
+    """The smallest type of whole numbers from 0 to this one."""
+    return np.dtype(np.min_scalar_type(int(most))).newbyteorder("<")
+
+
+def write_columns(
+    path: Path, note: dict, columns: dict[str, tuple[np.dtype, int]], fill: Callable[[dict[str, np.ndarray]], None]
+) -> None:
+    """`columns`: type and length of each; `fill` writes their numbers, which are 0 before. Raises OSError."""
+    placed, at = {}, 0
+    for name, (dtype, count) in columns.items():
+        placed[name] = (np.dtype(dtype).newbyteorder("<").str, count, at)
+        at += -(-count * np.dtype(dtype).itemsize // 64) * 64
+    head = MAGIC + json.dumps({"note": note, "columns": placed, "bytes": at}).encode() + b"\n"
+    head = head.ljust(-(-len(head) // HEAD_BYTES) * HEAD_BYTES)
+    attempt = files.temporary(path)
+    try:
+        with files.named(path), open(attempt, "w+b") as file:
+            file.write(head)
+            # the room is taken now: a full disk is an error here, and no bus error later
+            os.posix_fallocate(file.fileno(), 0, len(head) + max(at, 1))
+            file.flush()
+            mapped = mmap.mmap(file.fileno(), len(head) + max(at, 1))
+            arrays = views(mapped, placed, len(head))
+            fill(arrays)
+            arrays.clear()
+            mapped.flush()
+            with contextlib.suppress(BufferError):  # `fill` may have kept a view of it
+                mapped.close()
+            os.fsync(file.fileno())
+        os.replace(attempt, path)
+    finally:
+        attempt.unlink(missing_ok=True)
+    files.sync(path.parent)
+
+
+def read_columns(path: Path) -> Columns:
+    """Maps them. Raises FileNotFoundError, and ValueError for a file that is not such a one, or cut short."""
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if file.read(len(MAGIC)) != MAGIC:
+            raise ValueError(f"{path}: not a file of columns: remove it, it is made again")
+        line = file.readline()
+        start = -(-(len(MAGIC) + len(line)) // HEAD_BYTES) * HEAD_BYTES
+        try:
+            head = json.loads(line)
+            whole = size >= start + head["bytes"]
+        except (ValueError, KeyError, TypeError):
+            whole = False
+        if not whole:
+            raise ValueError(f"{path}: cut short or damaged: remove it, it is made again")
+        mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+    return Columns(path, head["note"], views(mapped, head["columns"], start))
+
+
+def views(mapped: mmap.mmap, placed: dict[str, tuple], start: int) -> dict[str, np.ndarray]:
+    return {
+        name: np.frombuffer(mapped, np.dtype(dtype), count, start + at) for name, (dtype, count, at) in placed.items()
+    }
+
+
+def made_once(path: Path, note: dict, make: Callable[[], None]) -> Columns:
+    """The columns at this path, whose note says this among other things; made now where they are missing or of another
+    index, by one process, while all others that need them wait. Raises OSError where they can't be written."""
+
+    def good() -> bool:
+        try:
+            found = read_columns(path).note
+            return {name: found.get(name) for name in note} == note
+        except (FileNotFoundError, ValueError):
+            return False
+
+    if not good():
+        path.parent.mkdir(exist_ok=True)
+        take_turns(path.with_name(f".{path.name}.claim"), good, make, poll=0.2)
+    return read_columns(path)
