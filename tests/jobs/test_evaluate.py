@@ -218,7 +218,7 @@ def test_words_are_left_out_where_the_training_data_have_gone(run: Path, dataset
     asked = ["evaluate", str(dataset.folder), "--run", str(copy), "--split", "dev", "--device", "cpu", "--name", "x"]
     assert main(asked) == 0
     assert metrics_of(copy / "evaluation" / "x")["unseen"] is None
-    assert "words unseen in training are left out" in capsys.readouterr().err
+    assert "no rate of words unseen in training (" in capsys.readouterr().err
 
 
 def test_against_another_evaluation(run: Path, dataset, capsys):
