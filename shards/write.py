@@ -135,8 +135,9 @@ class Outcomes:
             "rejects": dict(self.rejects),
             "widths": self.widths,
             "characters": dict(self.characters),
-            "nearest": self.nearest,  # of the first image that is missing and like another: both names
             "unread_pages": sum(self.unread_of.values()),  # of TIFFs, whose rows name no page
-            "unread_of": self.unread_of,
+            # what hardly any shard has is there where it has it: of the first image that is missing and like another
+            # both names; of TIFFs how many pages each
+            **{key: some for key, some in (("nearest", self.nearest), ("unread_of", self.unread_of)) if some},
             "dropped": dict(sorted(self.dropped.items())),  # characters of its rows' texts that nobody sees
         }
