@@ -12,7 +12,7 @@ import random, sys, time
 from shards.reading import Samples
 take, rng, limit = Samples.take, random.Random(7), float(sys.argv[1])
 def stalling(self, read):
-    if rng.random() < 0.01:
+    if rng.random() < 0.03:
         print("stalls", flush=True)
         time.sleep(limit / 3)
     return take(self, read)
