@@ -59,9 +59,13 @@ def under_way(folder: Path, part: str, stale: float = STALE_AFTER_S) -> Iterator
     """-> whether the part is this task's to do now: False while another that lives has it under way."""
     mark = folder / MARKS / part
     mark.parent.mkdir(exist_ok=True)
-    if looks_gone(mark, stale) and is_left(mark, stale):
-        remove(mark)
-    with hold(mark, stale / 6) as held:
+    with contextlib.ExitStack() as stack:
+        try:
+            if looks_gone(mark, stale) and is_left(mark, stale):
+                remove(mark)
+            held = stack.enter_context(hold(mark, stale / 6))
+        except FileNotFoundError:  # all is done: the task that ended last has taken the folder away
+            held = False
         yield held
 
 

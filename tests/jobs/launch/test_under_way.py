@@ -115,3 +115,16 @@ def test_a_hundred_thousand_parts_are_not_asked_for_one_by_one(tmp_path, monkeyp
         (tmp_path / f"{part}.parquet").touch()
     state = module.state_of(tmp_path, Work("transcribe", "", "chunks", "", parts, 0.0))
     assert state.done == 2500 and len(asked) <= 2 * module.MAX_TIMES
+
+
+def test_the_folder_goes_while_a_task_asks_for_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """All is done and the task that ended last takes the marks away: there is nothing to do, and no error."""
+
+    def taken_away(mark: Path, stale: float = 0) -> bool:
+        mark.parent.rmdir()
+        return False
+
+    monkeypatch.setattr("jobs.launch.under_way.looks_gone", taken_away)
+    with under_way(tmp_path, "train-00000") as ours:
+        assert not ours
+    assert not list(tmp_path.iterdir())
