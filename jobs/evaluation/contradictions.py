@@ -8,7 +8,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 
 from htr.forms.field_rules import Rule
@@ -27,9 +26,8 @@ def ticks_of(index: Index, split: str, where: dict[str, list[str]]) -> list[dict
         table = index.samples(split, {**where, "level": ["tick"]})
     except ValueError:  # none there, or a column that only texts have
         return []
-    samples, texts = Samples(index.folder, table), {}
-    for read in samples.reads(np.arange(len(samples))):
-        texts |= {row: text.decode() for row, (_, text) in samples.take(read).items()}
+    samples = Samples(index.folder, table)
+    texts = [samples.read(number)[1] for number in range(len(samples))]
     samples.close()
     rows = table.select([name for name in (*COLUMNS, "ink") if name in table.column_names]).to_pylist()
     return [

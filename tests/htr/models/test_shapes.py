@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from htr.charset import Charset
+from htr.io.given import Lines
 from htr.io.sources import read_source
 from htr.lines.augment import LEVELS, augment, random_for
 from htr.lines.normalise import MAX_LINE_WIDTH_PX, MIN_LINE_WIDTH_PX, normalise_line
@@ -58,7 +59,7 @@ def new(name: str, labels: int = len(ALPHABET)) -> torch.nn.Module:
 def test_a_reader_reads_every_shape(name):
     images = all_images()
     # the widest comes last and alone: it would pad others, and an attention reader takes a step a frame
-    texts = Reader(new(name).eval(), ALPHABET, {}).read(images, batch=(len(images) - 1) // 2)
+    texts = Reader(new(name).eval(), ALPHABET, {}).read(Lines(images), batch=(len(images) - 1) // 2)
     assert len(texts) == len(images)
     for text, gray in zip(texts, images, strict=True):
         width = normalise_line(gray, HEIGHT).shape[1]
@@ -236,4 +237,4 @@ def test_a_reader_is_trained_on_them(name, extreme_dataset, tmp_path):
     losses = [step["loss"] for step in steps if "loss" in step]
     assert len(losses) == 2 and np.isfinite(losses).all()
     assert not any(step.get("skipped_steps") for step in steps)
-    assert Reader.load(tmp_path / "model").read([image((1, 1), "black")])[0] is not None
+    assert Reader.load(tmp_path / "model").read(Lines([image((1, 1), "black")]))[0] is not None

@@ -107,13 +107,16 @@ def test_no_reading_code_is_left_out():
     import sys
 
     from htr.charset import Charset
+    from htr.io.direction import resolve
     from htr.io.image_files import decode
+    from htr.io.image_headers import Header
+    from htr.lines.region import Region
     from htr.metrics.error_rates import compare
 
     code = "import sys, htr.reader; print([m for m in sys.modules if m.partition('.')[0] == 'htr'])"
     loaded = eval(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
     covered = list(READERS)
-    beside = {one.__module__ for one in (Charset, decode, compare)}
+    beside = {one.__module__ for one in (Charset, Header, Region, compare, decode, resolve)}
     beside |= {"htr"}  # where the project's own reader lies
     beside |= {name for name in loaded if is_empty_package(sys.modules[name])}
     left = {name for name in loaded if not any(f"{name}.".startswith(f"{one}.") for one in covered)}

@@ -66,7 +66,7 @@ def test_the_same_seed_gives_the_same_scan_and_another_another():
 def test_levels_are_fixed():
     """Benchmarks speak of these levels by their names: whoever changes one makes older figures incomparable."""
     text = repr(sorted((name, dataclasses.astuple(level)) for name, level in SEVERITIES.items()))
-    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "dd1816097562198f"
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "e000772a9bf38974"
 
 
 def test_levels_get_harder():
