@@ -105,8 +105,8 @@ class OnnxBiLSTM(nn.Module):
         biases = [torch.cat([gates(way.bias_ih_l0), gates(way.bias_hh_l0)]) for way in ways]
         self.register_buffer("biases", torch.stack(biases))
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """(T, N, C), (N,) -> (T, N, 2 * hidden)."""
+    def forward(self, x: Tensor, lengths: Tensor, on_cpu: Tensor | None = None) -> Tensor:
+        """(T, N, C), (N,) -> (T, N, 2 * hidden). `on_cpu`, as BiLSTM has it, is of no use here."""
         given = (x, self.inputs, self.recurrent, self.biases, lengths.to(torch.int32))
         y = torch.onnx.ops.symbolic(
             "LSTM",

@@ -39,7 +39,9 @@ def plan(tmp_path, source) -> Plan:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    return {
+        path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()
+    }  # maps/ lies there, too
 
 
 def written(folder: Path) -> list[str]:
