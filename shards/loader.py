@@ -128,7 +128,7 @@ class Flow:
 
     def __init__(self, samples: Samples, team: Team, look: AugmentConfig, kept: list[Path | None]):
         self.samples, self.team, self.height = samples, team, look.height
-        self.stream = team.open(look, kept)
+        self.stream = team.open_stream(look, kept)
         self.asked: deque[Asked] = deque()
         self.first = 0  # the number of the first of them in the stream
 

@@ -106,7 +106,7 @@ class Team:
     def close(self) -> None:
         self.stack.close()
 
-    def open(self, look: AugmentConfig, kept: list[Path | None]) -> int:
+    def open_stream(self, look: AugmentConfig, kept: list[Path | None]) -> int:
         """-> the number of a stream."""
         self.streams += 1
         self.said[self.streams] = deque()

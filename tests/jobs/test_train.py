@@ -170,7 +170,7 @@ def test_each_step_of_each_rank_has_its_own_random_numbers():
             world=world, signals=SimpleNamespace(received=None), step=step, saved=0, rate=0.1, model=None,
             evaluation_due=lambda: False,
             optimizer=SimpleNamespace(param_groups=[]), average=SimpleNamespace(update_parameters=lambda model: None),
-            train_step=SimpleNamespace(step=lambda *_: seeds.append(torch.initial_seed())),
+            train_step=SimpleNamespace(step=lambda _batch, _step, seed: seeds.append(seed)),
             training_data=SimpleNamespace(dev=None),
         )  # fmt: skip
         Trainer.run_step(training, None, None, SimpleNamespace(advance=lambda *_: None, note=""))
