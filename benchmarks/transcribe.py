@@ -161,7 +161,7 @@ def spent(run: Callable[[], None]) -> dict[str, float]:
         "registration": (Forms, "register"),
         "fields and lines": (htr.scan, "cut_field"),
         "ink": (readings, "normalise_line"),
-        "forward pass": (Reader, "frames"),
+        "forward pass": (Reader, "encode"),
         "text decoding": (Reader, "decode"),
     }
     seconds = dict.fromkeys(steps, 0.0)
