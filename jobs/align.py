@@ -56,7 +56,7 @@ def main(args: Settings) -> int:
     from jobs.distributed.placement import Placement
     from jobs.distributed.precision import precision
     from jobs.evaluation.alignments import merge, part, texts_of_shard, write_part
-    from jobs.launch.under_way import ended, note_work, others, parts_done, under_way
+    from jobs.launch.under_way import ended, left_behind, note_work, others, parts_done, under_way
     from shards.index import read_index
 
     index = read_index(args.dataset)
@@ -95,12 +95,18 @@ def main(args: Settings) -> int:
         if idle := more_tasks_than(len(shards), "shards"):
             log(f"align: {idle}")
         log(f"align: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} shards to align")
-        with Progress("align", len(todo), "shards") as progress:
-            for shard in todo:
+
+        def align(some: list[str]) -> None:
+            for shard in some:
                 with under_way(folder, shard) as ours:
                     if ours and not part(folder, shard).exists():
                         write_part(folder, shard, texts_of_shard(index.folder, shard), index, reader, args)
                 progress.advance()
+
+        with Progress("align", len(todo), "shards") as progress:
+            align(todo)
+            done = parts_done(folder / "parts", mine)
+            align(left_behind(folder, [shard for shard in mine if shard not in done]))
 
     # ---------------------------------------------------------------- the last one merges
     done = parts_done(folder / "parts", shards)

@@ -85,7 +85,7 @@ def main(args: Settings) -> int:
     from htr.reader import Reader
     from jobs.distributed.devices import take_device
     from jobs.distributed.placement import Placement
-    from jobs.launch.under_way import ended, note_work, others
+    from jobs.launch.under_way import ended, left_behind, note_work, others
     from jobs.transcription.chunks import ChunkWorkers
     from jobs.transcription.inputs import open_input
     from jobs.transcription.results import merge, read_summary, report
@@ -123,6 +123,10 @@ def main(args: Settings) -> int:
     log(f"transcribe: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} chunks to read")
     with Progress("transcribe", sum(chunks[n][1] - chunks[n][0] for n in todo), source.unit) as progress:
         for number in workers.each(todo, source, chunks):
+            progress.advance(chunks[number][1] - chunks[number][0])
+        done = workers.all_done(len(chunks))
+        left = left_behind(folder, [f"{number:06d}" for number in mine if number not in done])
+        for number in workers.each([int(name) for name in left], source, chunks) if left else ():
             progress.advance(chunks[number][1] - chunks[number][0])
 
     # ---------------------------------------------------------------- the last one merges

@@ -11,6 +11,7 @@
 A world of one needs neither library. What goes wrong is a DistributedError with one line for the user.
 """
 
+import contextlib
 import hashlib
 import importlib
 import os
@@ -193,11 +194,18 @@ class ProcessGroup:
                 answer = pickle.dumps((True, fn(*args)))
             except Exception as error:
                 self.broadcast_object(_portable(error), "on_root")
+                self._all_know()
                 raise
         good, value = pickle.loads(self.broadcast_object(answer, "on_root"))
         if not good:
+            self._all_know()
             raise value
         return value
+
+    def _all_know(self) -> None:
+        """A rank that ends with the error at once must not look lost to those that have yet to hear of it."""
+        with contextlib.suppress(DistributedError):
+            self.barrier()
 
     def gather(self, obj: Any) -> list[Any]:
         """The objects of all ranks, in the order of the ranks."""

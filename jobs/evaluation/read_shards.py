@@ -17,7 +17,7 @@ from jobs.distributed.cpus import cpus_of_task, decoding_workers
 from jobs.distributed.work_sharding import more_tasks_than, share_of_work
 from jobs.evaluation.label_gap import label_gaps
 from jobs.evaluation.result_files import counted, part, write_part
-from jobs.launch.under_way import parts_done, under_way
+from jobs.launch.under_way import left_behind, parts_done, under_way
 from shards import files
 from shards.index import Index
 from shards.loader import Samples, Team, batches, in_order
@@ -39,18 +39,24 @@ def read_own_shards(
     if idle := more_tasks_than(len(shards), "shards"):
         log(f"evaluate: {idle}")
     log(f"evaluate: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} shards to read")
+
+    def read(some: list[str]) -> None:
+        table = index.samples(args.split, {**where, "shard": [s for s in some if s in where.get("shard", some)]})
+        for shard in some:
+            with under_way(folder, shard) as ours:
+                if ours and not part(folder, shard).exists():
+                    rows = table.filter(pc.equal(table["shard"], shard))
+                    samples = Samples(index.folder, rows, column)
+                    rows = rows.take(samples.text_row)
+                    read_shard(samples, rows, reader, mixed, references, args.batch, folder, shard, team)
+            progress.advance()
+
     with Progress("evaluate", len(todo), "shards") as progress, torch.no_grad(), mixed(), team:
         for start in range(0, len(todo), SHARDS_PER_READ):
-            some = todo[start : start + SHARDS_PER_READ]
-            table = index.samples(args.split, {**where, "shard": [s for s in some if s in where.get("shard", some)]})
-            for shard in some:
-                with under_way(folder, shard) as ours:
-                    if ours and not part(folder, shard).exists():
-                        rows = table.filter(pc.equal(table["shard"], shard))
-                        samples = Samples(index.folder, rows, column)
-                        rows = rows.take(samples.text_row)
-                        read_shard(samples, rows, reader, mixed, references, args.batch, folder, shard, team)
-                progress.advance()
+            read(todo[start : start + SHARDS_PER_READ])
+        read_done = parts_done(folder / "parts", mine)
+        if left := left_behind(folder, [shard for shard in mine if shard not in read_done]):
+            read(left)
 
 
 def read_shard(samples, rows, reader, mixed, references, batch: int, folder: Path, shard: str, team=0) -> None:

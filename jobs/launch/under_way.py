@@ -93,6 +93,21 @@ def is_left(mark: Path, stale: float) -> bool:
     return False
 
 
+def left_behind(folder: Path, parts: Sequence[str], stale: float = STALE_AFTER_S) -> list[str]:
+    """For the end of a task: those of its missing parts that nobody is at work on.
+
+    Marks that nobody is seen to renew are taken away: a node that was switched off leaves one that looks young.
+    """
+    found = []
+    for part in parts:
+        mark = folder / MARKS / part
+        if mark.exists() and is_left(mark, stale):
+            remove(mark)
+        if not mark.exists():
+            found.append(part)
+    return found
+
+
 def parts_done(folder: Path, parts: Sequence[str]) -> set[str]:
     """Which of them have their file, NAME.parquet: by one look at the folder, however many they are."""
     try:

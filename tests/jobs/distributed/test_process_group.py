@@ -162,8 +162,8 @@ def test_what_is_wrong_is_said_on_every_rank(ranks, failure):
     started, message = FAILURES[failure]
     lines = ranks.errors(*started)
     assert len(lines) == len(started)
-    # a Horovod without NCCL may say that first: then nobody waits for the nodes that are still to answer
-    first = "this Horovod was built without NCCL" if failure == "uneven GPUs" else message
+    # what was built without NCCL may say that first: then nobody waits for the nodes that are still to answer
+    first = "was built without NCCL" if failure == "uneven GPUs" else message
     for line in lines:
         assert message.replace("FOLDER", str(ranks.folder)) in line or first in line
     assert len(set(lines)) == 1

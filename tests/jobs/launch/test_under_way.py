@@ -1,10 +1,13 @@
 """Parts of a work that tasks share: one that lives keeps its part, one that is gone leaves it, status tells which."""
 
+import contextlib
 import json
 import os
 import shlex
 import socket
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -58,6 +61,24 @@ def parts(folder: Path) -> set[str]:
     return {path.stem for path in (folder / "parts").glob("*.parquet")}
 
 
+@contextlib.contextmanager
+def beating(path: Path) -> Iterator[None]:
+    """As the task that holds the mark does while it lives."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(0.02):
+            os.utime(path)
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
 def test_an_array_task_that_is_resubmitted_alone(trained, dataset, tmp_path, monkeypatch, capsys):
     """It reads what is missing and nobody has under way; status says whose tasks are gone, and what goes on."""
     import shutil
@@ -83,7 +104,8 @@ def test_an_array_task_that_is_resubmitted_alone(trained, dataset, tmp_path, mon
     assert f"{gone} was under way on node7: that task is gone" in said
     for name, value in {"TASK_ID": "2", "TASK_COUNT": "1", "TASK_MIN": "2", "TASK_MAX": "2"}.items():
         monkeypatch.setenv(f"SLURM_ARRAY_{name}", value)
-    assert main(command) == 0
+    with beating(folder / MARKS / held):
+        assert main(command) == 0
     assert parts(folder) == set(work.parts) - {held}
     (folder / MARKS / held).unlink()
     capsys.readouterr()
@@ -128,3 +150,14 @@ def test_the_folder_goes_while_a_task_asks_for_a_part(tmp_path: Path, monkeypatc
     with under_way(tmp_path, "train-00000") as ours:
         assert not ours
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_node_left_that_was_switched_off_a_moment_ago(tmp_path: Path):
+    """Its mark looks young, but nobody beats; one that beats is left to its task."""
+    marks = tmp_path / MARKS
+    marks.mkdir()
+    for name in ("gone", "alive"):
+        (marks / name).write_text("another-host 1")
+    with beating(marks / "alive"):
+        assert module.left_behind(tmp_path, ["gone", "alive", "given up"], stale=2.0) == ["gone", "given up"]
+    assert [mark.name for mark in marks.iterdir()] == ["alive"]
