@@ -356,7 +356,7 @@ def test_a_table_that_people_work_in_is_not_replaced(scans, untrained, promise, 
 
 def test_alternatives_go_with_the_reading(tmp_path, draw, scans):
     """Of the beam search, with the reader that comes with the project."""
-    source = scans.parent / "pages" / "sim-000000.jpg"
+    source = scans.parent / "pages"
     options = ["--unit", "field", "--decode", "beam", "--device", "cpu", "--xml", tmp_path / "xml"]
     run("transcribe", source, "--out", tmp_path / "o.jsonl", *options)
     rows = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text(encoding="utf-8").splitlines()]
