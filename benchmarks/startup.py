@@ -164,7 +164,7 @@ def be_rank(data: str, run: str, size: str) -> None:
     timed(process_group, "start", PHASES[2])
     timed(train, "prepare", PHASES[3])
     timed(trainer.Trainer, "__init__", PHASES[4])
-    timed(TrainStep, "take", PHASES[5])
+    timed(TrainStep, "step", PHASES[5])
     argv = ["train", data, "--run", run, "--size", size, "--steps", "1", "--batch", "32", "--device", "cpu"]
     code = jobs.main([*argv, "--evaluate-every", "0"])
     if code:
