@@ -87,7 +87,7 @@ def test_a_killed_rank_ends_the_other_and_the_run_goes_on_under_the_other_librar
     errors = [line for line in said.splitlines() if line.startswith("error: ")]
     assert code == 1 and len(errors) == 1 and "Traceback" not in said, said
     if backend == "torch":
-        assert re.fullmatch(r"error: [a-z ]+: rank 1 on \S+ ended; if that comes again, --exclude=\S+", errors[0])
+        assert re.fullmatch(r"error: [a-z _]+: rank 1 on \S+ ended; if that comes again, --exclude=\S+", errors[0])
     else:
         assert errors[0].endswith("another rank ended or stopped answering, its log says why")
     [other] = set(BACKENDS) - {backend}
