@@ -64,3 +64,9 @@ def overlap(one, other) -> float:
     """Intersection over union of two boxes x, y, w, h."""
     w, h = (max(min(one[i] + one[i + 2], other[i] + other[i + 2]) - max(one[i], other[i]), 0) for i in (0, 1))
     return w * h / (one[2] * one[3] + other[2] * other[3] - w * h)
+
+
+def found(proposed, boxes) -> tuple[int, int]:
+    """Of proposed fields: how many of the boxes are among them, and how many of them are none of the boxes."""
+    shares = np.array([[overlap(field.box, box) for field in proposed] for box in boxes])
+    return int((shares.max(axis=1) >= 0.7).sum()), int((shares.max(axis=0) < 0.7).sum())

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from more_forms import circles, combs, labels_alone, pale, pdf_form, tinted, two_columns
-from other_forms import overlap, register
+from other_forms import found, overlap, register
 
 from htr.forms.blank_source import read_blank
 from htr.forms.fields import corners
@@ -19,12 +19,6 @@ from htr.synth.scanner import SEVERITIES, scan
 
 DRAWN = [combs, circles, pale, two_columns, labels_alone]
 COLOURS = {"blue": (230, 120, 40), "green": (60, 150, 40), "red": (60, 60, 225)}  # BGR
-
-
-def found(proposed, boxes):
-    """How many of the boxes are proposed, and how many proposals are none of them."""
-    shares = np.array([[overlap(field.box, box) for field in proposed] for box in boxes])
-    return int((shares.max(axis=1) >= 0.7).sum()), int((shares.max(axis=0) < 0.7).sum())
 
 
 @pytest.mark.parametrize("drawn", DRAWN)

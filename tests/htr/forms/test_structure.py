@@ -1,16 +1,10 @@
 import cv2
 import numpy as np
 import pytest
-from other_forms import overlap, questionnaire, register
+from other_forms import found, overlap, questionnaire, register
 
 from htr.forms.structure import propose_fields, slope_of_rulings
 from htr.synth.draw_forms import NAMES, draw
-
-
-def found(proposed, boxes):
-    """How many of the boxes are proposed, and how many proposals are none of them."""
-    shares = np.array([[overlap(field.box, box) for field in proposed] for box in boxes])
-    return int((shares.max(axis=1) >= 0.7).sum()), int((shares.max(axis=0) < 0.7).sum())
 
 
 @pytest.mark.parametrize("name", NAMES)

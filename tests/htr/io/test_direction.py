@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from cropped import crops
 
 from htr.io.account import Account
 from htr.io.page_xml import Line, page_xml
@@ -49,17 +50,7 @@ def rows(folder, turn: int, line: str, region: str = "", kind: str = "PAGE") -> 
         name = "<sourceImageInformation><fileName>p.png</fileName></sourceImageInformation>"
         block = f"<PrintSpace><TextBlock {region}>{line}</TextBlock></PrintSpace>"
         content = f"<alto><Description>{name}</Description><Layout><Page {size}>{block}</Page></Layout></alto>"
-    (folder / "p.xml").write_text(content, encoding="utf-8")
-    table, images = read_source(folder, account=Account())
-    scans, found = Scans(images), []
-    for row in table.to_pylist():
-        try:
-            if row.get("reject"):
-                raise RejectedInput(row["reject"])
-            found.append(cut(*scans.cut_from(row)))
-        except RejectedInput as reason:
-            found.append(str(reason))
-    return found
+    return crops(folder, content)
 
 
 def page_line(outline=None, baseline=None, more: str = "") -> str:

@@ -6,12 +6,12 @@ from unicodedata import normalize
 import cv2
 import numpy as np
 import pytest
+from cropped import crops
 from test_image_files import exif, tiff, with_segment
 
 from htr.io.account import Account
 from htr.io.sources import read_source
-from htr.lines.normalise import PageSize, Region, RejectedInput, cut
-from shards.scans import Scans
+from htr.lines.normalise import PageSize, Region, RejectedInput
 
 WIDTH, HEIGHT = 600, 400
 BOXES = [(40, 30, 500, 50), (60, 130, 300, 40), (30, 300, 540, 60)]
@@ -33,21 +33,6 @@ def alto(boxes, width, height, *, unit: str = "pixel", image: str = "p.png") -> 
         f"</fileName></sourceImageInformation></Description>"
         f'<Layout><Page WIDTH="{width}" HEIGHT="{height}">{lines}</Page></Layout></alto>'
     )
-
-
-def crops(folder: Path, content: str, account: Account | None = None) -> list:
-    """Of each line its pixels, or the reason why there are none."""
-    (folder / "p.xml").write_text(content, encoding="utf-8")
-    table, images = read_source(folder, account=account or Account())
-    scans, found = Scans(images), []
-    for row in table.to_pylist():
-        try:
-            if row.get("reject"):
-                raise RejectedInput(row["reject"])
-            found.append(cut(*scans.cut_from(row)))
-        except RejectedInput as reason:
-            found.append(str(reason))
-    return found
 
 
 def test_a_page_of_the_same_size_is_cut_as_it_is(tmp_path):
