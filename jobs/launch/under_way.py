@@ -20,7 +20,6 @@ from shards.claim import STALE_AFTER_S, clock, died_here, hold, modified, remove
 
 NOTE, MARKS = "work.json", ".under-way"
 MAX_TIMES = 256  # files whose time is asked for, to tell a rate
-watched: dict[Path, tuple[float | None, float]] = {}  # marks that look left: their beat, and since when it is watched
 
 
 @dataclass(frozen=True)
@@ -57,13 +56,13 @@ def note_work(folder: Path, verb: str, unit: str, parts: Sequence[str], prefix: 
 @contextlib.contextmanager
 def under_way(folder: Path, part: str, stale: float = STALE_AFTER_S) -> Iterator[bool]:
     """-> whether the part is this task's to do now: False while another that lives has it under way."""
-    mark = folder / MARKS / part
-    mark.parent.mkdir(exist_ok=True)
+    marks = folder / MARKS
+    marks.mkdir(exist_ok=True)
     with contextlib.ExitStack() as stack:
         try:
-            if looks_gone(mark, stale) and is_left(mark, stale):
-                remove(mark)
-            held = stack.enter_context(hold(mark, stale / 6))
+            if looks_gone(marks / part, stale):
+                left_behind(folder, [name for name in os.listdir(marks) if looks_gone(marks / name, stale)], stale)
+            held = stack.enter_context(hold(marks / part, stale / 6))
         except FileNotFoundError:  # all is done: the task that ended last has taken the folder away
             held = False
         yield held
@@ -75,37 +74,22 @@ def looks_gone(mark: Path, stale: float = STALE_AFTER_S) -> bool:
     return beat is not None and (died_here(mark) or abs(clock(mark) - beat) > stale)
 
 
-def is_left(mark: Path, stale: float) -> bool:
-    """The same by what is seen: whoever beats lives. Watches all marks of the folder at once, a little longer than from
-    one beat to the next.
-    """
-    if mark not in watched:
-        now = time.monotonic()
-        for other in mark.parent.iterdir():
-            watched.setdefault(other, (modified(other), now))
-    beat, since = watched.get(mark, (None, 0.0))
-    while modified(mark) == beat:
-        if died_here(mark) or time.monotonic() - since > stale / 5:
-            del watched[mark]
-            return True
-        time.sleep(min(0.2, stale / 30))
-    watched.pop(mark, None)
-    return False
-
-
 def left_behind(folder: Path, parts: Sequence[str], stale: float = STALE_AFTER_S) -> list[str]:
-    """For the end of a task: those of its missing parts that nobody is at work on.
+    """Take away the marks of these parts whose tasks are gone -> the parts that nobody is at work on.
 
-    Marks that nobody is seen to renew are taken away: a node that was switched off leaves one that looks young.
+    Whatever the clocks say, whoever is seen to beat lives: all marks are watched at once, a little longer than from one
+    beat to the next. So a mark that looks young goes, too, where its node was switched off.
     """
-    found = []
-    for part in parts:
-        mark = folder / MARKS / part
-        if mark.exists() and is_left(mark, stale):
-            remove(mark)
-        if not mark.exists():
-            found.append(part)
-    return found
+    marks = {part: folder / MARKS / part for part in parts}
+    beats = {part: modified(mark) for part, mark in marks.items()}
+    quiet = {part for part, beat in beats.items() if beat is not None}
+    since = time.monotonic()
+    while (unsure := [part for part in quiet if not died_here(marks[part])]) and time.monotonic() - since <= stale / 5:
+        time.sleep(min(0.2, stale / 30))
+        quiet -= {part for part in unsure if modified(marks[part]) != beats[part]}
+    for part in quiet:
+        remove(marks[part])
+    return [part for part, mark in marks.items() if not mark.exists()]
 
 
 def parts_done(folder: Path, parts: Sequence[str]) -> set[str]:
