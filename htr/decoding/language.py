@@ -165,7 +165,7 @@ def train_language_model(
         keys[n - 1 :] |= stream[: len(stream) - n + 1] << LABEL_BITS * (n - 1)
         valid = position >= max(n - 1, 1)  # the start is never predicted
         grams.append(_count(keys[valid], weights[valid]))
-    return LanguageModel(characters, [_table(grams, n, end + 1, least) for n in range(1, order + 1)])
+    return LanguageModel(characters, [_table(grams, n, least) for n in range(1, order + 1)])
 
 
 def _count(keys: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -175,7 +175,7 @@ def _count(keys: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return keys, np.add.reduceat(weights[order], firsts)
 
 
-def _table(grams: list[tuple[np.ndarray, np.ndarray]], n: int, start: int, least: int) -> Table:
+def _table(grams: list[tuple[np.ndarray, np.ndarray]], n: int, least: int) -> Table:
     """The smoothed probabilities of the sequences of n characters, from the counts of those of n and n + 1."""
     keys, raw = grams[n - 1]
     counts = raw

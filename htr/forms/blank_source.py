@@ -12,7 +12,7 @@ from htr.forms.template import Field
 from htr.io.image_files import RejectedInput, decode, resolution
 
 DPI, MAX_DPI = 200.0, 300.0  # of a page that is drawn, not scanned; of a template: more only costs time
-MAX_POLYGON_POINTS = 3400  # of a PDF's page: A0
+MAX_PAGE_PT = 3400  # points of a side of a PDF's page: A0
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ def read_pdf(path: Path, page: int) -> BlankPage:
             raise ValueError(f"{path}: it has {len(document)} pages, not {page}")
         sheet = document[page - 1]
         width, height = sheet.get_size()
-        if max(width, height) > MAX_POLYGON_POINTS:
+        if max(width, height) > MAX_PAGE_PT:
             raise ValueError(f"{path}: page {page} is larger than any paper")
         dpi = DPI
         for image in sheet.get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE], max_depth=2):

@@ -20,7 +20,7 @@ from htr.forms.feature_matching import (
     homography,
     steepness,
 )
-from htr.forms.fitting import MIN_CLEAR_CORRELATION, Fit, bend_statistic
+from htr.forms.fitting import MIN_CLEAR_CORRELATION, Fit, bend_of
 from htr.forms.keypoints import CLOSE, apply, fit_affine, pyramid, search_patch, translation
 from htr.forms.warp import Warp, cubic, flatten
 
@@ -196,9 +196,8 @@ def simplest(
         best = "projective", fit, near
     if best is None:
         return None
-    kept, apart = best[2].sum() / max(shown.sum(), 1), found - apply(best[1], ours)
-    clear = usable & (correlation >= MIN_CLEAR_CORRELATION) & (np.abs(apart).max(axis=1) < 2 * CLOSE.near)
-    curled = bend_statistic(ours[clear], apart[clear], size) >= MIN_BEND_STATISTIC
+    kept = best[2].sum() / max(shown.sum(), 1)
+    curled = bend_of(form, found, best[1], usable & (correlation >= MIN_CLEAR_CORRELATION)) >= MIN_BEND_STATISTIC
     if was_bent or curled or MIN_BEND_SCORE <= kept < 0.97:
         moved, near = fit_bend(ours, found, usable, rough, size)
         if moved is not None and near.sum() >= best[2].sum() * (1 if curled else 1 / SIMPLER_SHARE):

@@ -59,10 +59,16 @@ def fit_fine(form: Form, levels: list[np.ndarray], matrix: np.ndarray) -> Fit:
     found, correlation = form.close.locate(search_patch(levels, to_scan, (0, 0, *form.close.shape[::-1]), CLOSE.reach))
     fit, near = fit_affine(form.close.points, found, correlation >= CLOSE.found, CLOSE.near)
     middle = float(np.median(correlation[near])) if near.any() else 0.0
-    apart = found - apply(fit, form.close.points)
-    clear = (correlation >= MIN_CLEAR_CORRELATION) & (np.abs(apart).max(axis=1) < 2 * CLOSE.near)
-    bend = bend_statistic(form.close.points[clear], apart[clear], form.close.shape[::-1])
+    bend = bend_of(form, found, fit, correlation >= MIN_CLEAR_CORRELATION)
     return Fit(form, to_scan @ fit @ form.to_close, float(near.sum() / len(near)), middle, bend)
+
+
+def bend_of(form: Form, found: np.ndarray, fit: np.ndarray, clear: np.ndarray) -> float:
+    """How curled the paper is, by the close keypoints that are found clearly, (n,) bool, and near to where `fit` has
+    them; see bend_statistic."""
+    apart = found - apply(fit, form.close.points)
+    clear = clear & (np.abs(apart).max(axis=1) < 2 * CLOSE.near)
+    return bend_statistic(form.close.points[clear], apart[clear], form.close.shape[::-1])
 
 
 def bend_statistic(points: np.ndarray, apart: np.ndarray, size: tuple[int, int]) -> float:

@@ -54,9 +54,9 @@ def at_dpi(picture: np.ndarray, dpi: float) -> np.ndarray:
 
 def strengthened(picture: np.ndarray, dpi: float) -> np.ndarray:
     """A form whose rulings and boxes are too pale to be seen as print, to drop out of scans, with darker print."""
-    lengths = []
+    lengths, seen = [], at_dpi(picture, dpi)
     for darkness in (PRINT_DARKNESS, PALE_DARKNESS):
-        found = Print.of(at_dpi(picture, dpi), darkness)
+        found = Print.of(seen, darkness)
         level, upright = (cv2.connectedComponentsWithStats(rules)[2][1:] for rules in (found.level, found.upright))
         lengths.append(int(level[:, 2].sum()) + int(upright[:, 3].sum()))
     if lengths[1] < MIN_PALE_RATIO * lengths[0] + 100 * PX_PER_MM:
@@ -74,10 +74,12 @@ def boxes_of(found: Print) -> tuple[list[Box], list[Box]]:
         box = x, y, w, h
         if TICK_SIDES_MM[0] * PX_PER_MM > min(w, h) or not within(paper.shape, box):
             continue
-        if area >= 0.8 * w * h and max(w, h) <= MAX_CELL_MM * PX_PER_MM and is_frame(found.dark, box):
+        largest = max(MAX_CELL_MM, TICK_SIDES_MM[1]) * PX_PER_MM
+        framed = area >= 0.8 * w * h and max(w, h) <= largest and is_frame(found.dark, box)
+        if framed and max(w, h) <= MAX_CELL_MM * PX_PER_MM:
             small.append(box)
         if max(w, h) <= TICK_SIDES_MM[1] * PX_PER_MM:
-            if area >= 0.8 * w * h and max(w, h) <= 1.3 * min(w, h) and is_frame(found.dark, box):
+            if framed and max(w, h) <= 1.3 * min(w, h):
                 ticks.append(with_frame(found.dark, box))
             elif is_ring(found.dark, box, area):
                 rings.append(with_frame(found.dark, box))

@@ -141,7 +141,7 @@ class Forms:
         if curled or best.score < HIGH_SCORE:
             bent = fit_bent_paper(best.form, scan, best.matrix)
             if bent is not None and bent.fit.score >= best.score + (0 if curled else MIN_BEND_GAIN):
-                return self.laid_flat(bent, scan.shape, negative)
+                return self.laid_flat(bent, negative)
         form, matrix, _ = self.edition(levels, best)
         # what differs from one kind of processor to the next is rounded off: 0.002 px at most
         return Registration(form.template, np.round(matrix, 6), best.score, negative=negative)
@@ -162,7 +162,7 @@ class Forms:
         registrations, reason = [], None
         for one in found:
             try:
-                registrations.append(self.laid_flat(one, scan.shape, negative))
+                registrations.append(self.laid_flat(one, negative))
             except NoForm as error:
                 reason = error
         if reason is not None:
@@ -171,7 +171,7 @@ class Forms:
             raise SeveralForms(registrations)
         return registrations[0]
 
-    def laid_flat(self, found: Found, shape: tuple[int, int], negative: bool) -> Registration:
+    def laid_flat(self, found: Found, negative: bool) -> Registration:
         """The edition of a form that was found and flattened, with the simplest way to its places. Raises NoForm."""
         levels = pyramid(found.flat)
         form, _, frame = self.edition(levels, found.fit)

@@ -36,7 +36,7 @@ def propose_fields(picture: np.ndarray, dpi: float) -> list[Field]:
     scale, found = DPI / dpi, Print.of(at_dpi(picture, dpi))
     ticks, cells = boxes_of(found)
     texts = [(box, *lines_in(box[3])) for box in cells]
-    texts += ruled(replace(found, dark=without_bars(found)), ticks, cells)
+    texts += ruled(replace(found, dark=without_bars(found)), ticks)
     texts = texts or beside_labels(found)
     entries = [("tick", box, 1, 0.0) for box in ticks]
     entries += [("text", box, lines, pitch) for box, lines, pitch in without_overlaps(texts)]
@@ -61,7 +61,7 @@ def lines_in(height: int) -> tuple[int, float]:
     return lines, min(height / lines, 1.6 * DEFAULT_PITCH_MM * PX_PER_MM)
 
 
-def ruled(found: Print, ticks: list[Box], cells: list[Box]) -> list[tuple[Box, int, float]]:
+def ruled(found: Print, ticks: list[Box]) -> list[tuple[Box, int, float]]:
     """Fields on level rulings: (box, lines, pitch)."""
     joined = cv2.morphologyEx(
         found.level, cv2.MORPH_CLOSE, np.ones((3, round(2 * MAX_DOT_GAP_MM * PX_PER_MM)), np.uint8)

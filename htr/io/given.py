@@ -41,9 +41,14 @@ def is_one(given: object) -> bool:
     if isinstance(given, (str, Path, bytes, bytearray)) or hasattr(given, "convert") or hasattr(given, "read"):
         return True
     shape = getattr(given, "shape", ())
-    if hasattr(given, "detach") and len(shape) == 3 and shape[0] in (1, 3) and shape[2] > 4:
+    if hasattr(given, "detach") and channels_first(shape):
         return True
     return len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 2, 3, 4))
+
+
+def channels_first(shape: tuple[int, ...]) -> bool:
+    """Of a tensor: (1 or 3, H, W)."""
+    return len(shape) == 3 and shape[0] in (1, 3) and shape[2] > 4
 
 
 def as_gray(image: object) -> np.ndarray:
@@ -53,14 +58,16 @@ def as_gray(image: object) -> np.ndarray:
             return decode(Path(image).read_bytes())
         except OSError as error:
             raise RejectedInput(f"{image} can't be read ({error.strerror or type(error).__name__})") from None
-    if isinstance(image, (bytes, bytearray)) or hasattr(image, "read"):
-        return decode(bytes(image) if isinstance(image, (bytes, bytearray)) else image.read())
+    if isinstance(image, (bytes, bytearray)):
+        return decode(bytes(image))
+    if hasattr(image, "read"):
+        return decode(image.read())
     if hasattr(image, "convert"):
         image = from_pillow(image)
     elif hasattr(image, "detach"):  # a tensor
         image = image.detach().cpu()
         image = (image.float() if image.is_floating_point() else image).numpy()
-        if image.ndim == 3 and image.shape[0] in (1, 3) and image.shape[2] > 4:
+        if channels_first(image.shape):
             image = np.moveaxis(image, 0, 2)
     if not isinstance(image, np.ndarray):
         raise RejectedInput(f"a {type(image).__name__} is no image: give {KINDS}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 MIN_DPI, MAX_DPI = 75.0, 2400.0
 CODESTREAM = b"\xff\x4f\xff\x51"  # of JPEG 2000: start, size
-MAX_BLOCKS = 1_000_000  # of a GIF, boxes of a JPEG 2000, chunks of a WebP
+MAX_BLOCKS = 1_000_000  # of a GIF, boxes of a JPEG 2000
 CMYK, PALETTE = 12, b"pclr"  # of JPEG 2000 (ITU-T T.800, annex I)
 JP2_BYTES = 7  # of memory for a component's pixel, by measurement 5.8: 32 bits, and what they are transformed to
 

@@ -15,6 +15,7 @@ from defusedxml.common import DefusedXmlException
 
 from htr.io.account import Account
 from htr.io.folders import ENDINGS, kind_of
+from htr.io.page_content import local
 from htr.io.trees import FolderTree, Names, place_of
 
 ADDRESS = re.compile(r"(?!file:)[a-z][a-z0-9+.-]+:", re.IGNORECASE)  # of two letters and more: C:\ is a place
@@ -118,17 +119,17 @@ def named_files(root, tree: FolderTree) -> Iterator[Named]:
     while waiting:
         element, group = waiting.pop()
         for child in reversed([c for c in element if isinstance(c.tag, str)]):
-            kind = child.tag.rsplit("}", 1)[-1]
+            kind = local(child)
             if kind == "fileGrp":
                 waiting.append((child, child.get("USE") or child.get("ID") or group))
             elif kind == "file":
                 waiting.append((child, group))
-        if element.tag.endswith("}file") or element.tag == "file":
+        if local(element) == "file":
             hrefs = [href_of(flocat) for flocat in element.iterfind("{*}FLocat")]
-            local = [href for href in hrefs if href and not ADDRESS.match(href)]
-            places = [place for href in local if (place := place_of(href, tree, names))]
+            own = [href for href in hrefs if href and not ADDRESS.match(href)]
+            places = [place for href in own if (place := place_of(href, tree, names))]
             there = [place for place in places if tree.has(place)]
-            why = "" if places else OUTSIDE if local else AT_ADDRESS if any(hrefs) else "files without a place"
+            why = "" if places else OUTSIDE if own else AT_ADDRESS if any(hrefs) else "files without a place"
             yield Named(element.get("ID", ""), group, (there or places or [""])[0], why, element.get("MIMETYPE", ""))
 
 

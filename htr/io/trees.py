@@ -19,6 +19,7 @@ from htr.io.folders import ENDINGS, kind_of, list_folder
 from htr.io.image_headers import RejectedInput
 from htr.io.tar_members import places
 
+FILE_SCHEME = re.compile(r"^file:(//(localhost)?)?", re.IGNORECASE)
 MIN_LIKENESS = 60  # of 100: names that are less like each other are other names
 MAX_XML_BYTES = 50 << 20  # of one file: a page of 100 lines takes 100 kB, and its tree ten times as much memory
 
@@ -98,7 +99,7 @@ class TarTree:
             raise ValueError(f"{path}: {what}: copy it again, or unpack it and name the folder") from None
         self.places = {posixpath.normpath(name): place for name, place in found.items()}
         account.there += len(found) + sum(others.values())
-        for why, count in {**others, "links": others["links"]}.items():
+        for why, count in others.items():
             account.pass_over(why, count)
         account.pass_over("members that a later one of the same name replaces", len(found) - len(self.places))
         self.folders: dict[str, list[str]] = {}
@@ -133,7 +134,7 @@ class Names:
     """The files of a tree's folders, found whatever the case and the Unicode form of their names."""
 
     def __init__(self, tree: Tree):
-        self.tree, self.known, self.bases = tree, {}, {}
+        self.tree, self.known, self.bases, self.stems = tree, {}, {}, {}
 
     def of(self, folder: str) -> dict[str, list[str]]:
         if folder not in self.known:
@@ -158,10 +159,12 @@ class Names:
 
     def find_stem(self, folder: str, stem: str) -> str | None:
         """The one image whose name but for its ending is this."""
-        wanted, found = plain(stem), []
-        for name, own in self.of(folder).items():
-            if posixpath.splitext(name)[0] == wanted and name.endswith(ENDINGS):
-                found += own
+        if folder not in self.stems:
+            stems = self.stems[folder] = {}
+            for name, own in self.of(folder).items():
+                if name.endswith(ENDINGS):
+                    stems.setdefault(posixpath.splitext(name)[0], []).extend(own)
+        found = self.stems[folder].get(plain(stem), [])
         return posixpath.join(folder, found[0]) if len(found) == 1 else None
 
     def anywhere(self, name: str) -> str | None:
@@ -184,7 +187,7 @@ class Names:
 def place_of(href: str, tree: FolderTree, names: Names) -> str:
     """Relative to the METS, "" for one outside. An absolute one is often of another machine: of its last parts as many
     as are found."""
-    href = re.sub(r"^file:(//(localhost)?)?", "", href, flags=re.IGNORECASE)
+    href = FILE_SCHEME.sub("", href)
     place = ""
     for name in dict.fromkeys((href, unquote(href))):
         path = PureWindowsPath(name)  # knows both / and \
@@ -209,7 +212,7 @@ def variants(name: str) -> list[str]:
     """A relative name as it may be meant: with %20, with backslashes, as file://."""
     found = []
     for one in (name, unquote(name)):
-        one = re.sub(r"^file:(//(localhost)?)?", "", one, flags=re.IGNORECASE).replace("\\", "/").removeprefix("./")
+        one = FILE_SCHEME.sub("", one).replace("\\", "/").removeprefix("./")
         if one and ".." not in one.split("/") and not one.startswith("/") and "\0" not in one and len(one) < 1000:
             found.append(one)
     return list(dict.fromkeys(found))

@@ -1,6 +1,6 @@
 """Where a line lies on its page, and the size of the page that it was drawn on: from a table's cells."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -76,7 +76,7 @@ class Region:
         size = max(round((self.x + self.w) * x) - left, 1), max(round((self.y + self.h) * y) - top, 1)
         shape = None if self.polygon is None else np.rint(self.polygon * (x, y)).astype(np.int32)
         baseline = None if self.baseline is None else self.baseline * (x, y)
-        return replace(Region(left, top, *size), polygon=shape, baseline=baseline, turn=self.turn)
+        return Region(left, top, *size, polygon=shape, baseline=baseline, turn=self.turn)
 
 
 @dataclass(frozen=True)

@@ -17,16 +17,19 @@ from shards.scans import Scans
 def pages_of(folder: Path, names: list[str]) -> dict[str, list[str]]:
     """The numbers of the pages of those TIFFs that have several; of each file only the places of its pages are read."""
     tiffs = [name for name in names if name.lower().endswith((".tif", ".tiff"))]
-    with ThreadPoolExecutor(min(16, len(tiffs)) or 1) as pool:
-        found = dict(zip(tiffs, pool.map(lambda name: pages_in(folder, name), tiffs), strict=True))
+    in_tars = [name for name in tiffs if ".tar/" in name.lower()]
+    files = [name for name in tiffs if ".tar/" not in name.lower()]
+    with ThreadPoolExecutor(min(16, len(files)) or 1) as pool:
+        found = dict(zip(files, pool.map(lambda name: tiff_pages(folder / name), files), strict=True))
+    scans = Scans(folder)  # one after the other: it knows where the members of the last tar are
+    found |= {name: pages_in(scans, name) for name in in_tars}
     return {name: [str(page) for page in pages] for name, pages in found.items() if len(pages) > 1}
 
 
-def pages_in(folder: Path, name: str) -> list[int]:
-    if ".tar/" not in name.lower():
-        return tiff_pages(folder / name)
+def pages_in(scans: Scans, name: str) -> list[int]:
+    """Of a member of a tar."""
     try:
-        return full_pages(Scans(folder).content(name))
+        return full_pages(scans.content(name))
     except (OSError, RejectedInput):  # said where its row is
         return [0]
 

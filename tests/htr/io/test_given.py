@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from htr.io.given import as_gray, line_images
@@ -106,7 +107,6 @@ def test_transparency_lies_on_white():
 
 
 def test_tensors_and_files(tmp_path):
-    torch = pytest.importorskip("torch")
     gray = torch.from_numpy(GRAY)
     for given in (gray, gray[None], gray[None].expand(3, -1, -1), gray / 255, (gray / 255).bfloat16().requires_grad_()):
         [one] = line_images(given)

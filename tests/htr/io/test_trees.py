@@ -60,7 +60,7 @@ def mets(groups: dict[str, dict[str, str]], pages: list[list[str]] = (), space: 
     )
     physical = f'<mets:structMap TYPE="PHYSICAL"><mets:div>{divs}</mets:div></mets:structMap>'
     text = f"{HEAD}<mets:fileSec>{made}</mets:fileSec>{physical}</mets:mets>"
-    return text if space else text.replace("mets:", "").replace("xmlns:mets", "xmlns").replace("<mets ", "<mets ")
+    return text if space else text.replace("mets:", "").replace("xmlns:mets", "xmlns")
 
 
 def read(source: Path) -> tuple[list[dict], Account]:
@@ -161,7 +161,6 @@ def test_places_as_people_write_them(tmp_path, there, href, space):
 
 def test_what_a_mets_names_and_is_not_there(tmp_path):
     put(tmp_path, {"a.xml": page("a.png"), "a.png": None, "Scan_02.png": None})
-    put(tmp_path / "m", {"keep": ""})
     groups = {"IMG": {"1": "a.png", "2": "scan-02.png", "3": "../out.png", "5": "doc.pdf"}, "X": {"4": "a.xml"}}
     put(tmp_path, {"mets.xml": mets(groups, [["1", "4"]])})
     rows, account = read(tmp_path / "mets.xml")

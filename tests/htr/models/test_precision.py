@@ -44,7 +44,7 @@ def computing_in(dtype: torch.dtype):
 def rounded_lstm(lstm: nn.LSTM, x: Tensor) -> tuple[Tensor, None]:
     with torch.autocast("cpu", enabled=False):
         weights = {name: weight.half().float() for name, weight in lstm.named_parameters()}
-        flat = [weights[name] for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")]
+        flat = [weights[name] for name in layers.LSTM_WEIGHTS]
         zeros = torch.zeros(1, x.shape[1], lstm.hidden_size)
         y, _, _ = torch.lstm(x.half().float(), (zeros, zeros), flat, True, 1, 0.0, False, False, False)
     return y.half(), None
