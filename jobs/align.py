@@ -29,11 +29,17 @@ DELAY_TEXTS = 256  # by which the delay of the reader's peaks is measured
 
 @dataclass(frozen=True)
 class Settings:
-    dataset: Path = setting(positional=True)
+    dataset: Path = setting(help="folder of a data set", positional=True)
     run: Path = setting(help="the run whose model/ aligns")
-    to: Literal["words", "lines"] = setting()
-    out: Path | None = setting(None, "default: aligned-words.parquet or so, in the data set", metavar="TABLE.parquet")
-    split: list[str] = setting([], "of the data set; repeatable (default: all)", metavar="NAME")
+    to: Literal["words", "lines"] = setting(
+        help="what to find: words with their boxes, or lines with their pieces of the text"
+    )
+    out: Path | None = setting(
+        None,
+        "table to write (default: aligned-words.parquet or aligned-lines.parquet in the data set)",
+        metavar="TABLE.parquet",
+    )
+    split: list[str] = setting([], "split to align; repeatable (default: all)", metavar="NAME")
     least: float | None = setting(
         None,
         "margin a character below which a label fits badly (default: by how texts of other lines fit)",
@@ -42,10 +48,10 @@ class Settings:
     text: str | None = setting(
         None, "of the source, in place of the text as written: what the reader writes", metavar="COLUMN"
     )
-    name: str | None = setting(None, "of the alignment (default: by --to, the model's step and the data set)")
+    name: str | None = setting(None, "name of the alignment (default: by --to, the model's step and the data set)")
     batch: int = setting(16, "texts read at once")
-    device: Literal["auto", "cpu", "cuda"] = setting("auto")
-    amp: Literal["auto", "off", "bf16", "fp16"] = setting("auto")
+    device: Literal["auto", "cpu", "cuda"] = setting("auto", "where to compute; auto takes a GPU if there is one")
+    amp: Literal["auto", "off", "bf16", "fp16"] = setting("auto", "precision; auto: bf16 where the device has it")
 
 
 def main(args: Settings) -> int:

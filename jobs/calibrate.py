@@ -36,20 +36,27 @@ class Settings:
     model: Path | None = setting(
         None, "a model's folder in place of a run: what evaluate made for it", metavar="FOLDER"
     )
-    fit: str = setting(help="a name under RUN/evaluation (dev), or a folder", metavar="EVALUATION")
-    choose: str = setting(help="the same (calibration)", metavar="EVALUATION")
-    judge: str = setting(help="the same (test)", metavar="EVALUATION")
+    fit: str = setting(
+        help="evaluation that the probabilities are fitted on, a name below RUN/evaluation or a folder (of dev)",
+        metavar="EVALUATION",
+    )
+    choose: str = setting(help="evaluation that the threshold is chosen on (of calibration)", metavar="EVALUATION")
+    judge: str = setting(help="evaluation that both are judged on (of test)", metavar="EVALUATION")
     unit: Literal["line", "field", "certificate"] = setting("field", "what is accepted as a whole (default: field)")
-    loss: Literal["wrong", "cer"] = setting("wrong")
-    alpha: float = setting(0.02, "errors among what is accepted, at most (default: 0.02)")
-    delta: float = setting(0.05, "the probability that it is more, at most (default: 0.05)")
+    loss: Literal["wrong", "cer"] = setting(
+        "wrong", "what is bounded: the share of wrong units, or the character error rate of lines"
+    )
+    alpha: float = setting(0.02, "largest rate of errors among what is accepted")
+    delta: float = setting(0.05, "largest probability that the rate is higher")
     by: Literal["writer", "certificate", "unit"] | None = setting(
         None, "what is taken as independent (default: see above)"
     )
     per_cluster: int | None = setting(None, "units that a writer or certificate counts as, at most (default: 10 and 5)")
     per_line: int = setting(30, "of CER: characters that a line counts as, at most (default: 30)")
-    may_share: list[Literal["writer"]] = setting([], "where splits are made by year")
-    name: str | None = setting(None, "of the promise (default: of unit, loss, alpha and delta)")
+    may_share: list[Literal["writer"]] = setting(
+        [], "what the evaluations may have in common, where splits are made by year"
+    )
+    name: str | None = setting(None, "name of the promise (default: of unit, loss, alpha and delta)")
 
 
 def main(args: Settings) -> int:

@@ -20,8 +20,8 @@ SHARES = "train=0.9,dev=0.02,val=0.08"
 
 @dataclass(frozen=True)
 class Settings:
-    out: Path = setting(Path("demo"), "default: %(default)s")
-    certificates: int = setting(CERTIFICATES, "default: %(default)s")
+    out: Path = setting(Path("demo"), "folder of everything that the demo makes")
+    certificates: int = setting(CERTIFICATES, "simulated certificates to train and evaluate on")
     fonts: Path | None = setting(None, "a folder of handwriting fonts in place of those from PyPI")
     fresh: bool = setting(False, "remove what an earlier demo left, and begin again")
 

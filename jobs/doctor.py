@@ -25,12 +25,14 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Settings:
-    device: Literal["auto", "cpu", "cuda"] = setting("auto", "cpu: GPUs are of no concern")
-    nodes: int = setting(2, "default: %(default)s")
-    shared: Path = setting(Path(), "where data and runs are to lie (default: .)", metavar="FOLDER")
-    partition: str | None = setting(None, "default: the site's, from slurm/site.env")
-    account: str | None = setting(None, "default: the site's")
-    gpus_per_node: int = setting(0, "ask Slurm for GPUs and check them", metavar="N")
+    device: Literal["auto", "cpu", "cuda"] = setting("auto", "cpu: do not look at GPUs")
+    nodes: int = setting(2, "nodes to check")
+    shared: Path = setting(
+        Path(), "folder on shared storage where data and runs are to lie (default: .)", metavar="FOLDER"
+    )
+    partition: str | None = setting(None, "partition to ask for nodes (default: the site's, from slurm/site.env)")
+    account: str | None = setting(None, "account to ask with (default: the site's)")
+    gpus_per_node: int = setting(0, "GPUs to ask for and check, a node", metavar="N")
     probe: Path | None = setting(None, argparse.SUPPRESS)
 
 

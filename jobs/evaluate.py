@@ -34,7 +34,7 @@ class Settings:
     )
     run: Path | None = setting(None, "the run whose model/ reads")
     model: Path | None = setting(None, "a model's folder in place of a run: htr/pretrained, say", metavar="FOLDER")
-    split: str = setting("val")
+    split: str = setting("val", "split to read")
     where: list[str] = setting([], "these samples only; repeatable", metavar="COLUMN=VALUE")
     decode: Literal["greedy", "beam"] | None = setting(
         None, "beam: with RUN/decoding, which tune makes (default: as --against was, else greedy)"
@@ -45,15 +45,17 @@ class Settings:
     terms: str | None = setting(
         None, "term,category: what errors do to a table of causes; french: the project's own", metavar="TABLE"
     )
-    promise: Path | None = setting(None, "what it accepts of these texts, and leaves", metavar="RUN/reliability/NAME")
+    promise: Path | None = setting(
+        None, "a promise: say what it accepts of these texts, and what it leaves", metavar="RUN/reliability/NAME"
+    )
     name: str | None = setting(
         None, "of the evaluation (default: the split, the model's step, the decoding, and --where)"
     )
     forms: Path | None = setting(None, "a folder of templates with rules: contradicting fields are counted")
     against: Path | None = setting(None, "compare with another evaluation's folder, line by line", metavar="EVALUATION")
     batch: int = setting(16, "lines read at once")
-    device: Literal["auto", "cpu", "cuda"] = setting("auto")
-    amp: Literal["auto", "off", "bf16", "fp16"] = setting("auto")
+    device: Literal["auto", "cpu", "cuda"] = setting("auto", "where to compute; auto takes a GPU if there is one")
+    amp: Literal["auto", "off", "bf16", "fp16"] = setting("auto", "precision; auto: bf16 where the device has it")
 
 
 def main(args: Settings) -> int:

@@ -30,7 +30,7 @@ NEEDED = ("onnx", "onnxscript", "onnxruntime")
 class Settings:
     run: Path | None = setting(None, "the run whose model is exported", exclusive="required")
     model: Path | None = setting(None, "a model's folder", metavar="FOLDER", exclusive="required")
-    out: Path = setting(Path("reader.onnx"), "default: %(default)s")
+    out: Path = setting(Path("reader.onnx"), "file to write")
 
 
 def main(args: Settings) -> int:

@@ -20,7 +20,7 @@ LINES_SHOWN = 12  # of a sheet
 @dataclass(frozen=True)
 class Settings:
     source: Path = setting(help="what preprocess takes; with --augment a data set", positional=True)
-    certificate: str | None = setting(None, "its id in the source")
+    certificate: str | None = setting(None, "certificate to show, by its id in the source")
     augment: str | None = setting(
         None,
         "instead: a sheet of lines of a data set, as they are and as training sees them (none, light, medium, "
@@ -28,12 +28,12 @@ class Settings:
         const="medium",
         metavar="LEVEL",
     )
-    seed: int = setting(0, "of the lines and of what becomes of them")
+    seed: int = setting(0, "of the lines shown and of their distortion")
     unit: Literal["line", "field"] | None = setting(None, "what a row is (default: field if no row has a box)")
     forms: Path | None = setting(None, "a folder of templates (default: those of the project)")
-    quotes: Literal["auto", "csv", "none"] = setting("auto", "of a CSV, as preprocess has it")
-    rulings: Literal["keep", "remove"] = setting("keep", "in the stored fields")
-    out: Path = setting(Path("inspect.html"), "default: %(default)s")
+    quotes: Literal["auto", "csv", "none"] = setting("auto", "quotes of a CSV: as preprocess has it")
+    rulings: Literal["keep", "remove"] = setting("keep", "printed lines in the stored fields")
+    out: Path = setting(Path("inspect.html"), "page to write")
 
 
 def main(args: Settings) -> int:

@@ -29,12 +29,12 @@ ACCEPT = "accept"
 class Settings:
     readings: Path | None = setting(None, "what transcribe wrote for this batch: .parquet or .csv", positional=True)
     keyed: Path | None = setting(None, "the sample that transcribe drew, keyed", positional=True)
-    promise: Path = setting(metavar="RUN/reliability/NAME")
-    log: Path | None = setting(None, "of the batches (default: monitor.jsonl beside the promise)")
-    seconds: float = setting(20.0, "that typing a line takes, for the hours saved (default: %(default)s)")
+    promise: Path = setting(help="the promise that is watched", metavar="RUN/reliability/NAME")
+    log: Path | None = setting(None, "file of the batches so far (default: monitor.jsonl beside the promise)")
+    seconds: float = setting(20.0, "seconds that typing a line takes, for the hours saved")
     plan: bool = setting(False, "only say how large a sample a batch of --accepted takes")
     accepted: int | None = setting(None, "with --plan: units that a batch accepts")
-    expected: float = setting(0.005, "with --plan: the share of wrong ones expected (%(default)s)")
+    expected: float = setting(0.005, "with --plan: share of wrong ones that is expected")
 
 
 def main(args: Settings) -> int:

@@ -35,7 +35,7 @@ def seconds(text: str) -> float:
 
 @dataclass(frozen=True)
 class Settings:
-    folder: Path = setting(Path("runs"), "default: %(default)s", positional=True)
+    folder: Path = setting(Path("runs"), "folder of runs", positional=True)
     json: bool = setting(False, "one JSON object a run; CER is a fraction")
     watch: float | None = setting(
         None,

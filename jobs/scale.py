@@ -46,18 +46,22 @@ def sizes(text: str) -> list[int]:
 
 @dataclass(frozen=True)
 class Settings:
-    gpus: list[int] = setting([1, 2, 4, 8], "sizes, ranks of each (default: 1,2,4,8)", metavar="N,N,…", parse=sizes)
+    gpus: list[int] = setting(
+        [1, 2, 4, 8], "numbers of ranks to measure, with commas (default: 1,2,4,8)", metavar="N,N,…", parse=sizes
+    )
     gpus_per_node: int | None = setting(None, "ranks a node, one a GPU")
     tasks_per_node: int | None = setting(None, "ranks a node, where there are no GPUs")
     batch_per_rank: int = setting(32, "lines a step of a rank")
     strong: bool = setting(False, "the same global batch at every size: that of the smallest one")
-    steps: int = setting(60, "of each training; the first third does not count (default: %(default)s)")
-    out: Path = setting(Path("scaling"), "folder, on shared storage")
+    steps: int = setting(60, "steps of each training; the first third does not count")
+    out: Path = setting(Path("scaling"), "folder of the trainings and tables, on shared storage")
     one_by_one: bool = setting(False, "on Slurm too a size waits for the one before it")
     collect: bool = setting(False, "submit nothing: the table of what is done in --out; nothing else need be said")
     on: ClusterConfig = group(ClusterConfig, "cluster", inline=True)
     predict: bool = setting(False, "train nothing: a model of the cost at 8 to 512 GPUs")
-    measured: Path | None = setting(None, "with --predict: a training, best of one rank", flag="from", metavar="RUN")
+    measured: Path | None = setting(
+        None, "with --predict: a training to take figures from, best of one rank", flag="from", metavar="RUN"
+    )
     texts: int | None = setting(None, "with --from: as if its data set had so many lines, of the same widths")
     figure: list[str] = setting(
         [], "with --predict: a figure of the model in place of its default; repeatable", metavar="NAME=VALUE"

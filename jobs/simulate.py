@@ -16,13 +16,13 @@ from jobs.distributed.cpus import cpus_of_task
 
 @dataclass(frozen=True)
 class Settings:
-    out: Path = setting()
-    certificates: int = setting(1000)
-    first: int = setting(0, "number of the first one; a certificate depends on its number alone")
-    seed: int = setting(0)
+    out: Path = setting(help="folder of the scans and certificates.csv")
+    certificates: int = setting(1000, "how many")
+    first: int = setting(0, "number of the first certificate; a certificate depends on its number and --seed alone")
+    seed: int = setting(0, "of everything random")
     form: str = setting("adult-2018", "adult-2018, adult-2024, neonatal-2018, or a mix: several with commas")
     severity: str = setting("light", "clean, light, medium, hard, stained or fax (default: %(default)s)")
-    dpi: int | None = setting(None, "of the scans, in place of the severity's resolutions")
+    dpi: int | None = setting(None, "resolution of the scans (default: those of the severity)")
     fonts: Path | None = setting(None, "a folder of .ttf or .otf handwriting fonts in place of those from PyPI")
     hands: Literal["all", "train", "held-out"] = setting("all", "held-out: the fonts kept for testing")
     ink: Path | None = setting(

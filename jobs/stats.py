@@ -12,8 +12,8 @@ from jobs.cli.settings import setting
 
 @dataclass(frozen=True)
 class Settings:
-    dataset: Path = setting(positional=True)
-    out: Path | None = setting(None, "the picture (default: DATASET/stats.png)")
+    dataset: Path = setting(help="folder of a data set", positional=True)
+    out: Path | None = setting(None, "picture to write (default: DATASET/stats.png)")
 
 
 def main(args: Settings) -> int:

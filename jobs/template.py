@@ -26,23 +26,23 @@ MAX_SCANS = 120  # that a blank form is made of
 @dataclass(frozen=True)
 class New:
     source: Path = setting(help="an image or PDF of the blank form, or a folder of filled-in scans", positional=True)
-    out: Path = setting(help="of templates", metavar="FOLDER")
-    name: str | None = setting(None, "of the form (default: that of the source)")
-    page: int = setting(1, "of a PDF or TIFF (default: %(default)s)")
+    out: Path = setting(help="folder of templates, where NAME.json and NAME.png are written", metavar="FOLDER")
+    name: str | None = setting(None, "name of the form (default: that of the source)")
+    page: int = setting(1, "page of a PDF or TIFF, from 1")
     dpi: float | None = setting(None, "of the source, where its files don't say, or say it wrongly")
-    force: bool = setting(False, "in place of a template of this name")
+    force: bool = setting(False, "replace a template of this name")
 
 
 @dataclass(frozen=True)
 class Check:
     forms: Path = setting(help="a folder of templates", positional=True)
-    scans: Path = setting(metavar="FOLDER")
-    out: Path = setting(Path("check.html"), "a page (default: %(default)s)")
+    scans: Path = setting(help="folder of scans to check with", metavar="FOLDER")
+    out: Path = setting(Path("check.html"), "page to write")
     marks: Literal["missing", "all", "keep"] = setting(
         "missing",
         "choose marks: for editions without, for all that have alike ones, or for none (default: %(default)s)",
     )
-    limit: int = setting(500, "scans that are looked at (default: %(default)s)")
+    limit: int = setting(500, "scans looked at, at most")
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Import:
 @dataclass(frozen=True)
 class Export:
     template: Path = setting(help="NAME.json", positional=True)
-    to: Literal["page", "labelstudio", "labelme", "coco", "html"] = setting()
-    out: Path = setting(metavar="FILE")
+    to: Literal["page", "labelstudio", "labelme", "coco", "html"] = setting(help="format to write")
+    out: Path = setting(help="file to write", metavar="FILE")
 
 
 ACTIONS = {

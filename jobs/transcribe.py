@@ -60,9 +60,9 @@ class Settings:
     )
     forms: Path | None = setting(None, "with --unit field: a folder of templates (default: those of the project)")
     rulings: Literal["keep", "remove"] = setting("keep", "with --unit field: as the reader was trained")
-    quotes: Literal["auto", "csv", "none"] = setting("auto", "of a CSV, as preprocess has it")
-    split: str | None = setting(None, "of a data set (default: all)")
-    where: list[str] = setting([], "these samples of a data set only", metavar="COLUMN=VALUE")
+    quotes: Literal["auto", "csv", "none"] = setting("auto", "quotes of a CSV: as preprocess has it")
+    split: str | None = setting(None, "split of a data set to read (default: all)")
+    where: list[str] = setting([], "read these samples of a data set only; repeatable", metavar="COLUMN=VALUE")
     promise: Path | None = setting(None, "what calibrate promised: accepts under it", metavar="RUN/reliability/NAME")
     sure: float = setting(
         0.8, "blank fields and tick boxes less sure are for review (default: %(default)s)", metavar="CONFIDENCE"
@@ -71,13 +71,15 @@ class Settings:
         None, ".csv or .parquet, what is to be reviewed, in the scans' folder or above it", metavar="TABLE"
     )
     sample: int = setting(0, "accepted ones to be keyed too, in a table beside --review", metavar="N")
-    seed: int = setting(0, "of the sample (default: %(default)s)")
+    seed: int = setting(0, "of the sample")
     xml: Path | None = setting(None, "write PAGE XML too, a file an image", metavar="FOLDER")
     chunk: int | None = setting(None, "scans or lines of a part (default: 64 scans, 1024 lines)", metavar="N")
     batch: int = setting(16, "lines read at once (default: %(default)s)")
     workers: int | None = setting(None, "processes of this task (default: one a CPU that it may use)")
-    device: Literal["auto", "cpu", "cuda"] = setting("auto")
-    amp: Literal["auto", "off", "bf16", "fp16"] = setting("auto", "as evaluate (default: %(default)s)")
+    device: Literal["auto", "cpu", "cuda"] = setting("auto", "where to compute; auto takes a GPU if there is one")
+    amp: Literal["auto", "off", "bf16", "fp16"] = setting(
+        "auto", "precision; auto: bf16 where the device has it; a promise wants that of its evaluations"
+    )
 
 
 def main(args: Settings) -> int:

@@ -51,14 +51,14 @@ class Settings:
         None, "another decoding's folder: its language models and lexicon, no texts", metavar="FOLDER"
     )
     order: int = setting(6, "characters of the language model, 1 to 7 (default: %(default)s)")
-    least: int = setting(1, "drop rarer sequences of characters: smaller models", metavar="TIMES")
-    split: str = setting("dev", "to tune on (default: %(default)s)")
+    least: int = setting(1, "leave out sequences of characters that occur more rarely: smaller models", metavar="TIMES")
+    split: str = setting("dev", "split to tune on")
     where: list[str] = setting([], "tune on these samples only; repeatable", metavar="COLUMN=VALUE")
-    most: int = setting(2000, "to tune on, drawn by --seed (default: %(default)s)", metavar="LINES")
-    seed: int = setting(0)
+    most: int = setting(2000, "lines to tune on, at most, drawn by --seed", metavar="LINES")
+    seed: int = setting(0, "of the lines that are drawn")
     batch: int = setting(16, "lines read at once")
-    device: Literal["auto", "cpu", "cuda"] = setting("auto")
-    amp: Literal["auto", "off", "bf16", "fp16"] = setting("auto")
+    device: Literal["auto", "cpu", "cuda"] = setting("auto", "where to compute; auto takes a GPU if there is one")
+    amp: Literal["auto", "off", "bf16", "fp16"] = setting("auto", "precision; auto: bf16 where the device has it")
 
 
 def main(args: Settings) -> int:

@@ -10,7 +10,7 @@ from jobs.distributed.cpus import cpus_of_task
 
 @dataclass(frozen=True)
 class Settings:
-    dataset: Path = setting(positional=True)
+    dataset: Path = setting(help="folder of a data set", positional=True)
     workers: int | None = setting(None, "processes (default: one a CPU)")
 
 

@@ -1,15 +1,20 @@
 """README and docs are true: length, links, commands, examples, figures."""
 
+import argparse
 import contextlib
+import importlib
 import io
 import re
 import shlex
 import subprocess
+from dataclasses import MISSING
 from pathlib import Path
 
 import pytest
 
 from jobs.cli.command_line import STAGES, VERBS, parse
+from jobs.cli.options import described
+from jobs.cli.settings import leaves
 
 CHECKOUT = Path(__file__).parent.parent
 README = CHECKOUT / "README.md"
@@ -182,3 +187,17 @@ def test_results_are_as_measured(tmp_path: Path):
         cwd=CHECKOUT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.strip() in (CHECKOUT / "benchmarks/RESULTS.md").read_text(encoding="utf-8")
+
+
+def test_every_option_says_what_it_does_and_its_default():
+    for verb in VERBS:
+        module = importlib.import_module(f"jobs.{verb}")
+        for cls in [module.Settings] if hasattr(module, "Settings") else [own for own, _ in module.ACTIONS.values()]:
+            for leaf in leaves(cls):
+                if leaf.meta.help is argparse.SUPPRESS:
+                    continue
+                text = described(leaf)
+                words = re.sub(r"\(?default: .*", "", text).split()
+                assert words, f"{verb} --{leaf.flag}: {text}"
+                if leaf.default not in (MISSING, None, [], "") and leaf.kind is not bool and not leaf.is_list:
+                    assert "default" in text or str(leaf.default) in text, f"{verb} --{leaf.flag}: {text}"

@@ -16,12 +16,12 @@ class ClusterConfig:
     cpus_per_task: int | None = setting(None, "CPUs a rank, on Slurm; decoding wants at least two")
     time: str | None = setting(None, "limit of a job, as Slurm writes it: 8:00:00")
     mem: str | None = setting(None, "a node, as Slurm writes it: 64G")
-    partition: str | None = setting(None, "as sbatch's")
-    account: str | None = setting(None, "as sbatch's")
-    qos: str | None = setting(None, "as sbatch's")
-    constraint: str | None = setting(None, "as sbatch's")
-    exclude: str | None = setting(None, "as sbatch's")
-    dependency: str | None = setting(None, "as sbatch's")
+    partition: str | None = setting(None, "partition of the job, as for sbatch")
+    account: str | None = setting(None, "account of the job, as for sbatch")
+    qos: str | None = setting(None, "quality of service, as for sbatch")
+    constraint: str | None = setting(None, "features that nodes must have, as for sbatch")
+    exclude: str | None = setting(None, "nodes to leave out, as for sbatch")
+    dependency: str | None = setting(None, "jobs to wait for, as for sbatch")
     wait: bool = setting(False, "follow the jobs to their end (local ones always are)")
 
 

@@ -36,15 +36,17 @@ class DataConfig:
         "a further data set; how often an epoch visits each of its texts, at the training's start and end",
         metavar="DATASET=WEIGHT[:WEIGHT]",
     )
-    split: str = setting("train", "of the data set, to train on", fixed=True)
+    split: str = setting("train", "split of the data set to train on", fixed=True)
     where: list[str] = setting([], "train on these samples only; repeatable", metavar="COLUMN=VALUE", fixed=True)
-    blanks: float = setting(0.05, "of blank fields in an epoch, at most", metavar="SHARE", fixed=True)
+    blanks: float = setting(0.05, "largest share of blank fields in an epoch", metavar="SHARE", fixed=True)
     text: str | None = setting(
         None, "of the source, in place of the text as written: what the reader shall write", metavar="COLUMN"
     )
     abbreviations: Path | None = setting(None, "abbreviation,expansion: further accepted texts", metavar="TABLE")
     batch: int | None = setting(None, f"lines a step, of all ranks together (default: {BATCH})", fixed=True)
-    batch_per_rank: int | None = setting(None, "in place of --batch: so many times the ranks that the run begins with")
+    batch_per_rank: int | None = setting(
+        None, "in place of --batch: lines a step for each rank that the run begins with"
+    )
     batch_by: Literal["lines", "pixels"] = setting(
         "lines",
         "each step has so many lines, or the pixels of so many of mean width: more lines where they are narrow",
@@ -54,9 +56,9 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    architecture: Literal["ctc", "conv", "attention"] = setting("ctc", "what reads", flag="model", fixed=True)
-    size: Literal["tiny", "small", "mid", "base", "large"] = setting("small", "of the model", fixed=True)
-    height: int = setting(48, "of the lines as the model sees them (default: %(default)s)", metavar="PX", fixed=True)
+    architecture: Literal["ctc", "conv", "attention"] = setting("ctc", "kind of reader", flag="model", fixed=True)
+    size: Literal["tiny", "small", "mid", "base", "large"] = setting("small", "size of the encoder", fixed=True)
+    height: int = setting(48, "height of lines as the model sees them, in px", metavar="PX", fixed=True)
     recurrent_stride: Literal[8, 4] = setting(
         8,
         "px of a line that each recurrent step goes on by: 4 reads narrow writing better, slower (%(default)s)",
@@ -84,13 +86,13 @@ class OptimConfig:
         "none",
         f"how it grows with the batch: none, or with its ratio to {BATCH} or that one's root (default: %(default)s)",
     )
-    ema: float = setting(0.998, "of the averaged weights; 0: none", metavar="DECAY", fixed=True)
-    clip: float = setting(1.0, "largest norm of the gradient (default: %(default)s)")
+    ema: float = setting(0.998, "decay of the averaged weights, a step; 0: none", metavar="DECAY", fixed=True)
+    clip: float = setting(1.0, "largest norm of the gradient")
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    steps: int = setting(20_000, "of the whole training, which the schedule is laid out for", fixed=True)
+    steps: int = setting(20_000, "steps of the whole training; the schedule is laid out for them", fixed=True)
     warmup: int = setting(
         300, "steps, with short lines first, until the peak, from where a cosine leads to zero", fixed=True
     )
@@ -118,7 +120,7 @@ def micro_batch(text: str) -> int:
 
 @dataclass(frozen=True)
 class RuntimeConfig:
-    device: Literal["auto", "cpu", "cuda"] = setting("auto", "that computes")
+    device: Literal["auto", "cpu", "cuda"] = setting("auto", "where to compute; auto takes a GPU if there is one")
     amp: Literal["auto", "off", "bf16", "fp16"] = setting("auto", "auto: bf16 where the device has it")
     micro_batch: int | None = setting(
         None,
@@ -141,14 +143,18 @@ class RuntimeConfig:
     local_copy: bool = setting(
         False, "keep each line ready-made on the node's own disk, HTR_SCRATCH, from the time that it is first read"
     )
-    checkpoint_every: int = setting(500, "between checkpoints", metavar="STEPS")
-    evaluate_every: int = setting(1000, "CER on dev, by which best.pt is chosen; 0: never", metavar="STEPS")
-    log_every: int = setting(50, "between log lines", metavar="STEPS")
-    compression: Literal["none", "fp16", "bf16"] = setting("none", "of gradients between the ranks")
+    checkpoint_every: int = setting(500, "steps between checkpoints", metavar="STEPS")
+    evaluate_every: int = setting(
+        1000, "steps between readings of dev, whose CER chooses best.pt; 0: never", metavar="STEPS"
+    )
+    log_every: int = setting(50, "steps between log lines", metavar="STEPS")
+    compression: Literal["none", "fp16", "bf16"] = setting(
+        "none", "how gradients travel between ranks: as they are, or as 16-bit floats"
+    )
     backend: Literal["horovod", "torch"] = setting(
         "horovod", "what sums them; torch: torch.distributed, which needs no build of its own (%(default)s)"
     )
-    deterministic: bool = setting(False, "the same bits again with the same ranks; slower")
+    deterministic: bool = setting(False, "give the same bits again with the same ranks; slower")
     requeues: int = setting(
         20,
         "how often this run's job goes back into the queue before its time limit (default: %(default)s)",
