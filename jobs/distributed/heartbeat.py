@@ -21,6 +21,7 @@ from shards.open_shards import shards_under_way
 BEAT_INTERVAL_S = 3.0  # seconds
 FOLDER = ".heartbeat"
 BEAT_BYTES = 400  # bytes of a heartbeat
+MAX_NAMED_SHARDS = 5  # in a heartbeat, which has to stay whole
 # files of the code in which a rank that has come to a collective waits for the others
 COLLECTIVES = ("/horovod/", "/torch/distributed/", "distributed/horovod_backend.py", "distributed/torch_backend.py")
 
@@ -67,7 +68,9 @@ class Activity:
             self.progressed(before)
 
     def describe(self) -> str:
-        shards = ", ".join(shards_under_way())
+        names = shards_under_way()
+        more = [f"and {len(names) - MAX_NAMED_SHARDS} more"] if len(names) > MAX_NAMED_SHARDS else []
+        shards = ", ".join([*names[:MAX_NAMED_SHARDS], *more])
         data = f" ({shards})" if shards and self.at == "waiting for data" else ""
         waits = f", waiting for the others in '{self.collective}'" if self.collective else ""
         return f"{self.at}{data}{waits}"

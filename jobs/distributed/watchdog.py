@@ -24,6 +24,7 @@ from jobs.distributed import heartbeat
 from jobs.distributed.heartbeat import ACTIVITY, Activity, Heartbeat
 from jobs.distributed.placement import DistributedError
 from jobs.distributed.signals import AGAIN
+from jobs.distributed.work_sharding import job_name
 
 MIN_LIMIT_S, MAX_LIMIT_S = 180.0, 3600.0  # seconds, of a limit that is found
 TIMES = 20  # the slowest of the last steps
@@ -69,7 +70,7 @@ class Watchdog:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         self.ended.set()
         if isinstance(error, DistributedError) and self.quiet > SILENT:  # one that died would have shown at once
-            found, said = heartbeat.blame(self.folder)
+            found, said = self.look()
             if found and self.asked != 0:
                 self.end(f"{error}{said}")
             self.heartbeat.__exit__()
@@ -106,16 +107,13 @@ class Watchdog:
 
     def blame(self) -> str:
         """Who keeps the others waiting, by heartbeats; empty where the storage does not answer."""
-        found: list[str] = []
         self.heartbeat.write()
+        return self.look()[1]
 
-        def look() -> None:
-            found.append(heartbeat.blame(self.folder)[1])
-
-        reader = threading.Thread(target=look, daemon=True)
-        reader.start()
-        reader.join(STORAGE)
-        return found[0] if found else "; the run folder's storage does not answer either"
+    def look(self) -> tuple[list, str]:
+        """What heartbeat.blame says, in bounded time: what hangs may be the storage."""
+        silent = [], "; the run folder's storage does not answer either"
+        return within(STORAGE, lambda: heartbeat.blame(self.folder)) or silent
 
     def end(self, reason: str) -> None:
         """Say it, and end the process: no `finally` and no other thread is waited for."""
@@ -161,8 +159,7 @@ def within(seconds: float, work: Callable[[], object]) -> object:
 
 def start() -> str:
     """A name of this start of the job."""
-    job = os.environ.get("SLURM_JOB_ID") or os.environ.get("SUBMITIT_LOCAL_JOB_ID") or str(os.getpid())
-    return f"{job}-{os.environ.get('SLURM_RESTART_COUNT', '0')}"
+    return f"{job_name()}-{os.environ.get('SLURM_RESTART_COUNT', '0')}"
 
 
 def asked() -> float | None:
