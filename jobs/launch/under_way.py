@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shards import files
-from shards.claim import STALE_AFTER_S, clock, died_here, hold, modified, remove
+from shards.claim import STALE_AFTER_S, clock, clock_or_own, died_here, hold, modified, remove
 
 NOTE, MARKS = "work.json", ".under-way"
 MAX_TIMES = 256  # files whose time is asked for, to tell a rate
@@ -60,18 +60,20 @@ def under_way(folder: Path, part: str, stale: float = STALE_AFTER_S) -> Iterator
     marks.mkdir(exist_ok=True)
     with contextlib.ExitStack() as stack:
         try:
-            if looks_gone(marks / part, stale):
-                left_behind(folder, [name for name in os.listdir(marks) if looks_gone(marks / name, stale)], stale)
+            now = clock(marks / part) if modified(marks / part) else 0.0
+            if looks_gone(marks / part, now, stale):
+                names = [name for name in os.listdir(marks) if looks_gone(marks / name, now, stale)]
+                left_behind(folder, names, stale)
             held = stack.enter_context(hold(marks / part, stale / 6))
         except FileNotFoundError:  # all is done: the task that ended last has taken the folder away
             held = False
         yield held
 
 
-def looks_gone(mark: Path, stale: float = STALE_AFTER_S) -> bool:
-    """Whether the mark's task has ended without taking it away, by clocks that may differ."""
+def looks_gone(mark: Path, now: float, stale: float = STALE_AFTER_S) -> bool:
+    """Whether the mark's task has ended without taking it away, by clocks that may differ. `now`: the storage's."""
     beat = modified(mark)
-    return beat is not None and (died_here(mark) or abs(clock(mark) - beat) > stale)
+    return beat is not None and (died_here(mark) or abs(now - beat) > stale)
 
 
 def left_behind(folder: Path, parts: Sequence[str], stale: float = STALE_AFTER_S) -> list[str]:
@@ -127,10 +129,11 @@ def state_of(folder: Path, work: Work) -> State:
     times = [beat for part in some if (beat := modified(folder / f"{work.prefix}{part}.parquet")) is not None]
     at_work, gone = [], []
     with contextlib.suppress(OSError):  # no mark was made yet, or none may be made by this reader
+        now = clock_or_own(folder / MARKS / "now")
         for mark in sorted((folder / MARKS).iterdir()):
             if mark.name in work.parts and mark.name not in done:
                 host = (mark.read_text(encoding="utf-8").split() or ["?"])[0]
-                (gone if looks_gone(mark) else at_work).append((mark.name, host))
+                (gone if looks_gone(mark, now) else at_work).append((mark.name, host))
     seconds = max(times) - min(times) if times else 0.0
     rate = (len(done) - 1) / seconds if seconds > 0 else 0.0
     return State(work, len(done), rate, at_work, gone, len(work.parts) - len(done) - len(at_work))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shards import files
-from shards.claim import clock
+from shards.claim import clock_or_own
 
 WRITE_INTERVAL_S = 2.0  # seconds
 LOST_AFTER_S = 30.0  # seconds without a sign, after which a worker is taken for dead
@@ -76,10 +76,7 @@ def read_worker_status(folder: Path) -> list[WorkerStatus]:
     place = folder / ".workers"
     if not place.is_dir():
         return []
-    try:
-        now = clock(place / "now")
-    except OSError:  # a reader without the right to write there
-        now = time.time()
+    now = clock_or_own(place / "now")
     signs = []
     for path in sorted(place.glob("*.json")):
         with contextlib.suppress(OSError, ValueError, TypeError):

@@ -142,7 +142,7 @@ def test_a_hundred_thousand_parts_are_not_asked_for_one_by_one(tmp_path, monkeyp
 def test_the_folder_goes_while_a_task_asks_for_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """All is done and the task that ended last takes the marks away: there is nothing to do, and no error."""
 
-    def taken_away(mark: Path, stale: float = 0) -> bool:
+    def taken_away(mark: Path, now: float, stale: float = 0) -> bool:
         mark.parent.rmdir()
         return False
 
