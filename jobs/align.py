@@ -102,17 +102,18 @@ def main(args: Settings) -> int:
             log(f"align: {idle}")
         log(f"align: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} shards to align")
 
-        def align(some: list[str]) -> None:
+        def align(some: list[str], again: bool = False) -> None:
             for shard in some:
                 with under_way(folder, shard) as ours:
                     if ours and not part(folder, shard).exists():
                         write_part(folder, shard, texts_of_shard(index.folder, shard), index, reader, args)
-                progress.advance()
+                if not again:
+                    progress.advance()
 
         with Progress("align", len(todo), "shards") as progress:
             align(todo)
             done = parts_done(folder / "parts", mine)
-            align(left_behind(folder, [shard for shard in mine if shard not in done]))
+            align(left_behind(folder, [shard for shard in mine if shard not in done]), again=True)
 
     # ---------------------------------------------------------------- the last one merges
     done = parts_done(folder / "parts", shards)

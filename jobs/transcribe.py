@@ -128,8 +128,8 @@ def main(args: Settings) -> int:
             progress.advance(chunks[number][1] - chunks[number][0])
         done = workers.all_done(len(chunks))
         left = left_behind(folder, [f"{number:06d}" for number in mine if number not in done])
-        for number in workers.each([int(name) for name in left], source, chunks) if left else ():
-            progress.advance(chunks[number][1] - chunks[number][0])
+        for _ in workers.each([int(name) for name in left], source, chunks) if left else ():
+            pass  # the bar has counted them
 
     # ---------------------------------------------------------------- the last one merges
     if left := len(chunks) - len(workers.all_done(len(chunks))):

@@ -40,7 +40,7 @@ def read_own_shards(
         log(f"evaluate: {idle}")
     log(f"evaluate: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} shards to read")
 
-    def read(some: list[str]) -> None:
+    def read(some: list[str], again: bool = False) -> None:
         table = index.samples(args.split, {**where, "shard": [s for s in some if s in where.get("shard", some)]})
         for shard in some:
             with under_way(folder, shard) as ours:
@@ -49,14 +49,15 @@ def read_own_shards(
                     samples = Samples(index.folder, rows, column)
                     rows = rows.take(samples.text_row)
                     read_shard(samples, rows, reader, mixed, references, args.batch, folder, shard, team)
-            progress.advance()
+            if not again:
+                progress.advance()
 
     with Progress("evaluate", len(todo), "shards") as progress, torch.no_grad(), mixed(), team:
         for start in range(0, len(todo), SHARDS_PER_READ):
             read(todo[start : start + SHARDS_PER_READ])
         read_done = parts_done(folder / "parts", mine)
         if left := left_behind(folder, [shard for shard in mine if shard not in read_done]):
-            read(left)
+            read(left, again=True)
 
 
 def read_shard(samples, rows, reader, mixed, references, batch: int, folder: Path, shard: str, team=0) -> None:
