@@ -141,6 +141,8 @@ def test_settings_are_the_same_from_their_file_and_their_command_line(tmp_path: 
     config = train(*argv)
     assert train("--config", write(tmp_path / "a.yaml", to_yaml(config, "why"))) == config
     assert train(*argv_of(config)) == config
+    automatic = train("data/a", "--micro-batch", "auto")
+    assert train(*argv_of(automatic)) == automatic
 
 
 def test_a_runs_own_file_gives_the_same_losses(dataset, tmp_path: Path):

@@ -120,8 +120,6 @@ def typed(known: dict[str, Leaf], values: dict[str, Any], path: Path) -> dict[tu
             taken = parser.parse_object({"value": value}).value
         except (jsonargparse.ArgumentError, TypeError, ValueError):
             raise ValueError(f"{path}: {key}: {value!r} is not {wanted(leaf)}") from None
-        if leaf.meta.choices and any(one not in leaf.meta.choices for one in (taken if leaf.is_list else [taken])):
-            raise ValueError(f"{path}: {key}: {value!r} is not {wanted(leaf)}")
         found[leaf.path] = taken
     return found
 
@@ -129,7 +127,7 @@ def typed(known: dict[str, Leaf], values: dict[str, Any], path: Path) -> dict[tu
 def wanted(leaf: Leaf) -> str:
     """What a value must be, in words."""
     kinds = {int: "a whole number", float: "a number", str: "a text", Path: "a path", bool: "true or false"}
-    choices = get_args(leaf.kind) if get_origin(leaf.kind) is not None else leaf.meta.choices
+    choices = get_args(leaf.kind) if get_origin(leaf.kind) is not None else ()
     one = f"one of {', '.join(map(str, choices))}" if choices else kinds.get(leaf.kind, str(leaf.kind))
     return f"a list, each {one}" if get_origin(leaf.field.type) is list else one
 

@@ -43,7 +43,7 @@ def add_option(place: Any, leaf: Leaf) -> None:
         if nested:
             place.add_argument(f"--{leaf.key}", action="store_true", **quiet)
         return
-    options["choices"] = list(get_args(kind) if get_origin(kind) is Literal else meta.choices) or None
+    options["choices"] = list(get_args(kind) if get_origin(kind) is Literal else ()) or None
     options["type"] = meta.parse or (type(get_args(kind)[0]) if get_origin(kind) is Literal else kind)
     plain = leaf.name.upper() if options["choices"] is None else None
     if meta.positional:
@@ -123,7 +123,8 @@ def argv_of(config: Any, without: tuple[str, ...] = ()) -> list[str]:
         elif isinstance(value, bool):
             found.append(f"--{'' if value else 'no-'}{leaf.flag}")
         else:
-            found += [w for one in (value if leaf.is_list else [value]) for w in (f"--{leaf.flag}", str(one))]
+            for one in value if leaf.is_list else [value]:
+                found += [f"--{leaf.flag}", leaf.meta.write(one)]
     return found
 
 

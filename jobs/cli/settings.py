@@ -31,8 +31,8 @@ class Meta:
     """What the command line knows of a field beside its type and default.
 
     `flag`: the option without its dashes, if it isn't the field's name. `const`: the value of the option when it is
-    given without one. `parse`: a word of the command line to the value, where the type does not say it. `fixed`: a run
-    that has this setting can't be resumed with another.
+    given without one. `parse`: a word of the command line to the value, where the type does not say it; `write`: the
+    way back. `fixed`: a run that has this setting can't be resumed with another.
     """
 
     help: str = ""
@@ -41,7 +41,7 @@ class Meta:
     positional: bool = False
     const: Any = None
     parse: Callable[[str], Any] | None = None
-    choices: tuple = ()
+    write: Callable[[Any], str] = str
     exclusive: str = ""  # of the options with one such word one may be given
     fixed: bool = False
     was: str = ""  # its name in files of older versions

@@ -124,10 +124,11 @@ class RuntimeConfig:
     amp: Literal["auto", "off", "bf16", "fp16"] = setting("auto", "auto: bf16 where the device has it")
     micro_batch: int | None = setting(
         None,
-        "a rank computes at once; more are accumulated; auto (0 in a file): all at once, halved when a GPU's memory is "
-        "full",
+        "lines that a rank computes at once; more are accumulated (default: all of its share); auto (0 in a file): all "
+        "at once, halved when a GPU's memory is full",
         metavar="LINES|auto",
         parse=micro_batch,
+        write=lambda lines: str(lines or "auto"),
     )
     tf32: bool = setting(False, "a GPU multiplies float32 in TF32, rounded to eleven bits; faster with --amp off")
     channels_last: bool = setting(False, "filters lie by channels, as a GPU's tensor cores take them")
