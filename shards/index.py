@@ -82,11 +82,14 @@ def names_of(plan: Plan) -> list[str]:
     return [shard["name"] for shard in plan.shards]
 
 
-def finished_retries(folder: Path) -> list[Plan]:
-    """The first retry first."""
+def read_retries(folder: Path) -> list[Plan]:
+    """In the order they were made."""
     found = [match for match in map(re.compile(r"retry-(\d+)\.json").fullmatch, os.listdir(folder)) if match]
-    plans = [read_plan(folder, f"retry-{match[1]}") for match in sorted(found, key=lambda match: int(match[1]))]
-    return [plan for plan in plans if not missing_shards(plan)]
+    return [read_plan(folder, f"retry-{match[1]}") for match in sorted(found, key=lambda match: int(match[1]))]
+
+
+def finished_retries(folder: Path) -> list[Plan]:
+    return [plan for plan in read_retries(folder) if not missing_shards(plan)]
 
 
 # ---------------------------------------------------------------------------------------------------- merging

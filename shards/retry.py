@@ -16,15 +16,10 @@ import pyarrow.parquet as pq
 from htr.certificate import SPLITS
 from shards import files
 from shards.arrange import number_lines
-from shards.index import missing_shards
+from shards.index import missing_shards, read_retries
 from shards.plan import Plan, read_plan
 
 KEY_COLUMNS = ("certificate", "field", "line")
-
-
-def read_retries(folder: Path) -> list[Plan]:
-    """In the order they were made."""
-    return [read_plan(folder, path.stem) for path in sorted(folder.glob("retry-*.json"))]
 
 
 def open_retry(plan: Plan, source: pa.Table, reasons: list[str]) -> Plan | None:

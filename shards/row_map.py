@@ -57,7 +57,11 @@ def rows_of(index: Index) -> Columns:
         note = {"index": index.digest, "shards": names}
         write_columns(place, note, columns, lambda arrays: fill_rows(file, arrays, counts))
         for other in place.parent.glob("*.map"):  # of what the index was before
-            if read_columns(other).note.get("index") != index.digest:
+            try:
+                ours = read_columns(other).note.get("index") == index.digest
+            except (ValueError, FileNotFoundError):  # of another version, damaged, or gone since
+                ours = False
+            if not ours:
                 other.unlink(missing_ok=True)
 
     return kept(index, "rows.map", {"index": index.digest}, make)
