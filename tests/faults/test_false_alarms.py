@@ -7,16 +7,17 @@ import sys
 import pytest
 
 LONG = pytest.mark.skipif(not os.environ.get("HTR_FAULTS"), reason="make test-faults runs it")
+# what a rank waits for: the next batch that its workers make
 STALLING = """
 import random, sys, time
-from shards.reading import Samples
-take, rng, limit = Samples.take, random.Random(7), float(sys.argv[1])
-def stalling(self, read):
-    if rng.random() < 0.03:
+from shards.loader import Flow
+following, rng, limit = Flow.next, random.Random(7), float(sys.argv[1])
+def stalling(self):
+    if rng.random() < 0.01:
         print("stalls", flush=True)
         time.sleep(limit / 3)
-    return take(self, read)
-Samples.take = stalling
+    return following(self)
+Flow.next = stalling
 from jobs.cli.command_line import main
 sys.exit(main(sys.argv[2:]))
 """
@@ -28,19 +29,10 @@ sys.exit(main(sys.argv[2:]))
 def test_no_false_alarm_in_2000_steps(dataset, tmp_path, fault, limit):
     options = ["--steps", 2000, "--evaluate-every", 200, "--size", "tiny", "--batch", "2", "--amp", "off"]
     options += ["--checkpoint-every", 50, "--log-every", "10", "--device", "cpu"]
-    command = [
-        sys.executable,
-        "-c",
-        STALLING,
-        limit or 15,
-        "train",
-        dataset.folder,
-        "--run",
-        tmp_path / "run",
-        *options,
-    ]
+    train = ["train", dataset.folder, "--run", tmp_path / "run", *options]
+    command = [sys.executable, "-c", STALLING, limit or 15, *train]
     environ = os.environ | ({"HTR_STEP_TIMEOUT": str(limit)} if limit else {})
-    done = subprocess.run(list(map(str, [*command, *options])), env=environ, capture_output=True, text=True)
+    done = subprocess.run(list(map(str, command)), env=environ, capture_output=True, text=True)
     assert done.returncode == 0 and "no step for" not in done.stderr, done.stderr[-2000:]
     stalls = done.stdout.count("stalls")
     assert stalls >= 10
