@@ -76,7 +76,7 @@ def main(args: Settings) -> int:
         code = run(argv) if argv else 0
         if code:
             return code
-    show(runs, dataset)
+    show(runs)
     log(f"\n{(time.monotonic() - began) / 60:.1f} minutes; everything lies in {args.out.resolve()}/")
     log("  scans/pages/*.jpg     the certificates, with what a typist would have in certificates.csv")
     log("  dataset/              shards, plan and index")
@@ -86,7 +86,7 @@ def main(args: Settings) -> int:
     return 0
 
 
-def show(runs: Path, dataset: Path) -> None:
+def show(runs: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 

@@ -45,8 +45,6 @@ class Settings:
 
 def main(args: Settings) -> int:
     from jobs.cli.command_line import parse
-    from jobs.launch import code_snapshot
-    from jobs.launch.submitit_launcher import dry_run, submit, wait
 
     argv = [args.of, *args.rest]
     _, asked = parse(argv)  # what is wrong with it is said now, not by every rank
@@ -57,6 +55,9 @@ def main(args: Settings) -> int:
     if args.print_folder:
         print(folder)
         return 0
+    from jobs.launch import code_snapshot
+    from jobs.launch.submitit_launcher import dry_run, submit, wait
+
     cluster = args.on.cluster
     if cluster == "auto":
         cluster = "slurm" if shutil.which("sbatch") or args.dry_run else "local"
@@ -123,14 +124,15 @@ def request_of(args: Settings, cluster: str, folder: Path):
 
 def folder_of(verb: str, asked) -> Path:
     """Where the job works, and its logs lie. `asked`: the verb's settings. Raises ValueError: no reader is named."""
-    from jobs.training.adopted import run_of
-    from jobs.transcription.table_writer import parts_folder
-
     if verb == "train":
         return asked.run_folder
     if verb == "transcribe":
+        from jobs.transcription.table_writer import parts_folder
+
         return parts_folder(asked.out)
     if verb == "evaluate":
+        from jobs.training.adopted import run_of
+
         return run_of(asked.run, asked.model)
     return asked.out if verb == "preprocess" else asked.run
 

@@ -57,8 +57,8 @@ def number_lines(source: pa.Table, unit: str, account: Account | None = None) ->
     names = codes_of(source, ("certificate", "field"))
     if len(np.unique(names)) == source.num_rows:
         return source
-    places = np.unique(np.stack([names, codes_of(source, PLACE)]), axis=1, return_index=True, return_inverse=True)
-    _, first, place = places
+    places = codes_of(source, ("certificate", "field", *PLACE))
+    _, first, place = np.unique(places, return_index=True, return_inverse=True)
     order = np.lexsort((first, names[first]))  # places by certificate and field, then as they come
     group = names[first[order]]
     begins = np.flatnonzero(np.diff(group, prepend=-1))
@@ -67,7 +67,7 @@ def number_lines(source: pa.Table, unit: str, account: Account | None = None) ->
     numbers[np.repeat(lengths, lengths) == 1] = 0
     of_place = np.empty_like(numbers)
     of_place[order] = numbers
-    lines = of_place[place.reshape(-1)]
+    lines = of_place[place]
     if not lines.any():
         return source  # nothing but repeated rows
     if account:

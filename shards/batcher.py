@@ -13,7 +13,7 @@ import numpy as np
 
 from htr.lines import normalise as lines
 from htr.lines.augment import LEVELS, augment, random_for
-from shards.decoding import Damaged, Span, decode_image, text_and_key
+from shards.decoding import Damaged, Span, decode_text
 from shards.open_shards import OpenShards
 from shards.ready import Ready, ReadyLines
 
@@ -159,8 +159,7 @@ class Batcher:
         held.of_text[text].result()
         span, content = held.stored[text]
         try:
-            written, key = text_and_key(span, content)
-            images = [decode_image(content[at : at + size], height, width) for at, size, height, width in span.lines]
+            images, written, key = decode_text(span, content)
         except Damaged:
             raise DamagedText(int(own["number"])) from None
         inks = [lines.normalise_line(gray, self.look.height) for gray in images]

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from shards.batcher import Batcher, DamagedText
-from shards.open_shards import OpenShards, under_way
+from shards.open_shards import OpenShards, shards_under_way
 from shards.ready import ReadyLines
 
 NOTE_BYTES = 256  # at the memory's beginning, of each worker: the shards that it reads now
@@ -70,8 +70,8 @@ class Desk:
     def answer(self, stream: int, what: str, *given) -> tuple | None:
         if what == "open":
             look, kept = given
-            ready = [ReadyLines(folder, look.height) if folder else None for folder in kept]
-            self.batchers[stream] = Batcher(look, ready, self.shards)
+            ready = {folder: ReadyLines(folder, look.height) for folder in {*kept} if folder}
+            self.batchers[stream] = Batcher(look, [ready.get(folder) for folder in kept], self.shards)
         elif what == "close":
             self.batchers.pop(stream).close()
             self.ended.discard(stream)
@@ -92,7 +92,7 @@ class Desk:
 
 def write_note(place: np.ndarray) -> None:
     """The shards that this process reads now, for who waits for it."""
-    names = " ".join(sorted({*under_way.copy().values()})).encode()[: NOTE_BYTES - 1]
+    names = " ".join(shards_under_way()).encode()[: NOTE_BYTES - 1]
     place[: len(names) + 1] = np.frombuffer(names + b"\0", np.uint8)
 
 

@@ -91,7 +91,7 @@ class GradientBuckets:
 
     def note(self, bucket: Bucket, parameter: nn.Parameter) -> None:
         """A gradient is there. With the last one of its bucket, and of those before it, the exchange begins."""
-        if bucket.exchange or bucket.taken == self.passes * len(bucket.parameters):
+        if bucket.exchange or self.full(bucket):
             raise RuntimeError(f"more than {self.passes} backward passes before their gradients were waited for")
         bucket.take(parameter)
         bucket.taken += 1

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from htr.forms.field_rules import Rule
 from htr.forms.template import load_templates
 from htr.forms.tick_boxes import TICKED
+from jobs.evaluation.texts import texts_of
 from shards.index import Index
-from shards.reading import Samples
 
 SIDES = ("hypothesis", "reference")
 COLUMNS = ("certificate", "form", "field", "line", *SIDES)
@@ -26,9 +26,7 @@ def ticks_of(index: Index, split: str, where: dict[str, list[str]]) -> list[dict
         table = index.samples(split, {**where, "level": ["tick"]})
     except ValueError:  # none there, or a column that only texts have
         return []
-    samples = Samples(index.folder, table)
-    texts = [samples.read(number)[1] for number in range(len(samples))]
-    samples.close()
+    texts = texts_of(index, table)
     rows = table.select([name for name in (*COLUMNS, "ink") if name in table.column_names]).to_pylist()
     return [
         row | {"hypothesis": "1" if (row["ink"] or 0) >= TICKED else "0", "reference": texts[number]}

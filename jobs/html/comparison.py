@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from htr.metrics.intervals import MIN_TRUSTED_CLUSTERS
 from jobs.html import UNKNOWN_SIGN, bounds, evaluation, known, number, pair, percent, plot, points, training
 from jobs.scaling.results import figures
 from jobs.training.learning_curves import points as logged_points
@@ -97,7 +98,7 @@ def warnings(rows: list[dict]) -> list[str]:
     asked = {tuple(str(row["rates"].get(key)) for key in ("dataset", "split", "where")) for row in read_ones}
     if len(asked) > 1:
         said.append("The evaluations are not of the same lines: their rates differ for that reason too.")
-    few = [row for row in read_ones if (row["clusters"]["count"] or 0) < evaluation.MIN_CLUSTERS]
+    few = [row for row in read_ones if (row["clusters"]["count"] or 0) < MIN_TRUSTED_CLUSTERS]
     if few:
         least = min(few, key=lambda row: row["clusters"]["count"] or 0)["clusters"]
         said.append(

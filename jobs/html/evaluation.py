@@ -5,10 +5,10 @@ import re
 import unicodedata
 from pathlib import Path
 
+from htr.metrics.intervals import MIN_TRUSTED_CLUSTERS
 from jobs.html import bounds, count, known, number, pair, percent, plot, points
 from jobs.training.run_status import clean, read, text
 
-MIN_CLUSTERS = 40  # clusters below which an interval is to be read with care
 RATES = {  # what a rate is called, what it means
     "cer": ("CER", "Characters to insert, delete or replace, over the characters of the transcription."),
     "wer": ("WER", "The same for words, parted by spaces."),
@@ -133,7 +133,7 @@ def warnings(metrics: dict) -> list[str]:
     said = [str(interval["warning"])] if interval.get("warning") else []
     if many is not None and many < 2:
         said.append("No interval can be given: all lines are of one writer or certificate.")
-    elif many is not None and many < MIN_CLUSTERS and not said:
+    elif many is not None and many < MIN_TRUSTED_CLUSTERS and not said:
         said.append(f"Few clusters: the intervals rest on {many:.0f} {about['plural']}, read them with care.")
     if "certificate" in about["unit"] and not any("physician" in words or "writer" in words for words in said):
         said.append(

@@ -21,7 +21,7 @@ CANDIDATES = 20_000  # the most unsure rows, among which `useful` chooses; the o
 BUCKETS = 1 << 16  # of hashed trigrams
 
 
-def ordered(table: KeyTable, order: str, seed: int = 0) -> np.ndarray:
+def ordered(table: KeyTable, order: str) -> np.ndarray:
     """(len(todo),) places in `todo`, the first one first. What was drawn as a sample comes before all: only a whole
     sample says anything. Raises ValueError for an unknown order, or one that the table has no numbers for.
     """

@@ -18,7 +18,7 @@ CROP, AROUND, WHOLE = "crop", "around", "whole"
 VIEWS = (CROP, AROUND, WHOLE)
 MARGIN_BESIDE_HEIGHTS, MARGIN_ABOVE_HEIGHTS, MIN_MARGIN_PX = 0.5, 0.35, 8  # margins of a crop in heights of its box, px
 MAX_SIDE_PX = 2600  # px of the longer side of a whole scan
-MAX_XML_BYTES = 256 << 20  # of scans that are kept
+MAX_CACHED_BYTES = 256 << 20  # of scans that are kept
 BOX_COLOUR_BGR = (30, 110, 240)  # BGR, of the box on a scan
 
 
@@ -62,7 +62,7 @@ class Pictures:
             if key not in self.pages:
                 self.pages[key] = page
                 self.bytes += page.nbytes
-            while self.bytes > MAX_XML_BYTES and len(self.pages) > 1:
+            while self.bytes > MAX_CACHED_BYTES and len(self.pages) > 1:
                 self.bytes -= self.pages.popitem(last=False)[1].nbytes
         return page
 

@@ -36,7 +36,7 @@ from jobs.keying.order import ordered
 from jobs.keying.tables import KeyTable
 from jobs.keying.work_queue import WorkQueue
 
-LONGEST_TEXT, MAX_NAME_LENGTH, MOST_TABS = 10_000, 60, 2000
+MAX_TEXT_LENGTH, MAX_NAME_LENGTH, MAX_TABS = 10_000, 60, 2000
 MAX_WAIT_S = 3600.0  # seconds that a row can have taken somebody
 AGAIN = (SECOND, THIRD, COLLEAGUE)
 
@@ -90,7 +90,7 @@ class Session:
         name = plain(name)
         if not 0 < len(name) <= MAX_NAME_LENGTH or not name.isprintable():
             raise Refused("name")
-        if len(self.tabs) >= MOST_TABS:
+        if len(self.tabs) >= MAX_TABS:
             raise Refused("crowded")
         tab = secrets.token_hex(8)
         self.tabs[tab] = name
@@ -251,7 +251,7 @@ def ranks_of(tables: Sequence[KeyTable], order: str) -> tuple[np.ndarray, np.nda
 
 def check_text(text: str) -> None:
     """Raises Refused for what preprocess would reject, or no file can hold: marks that nobody sees."""
-    if len(text) > LONGEST_TEXT:
+    if len(text) > MAX_TEXT_LENGTH:
         raise Refused("long")
     unseen = [c for c in text if c != "\n" and (unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))]
     if unseen:

@@ -26,8 +26,6 @@ class Muon(torch.optim.Optimizer):
     the host has to wait for that number. Who learns of it later calls `skipped`.
     """
 
-    _step_supports_amp_scaling = True  # GradScaler asks: it leaves the decision to `step`
-
     def __init__(self, params, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.98), eps: float = 1e-8):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0, "matrices": 0})
         self.stacks: Stacks | None = None

@@ -153,7 +153,7 @@ class RunFolder:
 class NullRun:
     """What the ranks other than 0 hold instead of an experiment: the root does all of it for them."""
 
-    update = log = log_step = log_dev = note_start = note_first = replace = None
+    update = log_step = log_dev = note_start = note_first = None
 
     def __enter__(self) -> "NullRun":
         return self

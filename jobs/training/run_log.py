@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from jobs.cli.console import log
+from jobs.training.checkpoint import steps
 
 
 def tell(run: Path, job: str, message: str) -> None:
@@ -33,12 +34,12 @@ def first_line(run: Path, known: dict, at: str, resumed: bool) -> str:
 def last_line(run: Path, state: dict) -> str:
     """How it ended, what is kept, what to do next. `state`: of status.json."""
     how, reason = state.get("state"), state.get("reason") or ""
-    steps = sorted(int(path.stem[5:]) for path in (run / "checkpoints").glob("step-*.pt"))
-    kept = f"checkpoint of step {steps[-1]} written" if steps else "no checkpoint was written"
+    written = steps(run / "checkpoints")
+    kept = f"checkpoint of step {int(written[0].stem[5:])} written" if written else "no checkpoint was written"
     if how == "finished":
         following = f"next: python -m jobs evaluate --run {run}"
     elif "queued again" in reason or "chain goes on" in reason:
         following = "nothing is to be done"
     else:
-        following = "the same command goes on" + " there" * bool(steps)
+        following = "the same command goes on" + " there" * bool(written)
     return "; ".join([f"{how}, {reason}" if reason else f"{how}", kept, following])

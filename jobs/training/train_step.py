@@ -78,7 +78,7 @@ class TrainStep:
         self, model, optimizer, scaler, mixed, encode, world, clip: float, logger, passes: int = 1, compression="none",
         lines: int | None = None,
     ):  # fmt: skip
-        """`encode`: a text to its accepted texts, as symbols; `mixed`: see jobs.distributed.precision.
+        """`encode`: a text to its accepted texts, as labels; `mixed`: see jobs.distributed.precision.
 
         `passes`: a batch is computed in so many parts, whose gradients are accumulated. `lines`: of a rank's largest
         batch; given, parts that are too large for the GPU's memory are halved, on all ranks.
