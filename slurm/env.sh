@@ -3,8 +3,8 @@
 # The site's settings live in slurm/site.env (see site.env.example), or in the file that HTR_SITE names.
 htr_home=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export HTR_HOME=$htr_home
-site=${HTR_SITE:-$htr_home/slurm/site.env}
-if [ -f "$site" ]; then set -a; . "$site"; set +a; fi
+. "$htr_home/slurm/toolchain.sh"
+htr_read_site "$htr_home"
 
 # what sbatch reads from its environment; an option on its command line still wins
 htr_export() { if [ -n "$2" ] && [ -z "$(eval "echo \${$1:-}")" ]; then export "$1=$2"; fi; }
@@ -15,7 +15,7 @@ htr_export SBATCH_CONSTRAINT "${HTR_CONSTRAINT:-}"
 htr_export SBATCH_TIMELIMIT "${HTR_TIME:-}"
 htr_export SBATCH_CPUS_PER_GPU "${HTR_CPUS_PER_GPU:-}"
 
-if [ -n "${HTR_MODULES:-}" ]; then module load $HTR_MODULES; fi
+htr_load_modules >&2 || return 1
 # The .venv that slurm/setup.sh made wins over a conda environment that happens to be active (sbatch passes it on), unless
 # set-up made that one and not the .venv. HTR_SAID: said once, not by every script that sources this one.
 conda=${CONDA_PREFIX:-}

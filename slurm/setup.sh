@@ -18,9 +18,10 @@ python=$home/bin/python
 stamp=$home/.htr-setup
 . slurm/toolchain.sh
 gpu=$(htr_operations "$stamp")
-want=$(cat pyproject.toml slurm/setup.sh slurm/build_horovod.sh | sha256sum | cut -c1-16)-$gpu-$PWD
+want=$(cat pyproject.toml slurm/setup.sh slurm/build_horovod.sh slurm/toolchain.sh | sha256sum | cut -c1-16)-$gpu-$PWD
 if [ "$(head -n 1 "$stamp" 2>/dev/null)" = "$want" ] && [ -x "$python" ]; then exit 0; fi
 
+htr_read_site .
 said=$(htr_load_modules) || fail "$said"
 htr_load_modules >/dev/null # the one before was a subshell's
 said=$(htr_missing_tools); [ -z "$said" ] || fail "$said"
@@ -53,7 +54,7 @@ if [ "$gpu" = NCCL ]; then
   export HOROVOD_CUDA_HOME
 fi
 tag=$("$python" -c 'import sys, platform; print(f"cp{sys.version_info[0]}{sys.version_info[1]}-{platform.machine()}")')
-cache=${HTR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/htr-hpc}/horovod-$horovod-torch-$torch-$tag-$gpu
+cache=${HTR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/htr-hpc}/$(htr_wheel_key "$horovod" "$torch" "$tag" "$gpu")
 if ! compgen -G "$cache/*.whl" >/dev/null; then
   echo "setup: Horovod $horovod for torch $torch ($gpu, about three minutes)"
   work=$(mktemp -d); trap 'rm -rf "$work"' EXIT

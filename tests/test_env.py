@@ -11,6 +11,12 @@ CHECKOUT = Path(__file__).parent.parent
 ASK = ". slurm/env.sh; . slurm/env.sh; command -v python; echo ${PYTHONHOME:-none}"
 
 
+def copy_of_scripts(home: Path) -> None:
+    (home / "slurm").mkdir(parents=True)
+    for name in ("env.sh", "toolchain.sh"):
+        shutil.copy(CHECKOUT / "slurm" / name, home / "slurm")
+
+
 def made(home: Path, stamp: bool) -> Path:
     (home / "bin").mkdir(parents=True)
     (home / "bin" / "python").write_text("#!/bin/sh\n", encoding="utf-8")
@@ -35,8 +41,7 @@ def made(home: Path, stamp: bool) -> Path:
 )
 def test_which_python_wins(tmp_path, venv, conda, name, wins, told):
     home, environment = tmp_path / "home", tmp_path / "conda"
-    (home / "slurm").mkdir(parents=True)
-    shutil.copy(CHECKOUT / "slurm" / "env.sh", home / "slurm")
+    copy_of_scripts(home)
     if venv:
         made(home / ".venv", venv == "set up")
     environ = {
@@ -62,3 +67,21 @@ def test_the_variables_are_not_left_to_those_who_source_it():
         cwd=CHECKOUT, env=os.environ | {"CONDA_PREFIX": ""}, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.stdout.split() == ["unset", "unset"]
+
+
+@pytest.mark.parametrize("strict", ["-c", "-euc"])
+@pytest.mark.parametrize(("loads", "told"), [("export LOADED=$2 $UNSET", ""), ("false", "module load cuda/99 failed")])
+def test_modules_of_the_site_are_loaded_in_a_batch_script_too(tmp_path, strict: str, loads: str, told: str):
+    """There `module` is no function yet, and it reads variables that are not set."""
+    copy_of_scripts(tmp_path / "home")
+    (tmp_path / "home" / "slurm" / "site.env").write_text('HTR_MODULES="cuda/99"\n')
+    (tmp_path / "init").mkdir()
+    (tmp_path / "init" / "bash").write_text(f"module() {{ {loads}; }}\n")
+    environ = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "MODULESHOME": str(tmp_path)}
+    ask = '. slurm/env.sh || { echo "failed $?"; exit 0; }; echo "${LOADED:-none} $-"'
+    done = subprocess.run(
+        ["bash", strict, ask], cwd=tmp_path / "home", env=environ, capture_output=True, text=True, timeout=60
+    )
+    assert told in done.stderr and done.returncode == 0
+    said, flags = done.stdout.split()
+    assert (said, flags) == ("failed", "1") if told else (said == "cuda/99" and ("u" in flags) == (strict == "-euc"))

@@ -73,8 +73,19 @@ def test_modules_of_the_site_are_loaded_in_a_script_too(tmp_path: Path, loads: s
     (tmp_path / "site.env").write_text('HTR_MODULES="cuda/99"\n')
     program(tmp_path / "init" / "bash", f"module() {{ {loads} && export LOADED=$2; }}\n")
     environ = {"HTR_SITE": str(tmp_path / "site.env"), "MODULESHOME": str(tmp_path)}
-    code, found = say('htr_load_modules && echo "$LOADED"', **environ)
+    code, found = say('htr_read_site . && htr_load_modules && echo "$LOADED"', **environ)
     assert (code, found) == ((0, "cuda/99") if loads == "true" else (1, found)) and said in found
     if not os.path.exists("/etc/profile.d/modules.sh") and not os.path.exists("/etc/profile.d/lmod.sh"):
-        code, found = say("htr_load_modules", HTR_SITE=environ["HTR_SITE"])
+        code, found = say("htr_read_site .; htr_load_modules", HTR_SITE=environ["HTR_SITE"])
         assert code == 1 and found == "HTR_MODULES=cuda/99, but this machine has no 'module'"
+
+
+def test_a_wheel_that_would_be_built_otherwise_has_a_name_of_its_own():
+    ask = "htr_wheel_key 0.28.1 2.8.0 cp311-x86_64 NCCL"
+    code, name = say(ask)
+    assert code == 0 and name.startswith("horovod-0.28.1-torch-2.8.0-cp311-x86_64-NCCL-") and say(ask) == (0, name)
+    others = [
+        say(f"{ask} | cat", **{variable: "80"})[1] for variable in ("HOROVOD_BUILD_CUDA_CC_LIST", "HOROVOD_CUDA_HOME")
+    ]
+    others.append(say(f'cat() {{ command cat "$@"; echo changed; }}; {ask}')[1])
+    assert len({name, *others}) == 4

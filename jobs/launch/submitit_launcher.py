@@ -147,7 +147,7 @@ def make_executor(request: Request, dry: bool = False):
         ntasks_per_node=request.ranks_per_node,
         # the ranks' CPUs are found as in slurm/run.sh, when the job knows its nodes
         setup=[
-            f". {shlex.quote(str(request.home / 'slurm' / 'env.sh'))}",
+            f". {shlex.quote(str(request.home / 'slurm' / 'env.sh'))} || exit 1",
             *(["export HTR_CHAIN=1"] if request.chain else []),
             f"export SRUN_CPUS_PER_TASK=$(htr_cpus_per_rank {request.ranks_per_node})",
         ],
@@ -219,7 +219,7 @@ def minutes(text: str) -> float:
 
 def site_settings() -> dict[str, str]:
     """What slurm/env.sh exports for sbatch (partition, account, …) from the site file, by the names of `Request`."""
-    script = '. slurm/env.sh >/dev/null && env | grep "^SBATCH_" || true'
+    script = '. slurm/env.sh >/dev/null; env | grep "^SBATCH_" || true'
     done = subprocess.run(["bash", "-c", script], cwd=CHECKOUT, capture_output=True, text=True, check=False)
     pairs = (line.partition("=") for line in done.stdout.splitlines())
     return {name.removeprefix("SBATCH_").lower(): value for name, _, value in pairs}
