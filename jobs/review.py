@@ -33,7 +33,8 @@ from jobs.cli.console import log
 from jobs.cli.settings import setting
 
 WRITING = threading.Lock()
-STALE_AFTER_S = 60.0  # seconds without a heartbeat until a server on another machine is taken for dead
+BEAT_S = 2.0  # seconds from one heartbeat of a server to the next
+SILENT_FOR_S = 20.0  # without one, seen by who wants the table, until a server on another machine is taken for dead
 
 
 @dataclass(frozen=True)
@@ -134,13 +135,15 @@ def locked(folder: Path) -> Iterator[Callable[[], bool]]:
     folder.mkdir(mode=0o700, exist_ok=True)
     files.sync(folder.parent)
     lock = folder / "lock"
-    beat = claim.modified(lock)
-    if beat is not None and (claim.clock(lock) - beat > STALE_AFTER_S or claim.died_here(lock)):
-        claim.remove(lock)
-    with claim.hold(lock, STALE_AFTER_S / 6) as held:
+    if lock.exists() and not claim.died_here(lock):
+        log(f"review: the table is open in another review ({holder(lock)}): seeing whether that lives, "
+            f"{SILENT_FOR_S:.0f} s at most")  # fmt: skip
+    for left in claim.abandoned([lock], SILENT_FOR_S):
+        claim.remove(left)
+    with claim.hold(lock, BEAT_S) as held:
         if not held:
-            raise ValueError(f"{folder}: the table is open in another review ({holder(lock)}): use that one, or end it "
-                             f"first; one that has died is noticed after {STALE_AFTER_S:.0f} s")  # fmt: skip
+            raise ValueError(f"{folder}: the table is open in another review ({holder(lock)}), which is seen to live: "
+                             "use that one, or end it first")  # fmt: skip
         own = holder(lock)
         yield lambda: holder(lock) == own
 

@@ -5,12 +5,13 @@ same result.
 """
 
 import contextlib
+import math
 import os
 import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from shards import files
@@ -28,7 +29,7 @@ def take_turns(
     """
     failed = claim.with_name(f"{claim.name}.failed")
     began = None  # to wait, by the clock of the storage: nodes' own clocks differ
-    watched = Watched(claim, stale)
+    silence = Silence()
     while not ready():
         with hold(claim, stale / 6) as held:
             if began is not None and (reason := newer(failed, began)):
@@ -44,29 +45,43 @@ def take_turns(
                 failed.unlink(missing_ok=True)
                 return
         began = began or clock(claim)
-        if watched.is_left() or died_here(claim):
+        quiet = silence.of(claim) or 0.0
+        # what looks old is left once it was not seen to beat for a while; what looks young, too, after longer
+        looks_left = quiet > stale / 4 and clock(claim) - (modified(claim) or math.inf) > stale
+        if quiet > stale or looks_left or died_here(claim):
             remove(claim)
         else:
             time.sleep(poll)
 
 
-class Watched:
-    """A claim that somebody waits for. Some storage stamps a file by the clock of the node that writes it, and clocks
-    differ: what looks old is left once it was not seen to beat for a while, and what looks young, too, after longer.
+class Silence:
+    """For how long claims were not seen to beat, in seconds of this machine's steady clock, whatever other clocks say.
+    Some storage stamps a file by the clock of the node that writes it, and clocks differ, by hours too.
     """
 
-    def __init__(self, claim: Path, stale: float):
-        self.claim, self.stale, self.beat, self.since = claim, stale, None, 0.0
+    def __init__(self):
+        self.seen: dict[Path, tuple[float, float]] = {}  # the time of the claim's file, when that was first seen
 
-    def is_left(self) -> bool:
-        """To be asked again and again."""
-        beat, now = modified(self.claim), time.monotonic()
+    def of(self, claim: Path) -> float | None:
+        """0 where it beat since the last call, and at the first one; None where there is no claim."""
+        beat, now = modified(claim), time.monotonic()
         if beat is None:
-            return False
-        if beat != self.beat:
-            self.beat, self.since = beat, now
-        quiet = now - self.since
-        return quiet > self.stale or (quiet > self.stale / 4 and clock(self.claim) - beat > self.stale)
+            return None
+        if beat != self.seen.get(claim, (None,))[0]:
+            self.seen[claim] = beat, now
+        return now - self.seen[claim][1]
+
+
+def abandoned(claims: Iterable[Path], seconds: float) -> set[Path]:
+    """The claims whose holders are gone: processes of this node that ended, and what does not beat for `seconds`. All
+    are watched at once; it returns as soon as each was seen to beat."""
+    silence = Silence()
+    quiet = {claim for claim in claims if silence.of(claim) is not None}
+    since = time.monotonic()
+    while (unsure := {claim for claim in quiet if not died_here(claim)}) and time.monotonic() - since <= seconds:
+        time.sleep(min(0.2, seconds / 6))
+        quiet -= {claim for claim in unsure if not silence.of(claim)}
+    return quiet
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shards import files
-from shards.claim import STALE_AFTER_S, clock, clock_or_own, died_here, hold, modified, remove
+from shards.claim import STALE_AFTER_S, abandoned, clock, clock_or_own, died_here, hold, modified, remove
 
 NOTE, MARKS = "work.json", ".under-way"
 MAX_TIMES = 256  # files whose time is asked for, to tell a rate
@@ -83,14 +83,8 @@ def left_behind(folder: Path, parts: Sequence[str], stale: float = STALE_AFTER_S
     beat to the next. So a mark that looks young goes, too, where its node was switched off.
     """
     marks = {part: folder / MARKS / part for part in parts}
-    beats = {part: modified(mark) for part, mark in marks.items()}
-    quiet = {part for part, beat in beats.items() if beat is not None}
-    since = time.monotonic()
-    while (unsure := [part for part in quiet if not died_here(marks[part])]) and time.monotonic() - since <= stale / 5:
-        time.sleep(min(0.2, stale / 30))
-        quiet -= {part for part in unsure if modified(marks[part]) != beats[part]}
-    for part in quiet:
-        remove(marks[part])
+    for mark in abandoned(marks.values(), stale / 5):
+        remove(mark)
     return [part for part, mark in marks.items() if not mark.exists()]
 
 

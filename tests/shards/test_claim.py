@@ -163,3 +163,23 @@ def test_who_is_seen_to_beat_lives_though_its_clock_is_two_hours_off(tmp_path, o
         beating.join()
         waiting.result()
     assert list(tmp_path.iterdir()) == [done]
+
+
+def test_of_many_claims_those_are_abandoned_that_nobody_is_seen_to_beat(tmp_path):
+    alive, gone, ended = tmp_path / "alive", tmp_path / "gone", threading.Event()
+    for claim in (alive, gone):
+        claim.write_text("another-node 1")
+        os.utime(claim, (time.time() + 7200,) * 2)
+
+    def beat() -> None:
+        while not ended.wait(0.02):
+            os.utime(alive)
+
+    beating = threading.Thread(target=beat)
+    beating.start()
+    try:
+        assert claims.abandoned([alive], 600) == set()  # at its first beat
+        assert claims.abandoned([alive, gone, tmp_path / "none"], 2) == {gone}
+    finally:
+        ended.set()
+        beating.join()

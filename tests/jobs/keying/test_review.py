@@ -1,6 +1,9 @@
 """The verb review, over HTTP: answers, undo, blind rows, two operators, what comes out."""
 
 import json
+import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -200,6 +203,31 @@ def test_who_has_lost_the_table_acknowledges_nothing_more(running, tmp_path: Pat
     )
     assert status == 503 and json.loads(content) == {"refused": "disk"}
     assert len((tmp_path / "review.csv.keying" / "journal.jsonl").read_text(encoding="utf-8").splitlines()) == 1
+
+
+@pytest.mark.parametrize("off", [-7200, 0, 7200])
+def test_a_server_elsewhere_that_beats_keeps_the_table_though_its_clock_is_two_hours_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, off: int
+):
+    made = table(tmp_path, 3)
+    (tmp_path / "review.csv.keying").mkdir()
+    lock, ended = tmp_path / "review.csv.keying" / "lock", threading.Event()
+    lock.write_text("elsewhere 1")
+
+    def beat() -> None:
+        while not ended.wait(0.02):
+            os.utime(lock, (time.time() + off,) * 2)
+
+    beating = threading.Thread(target=beat)
+    beating.start()
+    try:
+        assert main(["review", str(made), "--write"]) == 1
+        assert "(process 1 on elsewhere), which is seen to live" in capsys.readouterr().err
+    finally:
+        ended.set()
+        beating.join()
+    monkeypatch.setattr("jobs.review.SILENT_FOR_S", 0.3)
+    assert main(["review", str(made), "--write"]) == 0 and not lock.exists()
 
 
 def test_what_cannot_be_keyed(tmp_path: Path, capsys, write_table):
