@@ -164,7 +164,7 @@ def check(content: bytes, reader: Reader, seed: int = 0) -> Agreement:
             log_probs, lengths = session.run(None, {"images": images, "widths": widths})
             expected = reader.encode(torch.from_numpy(images), torch.from_numpy(widths))
             if lengths.tolist() != expected.lengths.tolist():
-                raise ValueError("it gives another number of frames than the model that it was made of")
+                raise ValueError("its number of frames differs from that of the model that it was made from")
             for ours, theirs, length in zip(expected.log_probs.cpu().numpy(), log_probs, lengths, strict=True):
                 largest = max(largest, float(np.abs(np.exp(ours[:length]) - np.exp(theirs[:length])).max()))
             readings = [greedy(probs, expected.lengths) for probs in (expected.log_probs, torch.from_numpy(log_probs))]

@@ -30,9 +30,9 @@ DELAY_TEXTS = 256  # by which the delay of the reader's peaks is measured
 @dataclass(frozen=True)
 class Settings:
     dataset: Path = setting(help="folder of a data set", positional=True)
-    run: Path = setting(help="the run whose model/ aligns")
+    run: Path = setting(help="run whose model aligns")
     to: Literal["words", "lines"] = setting(
-        help="what to find: words with their boxes, or lines with their pieces of the text"
+        help="what to find: words with their boxes, or lines with their parts of the text"
     )
     out: Path | None = setting(
         None,
@@ -42,16 +42,21 @@ class Settings:
     split: list[str] = setting([], "split to align; repeatable (default: all)", metavar="NAME")
     least: float | None = setting(
         None,
-        "margin a character below which a label fits badly (default: by how texts of other lines fit)",
+        "smallest margin per character; below it a label is rejected (default: found from how texts of other "
+        "lines fit)",
         metavar="SCORE",
     )
     text: str | None = setting(
-        None, "of the source, in place of the text as written: what the reader writes", metavar="COLUMN"
+        None,
+        "column of the source to align in place of the text as written (default: what the reader writes)",
+        metavar="COLUMN",
     )
     name: str | None = setting(None, "name of the alignment (default: by --to, the model's step and the data set)")
     batch: int = setting(16, "texts read at once")
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "where to compute; auto takes a GPU if there is one")
-    amp: Literal["auto", "off", "bf16", "fp16"] = setting("auto", "precision; auto: bf16 where the device has it")
+    amp: Literal["auto", "off", "bf16", "fp16"] = setting(
+        "auto", "precision of the computation; auto takes bf16 where the device has it"
+    )
 
 
 def main(args: Settings) -> int:

@@ -37,20 +37,22 @@ AUDIT_COLUMNS = (
 
 @dataclass(frozen=True)
 class Settings:
-    run: Path | None = setting(None, "the run whose evaluation it is")
-    evaluation: str | None = setting(None, "a name under RUN/evaluation, or a folder")
-    promise: str | None = setting(None, "a name under RUN/reliability, whose scores are used")
-    source: Path | None = setting(None, "the table that the data set was made from")
-    most: int = setting(500, "rows, at most (default: %(default)s)")
-    out: Path | None = setting(None, "the table (default: RUN/audit/NAME.csv); with --apply the mended source")
-    apply: Path | None = setting(None, "put the rows of a table that was gone through into --source", metavar="TABLE")
+    run: Path | None = setting(None, "run whose evaluation it is")
+    evaluation: str | None = setting(None, "evaluation to look through, a name in RUN/evaluation or a folder")
+    promise: str | None = setting(
+        None, "promise whose scores are used, a name in RUN/reliability (default: the uncalibrated confidence)"
+    )
+    source: Path | None = setting(None, "table that the data set was made from")
+    most: int = setting(500, "largest number of rows to write")
+    out: Path | None = setting(None, "table to write (default: RUN/audit/NAME.csv); with --apply the corrected source")
+    apply: Path | None = setting(None, "table that a person went through: put its rows into --source", metavar="TABLE")
 
 
 def main(args: Settings) -> int:
     if args.apply:
         return put_back(args)
     if not (args.run and args.evaluation):
-        raise ValueError("--run and --evaluation are wanted: whose readings, and which")
+        raise ValueError("give --run and --evaluation: the run, and the evaluation to look through")
     import numpy as np
 
     from htr.reliability.promise import Promise
@@ -87,10 +89,10 @@ def main(args: Settings) -> int:
     ]  # fmt: skip
     out = args.out or args.run / "audit" / f"{evaluation.name}.csv"
     if out.exists():
-        raise ValueError(f"{out} is there, and somebody may have gone through it: remove it, or give another --out")
+        raise ValueError(f"{out} exists already, perhaps with corrections: remove it, or give another --out")
     if not args.source and not args.out:
         raise ValueError(
-            "--source is wanted, the table that the data set was made from, or --out in the data set's folder"
+            "give --source, the table that the data set was made from, or an --out in the data set's folder"
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     rows, images = (of_source if args.source else of_shards)(args, evaluation, chosen, own)
@@ -203,7 +205,7 @@ def put_back(args: Settings) -> int:
     from htr.io.sources import read_any, read_source
 
     if not (args.source and args.out):
-        raise ValueError("--apply wants --source, the table that is to be mended, and --out, a new one")
+        raise ValueError("--apply needs --source, the table to correct, and --out, the name of a new one")
     if args.out.exists() or args.out.suffix != ".csv":
         raise ValueError(f"{args.out}: give the name of a new .csv")
     source, images = read_source(args.source)
@@ -216,7 +218,7 @@ def put_back(args: Settings) -> int:
         place = int(row["audit_row"])
         if place >= len(rows) or rows[place]["certificate"] != row["certificate"]:
             raise ValueError(
-                f"{args.apply}: a row is not the source's: were its rows sorted anew, or is it another one?"
+                f"{args.apply}: a row is not one of the source's: were they sorted, or is it another source?"
             )
         changed += rows[place]["text"] != row["text"]
         rejected += bool(row["reject"])

@@ -32,31 +32,33 @@ from jobs.training.adopted import run_of
 
 @dataclass(frozen=True)
 class Settings:
-    run: Path | None = setting(None, "the run whose evaluations these are")
+    run: Path | None = setting(None, "run whose evaluations these are")
     model: Path | None = setting(
-        None, "a model's folder in place of a run: what evaluate made for it", metavar="FOLDER"
+        None, "folder of a model in place of a run, with the evaluations that evaluate made for it", metavar="FOLDER"
     )
     fit: str = setting(
-        help="evaluation that the probabilities are fitted on, a name below RUN/evaluation or a folder (of dev)",
+        help="evaluation that the probabilities are fitted on, a name in RUN/evaluation or a folder (use dev)",
         metavar="EVALUATION",
     )
-    choose: str = setting(help="evaluation that the threshold is chosen on (of calibration)", metavar="EVALUATION")
-    judge: str = setting(help="evaluation that both are judged on (of test)", metavar="EVALUATION")
-    unit: Literal["line", "field", "certificate"] = setting("field", "what is accepted as a whole (default: field)")
+    choose: str = setting(help="evaluation that the threshold is chosen on (use calibration)", metavar="EVALUATION")
+    judge: str = setting(help="evaluation that both are tested on (use test)", metavar="EVALUATION")
+    unit: Literal["line", "field", "certificate"] = setting("field", "what is accepted as a whole")
     loss: Literal["wrong", "cer"] = setting(
-        "wrong", "what is bounded: the share of wrong units, or the character error rate of lines"
+        "wrong", "what is bounded: the share of wrong units (wrong), or the character error rate of lines (cer)"
     )
-    alpha: float = setting(0.02, "largest rate of errors among what is accepted")
+    alpha: float = setting(0.02, "largest error rate among what is accepted, as a share")
     delta: float = setting(0.05, "largest probability that the rate is higher")
     by: Literal["writer", "certificate", "unit"] | None = setting(
-        None, "what is taken as independent (default: see above)"
+        None, "what is taken as independent (default: writer where writers are known, else certificate)"
     )
-    per_cluster: int | None = setting(None, "units that a writer or certificate counts as, at most (default: 10 and 5)")
-    per_line: int = setting(30, "of CER: characters that a line counts as, at most (default: 30)")
-    may_share: list[Literal["writer"]] = setting(
-        [], "what the evaluations may have in common, where splits are made by year"
+    per_cluster: int | None = setting(
+        None,
+        "largest number of units that one writer or certificate counts as (default: 10 for a writer, 5 for a "
+        "certificate)",
     )
-    name: str | None = setting(None, "name of the promise (default: of unit, loss, alpha and delta)")
+    per_line: int = setting(30, "with --loss cer: largest number of characters that a line counts as")
+    may_share: list[Literal["writer"]] = setting([], "allow that the evaluations share writers, for splits by year")
+    name: str | None = setting(None, "name of the promise (default: made of unit, loss, alpha and delta)")
 
 
 def main(args: Settings) -> int:
@@ -84,7 +86,9 @@ def main(args: Settings) -> int:
     if (args.per_cluster is not None and args.per_cluster < 1) or args.per_line < 1:
         raise ValueError("--per-cluster and --per-line are 1 or more")
     if (folder / "promise.json").exists():
-        raise ValueError(f"{folder}: a promise is there, and is not made twice: give another --name, or remove it")
+        raise ValueError(
+            f"{folder}: this promise exists already and is never replaced: give another --name, or remove the folder"
+        )
     parts = [Evaluation.read(find(args.run, given)) for given in (args.fit, args.choose, args.judge)]
     check_same_reader(parts)
     check_apart(parts, args.may_share)

@@ -48,7 +48,7 @@ KINDS = (".csv", ".parquet", ".md")
 @dataclass(frozen=True)
 class Settings:
     runs: list[Path] = setting(help="run folders, or folders that hold some", positional=True, metavar="RUNS")
-    out: Path = setting(help="the table; by its ending CSV, Parquet or Markdown (.csv, .parquet, .md)", metavar="FILE")
+    out: Path = setting(help="table to write; its ending says the format (.csv, .parquet or .md)", metavar="FILE")
 
 
 def main(args: Settings) -> int:
@@ -58,7 +58,7 @@ def main(args: Settings) -> int:
         raise ValueError(f"--out {args.out}: give it a name that ends in one of {', '.join(KINDS)}")
     rows = [row for name, run in found(args.runs) for row in rows_of(run, name)]
     if not rows:
-        raise ValueError(f"no experiment in {', '.join(map(str, args.runs))}")
+        raise ValueError(f"no run in {', '.join(map(str, args.runs))}")
     write = {".csv": to_csv, ".parquet": to_parquet, ".md": to_markdown}[args.out.suffix]
     args.out.parent.mkdir(parents=True, exist_ok=True)
     files.replace(args.out, write(rows))
@@ -84,6 +84,10 @@ def rows_of(run: Path, name: str) -> list[dict]:
     row = dict.fromkeys(COLUMNS) | {"run": name}
     try:
         described = describe(run, name, evaluated=False)
+        if not (run / "status.json").exists() and has_run(run) and settings(run).get("adopted"):
+            # a model's folder that was evaluated: nothing was trained here, and nothing is missing
+            known = {key: text(settings(run), key) for key in ("model", "size")}
+            described |= known | {"state": "adopted", "reason": None}
         row |= {key: described[key] for key in (*PROGRESS, "state", "reason", "model", "size")}
         if described["state"] != "unreadable":
             row |= used_and_asked(run)
@@ -91,7 +95,7 @@ def rows_of(run: Path, name: str) -> list[dict]:
     except (ValueError, TypeError, AttributeError, OSError) as error:
         return [row | {"state": "unreadable", "reason": reason(error)}]
     missing = [] if has_run(run) else ["config.yaml"]
-    missing += [] if (run / "status.json").exists() else ["status.json"]
+    missing += [] if (run / "status.json").exists() or row["state"] == "adopted" else ["status.json"]
     if missing:
         row |= {"state": "unreadable", "reason": f"{' and '.join(missing)} missing"}
     return [row | evaluation(path) for path in paths] or [row]

@@ -25,14 +25,12 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Settings:
-    device: Literal["auto", "cpu", "cuda"] = setting("auto", "cpu: do not look at GPUs")
-    nodes: int = setting(2, "nodes to check")
-    shared: Path = setting(
-        Path(), "folder on shared storage where data and runs are to lie (default: .)", metavar="FOLDER"
-    )
-    partition: str | None = setting(None, "partition to ask for nodes (default: the site's, from slurm/site.env)")
-    account: str | None = setting(None, "account to ask with (default: the site's)")
-    gpus_per_node: int = setting(0, "GPUs to ask for and check, a node", metavar="N")
+    device: Literal["auto", "cpu", "cuda"] = setting("auto", "auto or cuda looks at GPUs, cpu does not")
+    nodes: int = setting(2, "number of nodes to check")
+    shared: Path = setting(Path(), "folder on shared storage where data and runs will be", metavar="FOLDER")
+    partition: str | None = setting(None, "partition of the nodes (default: that of slurm/site.env)")
+    account: str | None = setting(None, "account to use (default: that of slurm/site.env)")
+    gpus_per_node: int = setting(0, "GPUs per node to ask for and check", metavar="N")
     probe: Path | None = setting(None, argparse.SUPPRESS)
 
 

@@ -32,30 +32,43 @@ class Settings:
     dataset: Path | None = setting(
         None, "data set to read (default: the one that the run was trained on)", positional=True
     )
-    run: Path | None = setting(None, "the run whose model/ reads")
-    model: Path | None = setting(None, "a model's folder in place of a run: htr/pretrained, say", metavar="FOLDER")
+    run: Path | None = setting(None, "run whose model reads")
+    model: Path | None = setting(
+        None, "folder of a model in place of a run, for example htr/pretrained", metavar="FOLDER"
+    )
     split: str = setting("val", "split to read")
-    where: list[str] = setting([], "these samples only; repeatable", metavar="COLUMN=VALUE")
+    where: list[str] = setting([], "read these samples only; repeatable (default: all)", metavar="COLUMN=VALUE")
     decode: Literal["greedy", "beam"] | None = setting(
-        None, "beam: with RUN/decoding, which tune makes (default: as --against was, else greedy)"
+        None, "greedy, or beam search with RUN/decoding, which tune makes (default: that of --against, else greedy)"
     )
     abbreviations: Path | None = setting(
-        None, "abbreviation,expansion: rates by which either is right", metavar="TABLE"
+        None,
+        "table with the columns abbreviation and expansion: adds rates that count either as right",
+        metavar="TABLE",
     )
     terms: str | None = setting(
-        None, "term,category: what errors do to a table of causes; french: the project's own", metavar="TABLE"
+        None,
+        "table with the columns term and category, or french for the project's own: adds what errors do to a "
+        "table of causes",
+        metavar="TABLE",
     )
     promise: Path | None = setting(
-        None, "a promise: say what it accepts of these texts, and what it leaves", metavar="RUN/reliability/NAME"
+        None, "promise to apply: adds what it accepts of these texts and what it leaves", metavar="RUN/reliability/NAME"
     )
     name: str | None = setting(
-        None, "of the evaluation (default: the split, the model's step, the decoding, and --where)"
+        None, "name of the evaluation (default: the split, the model's step, the decoding and --where)"
     )
-    forms: Path | None = setting(None, "a folder of templates with rules: contradicting fields are counted")
-    against: Path | None = setting(None, "compare with another evaluation's folder, line by line", metavar="EVALUATION")
+    forms: Path | None = setting(
+        None, "folder of templates with rules: adds the number of fields that contradict each other"
+    )
+    against: Path | None = setting(
+        None, "folder of another evaluation of the same lines, to compare with", metavar="EVALUATION"
+    )
     batch: int = setting(16, "lines read at once")
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "where to compute; auto takes a GPU if there is one")
-    amp: Literal["auto", "off", "bf16", "fp16"] = setting("auto", "precision; auto: bf16 where the device has it")
+    amp: Literal["auto", "off", "bf16", "fp16"] = setting(
+        "auto", "precision of the computation; auto takes bf16 where the device has it"
+    )
 
 
 def main(args: Settings) -> int:
@@ -172,8 +185,8 @@ def report(args: Settings, metrics: dict, timing: dict | None, has_rules: bool) 
     """The figures of metrics.json for people."""
     if timing:
         cores = " or ".join(map(str, timing["cores"]))
-        log(f"evaluate: {timing['lines_per_s']:.1f} lines/s a task of {cores} cores, "
-            f"{timing['decoding_lines_per_s']:.0f} of the decoding alone")  # fmt: skip
+        log(f"evaluate: {timing['lines_per_s']:.1f} lines/s per task, on {cores} core(s); the decoding alone "
+            f"{timing['decoding_lines_per_s']:.0f} lines/s")  # fmt: skip
     known, about = metrics["interval"], ""
     if known["cer"]:
         low, high = (f"{100 * bound:.2f}" for bound in known["cer"])
@@ -199,8 +212,9 @@ def compare(folder: Path, against: Path) -> None:
     found = paired(folder, against)
     path = folder / f"against-{against.resolve().parents[1].name}-{against.resolve().name}.json"
     files.replace(path, files.to_json(found | {"against": str(against)}))
-    low, high = ("?" if bound is None else f"{100 * bound:+.2f}" for bound in (found["low"], found["high"]))
-    print(f"CER less that of {against}: {100 * found['difference']:+.2f} points ({low} to {high}), "
+    bounds = (found["low"], found["high"])
+    between = "no interval" if None in bounds else " to ".join(f"{100 * bound:+.2f}" for bound in bounds)
+    print(f"CER minus that of {against}: {100 * found['difference']:+.2f} points ({between}), "
           f"p {found['p']:.2g}, {found['lines']} lines of {found['groups']} {found['unit']}s")  # fmt: skip
     if found["warning"]:
         log(f"evaluate: of this difference: {found['warning']}")

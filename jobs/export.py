@@ -28,8 +28,8 @@ NEEDED = ("onnx", "onnxscript", "onnxruntime")
 
 @dataclass(frozen=True)
 class Settings:
-    run: Path | None = setting(None, "the run whose model is exported", exclusive="required")
-    model: Path | None = setting(None, "a model's folder", metavar="FOLDER", exclusive="required")
+    run: Path | None = setting(None, "run whose model is exported", exclusive="required")
+    model: Path | None = setting(None, "folder of a model", metavar="FOLDER", exclusive="required")
     out: Path = setting(Path("reader.onnx"), "file to write")
 
 

@@ -19,20 +19,22 @@ LINES_SHOWN = 12  # of a sheet
 
 @dataclass(frozen=True)
 class Settings:
-    source: Path = setting(help="what preprocess takes; with --augment a data set", positional=True)
-    certificate: str | None = setting(None, "certificate to show, by its id in the source")
+    source: Path = setting(help="the same source as for preprocess; with --augment a data set", positional=True)
+    certificate: str | None = setting(None, "identifier of the certificate to show, as in the source")
     augment: str | None = setting(
         None,
-        "instead: a sheet of lines of a data set, as they are and as training sees them (none, light, medium, "
-        "strong; default: medium)",
+        "show a sheet of lines of a data set instead, as stored and as a training sees them; the level is "
+        "none, light, medium or strong (default level: %(const)s)",
         const="medium",
         metavar="LEVEL",
     )
-    seed: int = setting(0, "of the lines shown and of their distortion")
-    unit: Literal["line", "field"] | None = setting(None, "what a row is (default: field if no row has a box)")
-    forms: Path | None = setting(None, "a folder of templates (default: those of the project)")
-    quotes: Literal["auto", "csv", "none"] = setting("auto", "quotes of a CSV: as preprocess has it")
-    rulings: Literal["keep", "remove"] = setting("keep", "printed lines in the stored fields")
+    seed: int = setting(0, "seed of the lines shown and of their distortion")
+    unit: Literal["line", "field"] | None = setting(
+        None, "what a row is (default: field if no row has a box, else line)"
+    )
+    forms: Path | None = setting(None, "folder of templates (default: those of the project)")
+    quotes: Literal["auto", "csv", "none"] = setting("auto", "how quotes in a CSV are read, as for preprocess")
+    rulings: Literal["keep", "remove"] = setting("keep", "keep or remove the printed lines in the stored fields")
     out: Path = setting(Path("inspect.html"), "page to write")
 
 

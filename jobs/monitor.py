@@ -27,14 +27,16 @@ ACCEPT = "accept"
 
 @dataclass(frozen=True)
 class Settings:
-    readings: Path | None = setting(None, "what transcribe wrote for this batch: .parquet or .csv", positional=True)
-    keyed: Path | None = setting(None, "the sample that transcribe drew, keyed", positional=True)
-    promise: Path = setting(help="the promise that is watched", metavar="RUN/reliability/NAME")
-    log: Path | None = setting(None, "file of the batches so far (default: monitor.jsonl beside the promise)")
+    readings: Path | None = setting(
+        None, "table that transcribe wrote for this batch, .parquet or .csv", positional=True
+    )
+    keyed: Path | None = setting(None, "keyed sample that transcribe drew", positional=True)
+    promise: Path = setting(help="promise to watch", metavar="RUN/reliability/NAME")
+    log: Path | None = setting(None, "file that keeps the batches so far (default: monitor.jsonl beside the promise)")
     seconds: float = setting(20.0, "seconds that typing a line takes, for the hours saved")
-    plan: bool = setting(False, "only say how large a sample a batch of --accepted takes")
-    accepted: int | None = setting(None, "with --plan: units that a batch accepts")
-    expected: float = setting(0.005, "with --plan: share of wrong ones that is expected")
+    plan: bool = setting(False, "only say how large a sample a batch of --accepted needs")
+    accepted: int | None = setting(None, "with --plan: number of units that a batch accepts")
+    expected: float = setting(0.005, "with --plan: expected share of wrong ones")
 
 
 def main(args: Settings) -> int:
@@ -48,12 +50,12 @@ def main(args: Settings) -> int:
     if args.plan:
         return print_plan(args, promise)
     if not (args.readings and args.keyed):
-        raise ValueError("two tables are wanted: the readings of a batch, and its sample, keyed")
+        raise ValueError("give two tables: the readings of a batch, and its keyed sample")
     journal = args.log or args.promise / "monitor.jsonl"
     before = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()] if journal.exists() else []
     batch = files.sha256(args.readings)[:16]
     if any(entry["batch"] == batch for entry in before):
-        raise ValueError(f"{journal}: this batch is in it already, and counts once")
+        raise ValueError(f"{journal}: this batch is in it already; each batch counts once")
 
     # ---------------------------------------------------------------- this batch
     readings = read(args.readings, ("certificate", "field", "text", "decision"))
@@ -105,7 +107,7 @@ def print_plan(args: Settings, promise) -> int:
 
     many = f"{promise.unit}s"
     if not args.accepted:
-        raise ValueError("--plan wants --accepted, how many units a batch accepts")
+        raise ValueError("--plan needs --accepted, the number of units that a batch accepts")
     size = sample_size(args.accepted, promise.alpha, promise.delta, args.expected)
     print(f"key {size} of {args.accepted} accepted {many}: with {100 * args.expected:g} % of them wrong that shows "
           f"at most {100 * promise.alpha:g} % with {100 * (1 - promise.delta):g} %")  # fmt: skip

@@ -22,28 +22,34 @@ class Settings:
         help="a CSV or Parquet table, or page images with ALTO or PAGE XML: a folder, a tar, a METS (mets.xml#GROUP)",
         positional=True,
     )
-    out: Path = setting(help="the data set's folder, on shared storage")
+    out: Path = setting(help="folder of the data set to write, on shared storage")
     unit: Literal["line", "field"] = setting(
         "line",
-        "what a row is: a line (an image of its own, or a box on a page), or a field of a certificate, which is "
-        "found on its form, or by the row's box (default: %(default)s)",
+        "what a row is: line (an image of its own, or a box on a page), or field (a field of a certificate, "
+        "found on its form or by the row's box)",
     )
-    forms: Path | None = setting(None, "a folder of templates, NAME.json and NAME.png (default: those of the project)")
-    rulings: Literal["keep", "remove"] = setting("keep", "in the stored fields (default: %(default)s)")
+    forms: Path | None = setting(None, "folder of templates, NAME.json and NAME.png (default: those of the project)")
+    rulings: Literal["keep", "remove"] = setting("keep", "keep or remove the printed lines in the stored fields")
     stray: Literal["reject", "blank"] = setting(
         "reject",
-        "with --unit field: ink on a field without text, a stamp perhaps, rejects the row; or it is blank, where "
-        "the source never leaves a text out (default: %(default)s)",
+        "with --unit field, what ink on a field without text does: reject the row, or store the field as "
+        "blank (for sources that never leave a text out)",
     )
-    pages: bool = setting(False, "with --unit field: store each certificate's whole page too, upright")
-    rows: int = setting(10_000, "rows a shard (default: %(default)s)")
+    pages: bool = setting(False, "with --unit field: also store the whole page of each certificate, upright")
+    rows: int = setting(10_000, "rows per shard")
     quotes: Literal["auto", "csv", "none"] = setting(
         "auto",
-        "of a CSV: CSV's, so that a cell may hold several lines; none: they are text, every line a row; auto: by "
-        "what is in the table, which is refused where it can't be told (default: %(default)s)",
+        "how quotes in a CSV are read: csv (a cell may hold several lines), none (quotes are text, each line "
+        "is a row), or auto (the table decides; if it does not, it is refused)",
     )
-    shares: str | None = setting(None, "of the splits, as train=0.9,dev=0.02,… where the source has no split column")
-    years: str = setting("", "splits by year instead, as train=-2018,dev=2019,val=2020,test=2021-")
+    shares: str | None = setting(
+        None,
+        "share of each split, for sources without a column split "
+        "(default: train=0.9,dev=0.02,val=0.04,calibration=0.02,test=0.02)",
+    )
+    years: str = setting(
+        "", "splits by year, for example train=-2018,dev=2019,val=2020,test=2021- (default: by --shares)"
+    )
     crossed: list[str] = setting(
         list(CROSSED_MARKS),
         f"what the texts write for crossed-out pieces, * for anything in it ({' '.join(CROSSED_MARKS)})",
@@ -53,11 +59,11 @@ class Settings:
         list(ILLEGIBLE_MARKS), f"the same for illegible ones ({' '.join(ILLEGIBLE_MARKS)})", metavar="MARK"
     )
     may_share: list[Literal["writer", "certificate", "image"]] = setting(
-        [], "do not refuse a source whose splits have this in common"
+        [], "allow that splits share this; repeatable (default: a source whose splits share anything is refused)"
     )
-    encoding: Literal["jpg", "png"] = setting("jpg", "of the stored lines")
-    quality: int = setting(95, "of JPEG (default: %(default)s)")
-    workers: int | None = setting(None, "processes of this task (default: one a CPU that it may use)")
+    encoding: Literal["jpg", "png"] = setting("jpg", "format of the stored images")
+    quality: int = setting(95, "JPEG quality, 1 to 100")
+    workers: int | None = setting(None, "number of processes of this task (default: one per CPU that it may use)")
 
 
 def main(args: Settings) -> int:

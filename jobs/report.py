@@ -21,31 +21,34 @@ SAMPLES = 12  # lines of each kind
 @dataclass(frozen=True)
 class Settings:
     runs: list[Path] = setting(
-        help="its folder; several are compared, the first one is the base", positional=True, metavar="RUN"
+        help="folder of a run; several are compared with the first one", positional=True, metavar="RUN"
     )
     evaluation: str | None = setting(
-        None, "below RUN/evaluation (default: the one that was finished last)", metavar="NAME"
+        None, "evaluation to show, a name in RUN/evaluation (default: the one that was finished last)", metavar="NAME"
     )
-    out: Path | None = setting(None, "default, of one run: report.html in the evaluation's folder", metavar="FILE.html")
+    out: Path | None = setting(
+        None, "page to write (default, for one run: report.html in the folder of the evaluation)", metavar="FILE.html"
+    )
     with_samples: int | None = setting(
         None,
-        "worst and random lines with image and text, so many of each (default: %(const)d). Confidential",
+        "also show the worst lines and some random ones, so many of each, with image and text; the page is "
+        "then confidential (default number: %(const)d)",
         const=SAMPLES,
         metavar="LINES",
     )
-    dataset: Path | None = setting(None, "of those lines, where it is not the one that the run was trained on")
+    dataset: Path | None = setting(None, "data set of the lines shown (default: the one that the run was trained on)")
 
 
 def main(args: Settings) -> int:
     from shards import files
 
     if args.with_samples is not None and args.with_samples < 1:
-        raise ValueError("--with-samples LINES: at least one")
+        raise ValueError("--with-samples: give a number of lines, 1 or more")
     if len(args.runs) > 1:
         if args.with_samples or args.dataset:
             raise ValueError("--with-samples and --dataset are for the report of one run")
         if args.out is None:
-            raise ValueError("a comparison of runs belongs to none of them: give --out FILE.html")
+            raise ValueError("a comparison of several runs needs --out FILE.html")
         page, out = comparison(args), args.out
     else:
         page, out = one(args, args.runs[0])

@@ -15,10 +15,14 @@ from jobs.launch.shard_workers import write_missing
 @dataclass(frozen=True)
 class Settings:
     source: Path = setting(help="a CSV or Parquet table, or a folder of page images with XML", positional=True)
-    out: Path = setting(help="the data set's folder")
-    reason: list[str] = setting([], "only rows rejected for this reason; repeatable")
-    forms: Path | None = setting(None, "the folder of templates that the data set was made with")
-    workers: int | None = setting(None, "processes of this task (default: one a CPU that it may use)")
+    out: Path = setting(help="folder of the data set")
+    reason: list[str] = setting(
+        [], "retry only rows that were rejected for this reason; repeatable (default: all rejected rows)"
+    )
+    forms: Path | None = setting(
+        None, "folder of the templates that the data set was made with (default: those of the project)"
+    )
+    workers: int | None = setting(None, "number of processes of this task (default: one per CPU that it may use)")
 
 
 def main(args: Settings) -> int:

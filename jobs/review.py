@@ -40,33 +40,39 @@ SILENT_FOR_S = 20.0  # without one, seen by who wants the table, until a server 
 @dataclass(frozen=True)
 class Settings:
     tables: list[Path] = setting(
-        help="of transcribe (--out, --review, its sample) or audit", positional=True, metavar="TABLE"
+        help="table that transcribe wrote (--out, --review or its sample), or that audit wrote",
+        positional=True,
+        metavar="TABLE",
     )
-    images: Path | None = setting(None, "the folder that images are named relative to (default: the table's own)")
+    images: Path | None = setting(None, "folder that the names of images are relative to (default: that of the table)")
     out: Path | None = setting(
-        None, "of one table: what comes out (default: NAME-keyed beside the images)", metavar="FILE"
+        None, "table to write, if there is one table (default: NAME-keyed beside the images)", metavar="FILE"
     )
     order: Literal["certificate", "unsure", "useful"] = setting(
-        "certificate", "what comes first: as it stands, the least sure, what teaches most (default: %(default)s)"
+        "certificate",
+        "which rows come first: as the table stands (certificate), the least sure (unsure), or those that "
+        "teach a reader most (useful)",
     )
-    double: float = setting(0.0, "of the rows that two people key (0 to 1)", metavar="SHARE")
-    sample: int = setting(0, "of the accepted texts of transcribe --out, keyed blind", metavar="N")
-    seed: int = setting(0, "of both draws (default: %(default)s)")
+    double: float = setting(0.0, "share of the rows that two people key, 0 to 1", metavar="SHARE")
+    sample: int = setting(
+        0, "number of accepted texts of transcribe --out that are keyed without sight of the reading", metavar="N"
+    )
+    seed: int = setting(0, "seed of both draws")
     promise: Path | None = setting(
         None,
-        "that accepted: its unit and delta count, and RUN/keying gets the figures that `report` shows",
+        "promise that accepted the texts; the figures for report go into RUN/keying",
         metavar="RUN/reliability/NAME",
     )
-    run: Path | None = setting(None, "that RUN/keying gets the figures, without a promise")
+    run: Path | None = setting(None, "run whose folder gets the figures, in RUN/keying, if there is no promise")
     lexicon: Path | None = setting(
         None,
-        "words to suggest when asked, one a line (default: RUN/decoding's, or the project's own)",
+        "file of words to suggest, one per line (default: that of RUN/decoding, else the project's own)",
         metavar="FILE",
     )
-    forms: Path | None = setting(None, "a folder of templates (default: those of the project)")
-    seconds: float = setting(20.0, "that typing a row takes, until blind rows say it (%(default)s)")
-    port: int = setting(0, "of 127.0.0.1 (default: a free one)")
-    write: bool = setting(False, "write the tables that come out, and end")
+    forms: Path | None = setting(None, "folder of templates (default: those of the project)")
+    seconds: float = setting(20.0, "seconds that typing a row takes; used until 20 rows were keyed without a reading")
+    port: int = setting(0, "port on 127.0.0.1; 0 takes a free one")
+    write: bool = setting(False, "write the tables and the figures, and end without a page")
 
     @property
     def run_folder(self) -> Path | None:

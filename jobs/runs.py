@@ -35,17 +35,17 @@ def seconds(text: str) -> float:
 
 @dataclass(frozen=True)
 class Settings:
-    folder: Path = setting(Path("runs"), "folder of runs", positional=True)
-    json: bool = setting(False, "one JSON object a run; CER is a fraction")
+    folder: Path = setting(Path("runs"), "folder that holds the runs", positional=True)
+    json: bool = setting(False, "print one JSON object per run; CER is a fraction")
     watch: float | None = setting(
         None,
-        "renew the table every so many seconds, until Ctrl-C (default: %(const)g)",
+        "show the table again every SECONDS seconds, until Ctrl-C (default interval: %(const)g)",
         parse=seconds,
         const=10.0,
         metavar="SECONDS",
         exclusive="one",
     )
-    curves: bool = setting(False, "draw the learning curves of each run, in its folder", exclusive="one")
+    curves: bool = setting(False, "draw the learning curves of each run, into its folder", exclusive="one")
 
 
 def main(args: Settings) -> int:

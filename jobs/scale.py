@@ -49,22 +49,24 @@ class Settings:
     gpus: list[int] = setting(
         [1, 2, 4, 8], "numbers of ranks to measure, with commas (default: 1,2,4,8)", metavar="N,N,…", parse=sizes
     )
-    gpus_per_node: int | None = setting(None, "ranks a node, one a GPU")
-    tasks_per_node: int | None = setting(None, "ranks a node, where there are no GPUs")
-    batch_per_rank: int = setting(32, "lines a step of a rank")
-    strong: bool = setting(False, "the same global batch at every size: that of the smallest one")
-    steps: int = setting(60, "steps of each training; the first third does not count")
+    gpus_per_node: int | None = setting(None, "ranks per node, one on each GPU")
+    tasks_per_node: int | None = setting(None, "ranks per node, where there are no GPUs")
+    batch_per_rank: int = setting(32, "lines of one step per rank")
+    strong: bool = setting(False, "keep the global batch: each size has that of the smallest one")
+    steps: int = setting(60, "steps of each training; the first third is not counted")
     out: Path = setting(Path("scaling"), "folder of the trainings and tables, on shared storage")
-    one_by_one: bool = setting(False, "on Slurm too a size waits for the one before it")
-    collect: bool = setting(False, "submit nothing: the table of what is done in --out; nothing else need be said")
+    one_by_one: bool = setting(False, "on Slurm: start a size when the one before it has ended")
+    collect: bool = setting(False, "submit nothing, only write the tables of what is done in --out")
     on: ClusterConfig = group(ClusterConfig, "cluster", inline=True)
-    predict: bool = setting(False, "train nothing: a model of the cost at 8 to 512 GPUs")
+    predict: bool = setting(False, "train nothing; print a model of the cost at 8 to 512 GPUs")
     measured: Path | None = setting(
-        None, "with --predict: a training to take figures from, best of one rank", flag="from", metavar="RUN"
+        None, "with --predict: training to take figures from, best one of one rank", flag="from", metavar="RUN"
     )
-    texts: int | None = setting(None, "with --from: as if its data set had so many lines, of the same widths")
+    texts: int | None = setting(None, "with --from: number of lines of the data set to assume, of the same widths")
     figure: list[str] = setting(
-        [], "with --predict: a figure of the model in place of its default; repeatable", metavar="NAME=VALUE"
+        [],
+        "with --predict: value of a figure of the model; repeatable (default: the model's own)",
+        metavar="NAME=VALUE",
     )
     train: TrainConfig = group(TrainConfig, "passed on to train", inline=True, without=OURS)
 
@@ -124,7 +126,7 @@ def plan(args: Settings, cluster: str) -> list[Training]:
     found = []
     for ranks in args.gpus:
         if ranks > per_node and ranks % per_node:
-            raise ValueError(f"{ranks} ranks are no whole nodes of {per_node}: choose other --gpus")
+            raise ValueError(f"{ranks} ranks do not fill whole nodes of {per_node}: choose other --gpus")
         batch = args.batch_per_rank * (args.gpus[0] if args.strong else ranks)
         if batch < ranks:
             raise ValueError(f"--strong: a global batch of {batch} for {ranks} ranks: give more --batch-per-rank")
@@ -281,7 +283,7 @@ def predict(args: Settings) -> int:
     from jobs.scaling import cost_model
 
     if args.texts is not None and (args.texts < 1 or not args.measured):
-        raise ValueError(f"--texts {args.texts}: it is a number of lines, and goes with --from")
+        raise ValueError(f"--texts {args.texts}: give a number of lines, together with --from")
     values, wider, notes = cost_model.measured(args.measured, args.texts) if args.measured else ({}, {}, [])
     if args.train.runtime.backend == "torch":
         values["agreements"] = 0

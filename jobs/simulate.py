@@ -16,23 +16,28 @@ from jobs.distributed.cpus import cpus_of_task
 
 @dataclass(frozen=True)
 class Settings:
-    out: Path = setting(help="folder of the scans and certificates.csv")
-    certificates: int = setting(1000, "how many")
+    out: Path = setting(help="folder to write: the scans and certificates.csv")
+    certificates: int = setting(1000, "number of certificates")
     first: int = setting(0, "number of the first certificate; a certificate depends on its number and --seed alone")
-    seed: int = setting(0, "of everything random")
-    form: str = setting("adult-2018", "adult-2018, adult-2024, neonatal-2018, or a mix: several with commas")
-    severity: str = setting("light", "clean, light, medium, hard, stained or fax (default: %(default)s)")
-    dpi: int | None = setting(None, "resolution of the scans (default: those of the severity)")
-    fonts: Path | None = setting(None, "a folder of .ttf or .otf handwriting fonts in place of those from PyPI")
-    hands: Literal["all", "train", "held-out"] = setting("all", "held-out: the fonts kept for testing")
+    seed: int = setting(0, "seed of all random choices")
+    form: str = setting(
+        "adult-2018", "form to fill in: adult-2018, adult-2024 or neonatal-2018; several with commas are mixed"
+    )
+    severity: str = setting("light", "how bad the scans are: clean, light, medium, hard, stained or fax")
+    dpi: int | None = setting(None, "resolution of the scans, in dots per inch (default: that of the severity)")
+    fonts: Path | None = setting(None, "folder of .ttf or .otf handwriting fonts (default: those from PyPI)")
+    hands: Literal["all", "train", "held-out"] = setting(
+        "all", "which hands write: all, those for training, or those held out for tests"
+    )
     ink: Path | None = setting(
-        None, "a table of line images (image, text, certificate, writer): their ink on the forms"
+        None,
+        "table of line images (image, text, certificate, writer) whose ink is put on the forms (default: fonts write)",
     )
-    ink_where: str = setting("", "only these rows of it, as collection=copiste,split=val")
+    ink_where: str = setting("", "take only these rows of --ink, for example collection=copiste,split=val")
     terms: str | None = setting(
-        None, "a word list to mix in: a CSV with a column text, or edsnlp, that package's ICD-10 labels"
+        None, "word list to mix in: a CSV with a column text, or edsnlp (the ICD-10 labels of that package)"
     )
-    workers: int | None = setting(None, "processes (default: one a CPU)")
+    workers: int | None = setting(None, "number of processes (default: one per CPU)")
 
 
 def main(args: Settings) -> int:

@@ -18,15 +18,17 @@ from jobs.launch.worker_status import LOST_AFTER_S, WorkerStatus, read_worker_st
 @dataclass(frozen=True)
 class Settings:
     dataset: Path = setting(
-        positional=True, help="or the --out of a transcribe, a run, the folder of an evaluation or alignment"
+        positional=True,
+        help="a data set, the --out of a transcribe, a run, or the folder of an evaluation or alignment",
     )
-    watch: bool = setting(False, "renew it every few seconds until the data set is whole")
+    watch: bool = setting(False, "show it again every few seconds until all is done")
 
 
 def main(args: Settings) -> int:
     from rich.console import Console
 
     from jobs.launch.under_way import Work, find_work, lines_of, state_of
+    from jobs.training.config import has_run
 
     works = find_work(args.dataset)
     while works:
@@ -36,7 +38,15 @@ def main(args: Settings) -> int:
             return 0
         time.sleep(5)
     if args.dataset.is_file():
-        raise ValueError(f"{args.dataset}: there are no parts of a transcribe beside it, {args.dataset.name}.parts")
+        raise ValueError(f"{args.dataset}: no {args.dataset.name}.parts beside it, which transcribe makes")
+    if has_run(args.dataset) or (args.dataset / "status.json").is_file():
+        show_run(args.dataset)
+        return 0
+    if not (args.dataset / "plan.json").exists():
+        raise ValueError(
+            f"{args.dataset}: no data set, run or transcription was begun here. If its job was submitted, it may still "
+            "wait in the queue (squeue)"
+        )
     console = Console(stderr=False)
     while True:
         state = read_state(args.dataset)
@@ -46,6 +56,16 @@ def main(args: Settings) -> int:
         if not args.watch or state["whole"]:
             return 0
         time.sleep(5)
+
+
+def show_run(run: Path) -> None:
+    """A training that has no evaluation and no alignment under way: one line, as its row of `runs`."""
+    from jobs.training.run_status import describe
+
+    row = describe(run, str(run), evaluated=False)
+    step = f", step {row['step']} of {row['steps']}" if row["step"] is not None else ""
+    reason = f" ({row['reason']})" if row["reason"] else ""
+    print(f"{run}: training, {row['state'] or 'just begun'}{reason}{step}; more: python -m jobs runs {run.parent}")
 
 
 def read_state(folder: Path) -> dict:

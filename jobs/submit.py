@@ -28,17 +28,23 @@ class Settings:
     of: Literal["train", "preprocess", "evaluate", "transcribe", "align"] = setting(
         positional=True, metavar="VERB", help=", ".join(SUBMITTED)
     )
-    nodes: str = setting("1", "or a range, 2-8: as many as Slurm has (default: %(default)s)")
-    gpus_per_node: int | None = setting(None, "one rank each (default: none on Slurm, those of this machine locally)")
-    tasks_per_node: int | None = setting(None, "ranks a node, where there are no GPUs (default: 1)")
-    array: int | None = setting(None, "a job array of N tasks (preprocess, evaluate, transcribe, align)", metavar="N")
+    nodes: str = setting("1", "number of nodes, or a range such as 2-8 (as many as Slurm has)")
+    gpus_per_node: int | None = setting(
+        None, "GPUs per node, one rank on each (default: none on Slurm, all of this machine locally)"
+    )
+    tasks_per_node: int | None = setting(None, "ranks per node, where there are no GPUs (default: 1)")
+    array: int | None = setting(
+        None, "number of tasks of a job array (preprocess, evaluate, transcribe, align)", metavar="N"
+    )
     chain: int | None = setting(
         None,
-        "of a training: N jobs one after the other, where nodes can't put a job back into the queue",
+        "number of jobs of a training that start one after the other, where nodes cannot put a job back into the queue",
         metavar="N",
     )
-    dry_run: bool = setting(False, "print the batch script and the GPU-hours, submit nothing")
-    print_folder: bool = setting(False, "print the folder that the job works in and keeps its logs in, submit nothing")
+    dry_run: bool = setting(False, "print the batch script and the GPU-hours, and submit nothing")
+    print_folder: bool = setting(
+        False, "print the folder that the job works in and keeps its logs in, and submit nothing"
+    )
     on: ClusterConfig = group(ClusterConfig, "cluster", inline=True)
     rest: list[str] = setting([], argparse.SUPPRESS)  # the command line of the verb, which the dispatcher leaves over
 
@@ -114,8 +120,8 @@ def request_of(args: Settings, cluster: str, folder: Path):
     )
     if args.of == "train" and cluster == "slurm" and request.time and minutes(request.time) <= BEFORE_LIMIT_S / 60:
         raise ValueError(
-            f"--time {request.time}: a training is told to write its checkpoint {BEFORE_LIMIT_S} s before the limit, "
-            f"and would be told at once: give it more, an hour say"
+            f"--time {request.time}: a training writes its checkpoint {BEFORE_LIMIT_S} s before the limit, "
+            f"and would do so at once: give more time, for example one hour"
         )
     if request.gpus_per_node and args.tasks_per_node and args.tasks_per_node != request.gpus_per_node:
         raise ValueError(f"{request.gpus_per_node} GPUs and {args.tasks_per_node} tasks a node: a rank takes one GPU")

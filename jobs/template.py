@@ -28,9 +28,9 @@ class New:
     source: Path = setting(help="an image or PDF of the blank form, or a folder of filled-in scans", positional=True)
     out: Path = setting(help="folder of templates, where NAME.json and NAME.png are written", metavar="FOLDER")
     name: str | None = setting(None, "name of the form (default: that of the source)")
-    page: int = setting(1, "page of a PDF or TIFF, from 1")
-    dpi: float | None = setting(None, "of the source, where its files don't say, or say it wrongly")
-    force: bool = setting(False, "replace a template of this name")
+    page: int = setting(1, "page of a PDF or TIFF; the first one is 1")
+    dpi: float | None = setting(None, "resolution of the source in dots per inch (default: as its files say)")
+    force: bool = setting(False, "replace the template of this name")
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Check:
     out: Path = setting(Path("check.html"), "page to write")
     marks: Literal["missing", "all", "keep"] = setting(
         "missing",
-        "choose marks: for editions without, for all that have alike ones, or for none (default: %(default)s)",
+        "where to choose marks: in editions that have none (missing), in all that are alike (all), or nowhere (keep)",
     )
-    limit: int = setting(500, "scans looked at, at most")
+    limit: int = setting(500, "largest number of scans to look at")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def new(args: New) -> int:
         raise ValueError(f"--name {name!r}: it names files, without a path")
     path = args.out / f"{name}.json"
     if path.exists() and not args.force:
-        raise ValueError(f"{path} is there: give another --name, or --force to replace it")
+        raise ValueError(f"{path} exists already: give another --name, or --force to replace it")
     if path.with_suffix(".png").resolve() == args.source.resolve():
         raise ValueError(f"{args.source}: it would be replaced by the template's own picture: name another --out")
     blank = blank_of(args)

@@ -45,40 +45,52 @@ CHUNK = {"fields": 64, "lines": 1024, "samples": 1024}  # items of a part: what 
 @dataclass(frozen=True)
 class Settings:
     input: Path = setting(
-        help="images, or pages with ALTO or PAGE XML (a folder, a tar, a METS); a table; a data set",
+        help="images, or pages with ALTO or PAGE XML (a folder, a tar or a METS), a table, or a data set",
         positional=True,
     )
-    out: Path = setting(help="a table to write: .csv, .parquet or .jsonl", metavar="FILE")
+    out: Path = setting(help="table to write: .csv, .parquet or .jsonl", metavar="FILE")
     model: Path | None = setting(
-        None, "a model's folder or a run (default: HTR_MODEL, or else the project's own reader)"
+        None, "folder of a model, or a run (default: HTR_MODEL, else the project's own reader)"
     )
-    decode: Literal["greedy", "beam"] = setting("greedy", "beam: with RUN/decoding, which tune makes")
+    decode: Literal["greedy", "beam"] = setting("greedy", "greedy, or beam search with RUN/decoding, which tune makes")
     unit: Literal["line", "field"] = setting(
         "line",
-        "what an image, or a row of a table, is: a line or page with lines, or a certificate whose fields are "
-        "found on its form (default: %(default)s)",
+        "what an image, or a row of a table, is: line (a line, or a page with lines), or field (a "
+        "certificate, whose fields are found on its form)",
     )
-    forms: Path | None = setting(None, "with --unit field: a folder of templates (default: those of the project)")
-    rulings: Literal["keep", "remove"] = setting("keep", "with --unit field: as the reader was trained")
-    quotes: Literal["auto", "csv", "none"] = setting("auto", "quotes of a CSV: as preprocess has it")
+    forms: Path | None = setting(None, "with --unit field: folder of templates (default: those of the project)")
+    rulings: Literal["keep", "remove"] = setting(
+        "keep", "with --unit field: keep or remove printed lines, as for the data that the reader was trained on"
+    )
+    quotes: Literal["auto", "csv", "none"] = setting("auto", "how quotes in a CSV are read, as for preprocess")
     split: str | None = setting(None, "split of a data set to read (default: all)")
-    where: list[str] = setting([], "read these samples of a data set only; repeatable", metavar="COLUMN=VALUE")
-    promise: Path | None = setting(None, "what calibrate promised: accepts under it", metavar="RUN/reliability/NAME")
+    where: list[str] = setting(
+        [], "read these samples of a data set only; repeatable (default: all)", metavar="COLUMN=VALUE"
+    )
+    promise: Path | None = setting(
+        None,
+        "promise that calibrate made: accept readings under it (default: nothing is accepted)",
+        metavar="RUN/reliability/NAME",
+    )
     sure: float = setting(
-        0.8, "blank fields and tick boxes less sure are for review (default: %(default)s)", metavar="CONFIDENCE"
+        0.8, "smallest confidence at which blank fields and tick boxes need no review, 0 to 1", metavar="CONFIDENCE"
     )
     review: Path | None = setting(
-        None, ".csv or .parquet, what is to be reviewed, in the scans' folder or above it", metavar="TABLE"
+        None,
+        "table to write for the people who key, .csv or .parquet, in the folder of the scans or above it",
+        metavar="TABLE",
     )
-    sample: int = setting(0, "accepted ones to be keyed too, in a table beside --review", metavar="N")
-    seed: int = setting(0, "of the sample")
-    xml: Path | None = setting(None, "write PAGE XML too, a file an image", metavar="FOLDER")
-    chunk: int | None = setting(None, "scans or lines of a part (default: 64 scans, 1024 lines)", metavar="N")
+    sample: int = setting(0, "number of accepted readings to be keyed too, in a table beside --review", metavar="N")
+    seed: int = setting(0, "seed of the sample")
+    xml: Path | None = setting(None, "folder to write PAGE XML into, one file per image", metavar="FOLDER")
+    chunk: int | None = setting(None, "scans or lines per part (default: 64 scans, 1024 lines)", metavar="N")
     batch: int = setting(16, "lines read at once (default: %(default)s)")
-    workers: int | None = setting(None, "processes of this task (default: one a CPU that it may use)")
+    workers: int | None = setting(None, "number of processes of this task (default: one per CPU that it may use)")
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "where to compute; auto takes a GPU if there is one")
     amp: Literal["auto", "off", "bf16", "fp16"] = setting(
-        "auto", "precision; auto: bf16 where the device has it; a promise wants that of its evaluations"
+        "auto",
+        "precision of the computation; auto takes bf16 where the device has it; a promise needs the one of "
+        "its evaluations",
     )
 
 
@@ -190,11 +202,11 @@ def what_is_asked(args: Settings, source, made: dict):
                              "from each other: sort the table by certificate")  # fmt: skip
     asked = Asked(args.out, promise, args.sure, args.review, args.sample, args.seed)
     if (args.review or args.sample) and source.kind == "samples":
-        raise ValueError("--review and --sample are for what has no text yet; a data set's samples have")
+        raise ValueError("--review and --sample are for images without a text; the samples of a data set have one")
     if args.sample and not (args.review and args.promise):
-        raise ValueError("--sample draws from what a --promise accepts, and its table lies beside that of --review")
+        raise ValueError("--sample needs --promise (to accept) and --review (its table is written beside that one)")
     if args.sample < 0 or not 0 <= args.sure <= 1:
-        raise ValueError("--sample is a number of accepted ones, and --sure lies between 0 and 1")
+        raise ValueError("--sample is a number of rows, --sure is between 0 and 1")
     if args.review:
         check_name(args.review, (".csv", ".parquet"))  # as preprocess takes them
         prefix_of(source.images, args.review)
@@ -246,5 +258,5 @@ def begin(folder: Path, settings: dict, unit: str) -> None:
     again = "give another --out, or remove that folder to read all of it again"
     if set(differ) <= {"input", "count"}:
         now = f"{before['count']} {unit} then, {settings['count']} now"
-        raise ValueError(f"{folder} is of another input ({now}): what arrived since is a batch of its own, {again}")
+        raise ValueError(f"{folder} is of another input ({now}): what arrived since is a new batch, {again}")
     raise ValueError(f"{folder} was begun with another {', '.join(sorted(differ))}: {again}")

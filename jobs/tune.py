@@ -41,24 +41,32 @@ class Line:
 @dataclass(frozen=True)
 class Settings:
     dataset: Path | None = setting(
-        None, "with the lines to tune on (default: the one that the run was trained on)", positional=True
+        None, "data set with the lines to tune on (default: the one that the run was trained on)", positional=True
     )
-    run: Path | None = setting(None, "the run whose model/ reads")
-    model: Path | None = setting(None, "a model's folder in place of a run: htr/pretrained, say", metavar="FOLDER")
-    text: list[Path] = setting([], "more texts, one a line; repeatable", metavar="FILE")
-    lexicon: list[Path] = setting([], "more words, one a line; repeatable", metavar="FILE")
+    run: Path | None = setting(None, "run whose model reads")
+    model: Path | None = setting(
+        None, "folder of a model in place of a run, for example htr/pretrained", metavar="FOLDER"
+    )
+    text: list[Path] = setting([], "file of further texts, one per line; repeatable", metavar="FILE")
+    lexicon: list[Path] = setting([], "file of further words, one per line; repeatable", metavar="FILE")
     language: Path | None = setting(
-        None, "another decoding's folder: its language models and lexicon, no texts", metavar="FOLDER"
+        None, "folder of another decoding, whose language models and lexicon are taken as they are", metavar="FOLDER"
     )
-    order: int = setting(6, "characters of the language model, 1 to 7 (default: %(default)s)")
-    least: int = setting(1, "leave out sequences of characters that occur more rarely: smaller models", metavar="TIMES")
+    order: int = setting(6, "order of the language model in characters, 1 to 7")
+    least: int = setting(
+        1,
+        "sequences of characters that occur less often than this are left out, which makes models smaller",
+        metavar="TIMES",
+    )
     split: str = setting("dev", "split to tune on")
-    where: list[str] = setting([], "tune on these samples only; repeatable", metavar="COLUMN=VALUE")
-    most: int = setting(2000, "lines to tune on, at most, drawn by --seed", metavar="LINES")
-    seed: int = setting(0, "of the lines that are drawn")
+    where: list[str] = setting([], "tune on these samples only; repeatable (default: all)", metavar="COLUMN=VALUE")
+    most: int = setting(2000, "largest number of lines to tune on, drawn with --seed", metavar="LINES")
+    seed: int = setting(0, "seed of the lines that are drawn")
     batch: int = setting(16, "lines read at once")
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "where to compute; auto takes a GPU if there is one")
-    amp: Literal["auto", "off", "bf16", "fp16"] = setting("auto", "precision; auto: bf16 where the device has it")
+    amp: Literal["auto", "off", "bf16", "fp16"] = setting(
+        "auto", "precision of the computation; auto takes bf16 where the device has it"
+    )
 
 
 def main(args: Settings) -> int:
@@ -86,7 +94,9 @@ def main(args: Settings) -> int:
 
     # ---------------------------------------------------------------- language models and lexicon
     if args.language and (args.text or args.lexicon):
-        raise ValueError("--language takes another decoding's texts and words as they are: no --text, no --lexicon")
+        raise ValueError(
+            "--language takes the texts and words of another decoding as they are: leave out --text and --lexicon"
+        )
     rows, left_out = language_texts(config, index, args)
     known = words_in(text for _, text in rows)
     if args.language:

@@ -63,11 +63,11 @@ class Settings:
         if self.unit not in ("line", "field"):
             raise ValueError(f"a row of the source is a line or a field, not {self.unit}")
         if self.rulings not in ("keep", "remove"):
-            raise ValueError(f"rulings are something to keep or to remove, not {self.rulings}")
+            raise ValueError(f"rulings: choose keep or remove, not {self.rulings}")
         if self.stray not in ("reject", "blank"):
-            raise ValueError(f"ink on a field without text is a reason to reject it or blank, not {self.stray}")
+            raise ValueError(f"stray: choose reject or blank, not {self.stray}")
         if not all(mark.strip("* ") for mark in (*self.crossed, *self.illegible)):
-            raise ValueError("a mark of crossed-out or illegible pieces that stands for any text")
+            raise ValueError("a mark of crossed-out or illegible text must hold more than *")
         if not {*self.share} <= {*SHARED}:
             raise ValueError(f"splits may share {', '.join(SHARED)}, not {', '.join({*self.share} - {*SHARED})}")
         if self.quotes not in QUOTES:

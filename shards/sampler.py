@@ -102,7 +102,7 @@ class EpochSampler:
         while done < steps:
             weight = np.array([w.at(done / steps) for w in weights])
             if (weight < 0).any() or not (weight * self.counts).any():
-                raise ValueError("weights of the data sets that leave nothing to train on")
+                raise ValueError("the weights of the data sets leave nothing to train on")
             after = before + weight
             visits = tuple(
                 (int(a * count + 1e-6), int(b * count + 1e-6))

@@ -133,7 +133,7 @@ def check_leaks(
         counts = ", ".join(f"{count} {name}{'s' if count > 1 else ''}" for name, count in leaks.items())
         allow = " ".join(f"--may-share {name}" for name in leaks)
         raise ValueError(
-            f"the splits are not apart: {counts} would be in more than one. Mend the source's columns (certificate, "
+            f"the splits overlap: {counts} would be in more than one. Mend the source's columns (certificate, "
             f"image, writer, year, split), or allow it with {allow}"
         )
 

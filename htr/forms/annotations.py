@@ -127,7 +127,7 @@ def read_fields(template: Template, path: Path) -> Template:
         raise ValueError(f"{path}: {error}") from None
     height, width = template.picture.shape
     if not drawn:
-        raise ValueError(f"{path}: no box is drawn on it")
+        raise ValueError(f"{path}: it has no box")
     if not size[0] or not size[1] or abs(size[0] / size[1] * height / width - 1) > 0.02:
         raise ValueError(
             f"{path}: drawn on a picture of {size[0]} x {size[1]}, but {template.name} is {width} x {height}"

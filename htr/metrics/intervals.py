@@ -160,7 +160,7 @@ def doubts(errors: np.ndarray, totals: np.ndarray, unit: str = "cluster", differ
     e, t = (np.asarray(counts, np.float64) for counts in (errors, totals))
     n, found = len(e), []
     if n < MIN_TRUSTED_CLUSTERS:
-        found.append(f"{n} {unit}s are few: the intervals are wide, and rough")
+        found.append(f"{n} {unit}{'s' * (n != 1)}: too few, the intervals are wide and rough")
     if n < 2 or t.sum() <= 0:
         return found
     rate = e.sum() / t.sum()

@@ -42,7 +42,7 @@ def most_wrong(k: int, sample: int, batch: int, delta: float) -> int:
     probability 1 - delta at least, whatever the batch, there are not more. Raises ValueError for no such sample.
     """
     if not 0 <= k <= sample <= batch:
-        raise ValueError(f"{k} wrong ones in a sample of {sample} from a batch of {batch}: that cannot be")
+        raise ValueError(f"{k} wrong ones in a sample of {sample} from a batch of {batch}: this is impossible")
     low, high = k, batch - (sample - k)
     while low < high:
         middle = (low + high + 1) // 2
@@ -79,7 +79,7 @@ def most_cer(edits: Sequence[int], characters: Sequence[int], batch: int, delta:
     """
     e, s = np.asarray(edits, np.float64), np.asarray(characters, np.float64)
     if len(e) > batch:
-        raise ValueError(f"a sample of {len(e)} from a batch of {batch}: that cannot be")
+        raise ValueError(f"a sample of {len(e)} from a batch of {batch}: this is impossible")
     most = np.maximum(np.maximum(e, s), PER_LINE)
     e, s = e / most, s / most
     if len(e) == batch and s.sum():
@@ -122,7 +122,7 @@ class BatchMonitor:
         (Hoeffding 1963), so that both alarms keep their promise.
         """
         if not 0 <= k <= sample:
-            raise ValueError(f"{k} wrong ones in a sample of {sample}: that cannot be")
+            raise ValueError(f"{k} wrong ones in a sample of {sample}: this is impossible")
         rates = np.minimum(self.alpha * (1 + STAKES), (1 + self.alpha) / 2)
         # the likelihood ratio of a higher rate and alpha: a bet at fair odds
         gain = k * np.log(rates / self.alpha) + (sample - k) * (np.log1p(-rates) - math.log1p(-self.alpha))

@@ -79,7 +79,7 @@ def spared(parse: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def described(leaf: Leaf) -> str:
-    """The help of a setting: its text, its default, and its dotted name where it has one."""
+    """The help of a setting: its text, its default, its dotted name where it has one, and whether a resume keeps it."""
     default, const = leaf.default, leaf.meta.const
     shown = str(default).replace("%", "%%")
     text = leaf.meta.help.replace("%(default)s", shown)
@@ -87,9 +87,10 @@ def described(leaf: Leaf) -> str:
         plain_const = f"{const:g}" if isinstance(const, float) else str(const)
         text = text.replace("%(const)d", plain_const).replace("%(const)g", plain_const)
     plain = default is not MISSING and default is not None and default != "" and not isinstance(default, bool | list)
-    if plain and "default" not in text and shown not in text:
+    if plain and "(default" not in text:
         text = f"{text} (default: {shown})".strip()
-    return f"{text} [{leaf.key}]".strip() if "." in leaf.key else text
+    fixed = ", fixed" if leaf.meta.fixed else ""
+    return f"{text} [{leaf.key}{fixed}]" if "." in leaf.key else f"{text}{fixed}"
 
 
 def config_from(parser: argparse.ArgumentParser, cls: type, given: argparse.Namespace) -> Any:

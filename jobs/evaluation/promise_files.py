@@ -49,7 +49,7 @@ def promise_in_words(args, by: str, threshold, steps, units) -> tuple[str, str, 
             f"{groups}."
         )
     else:
-        rate = f"{last.errors:g} in {last.total:g}" if last.total else "none accepted"
+        rate = f"{last.errors:.3g} wrong of {last.total:.3g} as weighted" if last.total else "none accepted"
         text = (
             f"Nothing can be promised with these data ({items} {many} of {count} {groups}): that the accepted {many} "
             f"err at most {most}{counts} could not be shown with {sure} at the first threshold tested ({rate}, p "

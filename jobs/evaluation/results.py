@@ -107,8 +107,8 @@ def check_right_and_wrong(evaluation, unit: str) -> None:
     if good and bad:
         return
     raise ValueError(
-        f"{evaluation.name} has {good} right and {bad} wrong {unit}s: --fit tells them apart by both, it needs a "
-        f"{'wrong' if good else 'right'} one at least and some tens of each to be of use: evaluate more texts (another "
+        f"{evaluation.name} has {good} right and {bad} wrong {unit}s: --fit needs at least one "
+        f"{'wrong' if good else 'right'} one too, and some tens of each to be of use: evaluate more texts (another "
         f"split, or a larger share in preprocess --shares), or give another --unit"
     )
 

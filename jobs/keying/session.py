@@ -67,7 +67,9 @@ class Session:
             own = np.flatnonzero(self.table_of == number)
             rank_of[self.row_of[own]] = own
             if any(row >= len(rank_of) or rank_of[row] < 0 for row in answers.standing):
-                raise ValueError(f"{table.folder}: has answers to rows that are not keyed here: of another table?")
+                raise ValueError(
+                    f"{table.folder}: has answers to rows that this table lacks: is it the folder of another table?"
+                )
             self.rank_of.append(rank_of)
         self.queue = WorkQueue(len(self.row_of), self.is_fresh)
         self.states: dict[int, str] = {}  # of the rows that have an answer

@@ -213,7 +213,7 @@ def open_table(path: Path, asked: Asked, images: Path | None = None, out: Path |
     if not path.is_file():
         raise ValueError(f"{path}: no such table")
     if path.suffix.lower() not in (".csv", ".tsv", ".parquet", ".pq"):
-        raise ValueError(f"{path}: a .csv or .parquet is wanted (transcribe writes either)")
+        raise ValueError(f"{path}: give a .csv or .parquet (transcribe writes either)")
     table = sources.read_any(path, quotes="csv")
     kind = kind_of(path, table)
     folder = images or path.parent

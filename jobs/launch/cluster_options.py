@@ -12,17 +12,19 @@ PLACES = ("partition", "account", "qos", "constraint", "exclude", "dependency")
 class ClusterConfig:
     """What every verb that submits asks of the cluster."""
 
-    cluster: Literal["auto", "slurm", "local"] = setting("auto", "auto: slurm where there is sbatch")
-    cpus_per_task: int | None = setting(None, "CPUs a rank, on Slurm; decoding wants at least two")
-    time: str | None = setting(None, "limit of a job, as Slurm writes it: 8:00:00")
-    mem: str | None = setting(None, "a node, as Slurm writes it: 64G")
+    cluster: Literal["auto", "slurm", "local"] = setting(
+        "auto", "where jobs run; auto takes slurm where there is sbatch, else local"
+    )
+    cpus_per_task: int | None = setting(None, "CPUs per rank, on Slurm; decoding images needs at least two")
+    time: str | None = setting(None, "time limit of a job, as Slurm writes it, for example 8:00:00")
+    mem: str | None = setting(None, "memory per node, as Slurm writes it, for example 64G")
     partition: str | None = setting(None, "partition of the job, as for sbatch")
     account: str | None = setting(None, "account of the job, as for sbatch")
     qos: str | None = setting(None, "quality of service, as for sbatch")
     constraint: str | None = setting(None, "features that nodes must have, as for sbatch")
     exclude: str | None = setting(None, "nodes to leave out, as for sbatch")
     dependency: str | None = setting(None, "jobs to wait for, as for sbatch")
-    wait: bool = setting(False, "follow the jobs to their end (local ones always are)")
+    wait: bool = setting(False, "follow the jobs to their end (local jobs always are followed)")
 
 
 def cluster_options(on: ClusterConfig, gpus_per_node: int | None, cluster: str) -> dict:

@@ -152,10 +152,11 @@ def contested(answers: list[dict]) -> list[str]:
 
 def check_permissions(answers: list[dict]) -> Check:
     modes = sorted({answer["storage"]["mode"] for answer in answers if "mode" in answer["storage"]})
-    wrong = [f"mode {mode:04o}, others may enter" for mode in modes if mode & 0o007]
-    wrong += [f"mode {mode:04o}, the group may write" for mode in modes if mode & 0o020]
-    fine = ", ".join(f"mode {mode:04o}" for mode in modes) or "not known, see storage"
-    return verdict("permissions", wrong, fine, "confidential data want chmod g-w,o-rwx", "warn")
+    whose = "the --shared folder has mode"
+    wrong = [f"{whose} {mode:04o}, others may enter" for mode in modes if mode & 0o007]
+    wrong += [f"{whose} {mode:04o}, the group may write" for mode in modes if mode & 0o020]
+    fine = ", ".join(f"{whose} {mode:04o}" for mode in modes) or "not known, see storage"
+    return verdict("permissions", wrong, fine, "for confidential data: chmod g-w,o-rwx FOLDER", "warn")
 
 
 def check_space(answers: list[dict]) -> Check:

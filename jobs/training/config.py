@@ -29,27 +29,35 @@ def default_dataset() -> Path:
 @dataclass(frozen=True)
 class DataConfig:
     dataset: Path = setting(
-        make=default_dataset, positional=True, help="that preprocess made (default: HTR_DATASET, %(default)s)"
+        make=default_dataset,
+        positional=True,
+        help="data set that preprocess made (default: HTR_DATASET, else %(default)s)",
     )
     mix: list[str] = setting(
         [],
-        "a further data set; how often an epoch visits each of its texts, at the training's start and end",
+        "further data set, and how often an epoch visits each of its texts, at the start and at the end of "
+        "the training; repeatable",
         metavar="DATASET=WEIGHT[:WEIGHT]",
     )
     split: str = setting("train", "split of the data set to train on", fixed=True)
-    where: list[str] = setting([], "train on these samples only; repeatable", metavar="COLUMN=VALUE", fixed=True)
+    where: list[str] = setting(
+        [], "train on these samples only; repeatable (default: all)", metavar="COLUMN=VALUE", fixed=True
+    )
     blanks: float = setting(0.05, "largest share of blank fields in an epoch", metavar="SHARE", fixed=True)
     text: str | None = setting(
-        None, "of the source, in place of the text as written: what the reader shall write", metavar="COLUMN"
+        None, "column of the source that the reader shall write (default: the text as written)", metavar="COLUMN"
     )
-    abbreviations: Path | None = setting(None, "abbreviation,expansion: further accepted texts", metavar="TABLE")
-    batch: int | None = setting(None, f"lines a step, of all ranks together (default: {BATCH})", fixed=True)
+    abbreviations: Path | None = setting(
+        None, "table with the columns abbreviation and expansion: further texts that count as right", metavar="TABLE"
+    )
+    batch: int | None = setting(None, f"lines of one step, of all ranks together (default: {BATCH})", fixed=True)
     batch_per_rank: int | None = setting(
-        None, "in place of --batch: lines a step for each rank that the run begins with"
+        None, "lines of one step per rank that the run begins with, in place of --batch"
     )
     batch_by: Literal["lines", "pixels"] = setting(
         "lines",
-        "each step has so many lines, or the pixels of so many of mean width: more lines where they are narrow",
+        "lines: each step has the same number of lines; pixels: each step has the same number of pixels, more"
+        " lines where they are narrow",
         fixed=True,
     )
 
@@ -61,18 +69,18 @@ class ModelConfig:
     height: int = setting(48, "height of lines as the model sees them, in px", metavar="PX", fixed=True)
     recurrent_stride: Literal[8, 4] = setting(
         8,
-        "px of a line that each recurrent step goes on by: 4 reads narrow writing better, slower (%(default)s)",
+        "px of a line per recurrent step; 4 reads narrow writing better and is slower",
         fixed=True,
     )
-    dropout: float = setting(0.2, "share of activations left out in training")
+    dropout: float = setting(0.2, "share of activations that are left out in training")
     init_from: Path | None = setting(
         None,
-        "start from the weights of another run or model folder, of any model, charset and size as far as they fit",
+        "run or model folder to start from, of any model, charset and size; weights are taken as far as they fit",
         metavar="RUN",
     )
     freeze: bool = setting(
         False,
-        "train an attention reader's decoder alone, on the encoder and CTC head of --init-from as they are",
+        "train only the decoder of an attention reader; the encoder and CTC head of --init-from stay as they are",
         fixed=True,
     )
     teacher_noise: float = setting(0.2, "share of wrong labels among the inputs of an attention decoder")
@@ -81,24 +89,26 @@ class ModelConfig:
 @dataclass(frozen=True)
 class OptimConfig:
     name: Literal["muon", "adamw"] = setting("muon", "optimiser of the weight matrices", flag="optimizer", fixed=True)
-    lr: float = setting(2e-3, f"peak learning rate of batches of {BATCH} (default: %(default)s)", fixed=True)
+    lr: float = setting(2e-3, f"peak learning rate, for batches of {BATCH} lines", fixed=True)
     lr_rule: Literal["none", "sqrt", "linear"] = setting(
         "none",
-        f"how it grows with the batch: none, or with its ratio to {BATCH} or that one's root (default: %(default)s)",
+        "how the rate grows with the batch: none, linear (the ratio to 32 lines), or sqrt (its square root)",
     )
-    ema: float = setting(0.998, "decay of the averaged weights, a step; 0: none", metavar="DECAY", fixed=True)
+    ema: float = setting(
+        0.998, "decay of the averaged weights per step; 0 switches averaging off", metavar="DECAY", fixed=True
+    )
     clip: float = setting(1.0, "largest norm of the gradient")
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    steps: int = setting(20_000, "steps of the whole training; the schedule is laid out for them", fixed=True)
+    steps: int = setting(20_000, "steps of the whole training; the learning rate is planned for them", fixed=True)
     warmup: int = setting(
-        300, "steps, with short lines first, until the peak, from where a cosine leads to zero", fixed=True
+        300, "steps until the peak learning rate, with short lines first; then a cosine leads to zero", fixed=True
     )
     guide: int = setting(
         2000,
-        "steps in which CTC's alignment shows an attention decoder the frames of each label",
+        "steps in which the alignment of CTC shows an attention decoder the frames of each label",
         metavar="STEPS",
         fixed=True,
     )
@@ -107,7 +117,7 @@ class ScheduleConfig:
 @dataclass(frozen=True)
 class AugmentationConfig:
     level: Literal["none", "light", "medium", "strong"] = setting(
-        "medium", "distortion (inspect --augment shows it; %(default)s)", flag="augment"
+        "medium", "strength of the distortion of lines (inspect --augment shows it)", flag="augment"
     )
 
 
@@ -121,28 +131,31 @@ def micro_batch(text: str) -> int:
 @dataclass(frozen=True)
 class RuntimeConfig:
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "where to compute; auto takes a GPU if there is one")
-    amp: Literal["auto", "off", "bf16", "fp16"] = setting("auto", "auto: bf16 where the device has it")
+    amp: Literal["auto", "off", "bf16", "fp16"] = setting(
+        "auto", "precision of the computation; auto takes bf16 where the device has it"
+    )
     micro_batch: int | None = setting(
         None,
-        "lines that a rank computes at once; more are accumulated (default: all of its share); auto (0 in a file): all "
-        "at once, halved when a GPU's memory is full",
+        "lines that a rank computes at once; more are accumulated. auto (0 in a file): all at once, halved "
+        "when a GPU's memory is full (default: all of its share)",
         metavar="LINES|auto",
         parse=micro_batch,
         write=lambda lines: str(lines or "auto"),
     )
-    tf32: bool = setting(False, "a GPU multiplies float32 in TF32, rounded to eleven bits; faster with --amp off")
-    channels_last: bool = setting(False, "filters lie by channels, as a GPU's tensor cores take them")
-    packed_lstm: bool = setting(False, "both ways of an LSTM in one call of cuDNN, on a GPU")
+    tf32: bool = setting(False, "multiply float32 in TF32 on a GPU, rounded to eleven bits; faster with --amp off")
+    channels_last: bool = setting(False, "keep filters by channels, as the tensor cores of a GPU take them")
+    packed_lstm: bool = setting(False, "compute both directions of an LSTM in one call of cuDNN, on a GPU")
     compile: Literal["off", "on", "graphs"] = setting(
-        "off", "torch.compile of the encoder, for each of the few widths anew; graphs: as CUDA graphs (%(default)s)"
+        "off", "torch.compile of the encoder, once for each of the few widths; graphs: as CUDA graphs"
     )
     workers: int | None = setting(
         None,
-        "processes that decode and augment lines, a rank; 0: a thread of the rank itself (default: by the CPUs it has)",
+        "processes per rank that decode and augment lines; 0: a thread of the rank itself (default: by the "
+        "CPUs it has)",
         was="threads",
     )
     local_copy: bool = setting(
-        False, "keep each line ready-made on the node's own disk, HTR_SCRATCH, from the time that it is first read"
+        False, "keep each line ready-made on the node's own disk (HTR_SCRATCH) from the first time that it is read"
     )
     checkpoint_every: int = setting(500, "steps between checkpoints", metavar="STEPS")
     evaluate_every: int = setting(
@@ -150,15 +163,15 @@ class RuntimeConfig:
     )
     log_every: int = setting(50, "steps between log lines", metavar="STEPS")
     compression: Literal["none", "fp16", "bf16"] = setting(
-        "none", "how gradients travel between ranks: as they are, or as 16-bit floats"
+        "none", "how gradients are sent between ranks: as they are, or as 16-bit floats"
     )
     backend: Literal["horovod", "torch"] = setting(
-        "horovod", "what sums them; torch: torch.distributed, which needs no build of its own (%(default)s)"
+        "horovod", "library that sums gradients; torch is torch.distributed, which needs no build of its own"
     )
     deterministic: bool = setting(False, "give the same bits again with the same ranks; slower")
     requeues: int = setting(
         20,
-        "how often this run's job goes back into the queue before its time limit (default: %(default)s)",
+        "how often the job of this run is put back into the queue before its time limit",
         metavar="N",
     )
 
@@ -167,8 +180,10 @@ class RuntimeConfig:
 class TrainConfig:
     """Settings marked `fixed` can't change when a run is resumed; all others may."""
 
-    run: Path | None = setting(None, "the run's folder, on shared storage, resumed if it has a checkpoint (runs/MODEL)")
-    seed: int = setting(1, "of everything random", fixed=True)
+    run: Path | None = setting(
+        None, "folder of the run, on shared storage; resumed if it has a checkpoint (default: runs/MODEL)"
+    )
+    seed: int = setting(1, "seed of all random choices", fixed=True)
     data: DataConfig = group(DataConfig, "data")
     model: ModelConfig = group(ModelConfig, "model")
     optim: OptimConfig = group(OptimConfig, "optimisation")

@@ -218,7 +218,7 @@ class NotChanged:
         now = files.sha256(self.path)
         if now not in (files.sha256(attempt), self.before.get("sha256", {}).get(str(self.path.absolute()))):
             raise ValueError(
-                f"{self.path} is there and was changed, by who keys perhaps: give {self.option} another name"
+                f"{self.path} was changed since it was written, perhaps by hand: give {self.option} another name"
             )
 
 

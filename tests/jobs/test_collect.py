@@ -156,7 +156,7 @@ def test_each_run_once_and_what_is_refused(runs: Path, tmp_path: Path, capsys):
     for words, message in (
         ([str(tmp_path / "none"), "--out", "x.csv"], "no such folder"),
         ([str(runs), "--out", "x.xlsx"], ".csv, .parquet, .md"),
-        ([str(tmp_path / "new"), "--out", "x.csv"], "no experiment in"),
+        ([str(tmp_path / "new"), "--out", "x.csv"], "no run in"),
     ):
         assert main(["collect", *words]) == 1
         assert message in capsys.readouterr().err

@@ -106,7 +106,7 @@ def test_a_rank_has_as_many_cpus_at_every_size(monkeypatch):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--gpus", "6"], "6 ranks are no whole nodes of 4"),
+        (["--gpus", "6"], "6 ranks do not fill whole nodes of 4"),
         (["--tasks-per-node", "4"], "a rank takes one GPU"),
         (["--strong", "--gpus", "1,8", "--batch-per-rank", "4"], "a global batch of 4 for 8 ranks"),
         (["--steps", "2"], "at least 3"),

@@ -1,5 +1,6 @@
 """How far a preprocess is: before, while and after, from the folder alone."""
 
+import json
 import re
 import shutil
 
@@ -56,7 +57,19 @@ def test_when_only_the_index_is_missing(tmp_path, dataset, capsys):
 
 def test_no_data_set(tmp_path, capsys):
     assert main(["status", str(tmp_path)]) == 1
-    assert "no data set here" in capsys.readouterr().err
+    assert "was begun here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("step", [None, 7])
+def test_a_run_that_trains(tmp_path, capsys, step):
+    """From its first moment on, when status.json is all that there is."""
+    (tmp_path / "status.json").write_text(json.dumps({"state": "starting", "step": step, "steps": 20}))
+    if step:
+        (tmp_path / "config.yaml").write_text("model: {architecture: ctc, size: tiny}\n")
+        (tmp_path / "lock.json").write_text("{}")
+    assert main(["status", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert f"{tmp_path}: training" in said and ("step 7 of 20" in said) == bool(step)
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(3, "3 seconds"), (90, "1.5 minutes"), (86400 * 2, "2.0 days")])

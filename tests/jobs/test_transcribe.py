@@ -336,7 +336,7 @@ def test_parts_of_something_else_are_not_mixed(folder, model, tmp_path, capsys):
     assert "was begun with another decode, decoding, weights" in fails(capsys, folder, "--out", out, "--decode", "beam")
     (folder / "new.png").write_bytes((folder / "a.png").read_bytes())
     said = fails(capsys, folder, *options)
-    assert "is of another input (6 lines then, 7 now): what arrived since is a batch of its own" in said
+    assert "is of another input (6 lines then, 7 now): what arrived since is a new batch" in said
     (folder / "new.png").unlink()
     (folder / "a.png").rename(folder / "other.png")
     assert "is of another input (6 lines then, 6 now)" in fails(capsys, folder, *options)

@@ -179,7 +179,7 @@ def test_what_no_cluster_has_shown_is_a_doubt():
     same = np.full(2000, 5), np.full(2000, 100)
     assert doubts(*same) == []
     assert (
-        "39 writers are few"
+        "39 writers: too few"
         in doubts(same[0][: MIN_TRUSTED_CLUSTERS - 1], same[1][: MIN_TRUSTED_CLUSTERS - 1], "writer")[0]
     )
     [missing] = doubts(np.full(100, 3), np.full(100, 100), "writer")  # 3 %: as much as may be missing
@@ -192,7 +192,7 @@ def test_what_no_cluster_has_shown_is_a_doubt():
     assert "unreadable to one of the readers, the difference would be up to 3.0 points off" in claimed
     [made] = doubts(np.r_[50, -50, np.zeros(98)], np.full(100, 100), "writer", difference=True)
     assert "few writers carry the difference, as many as 2 alike would" in made
-    assert doubts(np.zeros(0), np.zeros(0)) == ["0 clusters are few: the intervals are wide, and rough"]
+    assert doubts(np.zeros(0), np.zeros(0)) == ["0 clusters: too few, the intervals are wide and rough"]
 
 
 def test_students_t_is_that_of_the_tables():

@@ -160,7 +160,7 @@ def test_what_is_not_known(tmp_path):
     assert (
         metrics["interval"]["unit"] == "certificate" and "no line says who wrote it" in metrics["interval"]["warning"]
     )
-    assert "10 certificates are few" in metrics["interval"]["warning"]
+    assert "10 certificates: too few" in metrics["interval"]["warning"]
     assert metrics["macro"]["writer"] is metrics["drift"] is metrics["unseen"] is None
     assert metrics["fields"] == 0 and metrics["field_accuracy"] is metrics["interval"]["field_accuracy"] is None
     assert set(metrics["by"]) == {"length", "width"}

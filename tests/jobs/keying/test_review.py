@@ -188,7 +188,7 @@ def test_one_server_a_table_and_the_same_table(running, tmp_path: Path, capsys):
     keyed.write_text(keyed.read_text(encoding="utf-8").replace(NOT_YET, "", 1))
     assert main(["review", str(made), "--write"]) == 1
     said = capsys.readouterr().err
-    assert "was changed, by who keys perhaps: give --out another name" in said and CANARY not in said
+    assert "was changed since it was written, perhaps by hand: give --out another name" in said and CANARY not in said
 
 
 def test_who_has_lost_the_table_acknowledges_nothing_more(running, tmp_path: Path):

@@ -126,7 +126,7 @@ def test_status_of_a_transcription(trained, dataset, tmp_path, capsys):
         assert "transcribe, " in capsys.readouterr().out
     (tmp_path / "other.parquet").touch()
     assert main(["status", str(tmp_path / "other.parquet")]) == 1
-    assert "there are no parts of a transcribe beside it" in capsys.readouterr().err
+    assert "beside it, which transcribe makes" in capsys.readouterr().err
 
 
 def test_a_hundred_thousand_parts_are_not_asked_for_one_by_one(tmp_path, monkeypatch):

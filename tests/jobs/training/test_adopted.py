@@ -24,8 +24,12 @@ def test_a_model_without_a_run_is_evaluated_and_tuned(trained, dataset, tmp_path
     assert main(["evaluate", "--run", str(trained), "--split", "train", "--name", "y", "--device", "cpu"]) == 0
     known = json.loads((trained / "evaluation" / "y" / "metrics.json").read_text(encoding="utf-8"))
     assert (found["cer"], found["lines"]) == (known["cer"], known["lines"])
-    assert main(["tune", *options, "--most", "4"]) == 0 and (run / "decoding" / "weights.json").exists()
     assert "has the run folder" in capsys.readouterr().err
+    assert main(["collect", "runs", "--out", "all.csv"]) == 0  # no training is missing where there never was one
+    assert ",adopted," in Path("all.csv").read_text() and "damage" not in capsys.readouterr().err
+    assert main(["evaluate", *options, "--split", "train", "--name", "x"]) == 0
+    assert main(["tune", *options, "--most", "4"]) == 0 and (run / "decoding" / "weights.json").exists()
+    assert "has the run folder" not in capsys.readouterr().err  # said once, when it was made
     with pytest.raises(ValueError, match="is not known here"):
         dataset_of(config_of(run))
 
