@@ -1,6 +1,6 @@
 """How long a first visit takes: a fresh clone, then `make setup`, `make check` and `make demo`, by the clock.
 
-    python benchmarks/first_visit.py [--keep FOLDER]
+    python benchmarks/large/first_visit.py [--keep FOLDER]
 
 Horovod is built anew; packages come from the network or pip's cache. `load` is the mean number of other processes that
 wanted a core in the minute before: figures hold for a machine like this one, and a load of 0. A table, then one line of
@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-CHECKOUT = Path(__file__).parent.parent
+CHECKOUT = Path(__file__).parents[2]
 
 
 def main() -> None:
