@@ -166,7 +166,7 @@ class RuntimeConfig:
         "none", "how gradients are sent between ranks: as they are, or as 16-bit floats"
     )
     backend: Literal["horovod", "torch"] = setting(
-        "horovod", "library that sums gradients; torch is torch.distributed, which needs no build of its own"
+        "horovod", "library that sums gradients: horovod, or torch.distributed, which needs no build of its own"
     )
     deterministic: bool = setting(False, "give the same bits again with the same ranks; slower")
     requeues: int = setting(
