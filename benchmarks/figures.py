@@ -3,11 +3,12 @@
     python benchmarks/figures.py                      # all figures; says which are missing and which are of older code
     python benchmarks/figures.py --run stream plan    # run these benchmarks and keep their last line of JSON
     python benchmarks/figures.py --keep terms FILE    # keep the JSON that ends a log of that benchmark's command
-    python benchmarks/figures.py --write              # write the tables of benchmarks/RESULTS.md anew
+    python benchmarks/figures.py --write              # write the tables of benchmarks/RESULTS.md and README.md anew
 
-benchmarks/figures.toml lists the benchmarks, their commands and what is shown of each; benchmarks/figures.jsonl holds
-the measurements, a line each, the newest counts. Commands name what does not come with the project by variables:
-$HANDWRITING (a folder with lines.csv), $PAGES (pages that are no form), $FONTS (handwriting fonts).
+benchmarks/figures.toml lists the benchmarks, their commands and what is shown of each, and the rows of README's table;
+benchmarks/figures.jsonl holds the measurements, a line each, the newest counts. Commands name what does not come with
+the project by variables: $HANDWRITING (a folder with lines.csv), $PAGES (pages that are no form), $FONTS (handwriting
+fonts).
 """
 
 import argparse
@@ -23,12 +24,17 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 LIST, KEPT, RESULTS = FOLDER / "figures.toml", FOLDER / "figures.jsonl", FOLDER / "RESULTS.md"
+README = FOLDER.parent / "README.md"
 BEGIN, END = "<!-- figures.py writes from here -->", "<!-- to here -->"
+
+
+def listed():
+    return tomllib.loads(LIST.read_text(encoding="utf-8"))
 
 
 def benchmarks():
     """The benchmarks of figures.toml: name -> {title, command, show: [[label, keys, format], ...], code: [folders]}."""
-    return tomllib.loads(LIST.read_text(encoding="utf-8"))
+    return {name: entry for name, entry in listed().items() if name != "readme"}
 
 
 def measurements():
@@ -40,6 +46,8 @@ def measurements():
 
 def value(figures, keys, form):
     """One figure as text, or None where the measurement lacks it. keys: "rates.0" goes into objects and lists."""
+    if keys in figures:  # a name may hold a dot itself
+        return form.format(figures[keys])
     for key in keys.split("."):
         figures = figures[int(key)] if isinstance(figures, list) else (figures or {}).get(key)
         if figures is None:
@@ -76,8 +84,8 @@ def machine():
     return f"{len(os.sched_getaffinity(0))} cores {model or platform.machine()}"
 
 
-def keep(name, command, output):
-    """Append a measurement to figures.jsonl."""
+def keep(name, command, output, load=None):
+    """Append a measurement to figures.jsonl. `load`: processes that wanted a core in the minute before it began."""
     row = {
         "name": name,
         "command": command,
@@ -85,7 +93,7 @@ def keep(name, command, output):
         "commit": git("rev-parse", "--short", "HEAD").stdout.strip(),
         "machine": machine(),
         "json": last_json(output),
-    }
+    } | ({} if load is None else {"load": load})
     with open(KEPT, "a", encoding="utf-8") as file:
         file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
@@ -97,12 +105,13 @@ def run(name, command):
         print(f"{name}: not run, set {', '.join(missing)}", file=sys.stderr)
         return False
     print(f"$ {command}", flush=True)
+    load = round(os.getloadavg()[0], 1)
     done = subprocess.run(["bash", "-c", command], stdout=subprocess.PIPE, text=True)
     print(done.stdout, flush=True)
     if done.returncode:
         print(f"{name}: failed with {done.returncode}", file=sys.stderr)
         return False
-    keep(name, command, done.stdout)
+    keep(name, command, done.stdout, load)
     return True
 
 
@@ -132,17 +141,41 @@ def tables():
             continue
         row = rows[name]
         lines += [f"\n## {entry['title']}\n", f"`{row['command']}`"]
-        lines += [f"{row['date']}, commit {row['commit']}, {row['machine']}. {entry.get('note', '')}".rstrip()]
+        load = f", load {row['load']:.0f} before" if "load" in row else ""
+        lines += [f"{row['date']}, commit {row['commit']}, {row['machine']}{load}. {entry.get('note', '')}".rstrip()]
         lines += ["", "| figure | value |", "|---|---|"]
         lines += [f"| {label} | {text} |" for label, text in shown(entry, row) if text]
     return "\n".join(lines)
+
+
+def readme_table():
+    """README's table. Its cells name figures as {benchmark.keys:format}. Raises KeyError for one that is missing."""
+    rows = measurements()
+
+    def figure(match):
+        name, keys, form = match.groups()
+        text = value(rows[name]["json"], keys, f"{{:{form}}}")
+        if text is None:
+            raise KeyError(f"{name}.{keys}")
+        return text.replace(",", " ").replace("%", " %")
+
+    cells = (
+        (label, re.sub(r"\{([\w-]+)\.([^}:]+):([^}]*)\}", figure, text)) for label, text in listed()["readme"]["rows"]
+    )
+    return "\n".join(["", "| what | figure |", "|---|---|", *(f"| {label} | {text} |" for label, text in cells), ""])
+
+
+def write(path, text):
+    """Put the text between the two marks of a page."""
+    page = path.read_text(encoding="utf-8")
+    path.write_text(f"{page.split(BEGIN)[0]}{BEGIN}\n{text}\n{END}{page.split(END)[1]}", encoding="utf-8")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", nargs="+", metavar="NAME", help="run these benchmarks, or all, and keep their figures")
     parser.add_argument("--keep", nargs=2, metavar=("NAME", "FILE"), help="keep the JSON at the end of this log")
-    parser.add_argument("--write", action="store_true", help="write the tables of RESULTS.md")
+    parser.add_argument("--write", action="store_true", help="write the tables of RESULTS.md and README.md")
     args = parser.parse_args()
     known = benchmarks()
     asked = (args.run or []) + (args.keep or [])[:1]
@@ -154,9 +187,8 @@ def main():
     if args.keep:
         keep(args.keep[0], known[args.keep[0]]["command"], Path(args.keep[1]).read_text(encoding="utf-8"))
     if args.write:
-        text = RESULTS.read_text(encoding="utf-8")
-        before, after = text.split(BEGIN)[0], text.split(END)[1]
-        RESULTS.write_text(f"{before}{BEGIN}\n{tables()}\n{END}{after}", encoding="utf-8")
+        write(RESULTS, tables())
+        write(README, readme_table())
     if not (args.run or args.keep or args.write):
         print_all()
     sys.exit(not good)

@@ -99,7 +99,7 @@ def main(args: Settings) -> int:
     if not args.source or images.resolve().is_relative_to(out.parent.resolve()):
         below(rows, images, out)
     write(out, rows)
-    print(f"{len(chosen)} of {len(wrong)} lines that are read otherwise, of {len(table)}: {out}")
+    print(f"{len(chosen)} of {len(wrong)} lines whose reading differs from the transcription, of {len(table)}: {out}")
     return 0
 
 

@@ -60,7 +60,7 @@ def from_cp1252(source: Path, content) -> bytes:
     else:
         raise ValueError(f"{source}: can't be read as CSV, please {HINT}")
     if UTF8_PIECE.search(content):
-        raise ValueError(f"{source}: not UTF-8 CSV: line {line} holds a byte that is none, please {HINT}")
+        raise ValueError(f"{source}: not UTF-8 CSV: line {line} holds a byte that is not UTF-8, please {HINT}")
     try:
         text = content.decode("cp1252")
     except UnicodeDecodeError as error:

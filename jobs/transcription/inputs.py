@@ -101,7 +101,7 @@ def open_input(
             raise ValueError(f"{path}: a data set holds lines: leave out --unit field, or name the scans")
         return data_set(path, split, list(where))
     if split or where:
-        raise ValueError(f"{path}: --split and --where choose from a data set; this is none (no index.json)")
+        raise ValueError(f"{path}: --split and --where choose from a data set, and this is not one (no index.json)")
     try:
         sources.images_of(path)
     except ValueError as error:

@@ -73,7 +73,7 @@ def test_the_most_surprising_come_first_with_all_of_the_sources_columns(run: Pat
     )
     assert stat.S_IMODE(out.stat().st_mode) == 0o640
     said = capsys.readouterr()
-    assert "3 of 3 lines that are read otherwise, of 24" in said.out
+    assert "3 of 3 lines whose reading differs from the transcription, of 24" in said.out
     assert evaluated.CANARY not in said.out + said.err and "autre" not in said.out + said.err
     assert audit("--run", run, "--evaluation", "test", "--source", source) == 1
     assert "somebody may have gone through it" in capsys.readouterr().err

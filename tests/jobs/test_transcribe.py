@@ -428,7 +428,7 @@ def test_what_is_refused(folder, dataset, model, tmp_path, write_table, capsys):
     assert "choose a name that ends in .csv, .parquet, .jsonl" in said(folder, "--out", tmp_path / "o.xlsx")
     assert "no folder" in said(folder, "--out", tmp_path / "none" / "o.csv")
     assert "no such table, image or folder" in said(tmp_path / "none", "--out", out)
-    assert "this is none (no index.json)" in said(folder, "--out", out, "--split", "val")
+    assert "this is not one (no index.json)" in said(folder, "--out", out, "--split", "val")
     assert "leave out --unit field" in said(dataset.folder, "--out", out, "--unit", "field")
     assert "no sample in split 'vall'" in said(dataset.folder, "--out", out, "--split", "vall")
     assert "no column colour" in said(dataset.folder, "--out", out, "--where", "colour=red")
