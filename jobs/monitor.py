@@ -66,8 +66,10 @@ def main(args: Settings) -> int:
     bound = most_wrong(wrong, sampled, len(accepted), promise.delta)
     saved = hours(len(accepted), sampled, lines / len(accepted), args.seconds)
     sure, most = f"{100 * (1 - promise.delta):g} %", f"{bound} of this batch ({100 * bound / len(accepted):.2f} %)"
-    print(f"{len(accepted)} {many} accepted, {sampled} of them keyed: {wrong} differ from what was keyed, so with {sure} "
-          f"at most {most}. {saved:.1f} hours of typing saved at {args.seconds:g} s a line")  # fmt: skip
+    print(
+        f"{len(accepted)} {many} accepted, {sampled} of them keyed: {wrong} differ from what was keyed, so with {sure} "
+        f"at most {most}. {saved:.1f} hours of typing saved at {args.seconds:g} s a line"
+    )
 
     # ---------------------------------------------------------------- all batches
     watch = BatchMonitor(**before[-1]["watch"]) if before else BatchMonitor(promise.alpha)
