@@ -15,13 +15,13 @@ last merges them. Another --least or --split needs no second alignment: the part
 """
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from jobs.cli.console import Progress, log
 from jobs.cli.settings import setting
-from jobs.distributed.work_sharding import more_tasks_than, share_of_work
 
 HIGH_REJECTED_SHARE = 0.2  # of the lines rejected: more than labels are wrong
 DELAY_TEXTS = 256  # by which the delay of the reader's peaks is measured
@@ -67,7 +67,8 @@ def main(args: Settings) -> int:
     from jobs.distributed.placement import Placement
     from jobs.distributed.precision import precision
     from jobs.evaluation.alignments import merge, part, texts_of_shard, write_part
-    from jobs.launch.under_way import ended, left_behind, note_work, others, parts_done, under_way
+    from jobs.launch.shared_work import SharedWork
+    from jobs.launch.under_way import under_way
     from shards.index import read_index
 
     index = read_index(args.dataset)
@@ -98,34 +99,22 @@ def main(args: Settings) -> int:
 
         # ------------------------------------------------------------ this task's shards
         shards = [shard["shard"] for shard in index.shards if not args.split or shard["split"] in args.split]
-        task, tasks = share_of_work()
-        mine = [shard for number, shard in enumerate(shards) if number % tasks == task]
-        done = parts_done(folder / "parts", shards)
-        todo = [shard for shard in mine if shard not in done]
-        note_work(folder, "align", "shards", shards, "parts/")
-        if idle := more_tasks_than(len(shards), "shards"):
-            log(f"align: {idle}")
-        log(f"align: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} shards to align")
+        work = SharedWork("align", "align", "shards", shards, folder, "parts/")
 
-        def align(some: list[str], again: bool = False) -> None:
+        def align(some: Sequence[str]) -> Iterator[str]:
             for shard in some:
                 with under_way(folder, shard) as ours:
                     if ours and not part(folder, shard).exists():
                         write_part(folder, shard, texts_of_shard(index.folder, shard), index, reader, args)
-                if not again:
-                    progress.advance()
+                yield shard
 
-        with Progress("align", len(todo), "shards") as progress:
-            align(todo)
-            done = parts_done(folder / "parts", mine)
-            align(left_behind(folder, [shard for shard in mine if shard not in done]), again=True)
+        with Progress("align", len(work.todo), "shards") as progress:
+            for _ in work.each(align):
+                progress.advance()
 
     # ---------------------------------------------------------------- the last one merges
-    done = parts_done(folder / "parts", shards)
-    if left := [shard for shard in shards if shard not in done]:
-        log(f"align: {others(len(left), len(shards), 'shards', folder)}")
+    if work.is_left_to_others():
         return 0
-    ended(folder)
     summary = merge(folder, shards, index, out, args.least)
     report(summary, out)
     return 0

@@ -84,7 +84,7 @@ def main(args: Settings) -> int:
     from jobs.evaluation.read_shards import read_own_shards
     from jobs.evaluation.result_files import merge, speed
     from jobs.evaluation.texts import config_of, dataset_of
-    from jobs.launch.under_way import ended, note_work, others, parts_done
+    from jobs.launch.shared_work import SharedWork
 
     other = check_against(args.against) if args.against else {}
     args = replace(args, run=run_of(args.run, args.model), decode=args.decode or other.get("decode", "greedy"))
@@ -104,13 +104,10 @@ def main(args: Settings) -> int:
     asked = what_is_asked(args, index, reader, levels, amp, device, rules)
     folder = begin(args, asked)
 
-    note_work(folder, "evaluate", "shards", shards, "parts/")
-    read_own_shards(folder, shards, index, args, where, reader, mixed, references, config.get("text"))
-    done = parts_done(folder / "parts", shards)
-    if left := [shard for shard in shards if shard not in done]:  # the task that ends last merges
-        log(f"evaluate: {others(len(left), len(shards), 'shards', folder)}")
+    work = SharedWork("evaluate", "read", "shards", shards, folder, "parts/")
+    read_own_shards(work, index, args, where, reader, mixed, references, config.get("text"))
+    if work.is_left_to_others():  # the task that ends last merges
         return 0
-    ended(folder)
     ticks = ticks_of(index, args.split, where) if rules else ()
     metrics = merge(folder, shards, asked, known_words(config), rules, ticks)
     log(f"evaluate: {folder / 'metrics.json'}")

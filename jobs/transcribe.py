@@ -35,7 +35,7 @@ from typing import Literal
 from htr import PRETRAINED
 from jobs.cli.console import Progress, log
 from jobs.cli.settings import setting
-from jobs.distributed.work_sharding import more_tasks_than, share_of_work
+from jobs.distributed.work_sharding import share_of_work
 from jobs.transcription.table_writer import parts_folder
 
 FORMAT = 4  # of the parts: 3 has what a form's rules say (`contradicts`), 4 `page_size` and `turn` of lines
@@ -99,7 +99,7 @@ def main(args: Settings) -> int:
     from htr.reader import Reader
     from jobs.distributed.devices import take_device
     from jobs.distributed.placement import Placement
-    from jobs.launch.under_way import ended, left_behind, note_work, others
+    from jobs.launch.shared_work import SharedWork
     from jobs.transcription.chunks import ChunkWorkers
     from jobs.transcription.inputs import open_input
     from jobs.transcription.results import merge, read_summary, report
@@ -118,37 +118,27 @@ def main(args: Settings) -> int:
     folder = parts_folder(args.out)
     settings = settings_of(args, source, made)
     begin(folder, settings, source.unit)
-    chunks = source.chunks(settings["chunk"])
+    chunks = {f"{number:06d}": span for number, span in enumerate(source.chunks(settings["chunk"]))}
     note = asked.note(args.promise)
     workers = ChunkWorkers(
         args, folder, model, decoding, str(device), made["amp"], fingerprint(settings, note["promise"])
     )
 
     # ---------------------------------------------------------------- this task's chunks
-    task, tasks = share_of_work()
-    mine = range(task, len(chunks), tasks)
-    done = workers.all_done(len(chunks))
-    todo = [number for number in mine if number not in done]
-    for line in lines_of(source.account) if task == 0 else ():
+    for line in lines_of(source.account) if share_of_work()[0] == 0 else ():
         log(line if line.startswith(" ") else f"transcribe: {line}")
-    note_work(folder, "transcribe", "chunks", [f"{number:06d}" for number in range(len(chunks))])
-    if idle := more_tasks_than(len(chunks), "chunks"):
-        log(f"transcribe: {idle}")
-    log(f"transcribe: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} chunks to read")
-    with Progress("transcribe", sum(chunks[n][1] - chunks[n][0] for n in todo), source.unit) as progress:
-        for number in workers.each(todo, source, chunks):
-            progress.advance(chunks[number][1] - chunks[number][0])
-        done = workers.all_done(len(chunks))
-        left = left_behind(folder, [f"{number:06d}" for number in mine if number not in done])
-        for _ in workers.each([int(name) for name in left], source, chunks) if left else ():
-            pass  # the bar has counted them
+    work = SharedWork(
+        "transcribe", "read", "chunks", list(chunks), folder, done=lambda: workers.all_done(chunks), about=args.out
+    )
+    sizes = {name: last - first for name, (first, last) in chunks.items()}
+    with Progress("transcribe", sum(sizes[name] for name in work.todo), source.unit) as progress:
+        for name in work.each(lambda some: workers.each(some, source, chunks)):
+            progress.advance(sizes[name])
 
     # ---------------------------------------------------------------- the last one merges
-    if left := len(chunks) - len(workers.all_done(len(chunks))):
-        log(f"transcribe: {others(left, len(chunks), 'chunks', args.out)}")
+    if work.is_left_to_others():
         return 0
-    ended(folder)
-    parts = [workers.part(number) for number in range(len(chunks))]
+    parts = [workers.part(name) for name in chunks]
 
     def is_merged() -> bool:
         return read_summary(folder).get("asked") == note and all(path.exists() for path in asked.written)

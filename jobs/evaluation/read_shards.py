@@ -1,6 +1,7 @@
 """Reading the shards of an evaluation: each becomes one part, with a row a text."""
 
 import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -12,12 +13,12 @@ import torch
 
 from htr.reader import Prediction, Reader, join_lines
 from htr.reliability.units import LINE_PREFIX, LINE_WORDS, PREFIX, WORD_PREFIX
-from jobs.cli.console import Progress, log
+from jobs.cli.console import Progress
 from jobs.distributed.cpus import cpus_of_task, decoding_workers
-from jobs.distributed.work_sharding import more_tasks_than, share_of_work
 from jobs.evaluation.label_gap import label_gaps
 from jobs.evaluation.result_files import counted, part, write_part
-from jobs.launch.under_way import left_behind, parts_done, under_way
+from jobs.launch.shared_work import SharedWork
+from jobs.launch.under_way import under_way
 from shards import files
 from shards.index import Index
 from shards.loader import Samples, Team, batches, in_order
@@ -27,37 +28,28 @@ SHARDS_PER_READ = 100  # shards whose rows of the index are held together
 
 
 def read_own_shards(
-    folder: Path, shards: list[str], index: Index, args, where: dict, reader: Reader, mixed, references, column
+    work: SharedWork, index: Index, args, where: dict, reader: Reader, mixed, references, column: str | None
 ) -> None:
     """This task's share of the shards that have no part yet. `args`: split and batch of the verb; `column`: of the
     texts that the reader writes, None for the text as written."""
-    task, tasks = share_of_work()
-    mine = [shard for number, shard in enumerate(shards) if number % tasks == task]
-    done = parts_done(folder / "parts", shards)
-    todo = [shard for shard in mine if shard not in done]
-    team = Team(decoding_workers(next(reader.model.parameters()).device.type) if todo else 0)
-    if idle := more_tasks_than(len(shards), "shards"):
-        log(f"evaluate: {idle}")
-    log(f"evaluate: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} shards to read")
+    team = Team(decoding_workers(next(reader.model.parameters()).device.type) if work.todo else 0)
 
-    def read(some: list[str], again: bool = False) -> None:
-        table = index.samples(args.split, {**where, "shard": [s for s in some if s in where.get("shard", some)]})
-        for shard in some:
-            with under_way(folder, shard) as ours:
-                if ours and not part(folder, shard).exists():
-                    rows = table.filter(pc.equal(table["shard"], shard))
-                    samples = Samples(index.folder, rows, column)
-                    rows = rows.take(samples.text_row)
-                    read_shard(samples, rows, reader, mixed, references, args.batch, folder, shard, team)
-            if not again:
-                progress.advance()
+    def read(some: Sequence[str]) -> Iterator[str]:
+        for start in range(0, len(some), SHARDS_PER_READ):
+            now = some[start : start + SHARDS_PER_READ]
+            table = index.samples(args.split, {**where, "shard": [s for s in now if s in where.get("shard", now)]})
+            for shard in now:
+                with under_way(work.folder, shard) as ours:
+                    if ours and not part(work.folder, shard).exists():
+                        rows = table.filter(pc.equal(table["shard"], shard))
+                        samples = Samples(index.folder, rows, column)
+                        rows = rows.take(samples.text_row)
+                        read_shard(samples, rows, reader, mixed, references, args.batch, work.folder, shard, team)
+                yield shard
 
-    with Progress("evaluate", len(todo), "shards") as progress, torch.no_grad(), mixed(), team:
-        for start in range(0, len(todo), SHARDS_PER_READ):
-            read(todo[start : start + SHARDS_PER_READ])
-        read_done = parts_done(folder / "parts", mine)
-        if left := left_behind(folder, [shard for shard in mine if shard not in read_done]):
-            read(left, again=True)
+    with Progress("evaluate", len(work.todo), "shards") as progress, torch.no_grad(), mixed(), team:
+        for _ in work.each(read):
+            progress.advance()
 
 
 def read_shard(samples, rows, reader, mixed, references, batch: int, folder: Path, shard: str, team=0) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from htr.forms.prepared import prepare_forms
 from jobs.cli.console import Progress, log
 from jobs.distributed.cpus import cpus_of_task
-from jobs.distributed.work_sharding import more_tasks_than, share_of_work
+from jobs.distributed.work_sharding import share_of_work
+from jobs.launch.shared_work import own_share
 from jobs.launch.worker_status import StatusWriter, clear_worker_status
 
 
@@ -20,13 +21,9 @@ def write_missing(plan, images: Path, *, forms: Path | None, workers: int | None
     from shards.index import merge, missing_shards, read_index
     from shards.plan import read_plan
 
-    task, tasks = share_of_work()
-    mine = [number for number in range(len(plan.shards)) if number % tasks == task]
-    names = set(missing_shards(plan))
-    todo = [number for number in mine if plan.shards[number]["name"] in names]
-    if idle := more_tasks_than(len(plan.shards), "shards"):
-        log(f"preprocess: {idle}")
-    log(f"preprocess: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} shards to write")
+    numbers = {shard["name"]: number for number, shard in enumerate(plan.shards)}
+    _, missing = own_share("preprocess", "write", "shards", list(numbers), numbers.keys() - missing_shards(plan))
+    task, todo = share_of_work()[0], [numbers[name] for name in missing]
     workers = max(min(workers or cpus_of_task(), len(todo)), 1)
     count = rejected = 0
     # forkserver: a worker that is killed is noticed, and none inherits threads

@@ -97,11 +97,6 @@ def parts_done(folder: Path, parts: Sequence[str]) -> set[str]:
     return {part for part in parts if f"{part}.parquet" in there}
 
 
-def others(left: int, total: int, unit: str, folder: Path) -> str:
-    """What a task says that is done before the work is."""
-    return f"this task is done; {left} of {total} {unit} are left to others (python -m jobs status {folder})"
-
-
 # --- what status shows
 
 

@@ -2,7 +2,7 @@
 
 import concurrent.futures
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -39,29 +39,28 @@ class ChunkWorkers:
         self.args, self.folder, self.model, self.decoding, self.device = args, folder, model, decoding, device
         self.amp, self.asked = amp, asked
 
-    def part(self, number: int) -> Path:
-        return self.folder / f"{number:06d}.parquet"
+    def part(self, name: str) -> Path:
+        return self.folder / f"{name}.parquet"
 
-    def is_done(self, number: int) -> bool:
-        return self.part(number).exists() and (not self.args.xml or is_done(self.args.xml, self.mark(number)))
+    def is_done(self, name: str) -> bool:
+        return self.part(name).exists() and (not self.args.xml or is_done(self.args.xml, self.mark(name)))
 
-    def all_done(self, count: int) -> set[int]:
-        """Of the chunks up to this number, by one look at each folder, however many they are."""
-        names = [f"{number:06d}" for number in range(count)]
-        found = {int(name) for name in parts_done(self.folder, names)}
-        return found & marked(self.args.xml, self.mark, found) if self.args.xml else found
+    def all_done(self, names: Iterable[str]) -> set[str]:
+        """Which of these chunks are, by one look at each folder, however many they are."""
+        found = parts_done(self.folder, list(names))
+        return marked(self.args.xml, self.mark, found) if self.args.xml else found
 
-    def mark(self, number: int) -> str:
-        return f"{number:06d}-{self.asked}.done"
+    def mark(self, name: str) -> str:
+        return f"{name}-{self.asked}.done"
 
-    def each(self, todo: list[int], source: Input, chunks: list[tuple[int, int]]) -> Iterator[int]:
-        """Do these chunks in worker processes, one thread each. -> the number of each, as soon as it is done."""
+    def each(self, todo: Sequence[str], source: Input, chunks: dict[str, tuple[int, int]]) -> Iterator[str]:
+        """Do these of the chunks (their first item and the one after their last) in worker processes, one thread each.
+        -> the name of each, as soon as it is done."""
         workers = max(min(self.args.workers or cpus_of_task(), len(todo)), 1)
         if workers == 1:
-            for number in todo:
-                first, last = chunks[number]
-                read_and_write(self, number, first, source.chunk(first, last))
-                yield number
+            for name in todo:
+                read_and_write(self, name, chunks[name][0], source.chunk(*chunks[name]))
+                yield name
             return
         # forkserver: a worker that is killed is noticed, and none inherits threads
         context = multiprocessing.get_context("forkserver")
@@ -70,9 +69,9 @@ class ChunkWorkers:
             try:
                 while True:
                     # a few ahead: half a million chunks of a table need not wait in memory
-                    for number in rest:
-                        first, last = chunks[number]
-                        waiting[pool.submit(read_and_write, self, number, first, source.chunk(first, last))] = number
+                    for name in rest:
+                        chunk = source.chunk(*chunks[name])
+                        waiting[pool.submit(read_and_write, self, name, chunks[name][0], chunk)] = name
                         if len(waiting) >= 2 * workers:
                             break
                     if not waiting:
@@ -91,15 +90,15 @@ def reader_of(model: Path, device: str, decoding: Path | None, fingerprint: str)
     return Reader.load(model, device, decoding)
 
 
-def read_and_write(workers: ChunkWorkers, number: int, first: int, chunk: Chunk) -> None:
+def read_and_write(workers: ChunkWorkers, name: str, first: int, chunk: Chunk) -> None:
     """Read the chunk unless its part is there, write its pages if they are asked for."""
-    with under_way(workers.folder, f"{number:06d}") as ours:
+    with under_way(workers.folder, name) as ours:
         if ours:
-            write_chunk(workers, number, first, chunk)
+            write_chunk(workers, name, first, chunk)
 
 
-def write_chunk(workers: ChunkWorkers, number: int, first: int, chunk: Chunk) -> None:
-    args, part = workers.args, workers.part(number)
+def write_chunk(workers: ChunkWorkers, name: str, first: int, chunk: Chunk) -> None:
+    args, part = workers.args, workers.part(name)
     threads = cv2.getNumThreads(), torch.get_num_threads()
     # one each: sums of floats in another order are other bits, and as many processes as CPUs are at work anyway
     cv2.setNumThreads(1)
@@ -111,14 +110,14 @@ def write_chunk(workers: ChunkWorkers, number: int, first: int, chunk: Chunk) ->
             mixed, _ = precision(workers.amp, torch.device(workers.device))
             with mixed():
                 write_part(part, chunk, first, reader, forms, args.rulings, args.batch)
-        if args.xml and not workers.is_done(number):
+        if args.xml and not workers.is_done(name):
             promise = None
             if args.promise:
                 from htr.reliability.promise import Promise
 
                 promise = Promise.load(args.promise)
             write_pages(decide(read_part(part), promise, args.sure), chunk.kind, args.xml)
-            done(args.xml, workers.mark(number))
+            done(args.xml, workers.mark(name))
     finally:
         cv2.setNumThreads(threads[0])
         torch.set_num_threads(threads[1])

@@ -79,7 +79,7 @@ def is_done(folder: Path, mark: str) -> bool:
     return (folder / f".{mark}").exists()
 
 
-def marked(folder: Path, mark: Callable[[int], str], parts: Iterable[int]) -> set[int]:
+def marked(folder: Path, mark: Callable[[str], str], parts: Iterable[str]) -> set[str]:
     """Which of these parts have the pages of all that is in them."""
     try:
         there = set(os.listdir(folder))

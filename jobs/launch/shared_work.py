@@ -1,0 +1,71 @@
+"""Work in parts that the tasks of an array share: each does its own parts, then what tasks that died left of them, and
+the one that ends last puts all together. What each part is, the verb knows; marks and who lives: under_way.py.
+
+    work = SharedWork("align", "align", "shards", shards, folder, "parts/")
+    with Progress("align", len(work.todo), work.unit) as progress:
+        for shard in work.each(do):
+            progress.advance()
+    if work.is_left_to_others():
+        return 0
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from jobs.cli.console import log
+from jobs.distributed.work_sharding import more_tasks_than, share_of_work
+from jobs.launch.under_way import ended, left_behind, note_work, parts_done
+
+
+def own_share(verb: str, doing: str, unit: str, parts: Sequence[str], done: set[str]) -> tuple[list[str], list[str]]:
+    """-> this task's parts, and those of them that are not done; the log has how many. `doing`: to read, to write."""
+    task, tasks = share_of_work()
+    mine = [part for number, part in enumerate(parts) if number % tasks == task]
+    todo = [part for part in mine if part not in done]
+    if idle := more_tasks_than(len(parts), unit):
+        log(f"{verb}: {idle}")
+    log(f"{verb}: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} {unit} to {doing}")
+    return mine, todo
+
+
+class SharedWork:
+    """`parts`: all of them, by name; `done` tells which are, by default those with a file FOLDER / PREFIX + NAME +
+    .parquet. `about`: what `status` is to be asked about (default: the folder)."""
+
+    def __init__(
+        self,
+        verb: str,
+        doing: str,
+        unit: str,
+        parts: Sequence[str],
+        folder: Path,
+        prefix: str = "",
+        *,
+        done: Callable[[], set[str]] | None = None,
+        about: Path | None = None,
+    ):
+        self.verb, self.unit, self.parts, self.folder, self.about = verb, unit, parts, folder, about or folder
+        self.done = done or (lambda: parts_done(folder / prefix, parts))
+        note_work(folder, verb, unit, parts, prefix)
+        self.mine, self.todo = own_share(verb, doing, unit, parts, self.done())
+
+    def each(self, do: Callable[[Sequence[str]], Iterable[str]]) -> Iterator[str]:
+        """The parts to do of this task, each when it is done. Then it does what nobody is at work on any more.
+
+        `do` does parts and yields the name of each, also of one that another task has under way.
+        """
+        yield from do(self.todo)
+        done = self.done()
+        if left := left_behind(self.folder, [part for part in self.mine if part not in done]):
+            for _ in do(left):
+                pass  # it was yielded before
+
+    def is_left_to_others(self) -> bool:
+        """Whether parts are missing, which the log says then; otherwise the marks of tasks are taken away."""
+        left = len(self.parts) - len(self.done())
+        if left:
+            log(f"{self.verb}: this task is done; {left} of {len(self.parts)} {self.unit} are left to others "
+                f"(python -m jobs status {self.about})")  # fmt: skip
+        else:
+            ended(self.folder)
+        return left > 0
