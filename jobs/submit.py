@@ -78,7 +78,6 @@ def main(args: Settings) -> int:
         request = replace(request, home=code_snapshot.take(folder))
     if args.chain:
         request = replace(request, dependency=",".join(filter(None, [request.dependency, "singleton"])), chain=True)
-        argv += ["--requeues", "0"]
     started = submit(request, argv, args.chain or 1)
     ids = ", ".join(job.job_id for job in started[:1]) + (f" and {len(started) - 1} more" if started[1:] else "")
     log(f"submit: job {ids} on {cluster}, logs in {request.logs}")

@@ -34,7 +34,7 @@ def begin(config: TrainConfig) -> int:
     from jobs.distributed import process_group
     from jobs.distributed.signals import AGAIN, STOPPED, SignalHandler, requeue
     from jobs.distributed.watchdog import Watchdog
-    from jobs.training.hang import again_after_hang
+    from jobs.training.requeueing import again_after_hang
 
     signals = SignalHandler()
     # a rank that hangs ends the job, which is queued again

@@ -36,10 +36,8 @@ def from_upright(region: Region, shape: tuple[int, int]) -> np.ndarray:
     )
 
 
-def field_samples(
-    group: list[dict], scans: Scans, settings, forms: Forms, unlisted: bool
-) -> Iterator[tuple[dict, list[Sample] | str]]:
-    """(row, samples or reason) for each row of one page; then, with `unlisted`, what no row asked for: rows of None.
+def field_samples(group: list[dict], scans: Scans, settings, forms: Forms) -> Iterator[tuple[dict, list[Sample] | str]]:
+    """(row, samples or reason) for each row of one page; then what no row asked for: rows of None.
 
     Rows of a retry say in `page_known` what is known of their page beside them (see shards.retry): its blank fields and
     its whole page follow unless they are there already.
@@ -52,13 +50,12 @@ def field_samples(
             yield row, page.samples(row)
         except RejectedInput as reason:
             yield row, str(reason)
-    if unlisted:
-        yield {"row": None}, page.unlisted(everything, there)
-        # a page with a text that is still to be keyed would be taught without it
-        waiting = any(given_reason(row) == NOT_YET for row in everything)
-        if settings.pages and not waiting and ("page", "all") not in there:
-            with suppress(RejectedInput):  # a page that no encoder takes; its fields are there
-                yield {"row": None}, page.whole_page(everything)
+    yield {"row": None}, page.unlisted(everything, there)
+    # a page with a text that is still to be keyed would be taught without it
+    waiting = any(given_reason(row) == NOT_YET for row in everything)
+    if settings.pages and not waiting and ("page", "all") not in there:
+        with suppress(RejectedInput):  # a page that no encoder takes; its fields are there
+            yield {"row": None}, page.whole_page(everything)
 
 
 class Page:

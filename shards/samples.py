@@ -19,16 +19,14 @@ LEVELS = {
 }
 
 
-def make_samples(
-    rows: list[dict], images: Path, settings, forms=None, unlisted: bool = True
-) -> Iterator[tuple[dict, list[Sample] | str]]:
+def make_samples(rows: list[dict], images: Path, settings, forms=None) -> Iterator[tuple[dict, list[Sample] | str]]:
     """For each row (row, its samples) or (row, the reason why there is none); rows of one page follow each other.
 
-    `forms` (see htr.forms.registration.Forms) is needed where the settings' unit is "field"; with `unlisted` the
-    blank fields that the source leaves out follow, with a row whose number is None.
+    `forms` (see htr.forms.registration.Forms) is needed where the settings' unit is "field"; the blank
+    fields that the source leaves out follow then, with a row whose number is None.
     """
     scans = Scans(images)
-    for row, result in outcomes(rows, scans, settings, forms, unlisted):
+    for row, result in outcomes(rows, scans, settings, forms):
         if unread := scans.newly_unread():
             row["unread_pages"] = unread  # of a TIFF, of which no row names a page
         if result == MISSING_FILE and (near := scans.nearest.get(row["image"])):
@@ -36,15 +34,13 @@ def make_samples(
         yield row, result
 
 
-def outcomes(
-    rows: list[dict], scans: Scans, settings, forms, unlisted: bool
-) -> Iterator[tuple[dict, list[Sample] | str]]:
+def outcomes(rows: list[dict], scans: Scans, settings, forms) -> Iterator[tuple[dict, list[Sample] | str]]:
     """The same, one row after the other."""
     if settings.unit == "field":
         from shards.fields import field_samples
 
         for _, group in groupby(rows, key=lambda row: (row["image"], row["page"])):
-            yield from field_samples(list(group), scans, settings, forms, unlisted)
+            yield from field_samples(list(group), scans, settings, forms)
         return
     for row in rows:
         try:

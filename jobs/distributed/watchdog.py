@@ -64,6 +64,11 @@ class Watchdog:
     def __enter__(self) -> "Watchdog":
         self.activity.__init__()
         self.heartbeat.__enter__()
+        if self.rank == 0:
+            with contextlib.suppress(OSError):
+                for path in (self.folder / heartbeat.FOLDER).glob("hung-*"):  # of starts that hung before
+                    if path.name != f"hung-{start()}":
+                        path.unlink(missing_ok=True)
         threading.Thread(target=self.watch, daemon=True, name="watchdog").start()
         return self
 

@@ -20,6 +20,7 @@ from jobs.training import optimizer as optimizers
 from jobs.training.config import BATCH, TrainConfig
 from jobs.training.device_batches import on_device, team_of
 from jobs.training.metrics import MetricsLogger
+from jobs.training.requeueing import CHAINED, queued_again, why_not_again
 from jobs.training.train_step import TrainStep, averaged, dropout_seed, learning_rate, scaled_learning_rate
 from shards.loader import AugmentConfig, batches, in_order, stream
 from shards.sampler import EpochSampler
@@ -223,12 +224,12 @@ class Trainer:
 
     def may_requeue(self, decision: Decision) -> tuple[Decision, str]:
         """On rank 0: whether the job may go back into the queue, and the reason for the log."""
-        count, most = self.run.requeues, self.config.runtime.requeues
-        if self.step == self.began:
-            return Decision(stop=True), "no step was taken since the start, give the job more --time"
-        if "HTR_CHAIN" in os.environ:
-            return Decision(), "the next job of the chain goes on, if one is left"
-        if count >= most:
-            return Decision(stop=True), f"{count} of {most} --requeues, start it again to go on"
+        count, most, has_stepped = self.run.requeues, self.config.runtime.requeues, self.step > self.began
+        why_not = why_not_again(count, most, has_stepped)
+        if why_not == CHAINED:
+            return Decision(), why_not
+        if why_not:
+            advice = "start it again to go on" if has_stepped else "give the job more --time"
+            return Decision(stop=True), f"{why_not}, {advice}"
         self.run.update({"requeues": count + 1})
-        return decision, f"the job is queued again, {count + 1} of {most} --requeues"
+        return decision, queued_again(count, most)

@@ -96,7 +96,7 @@ def test_a_reader_sees_the_lines_that_training_saw(forms, made, tmp_path: Path, 
     ]
     settings = Settings(unit="field", encoding="png", rulings=rulings)
     stored = []
-    for _, samples in make_samples(rows, tmp_path, settings, forms, unlisted=False):
+    for _, samples in make_samples(rows, tmp_path, settings, forms):
         assert not isinstance(samples, str)
         stored += [decode(sample.image) for sample in samples if sample.level in ("line", "part")]
     reader = Named()

@@ -219,7 +219,7 @@ def fields(tmp_path, monkeypatch, write_table) -> Index:
         for number, lines in enumerate(FIELDS)
     ]
 
-    def samples(rows, images, settings, forms, unlisted=True):
+    def samples(rows, images, settings, forms):
         for row in rows:
             pieces = [written(line or "a")[0] for line in FIELDS[int(row["certificate"][1:])]]
             if not FIELDS[int(row["certificate"][1:])][-1]:

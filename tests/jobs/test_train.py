@@ -20,6 +20,7 @@ from htr.reader import Reader
 from jobs.cli.command_line import main
 from jobs.distributed.signals import Decision, SignalHandler
 from jobs.training.config import DataConfig, RuntimeConfig, ScheduleConfig, TrainConfig
+from jobs.training.requeueing import CHAINED, why_not_again
 from jobs.training.trainer import Trainer
 from shards.index import read_index
 
@@ -186,6 +187,20 @@ def test_a_job_that_took_no_step_is_not_queued_again():
         decision, why = Trainer.may_requeue(training, Decision(stop=True, requeue=True))
         assert decision == Decision(stop=True, requeue=again) and ("no step was taken" in why) != again
     assert told == [{"requeues": 1}]
+
+
+@pytest.mark.parametrize(("chain", "requeues"), [(True, 3), (True, 0), (False, 3), (False, 0)])
+def test_a_job_of_a_chain_leaves_the_rest_to_the_next_one(monkeypatch: pytest.MonkeyPatch, chain: bool, requeues: int):
+    """At the time limit and after ranks that hung alike, whatever --requeues is."""
+    if chain:
+        monkeypatch.setenv("HTR_CHAIN", "1")
+    run = SimpleNamespace(requeues=0, update=lambda _: None)
+    training = SimpleNamespace(run=run, config=TrainConfig(runtime=RuntimeConfig(requeues=requeues)), step=8, began=7)
+    decision, why = Trainer.may_requeue(training, Decision(stop=True, requeue=True))
+    assert decision == Decision(stop=not chain, requeue=not chain and requeues > 0)
+    expected = CHAINED if chain else "" if requeues else "0 of 0 --requeues"
+    assert why_not_again(0, requeues, has_stepped=True) == expected
+    assert why.startswith(expected or "the job is queued again, 1 of 3")
 
 
 def test_damaged_newest_checkpoint_is_passed_over(data: Path, tmp_path: Path, capsys):

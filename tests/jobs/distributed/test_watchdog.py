@@ -79,7 +79,10 @@ def end(process: subprocess.Popen) -> tuple[int, str]:
     ("what", "at"), [("sleeps", "computing"), ("loops", "computing"), ("reads", "waiting for data")]
 )
 def test_a_lone_rank_that_stands_still_ends(tmp_path, what, at):
+    (tmp_path / ".heartbeat").mkdir()
+    (tmp_path / ".heartbeat" / "hung-16-0").touch()  # of a start before, that hung too
     code, said = end(start(tmp_path, 0, what))
+    assert [path.name for path in (tmp_path / ".heartbeat").glob("hung-*")] == ["hung-17-2"]
     assert code == 75 and "done" not in said
     error, told = said.splitlines()[-2:]
     assert error.startswith("error: no step for 1 s; this is rank 0 on node1 at step 3, ") and f"3, {at}" in error
