@@ -8,12 +8,14 @@ order, but those of one image, and of one page of it, come together, at the plac
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from htr.certificate import SPLITS
@@ -91,6 +93,18 @@ class Plan:
         footer = footer_of(path, known.st_ino, known.st_mtime_ns)
         with pq.ParquetFile(path, metadata=footer) as file:
             return file.read_row_group(shard).to_pylist()
+
+    def rows_with(self, column: str, values: pa.Array, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """The rows whose `column` is one of the values, shard by shard: a plan of millions is never in memory.
+
+        `columns`: of the rows, that one among them (default: all). Shards that have none of the values are left out.
+        """
+        with pq.ParquetFile(self.folder / f"{self.name}.parquet") as file:
+            for group in range(file.num_row_groups):
+                rows = file.read_row_group(group, columns)
+                rows = rows.filter(pc.is_in(rows[column], values))
+                if rows.num_rows:
+                    yield rows
 
 
 @lru_cache(1)

@@ -84,14 +84,7 @@ def merged(plan: Plan) -> bool:
 def rows_again(plan: Plan, rejects: pa.Table, source: pa.Table) -> pa.Table:
     """The rejected rows in the plan's columns, as the source has them now; row number and split as planned."""
     wanted = rejects["row"].combine_chunks()
-    planned = pq.ParquetFile(plan.folder / "plan.parquet")
-    parts = []
-    for group in range(planned.num_row_groups):
-        rows = planned.read_row_group(group)
-        kept = rows.filter(pc.is_in(rows["row"], wanted))
-        if kept.num_rows:
-            parts.append(kept)
-    old = pa.concat_tables(parts)
+    old = pa.concat_tables(plan.rows_with("row", wanted))
     new = {}
     names = set(zip(*(old[name].to_pylist() for name in KEY_COLUMNS), strict=True))
     # only the rows that are named again become Python objects
@@ -115,10 +108,8 @@ def pages_known(plan: Plan, retries: list[Plan], again: pa.Table) -> pa.Array:
     images = again["image"].combine_chunks().unique()
     tried, latest = set(again["row"].to_pylist()), {}
     for earlier in (plan, *retries):
-        planned = pq.ParquetFile(plan.folder / f"{earlier.name}.parquet")
-        for group in range(planned.num_row_groups):
-            rows = planned.read_row_group(group)
-            latest |= {row["row"]: row for row in rows.filter(pc.is_in(rows["image"], images)).to_pylist()}
+        for rows in earlier.rows_with("image", images):
+            latest |= {row["row"]: row for row in rows.to_pylist()}
     others, there = defaultdict(list), defaultdict(list)
     for number, row in sorted(latest.items()):
         if number not in tried:

@@ -3,7 +3,7 @@
 import collections
 import hashlib
 
-import pyarrow.compute as pc
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from htr.certificate import SPLITS, code_point, invisible
@@ -46,18 +46,14 @@ def describe(plan: Plan, retries: list[Plan], notes: list[dict], levels: dict[st
 def dropped_before(plan: Plan, retries: list[Plan]) -> collections.Counter:
     """Characters that nobody sees in the texts that rows had before they were written once more."""
     found: collections.Counter = collections.Counter()
-    again = [pq.read_table(plan.folder / f"{retry.name}.parquet", columns=["row", "text"]) for retry in retries]
-    for number, rows in enumerate(again):
-        left = rows["row"].combine_chunks()
-        planned = pq.ParquetFile(plan.folder / "plan.parquet")
-        groups = (planned.read_row_group(group, ["row", "text"]) for group in range(planned.num_row_groups))
-        for table in (*reversed(again[:number]), *groups):
-            same = table.filter(pc.is_in(table["row"], left))
-            for text in same["text"].to_pylist():
+    again = pa.array([], pa.int64())  # rows that were written after the plan that is looked at, the newest first
+    for earlier in (*reversed(retries), plan):
+        for rows in earlier.rows_with("row", again, ["row", "text"]):
+            for text in rows["text"].to_pylist():
                 found.update(map(code_point, invisible(text)))
-            left = left.filter(pc.invert(pc.is_in(left, same["row"].combine_chunks())))
-            if not len(left):
-                break
+        if earlier is not plan:
+            own = pq.read_table(plan.folder / f"{earlier.name}.parquet", columns=["row"])["row"].combine_chunks()
+            again = pa.concat_arrays([again, own]).unique()
     return found
 
 

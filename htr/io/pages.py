@@ -98,19 +98,23 @@ def close(tree: Tree, account: Account, used: dict[tuple[str, str], list[str]], 
         )
 
 
-def open_tree(source: Path, account: Account, wants_xml: bool = True) -> Tree:
-    """A folder, a tar, or a METS and one of its groups (SOURCE#GROUP), of which `wants_xml` chooses XML or images."""
+def tree_kind(source: Path) -> str:
+    """folder, tar or METS (perhaps with one of its groups, SOURCE#GROUP); "" for what is none: a table."""
     if source.is_dir():
-        return FolderTree.of(source, account)
-    source, group = split_group(source)
+        return "folder"
     if source.suffix.lower() == ".tar":
+        return "tar"
+    return "METS" if is_mets(split_group(source)[0]) else ""
+
+
+def open_tree(source: Path, account: Account, wants_xml: bool = True) -> Tree:
+    """Of a METS without a group, `wants_xml` chooses one of XML or of images."""
+    kind = tree_kind(source)
+    if kind == "folder":
+        return FolderTree.of(source, account)
+    if kind == "tar":
         return TarTree(source, account)
-    return open_mets(source, group, account, wants_xml)
-
-
-def is_tree(source: Path) -> bool:
-    """Whether it is a folder, a tar or a METS: not a table."""
-    return source.is_dir() or source.suffix.lower() == ".tar" or is_mets(split_group(source)[0])
+    return open_mets(*split_group(source), account, wants_xml)
 
 
 def parse(tree: Tree, name: str):

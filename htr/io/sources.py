@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from htr.io.account import Account
 from htr.io.mets import split_group
-from htr.io.pages import is_tree, open_tree, read_pages
+from htr.io.pages import open_tree, read_pages, tree_kind
 from htr.io.tables import AROUND_NAMES, as_ours, read_csv
 from htr.io.trees import nearest
 
@@ -93,7 +93,7 @@ def no_column(missing: Sequence[str], names: list[str]) -> str:
 def read_any(source: Path, quotes: str = "auto", account: Account | None = None) -> pa.Table:
     """A folder of pages, a tar, a METS, a Parquet file or a CSV, with the columns that it has. Raises ValueError."""
     account = Account() if account is None else account
-    if is_tree(source):
+    if tree_kind(source):
         return read_tree(source, account)
     if is_parquet(source):
         table = read_parquet(source)
@@ -129,11 +129,12 @@ def digest(source: Path) -> str:
     The same digest is the same source; another one may still hold the same rows.
     """
     images_of(source)
-    if not is_tree(source) or source.suffix.lower() == ".tar":
+    kind = tree_kind(source)
+    if kind in ("", "tar"):
         with open(source, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     total = hashlib.sha256()
-    if not source.is_dir():
+    if kind == "METS":
         total.update(source.name.encode(errors="surrogateescape") + split_group(source)[0].read_bytes())
     tree = open_tree(source, Account())
     for name in tree.xml:
@@ -152,9 +153,8 @@ def read_tree(source: Path, account: Account) -> pa.Table:
         except UnicodeEncodeError:
             raise ValueError(f"{source}: a file's name in it is not UTF-8, please rename it (convmv does)") from None
     if not pieces:
-        what = "folder" if source.is_dir() else "tar" if source.suffix.lower() == ".tar" else "METS"
         raise ValueError(
-            f"{source}: no ALTO or PAGE XML with a text line in this {what}: images without XML need a table "
+            f"{source}: no ALTO or PAGE XML with a text line in this {tree_kind(source)}: images without XML need a table "
             f"(image, text, certificate)"
         )
     return pa.concat_tables(pieces, promote_options="default")

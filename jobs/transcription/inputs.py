@@ -18,7 +18,7 @@ from htr.io import sources
 from htr.io.account import Account
 from htr.io.folders import ENDINGS
 from htr.io.page_content import local
-from htr.io.pages import METADATA, is_tree, open_tree, parse
+from htr.io.pages import METADATA, open_tree, parse, tree_kind
 from htr.io.trees import FolderTree, Tree
 from htr.lines.normalise import RejectedInput, cut
 from jobs.transcription.tiff_pages import pages_of, with_pages
@@ -108,7 +108,7 @@ def open_input(
         raise ValueError(str(error).replace("no such table or folder", "no such table, image or folder")) from None
     if path.suffix.lower() in ENDINGS and path.is_file():
         return images(FolderTree(path.parent, [path.name]), path.parent, unit, Account(there=1))
-    if is_tree(path):
+    if tree_kind(path):
         account = Account()
         tree = open_tree(path, account, wants_xml=unit != "field")
         if not tree.images and not tree.xml:
@@ -223,7 +223,7 @@ def read_table(path: Path, quotes: str, account: Account) -> pa.Table:
     """
     sources.images_of(path)
     found = sources.read_any(path, quotes, account)
-    if not is_tree(path) and "reject" in found.column_names:
+    if not tree_kind(path) and "reject" in found.column_names:
         found = found.drop_columns(["reject"])  # why a text was no good, or is not there yet: it is to be read
     names = [name for name in COLUMNS if name in found.column_names]
     if "image" not in names:
