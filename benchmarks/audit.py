@@ -84,13 +84,7 @@ def readings(reader: Reader, paths: list[str]) -> tuple[list[Prediction], list[t
     inks = [normalise_line(cv2.imread(path, cv2.IMREAD_GRAYSCALE), height) for path in paths]
     read: dict[int, Prediction] = {}
     frames: dict[int, torch.Tensor] = {}
-    order = sorted(range(len(inks)), key=lambda i: inks[i].shape[1])
-    for start in range(0, len(order), BATCH):
-        part = order[start : start + BATCH]
-        padded = np.zeros((len(part), 1, height, max(inks[i].shape[1] for i in part)), np.uint8)
-        for row, i in zip(padded, part, strict=True):
-            row[0, :, : inks[i].shape[1]] = inks[i]
-        seen = reader.encode(torch.from_numpy(padded), torch.tensor([inks[i].shape[1] for i in part]))
+    for part, seen in reader.encode_lines(inks, BATCH):
         read.update(zip(part, map(reader.text, reader.decode(seen)), strict=True))
         lines = zip(seen.log_probs, seen.lengths.tolist(), strict=True)
         frames.update(zip(part, (line[:length].half() for line, length in lines), strict=True))

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 
 from htr.decoding.align import Alignment, align_many, measure_emission_delay, word_boxes
 from htr.lines.normalise import normalise_line
@@ -39,14 +38,8 @@ def aligned(writers: tuple[RealWriter, ...], reader: Reader) -> list[Line]:
             gray = cv2.imread(str(piece.image), cv2.IMREAD_GRAYSCALE)
             if gray is not None and not reader.charset.missing(piece.text):
                 rows.append((writer.name, piece.text, gray, normalise_line(gray, seen)))
-    order = sorted(range(len(rows)), key=lambda row: rows[row][3].shape[1])
     found: dict[int, Line] = {}
-    for start in range(0, len(order), BATCH):
-        part = order[start : start + BATCH]
-        padded = np.zeros((len(part), 1, seen, max(rows[row][3].shape[1] for row in part)), np.uint8)
-        for image, row in zip(padded, part, strict=True):
-            image[0, :, : rows[row][3].shape[1]] = rows[row][3]
-        frames = reader.encode(torch.from_numpy(padded), torch.tensor([rows[row][3].shape[1] for row in part]))
+    for part, frames in reader.encode_lines([ink for *_, ink in rows], BATCH):
         labels = [reader.charset.encode(rows[row][1]) for row in part]
         alignments = align_many(frames.log_probs.float().cpu().numpy(), labels, frames.lengths.tolist())
         found |= {row: Line(*rows[row], a) for row, a in zip(part, alignments, strict=True) if a is not None}

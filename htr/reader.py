@@ -10,7 +10,7 @@ for word in reader.read(images, boxes=True)[0].words:
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -108,17 +108,9 @@ class Reader:
         images = line_images(images)
         if fields is not None and len(fields) != len(images):
             raise ValueError(f"{len(images)} images and {len(fields)} fields: give one field an image, or None")
-        height = self.geometry.height
-        inks = [normalise_line(image, height) for image in images]
-        order = sorted(range(len(inks)), key=lambda i: inks[i].shape[1])
+        inks = [normalise_line(image, self.geometry.height) for image in images]
         texts: dict[int, Prediction] = {}
-        for start in range(0, len(order), batch):
-            part = order[start : start + batch]
-            padded = np.zeros((len(part), 1, height, max(inks[i].shape[1] for i in part)), np.uint8)
-            for row, i in zip(padded, part, strict=True):
-                row[0, :, : inks[i].shape[1]] = inks[i]
-            widths = torch.tensor([inks[i].shape[1] for i in part])
-            encoded = self.encode(torch.from_numpy(padded), widths)
+        for part, encoded in self.encode_lines(inks, batch):
             readings = self.decode(encoded, [fields[i] for i in part] if fields is not None else None)
             found = [self.text(reading) for reading in readings]
             if boxes:
@@ -128,6 +120,19 @@ class Reader:
                 found = list(map(self.with_boxes, found, readings, alignments, shapes, seen))
             texts.update(zip(part, found, strict=True))
         return [texts[i] for i in range(len(inks))]
+
+    def encode_lines(self, inks: Sequence[np.ndarray], batch: int) -> Iterator[tuple[list[int], EncoderOutput]]:
+        """Normalised lines, each (H, W) uint8 ink (see htr.lines.normalise), by `batch` at once, narrow ones first
+        -> the places of a batch's lines among them, and what the encoder makes of these.
+        """
+        order = sorted(range(len(inks)), key=lambda i: inks[i].shape[1])
+        for start in range(0, len(order), batch):
+            part = order[start : start + batch]
+            widths = [inks[i].shape[1] for i in part]
+            padded = np.zeros((len(part), 1, self.geometry.height, max(widths)), np.uint8)
+            for row, i, width in zip(padded, part, widths, strict=True):
+                row[0, :, :width] = inks[i]
+            yield part, self.encode(torch.from_numpy(padded), torch.tensor(widths))
 
     def read_batch(
         self, images: torch.Tensor, widths: torch.Tensor, fields: Sequence[str | None] | None = None

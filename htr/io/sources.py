@@ -154,8 +154,8 @@ def read_tree(source: Path, account: Account) -> pa.Table:
             raise ValueError(f"{source}: a file's name in it is not UTF-8, please rename it (convmv does)") from None
     if not pieces:
         raise ValueError(
-            f"{source}: no ALTO or PAGE XML with a text line in this {tree_kind(source)}: images without XML need a table "
-            f"(image, text, certificate)"
+            f"{source}: no ALTO or PAGE XML with a text line in this {tree_kind(source)}: images without XML need a "
+            f"table (image, text, certificate)"
         )
     return pa.concat_tables(pieces, promote_options="default")
 
