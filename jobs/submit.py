@@ -136,9 +136,9 @@ def folder_of(verb: str, asked) -> Path:
 
         return parts_folder(asked.out)
     if verb == "evaluate":
-        from jobs.training.adopted import run_of
+        from jobs.training.adopted import folder_of_run
 
-        return run_of(asked.run, asked.model)
+        return folder_of_run(asked.run, asked.model)
     return asked.out if verb == "preprocess" else asked.run
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from htr import PRETRAINED
 from jobs.cli.command_line import main
 from jobs.launch.submitit_launcher import Request, dry_run, minutes, site_settings
 
@@ -55,6 +56,23 @@ def test_site_file_reaches_both_ways_of_submitting(tmp_path: Path, monkeypatch, 
     assert "GPU-hours: 4 at most" in text
     monkeypatch.setenv("SBATCH_PARTITION", "debug")  # what the user exported wins over the site's file
     assert site_settings()["partition"] == "debug"
+
+
+@pytest.mark.parametrize("ask", ["--dry-run", "--print-folder"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "data", "--run", "run"],
+        ["evaluate", "data", "--model", str(PRETRAINED)],
+        ["transcribe", "scans", "--out", "texts.csv"],
+        ["preprocess", "table.csv", "--out", "data"],
+        ["align", "data", "--run", "run", "--to", "words"],
+    ],
+)
+def test_what_only_asks_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, words: list, ask: str):
+    monkeypatch.chdir(tmp_path)
+    assert main(["submit", *words, ask]) == 0
+    assert capsys.readouterr().out.strip() and not list(tmp_path.iterdir())
 
 
 def test_contradictions_are_refused(capsys, tmp_path: Path):

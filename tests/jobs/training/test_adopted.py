@@ -8,7 +8,7 @@ import pytest
 
 from jobs.cli.command_line import main
 from jobs.evaluation.texts import config_of, dataset_of
-from jobs.training.adopted import adopt, run_of
+from jobs.training.adopted import run_of
 from shards.plan import read_note
 
 
@@ -18,7 +18,7 @@ def test_a_model_without_a_run_is_evaluated_and_tuned(trained, dataset, tmp_path
     monkeypatch.chdir(tmp_path)
     options = [str(dataset.folder), "--model", "given", "--device", "cpu"]
     assert main(["evaluate", *options, "--split", "train", "--name", "x"]) == 0
-    run = adopt(model)
+    run = run_of(None, model)
     assert run.parent == Path("runs") and run.name.startswith("given-")
     found = json.loads((run / "evaluation" / "x" / "metrics.json").read_text(encoding="utf-8"))
     assert main(["evaluate", "--run", str(trained), "--split", "train", "--name", "y", "--device", "cpu"]) == 0
