@@ -9,6 +9,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+LONG = pytest.mark.skipif(not os.environ.get("HTR_FAULTS"), reason="make test-faults runs it")
 CHECKOUT = Path(__file__).parent.parent
 CLUSTER = Path(__file__).parent / "slurm" / "cluster.sh"
 

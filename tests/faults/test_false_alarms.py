@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
+from bed import LONG
 
-LONG = pytest.mark.skipif(not os.environ.get("HTR_FAULTS"), reason="make test-faults runs it")
 # what a rank waits for: the next batch that its workers make
 STALLING = """
 import random, sys, time

@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bed import wait_for
+from bed import LONG, wait_for
 
 from jobs.training.run_lock import read_json
 
-LONG = pytest.mark.skipif(not os.environ.get("HTR_FAULTS"), reason="make test-faults runs it")
 LIMIT_S = 20  # of the watchdog
 TRAIN = ["--size", "tiny", "--batch", "4", "--steps", "100000", "--evaluate-every", "0", "--amp", "off"]
 TRAIN += ["--log-every", "1", "--device", "cpu"]

@@ -16,10 +16,9 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import torch
-from bed import Cluster, wait_for
+from bed import LONG, Cluster, wait_for
 
 pytestmark = pytest.mark.slurm
-LONG = pytest.mark.skipif(not os.environ.get("HTR_FAULTS"), reason="make test-faults runs it")
 STEPS, EVERY = 160, 10
 TRAIN = ["--size", "tiny", "--batch", "8", "--warmup", "5", "--log-every", "1", "--amp", "off", "--deterministic"]
 TRAIN += ["--device", "cpu", "--checkpoint-every", EVERY, "--evaluate-every", "80"]
