@@ -21,10 +21,12 @@ PAGE = 1000  # rows; a page of fewer is never parted where its fields are cut ou
 
 
 def lay_out(source: pa.Table, settings) -> tuple[pa.Table, np.ndarray, list[dict]]:
-    """-> (the source with `split` for every row and `fault`, in its own order; the rows in the order of the plan,
-    int64; the shards, each with its name, split and number of rows).
+    """Arrange a source's rows (R of them) into shards.
 
-    `settings`: see shards.plan.Settings. Raises ValueError as choose_splits does, and for lines where there are fields.
+    -> the source with the columns `split` and `fault`, its rows in their own order; (R,) int64, the rows' numbers in
+    the order of the plan; the shards, each with its name, split and number of rows. `settings`: see
+    shards.plan.Settings. Raises ValueError as choose_splits does, and for rows that name lines where the settings say
+    fields.
     """
     splits = choose_splits(source, settings.shares, settings.salt, settings.years, settings.share)
     faults = find_faults(source, settings.unit)
@@ -78,13 +80,16 @@ def number_lines(source: pa.Table, unit: str, account: Account | None = None) ->
 
 
 def codes_of(source: pa.Table, columns: tuple[str, ...]) -> np.ndarray:
-    """(rows,) int64, the same for rows that are alike in these columns."""
+    """(R,) int64: two rows have the same number exactly where they are equal in all these columns."""
     encoded = [encode(source[name]) for name in columns]
     return combine([(part.indices.to_numpy(), len(part.dictionary)) for part in encoded])
 
 
 def find_faults(source: pa.Table, unit: str) -> np.ndarray:
-    """-> (rows,) int8, positions in FAULTS. Here, where all rows are seen: twice the same name may be in two shards."""
+    """-> (R,) int8, positions in FAULTS: which rows are rejected before an image is opened.
+
+    It is done here, where all rows are known, since two rows of the same name may go to different shards.
+    """
     certificate, field, line = (encode(source[name]) for name in ("certificate", "field", "line"))
     if unit == "field":
         lines = np.count_nonzero(
@@ -106,7 +111,10 @@ def find_faults(source: pa.Table, unit: str) -> np.ndarray:
 
 
 def combine(columns: list[tuple[np.ndarray, int]]) -> np.ndarray:
-    """One int64 for each row, the same for the same codes. A column is its codes and a number that all are below."""
+    """Several columns of codes as one: (R,) int64, equal for rows whose codes are all equal.
+
+    `columns`: for each its codes (R,), whole numbers from 0, and their upper bound (excluded).
+    """
     total, size = np.zeros(len(columns[0][0]), np.int64), 1
     for codes, most in columns:
         if size * most >= 2**63:
@@ -118,7 +126,7 @@ def combine(columns: list[tuple[np.ndarray, int]]) -> np.ndarray:
 
 
 def image_codes(source: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """-> a number for each row's image, and one for its page of that image, both (rows,)."""
+    """-> (R,) int64, a number for each row's image, and (R,) int64, a number for its page of that image."""
     image, page = encode(source["image"]), encode(source["page"])
     images = image.indices.to_numpy()
     if len(page.dictionary) == 1:
@@ -128,16 +136,18 @@ def image_codes(source: pa.Table) -> tuple[np.ndarray, np.ndarray]:
 
 
 def first_rows(codes: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """For each of the rows, which rise, the first among them of the same code."""
+    """`rows` (n,), in rising order, and the codes of all rows (R,) -> (n,) for each of them the first one of the same
+    code."""
     first = np.zeros(codes.max(initial=0) + 1, np.int64)
     first[codes[rows[::-1]]] = rows[::-1]  # where several are assigned the last one stays
     return first[codes[rows]]
 
 
 def sizes(starts: np.ndarray, count: int, rows: int, most: int) -> Iterator[int]:
-    """Cut `count` rows, groups of which begin at `starts`, into shards of `rows` rows or fewer and whole groups.
+    """Cut `count` rows into shards of `rows` rows or fewer, without parting a group -> the size of each shard.
 
-    A group alone in its shard may have up to `most` rows; a larger one is parted.
+    `starts`: the first row of each group. A group alone in its shard may have up to `most` rows; a larger one is
+    parted.
     """
     begin = 0
     while begin < count:
@@ -155,7 +165,7 @@ def sizes(starts: np.ndarray, count: int, rows: int, most: int) -> Iterator[int]
 
 
 def cut(table: pa.Table, order: np.ndarray, shards: list[dict]) -> Iterator[pa.Table]:
-    """The rows of each shard: `row`, their numbers in the table, and the table's columns as strings, in one piece."""
+    """For each shard its rows: the column `row` (their numbers in the table) and the table's columns, as strings."""
     columns = [(column.chunks, np.cumsum([0, *map(len, column.chunks)])) for column in table.columns]
     begin = 0
     for shard in shards:
@@ -166,7 +176,7 @@ def cut(table: pa.Table, order: np.ndarray, shards: list[dict]) -> Iterator[pa.T
 
 
 def pick(chunks: list[pa.Array], starts: np.ndarray, rows: np.ndarray) -> pa.Array:
-    """The cells of these rows as strings. Arrow's own take of a column in chunks copies the whole column first."""
+    """The cells of these rows, as strings. Arrow's own `take` copies the whole column first where it lies in chunks."""
     which = np.searchsorted(starts, rows, side="right") - 1
     parts = []
     for number in np.unique(which):

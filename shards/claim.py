@@ -114,7 +114,8 @@ def hold(claim: Path, beat: float) -> Iterator[bool]:
 
 
 def clock(claim: Path) -> float:
-    """What time it is where the claim lies."""
+    """The time on the storage where the claim lies, in seconds since 1970: the time of a file that is made there
+    now."""
     probe = private(claim)
     try:
         os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o640))
@@ -124,7 +125,7 @@ def clock(claim: Path) -> float:
 
 
 def clock_or_own(place: Path) -> float:
-    """The same, or this machine's time for a reader without the right to write there."""
+    """The same; this machine's time where no file may be made there."""
     try:
         return clock(place)
     except OSError:
@@ -132,6 +133,7 @@ def clock_or_own(place: Path) -> float:
 
 
 def modified(path: Path) -> float | None:
+    """When the file was last written or touched, in seconds since 1970; None where there is none."""
     try:
         return os.stat(path).st_mtime
     except FileNotFoundError:
@@ -158,7 +160,8 @@ def newer(path: Path, time: float) -> str:
 
 
 def remove(claim: Path) -> None:
-    """By way of a name of one's own: of all who find the claim stale, one removes it."""
+    """Remove a claim whose holder is gone. It is renamed to a private name first: of several processes that find it so,
+    one alone removes it."""
     away = private(claim)
     with contextlib.suppress(FileNotFoundError):
         os.rename(claim, away)
@@ -166,4 +169,5 @@ def remove(claim: Path) -> None:
 
 
 def private(claim: Path) -> Path:
+    """A name beside the claim that no other process has."""
     return claim.with_name(f"{claim.name}.{secrets.token_hex(8)}.tmp")

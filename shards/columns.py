@@ -23,6 +23,8 @@ HEAD_BYTES = 4096  # of the line of JSON, or a multiple of so many
 
 @dataclass(frozen=True)
 class Columns:
+    """Columns of numbers, mapped from their file, and the note that was written with them."""
+
     path: Path
     note: dict  # what the file is of
     columns: dict[str, np.ndarray]  # read only
@@ -32,14 +34,18 @@ class Columns:
 
 
 def small_dtype(most: int) -> np.dtype:
-    """The smallest type of whole numbers from 0 to this one."""
+    """The smallest unsigned integer type that holds 0 to `most`."""
     return np.dtype(np.min_scalar_type(int(most))).newbyteorder("<")
 
 
 def write_columns(
     path: Path, note: dict, columns: dict[str, tuple[np.dtype, int]], fill: Callable[[dict[str, np.ndarray]], None]
 ) -> None:
-    """`columns`: type and length of each; `fill` writes their numbers, which are 0 before. Raises OSError."""
+    """Write a file of columns, which appears whole or not at all.
+
+    `columns`: the type and length of each; `fill` gets them as arrays of zeros and writes their numbers. Raises
+    OSError.
+    """
     placed, at = {}, 0
     for name, (dtype, count) in columns.items():
         placed[name] = (np.dtype(dtype).newbyteorder("<").str, count, at)
@@ -68,7 +74,8 @@ def write_columns(
 
 
 def read_columns(path: Path) -> Columns:
-    """Maps them. Raises FileNotFoundError, and ValueError for a file that is not such a one, or cut short."""
+    """Map the columns of a file. Raises FileNotFoundError, and ValueError for a file that is no such one, or is cut
+    short."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if file.read(len(MAGIC)) != MAGIC:

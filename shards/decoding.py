@@ -11,11 +11,11 @@ NAME_BYTES = 100  # of a member's name in its header
 
 
 class Damaged(ValueError):
-    """What was read is not what was committed."""
+    """The bytes that were read are not those that were written."""
 
 
 class Span(NamedTuple):
-    """Where the parts of a text lie within the bytes that were read of it."""
+    """Where a text's images, its own bytes and its key lie within the bytes that were read for it."""
 
     header: int  # of the text's own block in the tar, or the last block of a long name
     text: int
@@ -40,6 +40,7 @@ def decode_text(span: Span, content: bytes) -> tuple[list[np.ndarray], str, str]
 
 
 def text_and_key(span: Span, content: bytes) -> tuple[str, str]:
+    """-> text, key. Raises Damaged."""
     raw = content[span.text : span.text + span.text_size]
     name = content[span.header : span.header + (BLOCK_BYTES if span.long_key else NAME_BYTES)].split(b"\0", 1)[0]
     if len(raw) != span.text_size or not name.endswith(b".txt"):

@@ -23,7 +23,10 @@ OF_CERTIFICATE = ("certificate", "writer", "year", "form", "split")  # what a bl
 
 
 def from_upright(region: Region, shape: tuple[int, int]) -> np.ndarray:
-    """Pixels of a cut (H, W) that was set upright -> those of the scan, (2, 3)."""
+    """(2, 3) affine matrix from pixels of a line image that was set upright to those of the scan.
+
+    `region`: where the line lies; `shape`: (H, W) of the line image.
+    """
     height, width = shape
     left, top = max(region.x, 0), max(region.y, 0)
     return np.array(
@@ -37,10 +40,11 @@ def from_upright(region: Region, shape: tuple[int, int]) -> np.ndarray:
 
 
 def field_samples(group: list[dict], scans: Scans, settings, forms: Forms) -> Iterator[tuple[dict, list[Sample] | str]]:
-    """(row, samples or reason) for each row of one page; then what no row asked for: rows of None.
+    """For each row of one page (row, its samples) or (row, the reason why there is none). After them come samples that
+    no row asked for, blank fields and the whole page, with a row whose number is None.
 
-    Rows of a retry say in `page_known` what is known of their page beside them (see shards.retry): its blank fields and
-    its whole page follow unless they are there already.
+    Rows of a retry say in `page_known` what else is known of their page (see shards.retry): samples that the data set
+    has already are not made again.
     """
     page = Page(scans, group[0], settings, forms)
     known = json.loads(group[0].get("page_known") or "{}")
@@ -160,12 +164,14 @@ class Page:
         return pack(row, gray, self.settings, level="blank", line="0", box=cut.on_scan(cut.box), **known)
 
     def stray(self, row: dict, cut: FieldImage, line: FoundLine, number: int, known: dict) -> Sample:
-        """What was taken for a line on a field without text, a stamp or a hair: a reader must learn to read nothing."""
+        """A blank sample of what was taken for a line on a field without text, a stamp or a hair: readers must learn to
+        read nothing there."""
         at, known = cut.on_scan(line.box), known | {"pitch": round(cut.pitch * enlarging(cut.pitch), 1)}
         return pack(row, line_image(cut, line), self.settings, level="blank", line=str(number), box=at, **known)
 
     def unlisted(self, group: list[dict], there: set[tuple[str, str]]) -> list[Sample]:
-        """Blank fields that the form has and the source leaves out: most fields are blank, and readers must know it."""
+        """Samples of the form's blank fields that the source does not list. Most fields are blank, so readers must know
+        them."""
         if not isinstance(self.registration, Registration):
             return []
         listed = {other["field"] for other in group}
@@ -180,7 +186,7 @@ class Page:
         return samples
 
     def whole_page(self, group: list[dict]) -> list[Sample]:
-        """The upright page; its text is that of its fields in the form's order, a line each."""
+        """The upright page as a sample; its text is the texts of its fields in the form's order, a line each."""
         if not isinstance(self.registration, Registration):
             return []
         good = [row for row in group if not (row["fault"] or given_reason(row))]

@@ -13,15 +13,16 @@ from pathlib import Path
 
 
 def temporary(path: Path) -> Path:
-    """A name beside `path` that no other attempt has, here or on another node."""
+    """A name beside `path` that no other attempt has, on this node or another."""
     return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
 def replace(path: Path, content: bytes | str, attempts: Path | None = None) -> None:
-    """Write a whole file, over an older one if there is one. OSError (a full disk) leaves nothing behind.
+    """Write a whole file under its name, in place of one that is there. Raises OSError (a full disk), and leaves
+    nothing behind then.
 
-    `attempts`: the folder, on the same file system, that the file is made in before it gets its name (default: beside
-    it). Whoever removes that folder keeps all who write through it from finishing.
+    `attempts`: a folder on the same file system in which the file is made before it gets its name (default: beside it).
+    Removing that folder keeps everyone who writes through it from finishing.
     """
     attempt = temporary(attempts / path.name if attempts else path)
     try:
@@ -35,7 +36,7 @@ def replace(path: Path, content: bytes | str, attempts: Path | None = None) -> N
 
 @contextlib.contextmanager
 def named(path: Path) -> Iterator[None]:
-    """An OSError inside that names no file, as that of a full disk, is given this one's name."""
+    """Give an OSError that names no file, as that of a full disk does, this file's name."""
     try:
         yield
     except OSError as error:
@@ -44,7 +45,8 @@ def named(path: Path) -> Iterator[None]:
 
 
 def read_text(path: Path, tries: int = 5) -> str:
-    """Of a small file that others replace while it is read: NFS says ESTALE of one that has gone meanwhile."""
+    """The content of a small file that others may replace meanwhile: NFS answers ESTALE for one that has gone, and it
+    is opened again then, `tries` times at most."""
     for left in reversed(range(tries)):
         try:
             return path.read_text(encoding="utf-8")
@@ -56,7 +58,7 @@ def read_text(path: Path, tries: int = 5) -> str:
 
 
 def commit(attempt: Path, path: Path) -> bool:
-    """Give a whole, synced file its final name unless somebody was first. -> whether it was this one."""
+    """Give a complete, synced file its final name, unless that exists. -> whether this call did it."""
     try:
         os.link(attempt, path)
     except FileExistsError:
@@ -68,6 +70,7 @@ def commit(attempt: Path, path: Path) -> bool:
 
 
 def write_synced(path: Path, content: bytes | str) -> None:
+    """Write a file and wait until the storage has it (fsync). Raises OSError."""
     with open(path, "wb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
@@ -75,7 +78,7 @@ def write_synced(path: Path, content: bytes | str) -> None:
 
 
 def sync(path: Path) -> None:
-    """A file that others wrote, or the names in a folder."""
+    """Wait until the storage has a file that was written elsewhere, or the names in a folder."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -84,9 +87,11 @@ def sync(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
+    """Of the file's bytes, 64 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def to_json(content: dict) -> str:
+    """Indented, with sorted keys and a line feed at the end: the same content is the same bytes."""
     return json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True) + "\n"

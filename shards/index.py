@@ -30,6 +30,8 @@ MIN_ROWS_PER_READ = 50_000  # rows of index.parquet that are read together, at l
 
 @dataclass(frozen=True)
 class Index:
+    """What index.json says of a data set."""
+
     folder: Path
     fingerprint: str
     characters: str  # of its texts, those of train
@@ -66,6 +68,7 @@ class Index:
         return table
 
     def nothing_left(self, split: str, wanted: dict[str, list[str]]) -> ValueError:
+        """The error that says which condition leaves no sample."""
         have = ", ".join(f"{name} {count}" for name, count in self.totals.items() if count) or "none at all"
         return ValueError(
             f"{self.folder}: no sample in split '{split}' where {wanted} (there are, of every level: {have}): "
@@ -74,6 +77,7 @@ class Index:
 
 
 def missing_shards(plan: Plan) -> list[str]:
+    """The names of the plan's shards that are not committed yet."""
     there = set(os.listdir(plan.folder))
     return [shard["name"] for shard in plan.shards if f"{shard['name']}.json" not in there]
 
@@ -83,12 +87,13 @@ def names_of(plan: Plan) -> list[str]:
 
 
 def read_retries(folder: Path) -> list[Plan]:
-    """In the order they were made."""
+    """The data set's retries, in the order in which they were made."""
     found = [match for match in map(re.compile(r"retry-(\d+)\.json").fullmatch, os.listdir(folder)) if match]
     return [read_plan(folder, f"retry-{match[1]}") for match in sorted(found, key=lambda match: int(match[1]))]
 
 
 def finished_retries(folder: Path) -> list[Plan]:
+    """Those whose shards are all committed."""
     return [plan for plan in read_retries(folder) if not missing_shards(plan)]
 
 
@@ -96,7 +101,8 @@ def finished_retries(folder: Path) -> list[Plan]:
 
 
 class Account:
-    """What became of each row of the source: a sample or more, or a rejection, never both or neither."""
+    """Counts what became of each row of the source: one or more samples, or a rejection, never both and never
+    neither."""
 
     def __init__(self, rows: int):
         self.last = np.zeros(rows, np.int32)  # the retry that it was last written in; 0 is the plan itself
@@ -105,10 +111,14 @@ class Account:
         self.twice = np.zeros(rows, bool)  # in two shards, rejected twice, or sampled and written again
 
     def retried(self, rows: np.ndarray, retry: int) -> None:
+        """These rows were written again in the retry of this number."""
         self.last[rows] = retry
 
     def add(self, shard: int, retry: int, sampled: np.ndarray, rejected: np.ndarray) -> np.ndarray:
-        """-> which of the rejected rows of this shard are so for good, (rejected,) bool."""
+        """Count a shard: the numbers of its rows with samples and of its rejected rows.
+
+        -> (rejected,) bool, which of these rejections count; the others were written again in a later retry.
+        """
         final = self.last[rejected] == retry
         different, counts = np.unique(rejected[final], return_counts=True)
         self.twice[different] |= (counts > 1) | self.rejected[different]
@@ -119,6 +129,7 @@ class Account:
         return final
 
     def close(self, folder: Path) -> None:
+        """Raises ValueError where some row has no outcome, or more than one."""
         neither = np.count_nonzero((self.shard < 0) & ~self.rejected)
         both = np.count_nonzero((self.shard >= 0) & self.rejected)
         twice = np.count_nonzero(self.twice)
@@ -130,7 +141,7 @@ class Account:
 
 
 class Rows:
-    """A Parquet file that appears whole, in groups of GROUP rows or more of the same split."""
+    """Writes a Parquet file that appears whole: row groups of MIN_ROWS_PER_READ rows or more, each of one split."""
 
     def __init__(self, path: Path):
         self.path, self.attempt = path, files.temporary(path)
@@ -192,7 +203,10 @@ def merge(plan: Plan) -> Index:
 def merge_rows(
     plan: Plan, names: list[tuple[int, str]], notes: list[dict], samples: Rows, rejects: Rows
 ) -> tuple[collections.Counter, collections.Counter]:
-    """-> samples by level, rejected rows by reason. `names`: of the shards, each with the number of its retry or 0."""
+    """Copy the shards' tables into those of the data set. -> samples by level, rejected rows by reason.
+
+    `names`: of the shards, each with the number of its retry (0: the plan's own).
+    """
     folder = plan.folder
     account = Account(sum(shard["rows"] for shard in plan.shards))
     for retry, name in names[len(plan.shards) :]:
@@ -214,7 +228,8 @@ def merge_rows(
 
 
 def rows_of(table: pa.Table, account: Account, folder: Path) -> np.ndarray:
-    """The numbers of the source's rows. Samples that no row asked for, blank fields, have none."""
+    """The numbers of the source's rows in this table. Blank fields that no row asked for have none, and are left
+    out."""
     rows = table["row"].drop_null().to_numpy()
     if len(rows) and (rows.min() < 0 or rows.max() >= len(account.last)):
         raise ValueError(f"{folder}: shards with rows beyond the plan's {len(account.last)}: they are of another plan")
@@ -226,7 +241,7 @@ def counts(column: pa.ChunkedArray) -> dict[str, int]:
 
 
 def sweep(folder: Path, names: set[str]) -> None:
-    """Remove what attempts at the files of these names left that were killed, and claims on a plan that is made."""
+    """Remove temporary files that killed attempts at these names left, and the claim on a plan that is made."""
     for name in os.listdir(folder):
         of_one = name.startswith(".") and name[1:].split(".")[0] in names
         if of_one and (name.endswith(".tmp") or name.startswith(".plan.claim")):
@@ -234,7 +249,7 @@ def sweep(folder: Path, names: set[str]) -> None:
 
 
 def appears(path: Path, content: str, seconds: float = 5.0) -> bool:
-    """Whether the file has this content now, or soon."""
+    """Whether the file has this content, now or within `seconds`: another node's file may be seen late."""
     end = time.monotonic() + seconds
     while not (path.exists() and path.read_text(encoding="utf-8") == content):
         if time.monotonic() > end:
@@ -244,7 +259,8 @@ def appears(path: Path, content: str, seconds: float = 5.0) -> bool:
 
 
 def read_index(folder: Path) -> Index:
-    """Raises ValueError: no data set, one that is not whole yet, or one without a single sample."""
+    """Read the data set in this folder. Raises ValueError: no data set, one that is not complete, or one without a
+    sample."""
     try:
         content = (folder / "index.json").read_bytes()
         note = json.loads(content)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 
 def own_folder(disk: Path | None = None) -> Path:
-    """On this disk, or in HTR_SCRATCH, or among the temporary files. Raises ValueError where it is another's."""
+    """A folder of this user on the node's own disk: below `disk`, HTR_SCRATCH, or the folder of temporary files. Raises
+    ValueError where it belongs to another user."""
     disk = disk or Path(os.environ.get("HTR_SCRATCH") or tempfile.gettempdir())
     path = disk / f"htr-{os.getuid()}"
     try:

@@ -25,12 +25,13 @@ others: list[Callable[[], list[str]]] = []  # ask what other processes read for 
 
 
 def shards_under_way() -> list[str]:
-    """What this process waits for now, where it waits for data and that does not come."""
+    """The names of the shards that this process and its workers are reading from now, sorted: what it waits for if no
+    data comes."""
     return sorted({*under_way.copy().values(), *(name for ask in list(others) for name in ask())})
 
 
 class OpenShards:
-    """For any number of threads."""
+    """Shards that are open for reading, the most recently used ones. Any number of threads may read."""
 
     def __init__(self, most: int = MAX_OPEN, note: Callable[[], None] = lambda: None):
         """`note` is called whenever what is under way is another."""
@@ -63,8 +64,8 @@ class OpenShards:
                 os.close(self.handles.pop(path))
 
     def read(self, path: Path, offset: int, size: int) -> bytes:
-        """So many bytes, or fewer where the file ends before. Raises OSError that names the file: after some tries,
-        where it may pass."""
+        """`size` bytes from `offset`, or fewer where the file ends before. An error that may pass is tried again some
+        times; then OSError is raised, which names the file."""
         pause, thread = FIRST_PAUSE_S, threading.get_ident()
         under_way[thread] = path.name
         self.note()
@@ -88,7 +89,7 @@ class OpenShards:
             return read_all(handle, size, offset)
 
     def forget(self, path: Path) -> None:
-        """Open it anew the next time: a handle may be of a file that the server has replaced."""
+        """Open the file anew the next time, since the server may have replaced it."""
         with self.lock:
             if path in self.handles and path not in self.used:
                 os.close(self.handles.pop(path))
@@ -101,7 +102,8 @@ class OpenShards:
 
 
 def read_all(handle: int, size: int, offset: int) -> bytes:
-    """So many bytes, or fewer where the file ends before: a file system may give a read in pieces."""
+    """`size` bytes from `offset`, or fewer where the file ends before. A file system may return fewer than asked at a
+    time."""
     content = os.pread(handle, size, offset)
     while 0 < len(content) < size:
         more = os.pread(handle, size - len(content), offset + len(content))

@@ -87,7 +87,8 @@ class Plan:
     name: str = PLAN
 
     def rows(self, shard: int) -> list[dict]:
-        """`row` (its number in the source, from 0), the source's columns, and `fault`: what rejects it unread or ""."""
+        """The rows of the shard of this number, each a dictionary: `row` (its number in the source, from 0), the
+        source's columns, and `fault` (why it is rejected before an image is opened, or "")."""
         path = self.folder / f"{self.name}.parquet"
         known = path.stat()
         footer = footer_of(path, known.st_ino, known.st_mtime_ns)
@@ -95,9 +96,10 @@ class Plan:
             return file.read_row_group(shard).to_pylist()
 
     def rows_with(self, column: str, values: pa.Array, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """The rows whose `column` is one of the values, shard by shard: a plan of millions is never in memory.
+        """The rows whose `column` has one of these values, one table a shard that has any; the plan as a whole is never
+        in memory.
 
-        `columns`: of the rows, that one among them (default: all). Shards that have none of the values are left out.
+        `columns`: which to read, that one among them (default: all).
         """
         with pq.ParquetFile(self.folder / f"{self.name}.parquet") as file:
             for group in range(file.num_row_groups):
@@ -109,15 +111,15 @@ class Plan:
 
 @lru_cache(1)
 def footer_of(path: Path, *_) -> pq.FileMetaData:
-    """What a file of thousands of row groups says of them: a worker that writes shard after shard reads it once."""
+    """The description of a plan's row groups, read once by a process that writes many shards."""
     return pq.read_metadata(path)
 
 
 def open_plan(folder: Path, source: Path, settings: Settings, stale: float = STALE_AFTER_S) -> tuple[Plan, Path]:
-    """-> (the folder's plan, the folder that its images are relative to). For any number of tasks at once.
+    """The plan of a source, made if the folder has none. -> the plan, and the folder that its images are relative to.
 
-    A plan that is there is taken without reading the source's rows; else one task makes it and the others wait (see
-    shards.claim, also for `stale`). Raises ValueError as read_source and make_plan do.
+    Any number of tasks may call it at once: one makes the plan and the others wait (see shards.claim, also for
+    `stale`). If there is a plan, the source's rows are not read. Raises ValueError as read_source and make_plan do.
     """
     images, digest = sources.images_of(source), sources.digest(source)
 
@@ -181,6 +183,7 @@ def make_plan(
 
 
 def another(plan: Plan, settings: Settings, what: str) -> ValueError:
+    """The error that says in what the folder's plan differs."""
     old, new = asdict(plan.settings), asdict(settings)
     differ = [f"{name} {old[name]}, now {new[name]}" for name in old if old[name] != new[name]]
     return ValueError(
@@ -190,7 +193,7 @@ def another(plan: Plan, settings: Settings, what: str) -> ValueError:
 
 
 def add_content(total, group: pa.Table) -> None:
-    """Every cell's length and bytes to a hash, column by column, straight from the memory that holds them."""
+    """Add every cell's length and bytes to a hash, column by column, without a copy of them."""
     for column in group.columns:
         array = column.chunk(0)
         if array.type == pa.int64():
@@ -204,13 +207,14 @@ def add_content(total, group: pa.Table) -> None:
 
 
 def read_plan(folder: Path, name: str = PLAN) -> Plan:
-    """The plan, or the one of a retry. Raises ValueError when the folder holds no plan."""
+    """The folder's plan, or that of the retry of this name. Raises ValueError where there is none."""
     note = read_note(folder, name)
     settings = note["settings"] if name == PLAN else read_note(folder)["settings"]
     return Plan(folder, Settings(**settings), note["fingerprint"], note["shards"], name)
 
 
 def read_note(folder: Path, name: str = PLAN) -> dict:
+    """What NAME.json says. Raises ValueError where there is none."""
     try:
         return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -220,6 +224,7 @@ def read_note(folder: Path, name: str = PLAN) -> dict:
 
 
 def check_rows(plan: Plan) -> None:
+    """Raises ValueError where plan.parquet is not the one that plan.json was written for."""
     if files.sha256(plan.folder / "plan.parquet") != read_note(plan.folder)["sha256"]:
         raise ValueError(
             f"{plan.folder}: plan.parquet is not what plan.json was made for: remove both, preprocess again"

@@ -23,11 +23,12 @@ KEY_COLUMNS = ("certificate", "field", "line")
 
 
 def open_retry(plan: Plan, source: pa.Table, reasons: list[str]) -> Plan | None:
-    """The retry that is not finished and merged, else a new one of the rows rejected for good; None if there are none.
+    """A plan of the rows that were rejected for good, so that they are tried again; an unfinished retry is taken up
+    instead. None if nothing is rejected.
 
-    `source` may be the plan's own or a mended one: rows are found by certificate, field and line, and keep their split.
-    `reasons`: only what was rejected for one of these. Raises ValueError when the data set is not whole, or the source
-    has no row that was rejected.
+    `source`: the plan's own, or a mended one; rows are found by certificate, field and line, and keep their split.
+    `reasons`: only rows that were rejected for one of these (empty: all). Raises ValueError where the data set is not
+    complete, or no rejected row is in the source.
     """
     folder = plan.folder
     retries = read_retries(folder)
@@ -58,9 +59,9 @@ def open_retry(plan: Plan, source: pa.Table, reasons: list[str]) -> Plan | None:
 
 
 def numbered(plan: Plan, source: pa.Table) -> pa.Table:
-    """The source with the plan's numbers of lines, where the plan has numbered them (see arrange.number_lines).
+    """The source with the plan's numbers of lines, where the plan gave them numbers (see arrange.number_lines).
 
-    Raises ValueError where rows were added or taken away since, so that numbers would mean other lines.
+    Raises ValueError where rows were added or removed since: the numbers would then name other lines.
     """
     table = number_lines(source, plan.settings.unit)
     planned = sum(shard["rows"] for shard in plan.shards)
@@ -73,7 +74,7 @@ def numbered(plan: Plan, source: pa.Table) -> pa.Table:
 
 
 def merged(plan: Plan) -> bool:
-    """Whether the index knows its shards: else the rejects are those from before it."""
+    """Whether the data set's index has this retry's shards; until then rejects.parquet is that of before the retry."""
     try:
         index = json.loads((plan.folder / "index.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -82,7 +83,8 @@ def merged(plan: Plan) -> bool:
 
 
 def rows_again(plan: Plan, rejects: pa.Table, source: pa.Table) -> pa.Table:
-    """The rejected rows in the plan's columns, as the source has them now; row number and split as planned."""
+    """The rejected rows in the plan's columns. Their texts and regions are the source's of today, row number and split
+    the plan's."""
     wanted = rejects["row"].combine_chunks()
     old = pa.concat_tables(plan.rows_with("row", wanted))
     new = {}
@@ -102,8 +104,10 @@ def rows_again(plan: Plan, rejects: pa.Table, source: pa.Table) -> pa.Table:
 
 
 def pages_known(plan: Plan, retries: list[Plan], again: pa.Table) -> pa.Array:
-    """For each row that is tried again, as JSON, the other rows of its page as they were planned or mended last, and
-    the samples that its certificate has: {rows: [{row, field, text, fault, reject}], there: [[field, line]]}.
+    """For each row that is tried again, JSON of what else is known of its page: {rows: [{row, field, text, fault,
+    reject}], there: [[field, line]]}.
+
+    `rows`: the page's other rows, as planned or as a later retry has them; `there`: the samples of its certificate.
     """
     images = again["image"].combine_chunks().unique()
     tried, latest = set(again["row"].to_pylist()), {}
@@ -128,7 +132,7 @@ def pages_known(plan: Plan, retries: list[Plan], again: pa.Table) -> pa.Array:
 
 
 def slices(rows: pa.Table, most: int) -> Iterator[pa.Table]:
-    """Tables of about so many rows, the rows of one page together."""
+    """Tables of about `most` rows; the rows of one page are in one table."""
     pages, start = list(zip(rows["image"].to_pylist(), rows["page"].to_pylist(), strict=True)), 0
     for place in range(1, len(pages) + 1):
         if place == len(pages) or (place - start >= most and pages[place] != pages[place - 1]):
@@ -137,7 +141,8 @@ def slices(rows: pa.Table, most: int) -> Iterator[pa.Table]:
 
 
 def write_retry(folder: Path, name: str, fingerprint: str, shards: list[dict], groups: list[pa.Table]) -> None:
-    """Tasks that start at once make the same one; the first commits it."""
+    """Write and commit a retry's rows and note. Several tasks may do so at once: they write the same, and the first
+    counts."""
     rows, note = files.temporary(folder / f"{name}.parquet"), files.temporary(folder / f"{name}.json")
     try:
         with pq.ParquetWriter(rows, groups[0].schema, compression="zstd") as writer:

@@ -20,6 +20,8 @@ MAX_REASON_LENGTH = 80  # characters; a longer cell is no reason that could be c
 
 @dataclass(frozen=True)
 class Sample:
+    """A sample as it is written into a shard."""
+
     row: int | None  # of the source; None: a blank field of the form that the source does not list
     key: str
     level: str
@@ -31,6 +33,7 @@ class Sample:
     note: dict  # what KEY.json says
 
     def members(self, encoding: str) -> dict[str, bytes]:
+        """Its files in the tar: ending -> content."""
         note = json.dumps(self.note, ensure_ascii=False, sort_keys=True)
         return {encoding: self.image, "txt": self.text.encode(), "json": note.encode()}
 
@@ -57,7 +60,7 @@ def check(row: dict, settings) -> str:
 
 
 def given_reason(row: dict) -> str:
-    """Why the source itself says that a row is no good: its column `reject`, where there is one; else ""."""
+    """The source's own reason to reject the row, from its column `reject`; "" where it has none."""
     if not row.get("reject"):
         return ""
     reason = clean_text(row["reject"])
@@ -69,7 +72,11 @@ def given_reason(row: dict) -> str:
 def pack(
     row: dict, gray: np.ndarray, settings, *, level: str, text: str = "", line: str = "", box=None, ink=None, **known
 ) -> Sample:
-    """`line` replaces the row's; `known`: what else the sample's JSON says. Raises RejectedInput."""
+    """A sample of this row and image, gray (H, W) uint8, encoded as the settings say.
+
+    `line` replaces the row's; `known`: further entries of the sample's JSON. Raises RejectedInput for an image that the
+    encoding can't hold.
+    """
     height, width = gray.shape
     options = [cv2.IMWRITE_JPEG_QUALITY, settings.quality] if settings.encoding == "jpg" else []
     try:

@@ -20,10 +20,12 @@ LEVELS = {
 
 
 def make_samples(rows: list[dict], images: Path, settings, forms=None) -> Iterator[tuple[dict, list[Sample] | str]]:
-    """For each row (row, its samples) or (row, the reason why there is none); rows of one page follow each other.
+    """For each row (row, its samples) or (row, the reason why there is none). The rows of one page must follow each
+    other.
 
-    `forms` (see htr.forms.registration.Forms) is needed where the settings' unit is "field"; the blank
-    fields that the source leaves out follow then, with a row whose number is None.
+    `images`: the folder that the rows' images are relative to. `forms` (see htr.forms.registration.Forms) is needed
+    where the settings' unit is "field"; then samples of blank fields that the source does not list follow each page,
+    with a row whose number is None.
     """
     scans = Scans(images)
     for row, result in outcomes(rows, scans, settings, forms):
@@ -35,7 +37,7 @@ def make_samples(rows: list[dict], images: Path, settings, forms=None) -> Iterat
 
 
 def outcomes(rows: list[dict], scans: Scans, settings, forms) -> Iterator[tuple[dict, list[Sample] | str]]:
-    """The same, one row after the other."""
+    """The same, without notes on pages that were not read and on names like that of a missing image."""
     if settings.unit == "field":
         from shards.fields import field_samples
 
@@ -50,6 +52,7 @@ def outcomes(rows: list[dict], scans: Scans, settings, forms) -> Iterator[tuple[
 
 
 def line_sample(row: dict, scans: Scans, settings) -> Sample:
+    """The sample of a row that is a line. Raises RejectedInput."""
     text = check(row, settings)
     if not text:
         raise RejectedInput("no text")

@@ -27,6 +27,9 @@ MISSING = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.
 
 
 class Scans:
+    """The images of a source's folder. The last one that was read is kept, since the rows of a page follow each
+    other."""
+
     def __init__(self, images: Path):
         """`images`: the folder that names are relative to."""
         self.images, self.root = images, images.resolve()
@@ -73,7 +76,7 @@ class Scans:
         return self.page
 
     def newly_unread(self) -> int:
-        """The further pages of TIFFs that were met since this was asked last."""
+        """How many pages of TIFFs were found, since the last call, that no row names."""
         before, self.reported = self.reported, sum(self.further.values()) if self.further else 0
         return self.reported - before
 
@@ -89,7 +92,8 @@ class Scans:
         return decode(content, page, oriented=False)
 
     def cut_from(self, row: dict) -> tuple[np.ndarray, Region | None]:
-        """A row's page, and the region of its box and polygon on it, None for the whole page. Raises RejectedInput."""
+        """The page (H, W) of a row, and the region of its box and polygon there; None stands for the whole page. Raises
+        RejectedInput."""
         region = Region.parse(row["box"], row["polygon"], row["baseline"], row.get("turn") or "")
         size = row.get("page_size") or ""
         page = self.read(row["image"], row["page"], size)
@@ -98,7 +102,8 @@ class Scans:
         return page, region
 
     def content(self, name: str) -> bytes:
-        """The file's, or that of the one file of this name in other letters (see htr.io.trees.variants)."""
+        """The bytes of a file, or of the one file whose name differs from this in case or Unicode form alone (see
+        htr.io.trees.variants)."""
         try:
             return self.exactly(name)
         except OSError as error:
@@ -113,7 +118,8 @@ class Scans:
             raise
 
     def missing(self, name: str) -> str:
-        """The reason; of the first ones the nearest name that there is goes into `nearest`."""
+        """The reason to reject a row whose image is missing; for the first few the most similar name is kept in
+        `nearest`."""
         if len(self.nearest) < MAX_NEAREST and (known := variants(name)):
             self.nearest[name] = self.names.nearest(*os.path.split(known[-1]))
         return MISSING_FILE
@@ -133,7 +139,8 @@ class Scans:
             raise
 
     def member(self, file: BinaryIO, name: str) -> bytes:
-        """The content of a tar's member; of twins the last, as tar takes it. Raises RejectedInput: it is not there."""
+        """The content of a member of a tar; of several with one name the last, as tar does. Raises RejectedInput where
+        it is not there."""
         status = os.fstat(file.fileno())
         tar = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
         if self.tar is None or self.tar[0] != tar:
@@ -149,7 +156,8 @@ class Scans:
         return file.read(size)
 
     def opened(self, name: str) -> BinaryIO:
-        """A regular file within the source's folder. Raises RejectedInput for any other, OSError as os.open does."""
+        """A regular file within the source's folder, open for reading. Raises RejectedInput for any other, OSError as
+        os.open does."""
         if "\0" in name:
             raise RejectedInput("image file is missing")
         parent, base = os.path.split(name)

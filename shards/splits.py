@@ -72,7 +72,7 @@ def choose_splits(
 
 
 def by_hash(certificate: pa.DictionaryArray, writer: pa.DictionaryArray, shares, salt: str) -> np.ndarray:
-    """A certificate goes, whole, where the first writer known of it goes."""
+    """(R,) int8, positions in SPLITS. A certificate is never divided: it goes where its first known writer goes."""
     certificates, writers = certificate.indices.to_numpy(), writer.indices.to_numpy()
     named = np.flatnonzero(writers != empty_code(writer))
     of_certificate = np.full(len(certificate.dictionary), -1, np.int32)
@@ -85,11 +85,13 @@ def by_hash(certificate: pa.DictionaryArray, writer: pa.DictionaryArray, shares,
 
 
 def hashed(groups: pa.Array, shares, salt: str) -> np.ndarray:
+    """(groups,) int8, positions in SPLITS: in proportion to the shares, by a hash of `salt` and the group's name."""
     return np.array([SPLITS.index(split_of(group, shares, salt)) for group in groups.to_pylist()], np.int8)
 
 
 def by_year(year: pa.DictionaryArray, ranges: list[tuple[str, int, int]], wanted: np.ndarray) -> np.ndarray:
-    """Only rows that are `wanted` need a year. -1 where there is none."""
+    """(R,) int8, positions in SPLITS, -1 for rows whose year is not known or in no range. Raises ValueError for such a
+    year in a row that is `wanted` (R,)."""
     texts = [text or "" for text in year.dictionary.to_pylist()]
     splits = np.full(len(texts), -1, np.int8)
     for code, text in enumerate(texts):
@@ -111,14 +113,18 @@ def by_year(year: pa.DictionaryArray, ranges: list[tuple[str, int, int]], wanted
 
 
 def shown(year: str) -> str:
-    """Only what surely is a year may stand in a message."""
+    """The year, if it looks like one; else a placeholder: a cell of another column must not get into a message."""
     return year if re.fullmatch(r"[0-9]{1,4}", year) else "not a number" if year else "none"
 
 
 def check_leaks(
     codes: dict[str, np.ndarray], named: dict[str, np.ndarray], splits: np.ndarray, may_share: set[str]
 ) -> None:
-    """`codes` (rows,) of what each row has of SHARED, `named` (rows,) whether it has any."""
+    """Raises ValueError for what is in two splits and may not be.
+
+    `codes`: for each of SHARED (certificate, image, writer) the code of each row's (R,); `named`: (R,) whether it has
+    any.
+    """
     leaks = {}
     for name in SHARED:
         if name in may_share:
@@ -139,5 +145,5 @@ def check_leaks(
 
 
 def empty_code(column: pa.DictionaryArray) -> int:
-    """The code of the text "", or -1."""
+    """The code of the empty text in a dictionary-encoded column; -1 where it has none."""
     return column.dictionary.index("").as_py()

@@ -19,6 +19,8 @@ QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
 
 @dataclass(frozen=True)
 class Stats:
+    """Counts and distributions of a data set."""
+
     levels: dict[str, dict[str, int]]  # split -> level -> samples
     groups: dict[str, dict[str, int]]  # year, form, field -> value -> samples of all splits
     certificates: int
@@ -32,7 +34,7 @@ class Stats:
 
 
 def stats_of(index: Index) -> Stats:
-    """Columns are read one after the other: a data set of millions of lines needs no more than one of them."""
+    """Columns of the index are read one at a time, so that millions of lines need no more memory than one column."""
     levels = {split: collections.Counter() for split in SPLITS}
     split, level = column(index, "split"), column(index, "level")
     pairs = pa.table({"split": split, "level": level}).group_by(["split", "level"])
@@ -61,6 +63,7 @@ def stats_of(index: Index) -> Stats:
 
 
 def column(index: Index, name: str) -> pa.ChunkedArray:
+    """One column of the index, of all samples."""
     dictionary = [name] if name in ("split", "level", *BY, "certificate", "writer") else []
     return pq.read_table(index.folder / "index.parquet", columns=[name], read_dictionary=dictionary)[
         name
@@ -68,17 +71,18 @@ def column(index: Index, name: str) -> pa.ChunkedArray:
 
 
 def counted(values: pa.ChunkedArray) -> dict[str, int]:
+    """How often each value is there, in the order of the values."""
     counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(values).to_pylist()}
     return dict(sorted(counts.items()))
 
 
 def distinct(values: pa.ChunkedArray) -> int:
-    """Values that are not empty."""
+    """How many different values there are, without the empty one."""
     return len(set(values.unique().to_pylist()) - {""})
 
 
 def draw(stats: Stats, path: Path, title: str) -> None:
-    """The same as a picture of six panels."""
+    """Write the statistics as an image of six panels."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -98,7 +102,7 @@ def draw(stats: Stats, path: Path, title: str) -> None:
 
 
 def bars(axis, title: str, groups: dict[str, dict[str, int]]) -> None:
-    """Stacked: one bar a key of the inner dictionaries (or of the outer one, where those are the stack)."""
+    """`groups`: {"all": counts}, a bar for each count; or group -> counts, a bar for each group, its counts stacked."""
     axis.set_title(title)
     if not groups:
         axis.text(0.5, 0.5, "not known", ha="center", transform=axis.transAxes)

@@ -11,9 +11,8 @@ from shards.plan import Plan
 
 
 def describe(plan: Plan, retries: list[Plan], notes: list[dict], levels: dict[str, int], reasons: dict[str, int]):
-    """`notes`: of the shards, the plan's and then those of its retries; `levels`, `reasons`: of rows as they came out
-    last.
-    """
+    """The content of index.json. `notes`: of the shards, the plan's first and then those of its retries; `levels`,
+    `reasons`: how many rows have which outcome in the end."""
     characters = {split: collections.Counter() for split in SPLITS}
     totals, lines, dropped, unread = (collections.Counter() for _ in range(4))
     for note in notes:
@@ -44,7 +43,7 @@ def describe(plan: Plan, retries: list[Plan], notes: list[dict], levels: dict[st
 
 
 def dropped_before(plan: Plan, retries: list[Plan]) -> collections.Counter:
-    """Characters that nobody sees in the texts that rows had before they were written once more."""
+    """Invisible characters, by code point, in texts that a later retry has replaced: they are counted no more."""
     found: collections.Counter = collections.Counter()
     again = pa.array([], pa.int64())  # rows that were written after the plan that is looked at, the newest first
     for earlier in (*reversed(retries), plan):
@@ -58,7 +57,7 @@ def dropped_before(plan: Plan, retries: list[Plan]) -> collections.Counter:
 
 
 def fingerprint(plan: Plan, retried: list[dict]) -> str:
-    """The plan's; what a retry added is another data set."""
+    """The data set's: the plan's own, or another one where retries added shards."""
     if not retried:
         return plan.fingerprint
     tars = "".join(f"{note['shard']} {note['sha256']}\n" for note in retried)

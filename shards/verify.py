@@ -20,7 +20,8 @@ PLACE_COLUMNS = ("key", "offset", "size", "text_size", "width", "height", "lengt
 
 
 def verify(index: Index, workers: int = 1, read: Callable[[], None] = lambda: None) -> list[str]:
-    """-> the faults, one line each; none when every shard is as it was committed and the index says the same.
+    """Read every shard. -> the faults, a line each; empty where every shard is as it was committed and agrees with the
+    index.
 
     `read` is called after each shard.
     """
@@ -51,7 +52,7 @@ def verify(index: Index, workers: int = 1, read: Callable[[], None] = lambda: No
 
 
 def starts_of(placed: pa.Table) -> dict[str, tuple[int, int]]:
-    """Of each shard's run of rows in the index: (first, count)."""
+    """For each shard where its rows are in the index: (first row, number of rows)."""
     codes = placed["shard"].combine_chunks()
     runs = pc.run_end_encode(codes.cast(pa.string()))
     ends = runs.run_ends.to_pylist()
@@ -60,13 +61,14 @@ def starts_of(placed: pa.Table) -> dict[str, tuple[int, int]]:
 
 
 def same(ours: pa.Table, theirs: pa.Table) -> bool:
+    """Whether both tables have equal columns and cells."""
     return ours.num_rows == theirs.num_rows and all(
         ours[name].combine_chunks().equals(theirs[name].combine_chunks()) for name in PLACE_COLUMNS
     )
 
 
 def verify_shard(folder: Path, shard: dict) -> tuple[list[str], pa.Table | None]:
-    """-> its faults, and where its samples lie."""
+    """-> the shard's faults, and a table of where its samples lie, None where it can't be read."""
     name = shard["shard"]
     tar, table, note = folder / f"{name}.tar", folder / f"{name}.parquet", folder / f"{name}.json"
     if not tar.exists():

@@ -24,16 +24,18 @@ NUMBERS = ("offset", "size", "text_size", "width", "height", "length")  # of a s
 
 
 def is_committed(folder: Path, name: str) -> bool:
+    """Whether the shard of this name is complete."""
     return (folder / f"{name}.json").exists()
 
 
 def write_shard(
     plan: Plan, number: int, images: Path, forms=None, progress: Callable[[int, int], None] = lambda *_: None
 ) -> dict:
-    """Write and commit the plan's shard of this number; `images` is what its rows' image column is relative to.
+    """Make and commit the plan's shard of this number. -> the content of its JSON. `images`: the folder that the rows'
+    images are relative to.
 
-    `progress` is called with (samples, rejected) so far after every row. -> what the shard's JSON says. Raises OSError
-    (a full disk) and leaves nothing that could be taken for a shard.
+    `progress` is called with (samples, rejected) so far after every row. Raises OSError (a full disk), and leaves
+    nothing then that could be taken for a shard.
     """
     folder, shard = plan.folder, plan.shards[number]
     name, rows = shard["name"], plan.rows(number)
@@ -94,7 +96,7 @@ def write_shard(
 
 
 class Outcomes:
-    """What became of every row: the shard's table, and the sums of it that its JSON gives."""
+    """Collects what became of every row: the shard's table, and the sums that its JSON gives."""
 
     def __init__(self, columns: list[str]):
         self.columns, self.entries = columns, []
@@ -106,6 +108,7 @@ class Outcomes:
         return sum(self.levels.values())
 
     def add(self, sample: Sample, offset: int, text_size: int) -> None:
+        """A row became a sample. `offset`: of its image in the tar, `text_size`: of its text, both in bytes."""
         entry = {"row": sample.row, "key": sample.key, "level": sample.level, "outcome": "sample", "ink": sample.ink}
         sizes = (offset, len(sample.image), text_size, sample.width, sample.height, len(sample.text))
         entry |= {column: sample.note[column] for column in self.columns}
