@@ -21,9 +21,10 @@ NEVER_WITH = {"bilevel": ("faint", "uneven", "texture"), "faint": ("uneven",)}
 
 @dataclass(frozen=True)
 class Strength:
-    """Each distortion as (its chance for a line, its most); how much of it, up to the most, is drawn evenly.
+    """How strong each distortion is: its probability for a line, and its greatest amount; the amount of each line is
+    drawn evenly from 0 to that.
 
-    Lengths are pixels of a line 64 high, tones are gray levels of 255. All are off unless given.
+    Lengths are in pixels of a line that is 64 high, tones in gray levels of 255. What is not given is off.
     """
 
     slant: tuple[float, float] = RANGE_OFF  # tangent, either way; in place of deslanting

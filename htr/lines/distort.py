@@ -61,14 +61,16 @@ def warp(
 
 
 def edge(rng: np.random.Generator, loose: float, tight: float) -> float:
-    """How far an edge of the cut lies outside the line (positive) or inside it."""
+    """How far an edge of the cut lies outside the line (positive) or inside it (negative), in pixels of a line 64
+    high."""
     if loose and (not tight or rng.random() < 0.7):
         return rng.uniform(0, loose)
     return -rng.uniform(0, tight)
 
 
 def wander(rng: np.random.Generator, nodes: tuple[int, int], spacing: float, most: tuple[float, float]) -> np.ndarray:
-    """Smooth displacements (rows, columns, 2) of x and y, independent a spacing apart; none of x at both ends."""
+    """Smooth displacements (rows, columns, 2) of x and y, independent of each other at a distance of `spacing`; none of
+    x at the line's ends."""
     rows, columns = (max(round(n * GRID_STEP_PX / spacing), 1) + (n > 1) for n in nodes)
     loosely = rng.uniform(-1, 1, (rows, columns, 2)).astype(np.float32) * np.float32(most)
     loosely[:, [0, -1], 0] = 0  # the first and the last letter stay on the canvas
@@ -76,7 +78,8 @@ def wander(rng: np.random.Generator, nodes: tuple[int, int], spacing: float, mos
 
 
 def thickness(ink: np.ndarray, rng: np.random.Generator, most: float) -> np.ndarray:
-    """Parts of a pixel by blending; a pen may be broader one way. Thin strokes get fainter, but not lost."""
+    """Strokes get thicker or thinner by parts of a pixel, perhaps in one direction more. Thin strokes get fainter, but
+    stay."""
     amount = rng.uniform(-most, most)
     pen = PENS[rng.integers(len(PENS))]
     other = cv2.dilate(ink, pen) if amount > 0 else cv2.erode(ink, pen)
@@ -85,11 +88,13 @@ def thickness(ink: np.ndarray, rng: np.random.Generator, most: float) -> np.ndar
 
 
 def uneven(ink: np.ndarray, rng: np.random.Generator, most: float) -> np.ndarray:
+    """Ink of uneven darkness along the line; `most`: the share of it that may go."""
     return cv2.multiply(ink, 255 - field(ink.shape, rng, 255 * most, 20), scale=1 / 255)
 
 
 def field(shape: tuple[int, int], rng: np.random.Generator, most: float, spacing: float) -> np.ndarray:
-    """(H, W) uint8 from 0 to `most`, smooth, independent a spacing apart."""
+    """(H, W) uint8, a smooth random surface from 0 to `most`, whose values are independent at a distance of
+    `spacing`."""
     height, width = shape
     spacing *= height / REFERENCE_HEIGHT_PX
     nodes = (int(height / spacing) + 2, int(width / spacing) + 2)
@@ -98,11 +103,13 @@ def field(shape: tuple[int, int], rng: np.random.Generator, most: float, spacing
 
 
 def contrast(ink: np.ndarray, rng: np.random.Generator, most: float) -> np.ndarray:
+    """A gamma curve of the tones; `most`: of the logarithm of its exponent, either way."""
     gamma = np.exp(rng.uniform(-most, most))
     return cv2.LUT(ink, np.rint(255 * np.linspace(0, 1, 256) ** gamma).astype(np.uint8))
 
 
 def faint(ink: np.ndarray, rng: np.random.Generator, most: float) -> np.ndarray:
+    """All ink lighter; `most`: the share of it that may go."""
     return cv2.convertScaleAbs(ink, alpha=1 - rng.uniform(0, most))
 
 
@@ -173,18 +180,20 @@ def rulings(ink: np.ndarray, rng: np.random.Generator, most: float) -> np.ndarra
 
 
 def bleed(ink: np.ndarray, rng: np.random.Generator, most: float) -> np.ndarray:
-    """The back holds other writing: this line mirrored, moved and blurred will do."""
+    """Writing of the sheet's other side that shines through: this line mirrored, moved and blurred stands for it."""
     back = cv2.blur(cv2.flip(ink, 1), (3, 3))
     back = np.roll(back, tuple(rng.integers(ink.shape)), axis=(0, 1))
     return cv2.max(ink, cv2.convertScaleAbs(back, alpha=rng.uniform(0, most)))
 
 
 def texture(ink: np.ndarray, rng: np.random.Generator, most: float) -> np.ndarray:
+    """Stains and clouds of the paper, up to `most` gray levels."""
     stains = field(ink.shape, rng, 1.5 * rng.uniform(0.4 * most, most), 28)
     return cv2.add(ink, cv2.subtract(stains, most / 3))
 
 
 def grain(ink: np.ndarray, rng: np.random.Generator, most: float) -> np.ndarray:
+    """Noise of the sensor or, coarser, of the paper, up to `most` gray levels."""
     noise = rng.integers(0, 256, ink.shape, dtype=np.uint8)
     strength = rng.uniform(0, most) / 128
     if rng.random() < 0.5:  # paper's grain is coarser than the sensor's
@@ -193,11 +202,13 @@ def grain(ink: np.ndarray, rng: np.random.Generator, most: float) -> np.ndarray:
 
 
 def blur(ink: np.ndarray, rng: np.random.Generator, most: float) -> np.ndarray:
+    """Gaussian; `most`: its sigma in pixels of this line."""
     return cv2.GaussianBlur(ink, (0, 0), rng.uniform(0.3, max(most, 0.3)))
 
 
 def bilevel(ink: np.ndarray, rng: np.random.Generator, most: float) -> np.ndarray:
-    """Scanned finer than seen (gray edges) to coarser (a fax, whose rows and columns differ)."""
+    """A black-and-white scan: finer than the line (its edges become gray), or coarser (a fax, whose rows and columns
+    differ)."""
     height, width = ink.shape
     coarse = rng.uniform(MIN_BILEVEL_SCALE, most, 2)
     size = (max(round(width / coarse[0]), 1), max(round(height / coarse[1]), 1))
@@ -209,12 +220,14 @@ def bilevel(ink: np.ndarray, rng: np.random.Generator, most: float) -> np.ndarra
 
 
 def jpeg(ink: np.ndarray, rng: np.random.Generator, most: float) -> np.ndarray:
+    """Compressed once more; `most`: the quality that may be lost, of 100."""
     quality = round(100 - rng.uniform(0.5, 1) * most)
     return cv2.imdecode(cv2.imencode(".jpg", ink, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_GRAYSCALE)
 
 
 def masked(ink: np.ndarray, rng: np.random.Generator, most: float) -> np.ndarray:
-    """Spans of up to a third of the height become paper, or the line's mean shade."""
+    """Parts of the line are hidden, each up to a third of its height wide, by paper or the line's mean shade; `most`:
+    the share of its width in all."""
     height, width = ink.shape
     out, left = ink.copy(), int(most * width)
     shade = 0 if rng.random() < 0.7 else int(cv2.mean(ink)[0])

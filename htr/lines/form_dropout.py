@@ -17,7 +17,8 @@ PRINT_TOLERANCE_PX = 3  # px of the field that print may lie off its place
 
 @dataclass(frozen=True, eq=False)
 class PrintedForm:
-    """What a template prints on a field: in all rows, but only in the middle column of each small pixel."""
+    """A template's print on a field, reduced as the field is: each of its rows, but of every small pixel's columns the
+    middle one alone."""
 
     comb: np.ndarray  # (H, w) uint8, > 0 where there is print within OFF columns
     bands: list[tuple[int, int]]  # first and last row of each level ruling
@@ -31,7 +32,7 @@ class PrintedForm:
 
 
 def factor_of(pitch: float) -> int:
-    """How many pixels of a field become one in both directions."""
+    """By how much a field is reduced before lines are looked for. `pitch`: the height of a line in pixels."""
     return max(round(pitch / SMALL_PITCH_PX), 1)
 
 
@@ -62,7 +63,10 @@ def drop_form(field: np.ndarray, form: PrintedForm | None, factor: int) -> np.nd
 
 
 def shift_of(field: np.ndarray, comb: np.ndarray, columns: np.ndarray, factor: int) -> int:
-    """How many rows the print lies lower on the field than on the template, -OFF to OFF, by columns of the comb."""
+    """By how many rows the print lies lower on the field than on the template, from -PRINT_TOLERANCE_PX to that.
+
+    `comb`: the template's print; `columns`: those of the reduced field in which the two are compared.
+    """
     dark = 255 - field[:, np.minimum(columns * factor + factor // 2, field.shape[1] - 1)].astype(np.float32)
     form = (comb[PRINT_TOLERANCE_PX:-PRINT_TOLERANCE_PX, columns] > 0).astype(np.float32)
     match = [float(np.vdot(dark[start : start + len(form)], form)) for start in range(2 * PRINT_TOLERANCE_PX + 1)]

@@ -55,7 +55,7 @@ def cut(page: np.ndarray, region: Region | None) -> np.ndarray:
 
 
 def upright(line: np.ndarray, mask: np.ndarray | None, baseline: np.ndarray | None, turn: int) -> tuple:
-    """All three turned clockwise."""
+    """The line, its mask and its baseline, turned clockwise by `turn` degrees (0, 90, 180, 270)."""
     height, width = line.shape
     if baseline is not None:
         corner = {90: (height - 1, 0), 180: (width - 1, height - 1), 270: (0, width - 1)}[turn]
@@ -65,7 +65,7 @@ def upright(line: np.ndarray, mask: np.ndarray | None, baseline: np.ndarray | No
 
 
 def paper_of(line: np.ndarray, mask: np.ndarray | None) -> int:
-    """The shade that nine tenths of the line's pixels are not brighter than; by its histogram, which copies nothing."""
+    """The gray level of the paper: the one that nine tenths of the line's pixels do not exceed."""
     counts = np.cumsum(cv2.calcHist([line], [0], mask, [256], [0, 256]), dtype=np.float64)
     return int(np.searchsorted(counts, 0.9 * counts[-1]))
 
@@ -113,14 +113,16 @@ def straighten(line: np.ndarray, mask: np.ndarray | None, baseline: np.ndarray) 
 
 
 def resample(points: np.ndarray) -> np.ndarray:
-    """A polyline (n, 2) -> points on it, a pixel of its length apart, both ends among them to less than a pixel."""
+    """A polyline (n, 2) -> points along it, one pixel of its length apart; the last one may be less than a pixel from
+    its end."""
     length = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(points, axis=0).T))])
     steps = np.linspace(0.0, length[-1], max(round(length[-1]), 1) + 1)
     return np.stack([np.interp(steps, length, values) for values in points.T], axis=1)
 
 
 def extend(path: np.ndarray, letter: float, left: float, right: float) -> np.ndarray:
-    """The path with a straight piece at each end, in the direction that it has there, as far as its line goes."""
+    """The path with a straight piece at each end, in the direction that it has there, so that it goes from column
+    `left` to column `right` at least, and a `letter`'s width further."""
     reach = min(max(round(2 * letter), 1), len(path) - 1)
     first, last = path[0] - path[reach], path[-1] - path[-1 - reach]
     before = max(path[0, 0] - left, 0.0) + letter
@@ -131,7 +133,7 @@ def extend(path: np.ndarray, letter: float, left: float, right: float) -> np.nda
 
 
 def smooth(path: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian along the path; reflected through its ends, which stay where they are."""
+    """Gaussian smoothing along the path, `sigma` in points; its two ends stay where they are."""
     reach = min(round(3 * sigma), len(path) - 1)
     padded = np.pad(path, ((reach, reach), (0, 0)), mode="reflect", reflect_type="odd")
     window = cv2.getGaussianKernel(2 * reach + 1, sigma)
@@ -139,20 +141,21 @@ def smooth(path: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def directions(curve: np.ndarray) -> tuple[np.ndarray, float]:
-    """-> unit tangents (n, 2), the greatest curvature (one over pixels)."""
+    """-> unit tangents (n, 2) of a curve whose points are a pixel apart, and its greatest curvature (1 / pixels)."""
     tangents = np.gradient(curve, axis=0)
     tangents /= np.maximum(np.hypot(*tangents.T), 1e-6)[:, None]
     return tangents, float(np.hypot(*np.gradient(tangents, axis=0).T).max())
 
 
 def at(values: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """(n, 2) values of a curve, a pixel apart -> those between them, (len(steps), 2)."""
+    """Values (n, 2) along a curve, a pixel apart -> linearly between them at these steps, (len(steps), 2)."""
     grid = np.arange(len(values))
     return np.stack([np.interp(steps, grid, column) for column in values.T], axis=1)
 
 
 def relative_to(curve: np.ndarray, tangents: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points (m, 2) -> how far along the curve each has its foot, and how far above the curve it lies."""
+    """Points (m, 2) -> (m,) the place along the curve that is nearest to each, (m,) how far above the curve the point
+    lies; in pixels."""
     along = np.interp(points[:, 0], np.maximum.accumulate(curve[:, 0]), np.arange(len(curve)))
     for _ in range(4):  # Newton's steps
         offset, direction = points - at(curve, along), at(tangents, along)
@@ -162,7 +165,8 @@ def relative_to(curve: np.ndarray, tangents: np.ndarray, points: np.ndarray) -> 
 
 
 def can_carry(shape: tuple[int, int], text: str) -> bool:
-    """Whether a line image of (H, W) is wide enough for the text to be more than a wrong pairing."""
+    """Whether a line image of this shape (H, W) is wide enough to hold the text; where it is not, image and text are
+    likely not of the same line."""
     height, width = shape
     return 64 * width / height >= MIN_PX_PER_CHARACTER * len(text)
 

@@ -69,7 +69,7 @@ class Region:
         return cls(x, y, w, h, shape, path, way)
 
     def scaled(self, x: float, y: float) -> "Region":
-        """On a page so many times as wide and as high."""
+        """The region on a page that is `x` times as wide and `y` times as high."""
         if x == y == 1:
             return self
         left, top = round(self.x * x), round(self.y * y)
@@ -103,7 +103,7 @@ class PageSize:
         return cls(width, height, unit)
 
     def fits(self, width: int, height: int) -> bool:
-        """Whether a page of so many pixels has the same ratio of its sides."""
+        """Whether a page of this many pixels has the same ratio of width to height."""
         if not (self.width and self.height):
             return True
         ratio = (width / self.width) / (height / self.height)

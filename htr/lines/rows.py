@@ -116,7 +116,8 @@ def assign(
 
 
 def share_out(mapped: np.ndarray, mine: np.ndarray, rows: np.ndarray, tall: float) -> None:
-    """Give the pixels `mine` of a component to the lines whose rows it lies on, in place."""
+    """Give a component's pixels `mine` to the lines on whose rows it lies; if there are several, it is cut between them
+    along a seam. In place, in `mapped`."""
     profile = np.r_[0, np.cumsum(mine.sum(axis=1))]
     reach = np.clip(np.stack([rows - 0.2 * tall, rows + 0.2 * tall + 1]), 0, len(mine)).astype(int)
     near = profile[reach[1]] - profile[reach[0]]
@@ -133,7 +134,8 @@ def share_out(mapped: np.ndarray, mine: np.ndarray, rows: np.ndarray, tall: floa
 
 
 def seam(between: np.ndarray) -> np.ndarray:
-    """The row at each column of the path from left to right that crosses least ink, in the middle where it is free."""
+    """(columns,) the row at each column of a path from left to right that crosses as little ink as possible, and runs
+    in the middle where nothing is written."""
     height, width = between.shape
     off_middle = np.abs(np.arange(height) - (height - 1) / 2) / max(height, 1)
     cost = between.T.astype(np.float32) * 2 + off_middle.astype(np.float32)

@@ -39,7 +39,7 @@ class FoundLine:
 
 @dataclass(frozen=True, eq=False)
 class Ink:
-    """Connected components of a small image."""
+    """The connected components of a reduced image."""
 
     labels: np.ndarray  # (h, w) uint16 or int32
     stats: np.ndarray  # (components, 5): x, y, w, h, area; the first is the paper
@@ -62,7 +62,8 @@ def flatten_background(gray: np.ndarray) -> np.ndarray:
 
 
 def ink_measure(field: np.ndarray, printed: np.ndarray | None, box: tuple[int, int, int, int], pitch: float) -> float:
-    """Ink written within the box, in squared pitches; specks, print, stains and what shines through don't count."""
+    """How much is written within the box, in squared line heights. Specks, print, stains and what shines through from
+    the other side don't count."""
     factor = factor_of(pitch)
     form = None if printed is None else PrintedForm.of(printed, factor)
     return own_ink(drop_form(field, form, factor), factor, box, pitch)[3]
@@ -88,7 +89,7 @@ def find_lines(
 def lines_beside(
     field: np.ndarray, form: PrintedForm | None, *, box: tuple[int, int, int, int], pitch: float, most: int
 ) -> list[FoundLine]:
-    """find_lines where the print is known as this module needs it."""
+    """The same as find_lines, for print that was prepared once for many fields."""
     factor = factor_of(pitch)
     small = drop_form(field, form, factor)
     ink, kept, others, measure = own_ink(small, factor, box, pitch)
@@ -146,6 +147,7 @@ def cut_line(field: np.ndarray, line: FoundLine, pitch: float) -> np.ndarray:
 
 
 def components(binary: np.ndarray) -> Ink:
+    """Connected components (8 neighbours) of a binary image (h, w) uint8."""
     small = binary.size < 250_000  # fewer components than 2**16
     kind = cv2.CV_16U if small else cv2.CV_32S  # with 16 bits twice as fast
     _, labels, stats, centres = cv2.connectedComponentsWithStatsWithAlgorithm(binary, 8, kind, cv2.CCL_GRANA)
@@ -194,7 +196,8 @@ def sheared_rows(height: int, strips: int, step: float) -> np.ndarray:
 
 
 def slope_of(binary: np.ndarray) -> float:
-    """The slope at which rows of ink and of paper differ most, with a liking for none: rows per column."""
+    """The slope of the writing, rows per column: the one at which rows of ink and rows of paper differ most. Slopes
+    near 0 are preferred."""
     height, width = binary.shape
     edges = cv2.bitwise_xor(binary[:, 1:], binary[:, :-1])
     strips = max((width - 1) // 12, 1)
@@ -212,7 +215,8 @@ def slope_of(binary: np.ndarray) -> float:
 def as_lines(
     labels: np.ndarray, count: int, *, box: tuple[int, int, int, int], factor: int, fine: float, most: int
 ) -> list[FoundLine]:
-    """Of `count` lines those that lie in the box more than beside it, renumbered; of more than `most` the richest."""
+    """Of `count` labelled lines those that lie mostly within the box, numbered anew from the top. If more than `most`
+    are left, those with most ink."""
     left, top, right, bottom = (v / factor for v in (box[0], box[1], box[0] + box[2], box[1] + box[3]))
     own = []  # core, mass, number, box
     for number in range(1, count + 1):

@@ -56,21 +56,22 @@ def counted(
 
 
 def joined(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """-> (characters,) their numbers, all texts one after the other; (N,) where each begins, how long it is."""
+    """-> (characters,) int32, the code points of all texts one after the other; (N,) where each text begins; (N,) its
+    length."""
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
     codes = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.int64)
     return codes, np.cumsum(lengths) - lengths, lengths
 
 
 def classes_of(codes: np.ndarray) -> np.ndarray:
-    """class_of by the number of a character."""
+    """(n,) code points -> (n,) the bits of their classes, as class_of gives them."""
     for code in np.unique(codes[CLASS_OF[codes] == UNKNOWN_CLASS]).tolist():
         CLASS_OF[code] = class_of(chr(code))
     return CLASS_OF[codes]
 
 
 def tallied(ones: np.ndarray, others: np.ndarray) -> dict[tuple[str, str], int]:
-    """Numbers of characters, -1 for none -> how often each pair is there."""
+    """Pairs of code points, -1 for "no character" -> how often each pair occurs."""
     pairs, counts = np.unique((ones + 1) << 32 | (others + 1), return_counts=True)
     found = {}
     for pair, number in zip(pairs.tolist(), counts.tolist(), strict=True):

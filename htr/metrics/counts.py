@@ -35,13 +35,18 @@ WITH_TABLE = {"abbreviations": "as_is", "lenient_abbreviations": "lenient"}
 
 @dataclass
 class Counts:
+    """What is counted of N lines; sums of it over any lines are the counts of these."""
+
     columns: dict[str, np.ndarray]  # (lines,) int32 each
     word_right: list[list[bool]]  # of each hypothesis' words by spaces, in their order
     confusions: dict[tuple[str, str], int]  # of a reference's character and the hypothesis', "" where there is none
 
 
 def count(references: Sequence[str], hypotheses: Sequence[str], table: References | None = None) -> Counts:
-    """Lists of the same length, N texts -> what is counted of them."""
+    """Count N references against N hypotheses (recognised texts), each list in the same order.
+
+    `table`: spellings that are accepted as well; it adds the columns of WITH_TABLE.
+    """
     references, hypotheses = list(references), list(hypotheses)
     if len(references) != len(hypotheses):
         raise ValueError(f"{len(references)} references and {len(hypotheses)} hypotheses: give a pair a line")
@@ -64,11 +69,13 @@ def count(references: Sequence[str], hypotheses: Sequence[str], table: Reference
 
 
 def names(table: bool = False) -> list[str]:
-    """The normalisations that are counted under, in the order in which they are shown."""
+    """The normalisations under which errors are counted, in the order in which they are shown; `table`: with those of
+    accepted spellings."""
     return [*NORMALISATIONS, *(WITH_TABLE if table else ())]
 
 
 def column(name: str, normalisation: str) -> str:
+    """The name of a count under a normalisation: edits, edits_case, …"""
     return name if normalisation == "as_is" else f"{name}_{normalisation}"
 
 
@@ -80,11 +87,13 @@ def suffixed(normalisation: str, columns: dict[str, np.ndarray]) -> dict[str, np
 
 
 def both(references: list[str], hypotheses: list[str], name: str) -> tuple[list[str], list[str]]:
+    """References and hypotheses under the normalisation of this name."""
     return (references, hypotheses) if name == "as_is" else (normalise(references, name), normalise(hypotheses, name))
 
 
 def texts_counted(references: list[str], hypotheses: list[str], differ: np.ndarray) -> dict[str, np.ndarray]:
-    """OF_TEXT of texts that are normalised; only those that differ as they are need be compared."""
+    """The counts OF_TEXT of normalised texts. `differ` (N,): which pairs are unequal before normalisation; the others
+    have no edit and are not compared."""
     words = [text.split() for text in references]
     edits = distances(references, hypotheses, differ)
     return {
@@ -97,6 +106,7 @@ def texts_counted(references: list[str], hypotheses: list[str], differ: np.ndarr
 
 
 def sizes(texts: Sequence[Sequence]) -> np.ndarray:
+    """(N,) int32, the length of each."""
     return np.fromiter(map(len, texts), np.int32, len(texts))
 
 
@@ -138,6 +148,8 @@ def with_table(
 
 
 def values_counted(references: list[str], hypotheses: list[str]) -> dict[str, np.ndarray]:
+    """For each kind of value (N,) whether the reference is one, whether the hypothesis has the same value, and whether
+    it is the same text."""
     columns = {
         f"{what}_{kind}": np.zeros(len(references), np.int32) for kind in KINDS for what in ("value", "right", "same")
     }
@@ -151,6 +163,8 @@ def values_counted(references: list[str], hypotheses: list[str]) -> dict[str, np
 
 
 def blanks_counted(references: list[str], hypotheses: list[str]) -> dict[str, np.ndarray]:
+    """(N,) bool of each line: its reference is empty, something was read there all the same; it is written, nothing was
+    read."""
     blank, nothing = (np.array([not text.strip() for text in texts], bool) for texts in (references, hypotheses))
     return {
         "blank": blank,

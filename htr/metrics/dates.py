@@ -63,16 +63,19 @@ def year_alone(text: str) -> Parts | None:
 
 
 def whole(text: str) -> int | None:
+    """The number that a text of digits alone is; None for other texts."""
     return int(text) if text.isdecimal() else None
 
 
 def day_of(text: str) -> int | None:
+    """A day in digits or words, "1er" and "premier" among them; None for other texts."""
     if re.fullmatch(FIRST, text):
         return 1
     return whole(text) if text[0].isdigit() else in_words(text)
 
 
 def year_of(text: str) -> int | None:
+    """A year in digits, or in words from FIRST_YEAR to LAST_YEAR; None for other texts."""
     if text.isdecimal():
         return int(text)
     found = in_words(text)
@@ -80,6 +83,7 @@ def year_of(text: str) -> int | None:
 
 
 def in_words(text: str) -> int | None:
+    """A whole number in words and nothing else; None for other texts."""
     tokens = text.split()
     found = numeral(tokens, 0)
     return int(found[0]) if found and found[1] == len(tokens) else None

@@ -27,6 +27,7 @@ class Errors:
 
     @property
     def wer(self) -> float:
+        """Micro word error rate, a fraction; it can exceed 1. NaN without reference words."""
         return self.word_edits / self.words if self.words else float("nan")
 
 

@@ -40,6 +40,8 @@ Z = float(stats.norm.ppf((1 + CONFIDENCE_LEVEL) / 2))
 
 @dataclass(frozen=True)
 class Interval:
+    """A confidence interval of CONFIDENCE_LEVEL, as fractions."""
+
     low: float
     high: float
     method: str
@@ -94,6 +96,8 @@ def share_interval(right: np.ndarray, of: np.ndarray, seed: int = 0) -> Interval
 
 
 def ends(e: np.ndarray, t: np.ndarray, rate: float, error: float, seed: int) -> tuple[float, float, str]:
+    """-> low, high, and the method that gave them. `e`, `t`: errors and totals of each cluster, `rate`: their ratio,
+    `error`: its standard error."""
     if len(e) >= MIN_NORMAL_CLUSTERS or not error:
         return rate - Z * error, rate + Z * error, "linearised"
     low, high = np.quantile(studentised(e, t, rate, seed), [(1 + CONFIDENCE_LEVEL) / 2, (1 - CONFIDENCE_LEVEL) / 2])
@@ -115,7 +119,8 @@ def errors_of(e: np.ndarray, t: np.ndarray, ee: np.ndarray, et: np.ndarray, tt: 
 
 
 def studentised(e: np.ndarray, t: np.ndarray, rate: float, seed: int) -> np.ndarray:
-    """Of each resample that has a standard error, how many of them its rate is off."""
+    """(resamples,) bootstrap-t: by how many of its own standard errors each resample's rate differs from `rate`.
+    Resamples without a standard error are left out."""
     # sums of whole numbers below 2^53 are exact in whatever order they are added
     sums = np.stack([e, t, e * e, e * t, t * t], axis=1)
     rates, errors = errors_of(*(draws(len(e), seed) @ sums).T, len(e))

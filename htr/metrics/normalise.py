@@ -31,25 +31,31 @@ SPACES = re.compile(" {2,}")
 
 
 def nfc(text: str) -> str:
+    """Unicode's composed form: "e" and an accent become one character."""
     return unicodedata.normalize("NFC", text)
 
 
 def without_case(text: str) -> str:
+    """Case folded: "É" and "é" are equal."""
     return nfc(text.casefold())
 
 
 def without_accents(text: str) -> str:
+    """Ligatures become two letters, accents go: "Œdème" becomes "Oedeme"."""
     for ligature, letters in LIGATURES.items():
         text = text.replace(ligature, letters)
     return nfc(MARKS.sub("", unicodedata.normalize("NFD", text)))
 
 
 def without_punctuation(text: str) -> str:
+    """Punctuation goes, but for the point or comma of a number; what parts words becomes a space, several spaces
+    one."""
     text = SPACES.sub(" ", NO_DECIMAL.sub("", DROPPED.sub("", PARTS.sub(" ", text))))
     return nfc(text.replace("\n ", "\n").replace(" \n", "\n").strip(" "))
 
 
 def lenient(text: str) -> str:
+    """Without case, accents and punctuation."""
     return without_punctuation(without_accents(without_case(text)))
 
 
@@ -63,7 +69,7 @@ NORMALISATIONS: dict[str, Callable[[str], str]] = {
 
 
 def normalise(texts: Sequence[str], name: str) -> list[str]:
-    """The texts under a normalisation of this name. Raises KeyError for one that there is not."""
+    """The texts under the normalisation of this name. Raises KeyError for an unknown one."""
     step = NORMALISATIONS[name]
     joined = "\n".join(texts)
     if joined.count("\n") != len(texts) - 1:  # one of them has more than one line

@@ -26,6 +26,7 @@ def numeral(tokens: Sequence[str], at: int) -> tuple[Fraction, int] | None:
 
 
 def below_thousand(tokens: Sequence[str], at: int) -> tuple[int, int] | None:
+    """-> the longest number below 1000 there, where it ends; None where there is none."""
     before = below_hundred(tokens, at)
     end = before[1] if before else at
     if end < len(tokens) and tokens[end] in HUNDRED and (before is None or 1 < before[0] < 20):
@@ -36,7 +37,8 @@ def below_thousand(tokens: Sequence[str], at: int) -> tuple[int, int] | None:
 
 
 def below_hundred(tokens: Sequence[str], at: int) -> tuple[int, int] | None:
-    """Twenties and so on take a unit, with "et" before "un" and "onze"; soixante and quatre-vingt up to nineteen."""
+    """-> the longest number below 100 there, where it ends; None where there is none. "soixante" and "quatre-vingt" are
+    followed by 1 to 19, other tens by 1 to 9; "et" may stand before "un" and "onze"."""
 
     def word(i: int) -> str:
         return tokens[i] if i < len(tokens) else ""
@@ -56,6 +58,7 @@ def below_hundred(tokens: Sequence[str], at: int) -> tuple[int, int] | None:
 
 
 def below_twenty(tokens: Sequence[str], at: int) -> tuple[int, int] | None:
+    """-> the number below 20 there, where it ends; None where there is none."""
     word, after = (tokens[i] if i < len(tokens) else "" for i in (at, at + 1))
     if word == "dix" and SMALL.get(after) in (7, 8, 9):
         return 10 + SMALL[after], at + 2

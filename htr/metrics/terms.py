@@ -124,6 +124,7 @@ def statistics(found: Found, clusters: np.ndarray, seed: int = 0) -> dict[str, d
 
 
 def by_cluster(column: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """(N,) bool -> (G,) how many texts of each cluster."""
     return np.bincount(clusters, column, int(clusters.max(initial=-1)) + 1)
 
 
@@ -158,6 +159,7 @@ def pair(found: Interval | None) -> list[float] | None:
 
 
 def with_q(result: dict[str, dict]) -> None:
+    """Add q values (false discovery rate) over all categories, in place."""
     for row, q in zip(result.values(), false_discovery([row["p"] for row in result.values()]), strict=True):
         row["q"] = q
 

@@ -73,6 +73,8 @@ MAX_VALUE_LENGTH = 60
 
 
 class Value(NamedTuple):
+    """A duration, date or number that a text states."""
+
     kind: str  # duration, date or number
     value: tuple | Fraction
 
@@ -105,6 +107,7 @@ def plain(text: str) -> str:
 
 
 def of_number(text: str) -> Value | None:
+    """The value of a plain text that is a number and nothing else."""
     if BARE.match(text):
         return Value("number", digits(text))
     tokens = re.sub(r"(?<=[a-z])-(?=[a-z])", " ", text).split(" ")
@@ -124,6 +127,7 @@ def digits(text: str) -> Fraction:
 
 
 def of_duration(text: str) -> Value | None:
+    """The value of a plain text that is a duration and nothing else: "3 j", "2 ans 1/2", "depuis trois jours"."""
     about = ""
     if found := BEFORE.match(text):
         about, text = QUALIFIER[found[1]], text[found.end() :]
