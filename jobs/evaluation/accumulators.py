@@ -28,7 +28,7 @@ COUNTED = b"counted"  # in the metadata of a part: its columns that add up, and 
 
 @dataclass
 class NameCodes:
-    """Names and their numbers, in the order in which they are met."""
+    """Numbers for names, in the order in which they come up."""
 
     numbers: dict[str, int] = field(default_factory=dict)
 
@@ -38,7 +38,7 @@ class NameCodes:
         return np.array(known, np.int32)[column.indices.to_numpy()] if known else np.zeros(0, np.int32)
 
     def sort(self) -> np.ndarray:
-        """Number the names in their order -> (names,) the new numbers of the old ones."""
+        """Number the names alphabetically. -> (names,) the new number of each old one."""
         names = sorted(self.numbers)
         order = np.empty(len(names), np.int32)
         order[[self.numbers[name] for name in names]] = np.arange(len(names))
@@ -61,7 +61,8 @@ class Accumulator:
         self.without_writer = 0
 
     def read(self, path: Path, on_texts: Callable[[pa.Table], None] | None = None) -> None:
-        """Add a part; `on_texts` is called with its texts. Raises ValueError for a part of an older version."""
+        """Add a part of the evaluation. `on_texts` is called with its table of texts. Raises ValueError for a part of
+        an older version."""
         file = pq.ParquetFile(path)
         schema = file.schema_arrow
         if COUNTED not in (schema.metadata or {}):
@@ -114,7 +115,7 @@ class Accumulator:
             self.by_cluster[there] += np.add.reduceat(stacked[order], first, axis=0, dtype=np.int32)
 
     def close(self, folder: Path) -> None:
-        """After the last part. Raises ValueError where a line is there twice."""
+        """To be called after the last part. Raises ValueError where a line is in two parts."""
         keys = pa.chunked_array([chunk for column in self.keys for chunk in column.chunks], pa.string())
         twice = len(keys) - pc.count_distinct(keys).as_py()
         if twice:
@@ -130,14 +131,15 @@ class Accumulator:
     # ------------------------------------------------------------------------------------------------ what there is
 
     def line(self, name: str) -> np.ndarray:
+        """(lines,) a column that slices need."""
         return np.concatenate(self.lines[name])
 
     def cluster(self, name: str) -> np.ndarray:
-        """(clusters,) sums of a column."""
+        """(clusters,) the sum of a column for each cluster."""
         return self.by_cluster[:, self.columns.index(name)].astype(np.int64)
 
     def value_names(self, name: str) -> list[str]:
-        """Of a slice, in the order of their numbers."""
+        """The values of a slice (writers, fields, …), by their numbers."""
         if name == "length":
             return classes(LENGTH_EDGES)
         if name == "width":
@@ -150,7 +152,7 @@ class Accumulator:
 
 
 def strings(table: pa.Table, name: str) -> pa.Array:
-    """A column of strings, "" where nothing is known."""
+    """A column as strings; "" stands for unknown."""
     if name not in table.column_names:
         return pa.repeat(pa.scalar("", pa.string()), table.num_rows)
     column = table[name]
@@ -158,21 +160,22 @@ def strings(table: pa.Table, name: str) -> pa.Array:
 
 
 def cluster_of(table: pa.Table) -> pa.Array:
-    """What intervals take as the unit: "w WRITER" or, where none is known, "c CERTIFICATE"."""
+    """The cluster of each line for intervals: "w WRITER" or, for an unknown writer, "c CERTIFICATE"."""
     certificate, writer = strings(table, "certificate"), strings(table, "writer")
     known = pc.not_equal(writer, "")
     return pc.binary_join_element_wise(pc.if_else(known, "w", "c"), pc.if_else(known, writer, certificate), " ")
 
 
 def classes(edges: tuple[int, ...], first: int | None = None) -> list[str]:
-    """The names of what np.searchsorted makes of these edges."""
+    """Names for the classes into which np.searchsorted divides numbers by these edges."""
     low = [(first if first is not None else 0), *(edge + 1 for edge in edges)]
     names = [str(high) if start == high else f"{start or ''}-{high}" for start, high in zip(low, edges, strict=False)]
     return [*names, f"{low[-1]}-"]
 
 
 def grouped(*codes: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-    """(lines,) numbers each -> the combinations that are there, in their order, and of each line which."""
+    """Several numbers for each of N lines -> the combinations that occur, sorted, and (N,) which of them each line
+    has."""
     size = [int(code.max(initial=0)) + 1 for code in codes]
     key = np.zeros(len(codes[0]), np.int64)
     for code, count_ in zip(codes, size, strict=True):

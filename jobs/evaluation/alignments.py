@@ -37,7 +37,7 @@ TEXT_TOO_LONG = "text needs more frames than its line has"
 
 @dataclass
 class Line:
-    """A line image with the text, or the piece of its field's text, that should stand in it."""
+    """A line image and the text, or its piece of the field's text, that it should show."""
 
     row: int  # of the shard's table
     text: str
@@ -53,7 +53,7 @@ def part(folder: Path, shard: str) -> Path:
 
 
 def texts_of_shard(folder: Path, shard: str) -> pa.Table:
-    """The shard's samples with a text, or part of one, to align: as index.parquet has them, in their order."""
+    """The shard's samples that have a text to align, or are lines of such a field, as index.parquet has them."""
     table = pq.read_table(folder / f"{shard}.parquet")
     wanted = pc.and_(pc.equal(table["outcome"], "sample"), pc.is_in(table["level"], pa.array(LEVELS)))
     table = table.filter(wanted).drop_columns(["outcome", "reason"])
@@ -66,9 +66,10 @@ def texts_of_shard(folder: Path, shard: str) -> pa.Table:
 def lines_of(
     folder: Path, table: pa.Table, reader: Reader, batch: int, column: str | None = None
 ) -> Iterator[list[Line]]:
-    """The lines of a shard's texts, or of those in a column, aligned, some hundred at a time, in the shard's order.
+    """The aligned lines of a shard, some hundreds at a time, in the shard's order.
 
-    A field whose lines have texts of their own is those lines. What is padded with what hangs on the shard alone.
+    `column`: whose texts to align in place of those as written. A field whose lines have their own texts is taken as
+    these lines. Padding depends on the shard alone, so that results do not depend on the number of tasks.
     """
     samples, height = Samples(folder, table, column), reader.geometry.height
     try:
@@ -95,7 +96,7 @@ def lines_of(
 
 
 def share_out(lines: list[Line], text: str, reader: Reader) -> None:
-    """Give each line its piece of the text, or all of them the reason why not."""
+    """Divide a field's text among its lines; where that fails, all of them get the reason."""
     words, reason, cuts = text.split(), "", [(0, None)]
     if reader.charset.missing(text):
         reason = "text has characters that the reader lacks"
@@ -114,8 +115,8 @@ def share_out(lines: list[Line], text: str, reader: Reader) -> None:
 
 
 def align_lines(lines: list[Line], reader: Reader) -> None:
-    """Align each line with its text, and with a text that is wrong for it: one from far off, since a neighbour's may be
-    the right one, where rows are shifted."""
+    """Align each line with its text, and with a wrong text for comparison. That one is of a line far away, since a
+    neighbour's may be the right one where rows are shifted."""
     lines = [line for line in lines if not line.reason]
     texts = [line.text for line in lines]
     others = []
@@ -140,7 +141,8 @@ def align_lines(lines: list[Line], reader: Reader) -> None:
 
 
 def write_part(folder: Path, shard: str, table: pa.Table, index: Index, reader: Reader, args) -> None:
-    """Align the shard's texts and commit its part: the table's rows, and what a threshold is found by."""
+    """Align the shard's texts and commit the part: rows of the table, and the margins from which a threshold is
+    found."""
     known = [
         name
         for name in table.column_names
@@ -174,7 +176,8 @@ def write_part(folder: Path, shard: str, table: pa.Table, index: Index, reader: 
 
 
 def words_of(line: Line, row: dict, shape: tuple[int, int], reader: Reader) -> Iterator[dict]:
-    """A row a word; its box, in px of the stored image of this shape (H, W): its strokes, a margin, the full height."""
+    """A row for each word, with its box in pixels of the stored image of this shape (H, W): its strokes, a margin, and
+    the line's full height."""
     height, width = shape
     boxes = word_boxes(line.alignment, line.text, shape, reader.geometry, line.ink, reader.emission_delay)
     fits = word_fits(line.log_probs, line.alignment, line.text, reader.charset.encode(line.text))
@@ -201,7 +204,7 @@ def words_of(line: Line, row: dict, shape: tuple[int, int], reader: Reader) -> I
 
 
 def margins(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Of a part: the margins of its lines, with their own texts (N,) and with wrong ones (M,)."""
+    """The margins of a part's lines: (N,) with their own texts, (M,) with wrong ones."""
     table = pq.read_table(path, columns=["image", "line_margin", "wrong"])
     first = np.unique(table["image"].to_numpy(zero_copy_only=False), return_index=True)[1]  # not a line once a word
     table = table.take(pa.array(np.sort(first)))
@@ -209,10 +212,11 @@ def margins(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def merge(folder: Path, shards: list[str], index: Index, out: Path, least: float | None) -> dict:
-    """One table of these parts, in their order, written whole; what fits worse than `least` gets its reason.
+    """Merge the parts into one table, written whole, in their order. -> the content of summary.json in the alignment's
+    folder.
 
-    None: see text_segmentation.least_margin. Any task that finds the parts whole may, and writes the same.
-    -> the content of summary.json, which goes into the alignment's folder.
+    `least`: the margin below which a row gets a reason to be rejected (None: see text_segmentation.least_margin). Any
+    task that finds all parts may merge; each writes the same.
     """
     measured = [margins(part(folder, shard)) for shard in shards]
     own, wrong = (np.concatenate(parts) for parts in zip(*measured, strict=True))
@@ -261,7 +265,7 @@ def merge(folder: Path, shards: list[str], index: Index, out: Path, least: float
 
 
 def passed_over(index: Index, shards: list[str]) -> dict[str, int]:
-    """The samples of these shards that have no text to align, by level."""
+    """How many samples of these shards have no text to align, by level."""
     table = pq.read_table(index.folder / "index.parquet", columns=["level", "shard"])
     chosen = pc.is_in(table["shard"].cast(pa.string()), pa.array(shards))
     levels = Counter(table["level"].filter(chosen).cast(pa.string()).to_pylist())

@@ -27,12 +27,12 @@ SHOWN = 25  # categories printed
 
 
 def table_of(name: str) -> Path:
-    """ "french": the table that comes with the project; else a path."""
+    """The file of a table of terms: its path, or "french" for the one that comes with the project."""
     return FRENCH if name == "french" else Path(name)
 
 
 def write(folder: Path, terms: str | None, promise: Path | None) -> list[str]:
-    """terms.json and selection.json of the evaluation in this folder -> what a person is told. Raises ValueError."""
+    """Write terms.json and selection.json into the evaluation's folder. -> lines for a person. Raises ValueError."""
     evaluation = Evaluation.read(folder)
     clusters, unit = np.unique(evaluation.groups("writer"), return_inverse=True)[1], "writer"
     if not evaluation.has_writers:
@@ -56,7 +56,8 @@ def write(folder: Path, terms: str | None, promise: Path | None) -> list[str]:
 
 
 def selection(evaluation: Evaluation, promise: Promise, clusters: np.ndarray, found: Found | None) -> dict:
-    """What the promise accepts of the evaluation's texts. Raises ValueError where they were read in another way."""
+    """What the promise accepts of the evaluation's texts. Raises ValueError where they were read under other conditions
+    than those of the promise."""
     promise.check(evaluation.conditions)
     read = np.array([bool((text or "").strip()) for text in evaluation.table["hypothesis"].to_pylist()])
     accepted = promise.accept(promise.probability(evaluation.table)) & read
@@ -89,7 +90,7 @@ def covered(inside: np.ndarray, accepted: np.ndarray, evaluation: Evaluation, cl
 
 
 def printed(categories: dict[str, dict]) -> list[str]:
-    """The most frequent ones, as a table for people."""
+    """The most frequent categories as a table for people."""
     often = sorted(categories.items(), key=lambda item: -item[1]["texts"])[:SHOWN]
     wide = max((len(name) for name, _ in often), default=8)
     lines = [f"{'':{wide}} {'texts':>6} {'read':>6} {'recall':>8} {'precision':>10} {'bias':>8}  {'95 %':20} {'q':>6}"]

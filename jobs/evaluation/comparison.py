@@ -61,7 +61,7 @@ def paired(folder: Path, other: Path) -> dict:
 
 
 def compared(code: np.ndarray, cluster: np.ndarray, counts: dict[str, np.ndarray]) -> list[dict]:
-    """A row a value of `code`, in the order of its numbers."""
+    """A row for each value of `code`, by its number: CER of both, their difference, its interval and significance."""
     (value, _), which = grouped(code, cluster)
     edits, characters = (np.bincount(which, counts[name], len(value)) for name in ("edits", "characters"))
     lines, rows = np.bincount(code), []
@@ -82,7 +82,7 @@ def compared(code: np.ndarray, cluster: np.ndarray, counts: dict[str, np.ndarray
 
 
 def lines_of(folder: Path, slices: bool = False) -> pa.Table:
-    """The lines of an evaluation that is whole; with the columns of text that it may be sliced by."""
+    """The lines of a finished evaluation; `slices`: with the columns that it may be sliced by."""
     parts = sorted((folder / "parts").glob("*.parquet"))
     if not (folder / "metrics.json").exists() or not parts:
         raise ValueError(f"{folder}: no evaluation that is whole (no metrics.json)")
@@ -96,7 +96,8 @@ def lines_of(folder: Path, slices: bool = False) -> pa.Table:
 
 
 def check_against(folder: Path) -> dict:
-    """What the other evaluation was asked. Raises ValueError, with those that there are, before anything is read."""
+    """What the other evaluation was asked for, before anything is read. Raises ValueError, naming the evaluations that
+    there are."""
     if (folder / "metrics.json").exists():
         return json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     places = (folder, folder.parent, folder / "evaluation")

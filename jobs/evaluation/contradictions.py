@@ -83,7 +83,8 @@ def count_contradictions(parts: Sequence[Path], rules: dict[str, Sequence[Rule]]
 
 
 def rules_of_forms(folder: Path | None) -> dict[str, tuple]:
-    """The rules of each template of a folder that has any. Raises ValueError: none has."""
+    """The rules of each template in a folder, by form; templates without rules are left out. Raises ValueError where
+    none has any."""
     if folder is None:
         return {}
     rules = {template.name: template.rules for template in load_templates(folder) if template.rules}

@@ -25,9 +25,10 @@ def label_gaps(
     hypotheses: Sequence[str],
     charset: Charset,
 ) -> list[float]:
-    """(L, T, labels + 1) of the lines and (L,) frames, how many of the lines each of N texts has -> N gaps.
+    """For each of N texts, how much better (CTC loss) its frames fit what was read than what the transcription says.
 
-    Characters that the model can't write are left out of the label, since no frame can say anything of them.
+    `log_probs` (L, T, labels + 1) and `lengths` (L,) of the lines; `counts` (N,): how many lines each text has.
+    Characters that the model can't write are left out of the transcription, since no frame says anything of them.
     """
     lines = [line[:length].float() for line, length in zip(log_probs.cpu(), lengths, strict=True)]
     frames, at = [], 0

@@ -17,7 +17,7 @@ RATES = {"cer": ("edits", "characters"), "wer": ("word_edits", "words")}
 
 
 def metrics_of(sums: Accumulator) -> dict:
-    """All of metrics.json but what was asked and the words unseen."""
+    """The content of metrics.json, but for what was asked for and the words unseen in training."""
     clusters = len(sums.names["cluster"])
     totals = {name: int(sums.cluster(name).sum()) for name in sums.columns}
     lines = {name: sums.line(name) for name in ("cluster", "certificate", *counts.OF_TEXT)}
@@ -61,7 +61,7 @@ def rates(sums: dict[str, int], lines: int) -> dict[str, float | None]:
 
 
 def about(sums: Accumulator, clusters: int) -> dict:
-    """What the intervals' clusters are, and what to be warned of."""
+    """What the clusters of the intervals are, and warnings about them."""
     writers = sum(name.startswith("w") for name in sums.names["cluster"].numbers)
     unit = "writer" if writers == clusters else "certificate" if not writers else "writer or certificate"
     warnings = []
@@ -73,7 +73,7 @@ def about(sums: Accumulator, clusters: int) -> dict:
 
 
 def units(sums: Accumulator, lines: dict[str, np.ndarray]) -> dict[str, list[np.ndarray]]:
-    """The numbers that make a field of a certificate, none where fields have no names, and a certificate."""
+    """The numbers that identify a field of a certificate (none where fields have no names), and a certificate."""
     named = set(sums.slices["field"].numbers) - {""} if "field" in sums.slices else set()
     field = [lines["certificate"], sums.line("by field")] if named else []
     return {"field": field, "certificate": [lines["certificate"]]}
@@ -82,7 +82,8 @@ def units(sums: Accumulator, lines: dict[str, np.ndarray]) -> dict[str, list[np.
 def whole_units(
     codes: list[np.ndarray], lines: dict[str, np.ndarray], clusters: int
 ) -> tuple[int, np.ndarray, np.ndarray]:
-    """-> how many there are, and by cluster (clusters,) those without a wrong line, and all."""
+    """-> how many units there are; for each cluster (clusters,) how many without a wrong line, and (clusters,) how many
+    in all."""
     if not codes:
         return 0, np.zeros(clusters, np.int64), np.zeros(clusters, np.int64)
     (first, *_), which = grouped(*codes)
@@ -94,7 +95,7 @@ def whole_units(
 
 
 def macro(name: str, sums: Accumulator, lines: dict[str, np.ndarray], clusters: int) -> dict | None:
-    """The means of the rates of each writer, or certificate, that has something to divide by."""
+    """The mean over writers, or certificates, of a rate of each; those with nothing to divide by are left out."""
     if name == "writer" and sums.without_writer == len(lines["cluster"]):
         return None
     code, groups = sums.line(name), len(sums.names[name])
@@ -155,12 +156,12 @@ def values(sums: Accumulator, totals: dict[str, int]) -> dict:
 
 
 def some_share(right: np.ndarray, of: np.ndarray) -> list[float] | None:
-    """Of the clusters that have any: one without is no witness."""
+    """The interval of a share, over the clusters that have any: one without any says nothing."""
     return pair(share_interval(right[of > 0], of[of > 0]))
 
 
 def some_errors(errors: np.ndarray, of: np.ndarray) -> list[float] | None:
-    """The same of a share that is an error, as rare as others are."""
+    """The same for a share of errors, which is rare."""
     found = some_share(of - errors, of)
     return found and [1 - found[1], 1 - found[0]]
 
@@ -230,7 +231,7 @@ def slices(sums: Accumulator, lines: dict[str, np.ndarray]) -> tuple[dict, dict 
 
 
 def of_slice(own: dict[str, np.ndarray]) -> dict:
-    """(clusters,) sums of a slice -> its metrics_of."""
+    """(clusters,) sums of a slice -> its metrics."""
     totals = {name: int(values.sum()) for name, values in own.items()}
     within = {name: pair(ratio_interval(own[errors], own[total])) for name, (errors, total) in RATES.items()}
     within["line_accuracy"] = pair(share_interval(own["exact"], own["lines"]))
@@ -240,7 +241,7 @@ def of_slice(own: dict[str, np.ndarray]) -> dict:
 
 
 def by_year(names: list[str], value: np.ndarray, cluster: np.ndarray, own: dict[str, np.ndarray]) -> dict | None:
-    """Drift over the years that are numbers."""
+    """Drift over the years; values that are no number are left out. None with fewer than two years."""
     year = np.array([int(name) if name.isdecimal() and len(name) < 6 else -1 for name in names])[value]
     kept = year >= 0
     return yearly_trend(year[kept], cluster[kept], own["edits"][kept], own["characters"][kept])

@@ -26,7 +26,7 @@ PLURAL = {"line": "lines", "field": "fields", "certificate": "certificates"}
 
 
 def promise_in_words(args, by: str, threshold, steps, units) -> tuple[str, str, int]:
-    """-> what is promised, or that nothing can be; what it assumes; how many units, or groups, it takes at least."""
+    """-> what is promised, or that nothing can be; what it assumes; how many units, or clusters, it takes at least."""
     independent = args.unit if by == "unit" else by
     many, groups = PLURAL[args.unit], f"{independent}s"
     items, count, last = len(units.probability), units.count, steps[-1]
@@ -73,7 +73,7 @@ def promise_in_words(args, by: str, threshold, steps, units) -> tuple[str, str, 
 
 
 def describe_promise(args, by: str, threshold, steps, units, choosing) -> dict:
-    """promise.json but for how it was judged."""
+    """The content of promise.json, but for how it was judged."""
     text, assumes, least = promise_in_words(args, by, threshold, steps, units)
     independent, items, count = args.unit if by == "unit" else by, len(units.probability), units.count
     return {
@@ -91,7 +91,8 @@ def describe_promise(args, by: str, threshold, steps, units, choosing) -> dict:
 
 
 def judge_promise(units, threshold, judging) -> dict:
-    """How the threshold does on a part that nothing was chosen on, with a 95 % interval: exact, or over groups."""
+    """The threshold's error rate and coverage on a part that nothing was chosen on, with a 95 % interval: exact, or
+    over clusters."""
     errors, total = error_rate(units, threshold)
     accepted = round(coverage(units, threshold) * len(units.probability))
     rate, low, high = (errors / total if total else None), None, None
@@ -112,7 +113,7 @@ def judge_promise(units, threshold, judging) -> dict:
 
 
 def covariate_shift(choosing, judging, by: str) -> dict | None:
-    """Whether the two parts are alike by their signals; None with fewer than two groups."""
+    """A test of whether the two parts differ in their signals; None with fewer than two clusters."""
     by = "certificate" if by == "unit" else by
     try:
         found = covariate_shift_test(
@@ -125,7 +126,8 @@ def covariate_shift(choosing, judging, by: str) -> dict | None:
 
 
 def reliability_of(judging, scores) -> dict:
-    """reliability.json: of every unit how far its probabilities hold, before and after."""
+    """The content of reliability.json: for each unit how well probabilities agree with what is right, before and after
+    calibration."""
     by = "writer" if judging.has_writers else "certificate"
     groups, table = judging.groups(by), judging.table
     exact, edits, characters = (judging.numbers(name) for name in ("exact", "edits", "characters"))

@@ -30,8 +30,8 @@ SHARDS_PER_READ = 100  # shards whose rows of the index are held together
 def read_own_shards(
     work: SharedWork, index: Index, args, where: dict, reader: Reader, mixed, references, column: str | None
 ) -> None:
-    """This task's share of the shards that have no part yet. `args`: split and batch of the verb; `column`: of the
-    texts that the reader writes, None for the text as written."""
+    """Read this task's shards that have no part yet, and write their parts. `args`: split and batch of the verb;
+    `column`: of the texts that the reader writes, None for the text as written."""
     team = Team(decoding_workers(next(reader.model.parameters()).device.type) if work.todo else 0)
 
     def read(some: Sequence[str]) -> Iterator[str]:
@@ -53,10 +53,10 @@ def read_own_shards(
 
 
 def read_shard(samples, rows, reader, mixed, references, batch: int, folder: Path, shard: str, team=0) -> None:
-    """Read the shard's texts and commit its part: a row a text, in the order of the shard.
+    """Read the shard's texts and commit its part, a row a text, in the order of the shard.
 
-    `rows`: of the texts; `team`: who decodes the images (see shards.loader). A thread of its own decodes what the model
-    made of a batch while it encodes the next one.
+    `rows`: the texts' rows of the index; `team`: who decodes the images (see shards.loader). One thread decodes what
+    the model made of a batch, while the next batch is encoded.
     """
     began, decoding = time.monotonic(), 0.0
     results: dict[int, dict] = {}

@@ -60,7 +60,7 @@ def part(folder: Path, shard: str) -> Path:
 
 
 def counted(table: pa.Table, references: References | None = None) -> pa.Table:
-    """A part's table with what is counted of its references and hypotheses. Columns of the same names give way."""
+    """The table of a part, with the counts of its references and hypotheses; columns of the same names are replaced."""
     pieces = [
         counts.count(*(piece[name].to_pylist() for name in ("reference", "hypothesis")), references)
         for piece in (table.slice(start, LINES_PER_BATCH) for start in range(0, table.num_rows, LINES_PER_BATCH))

@@ -28,7 +28,7 @@ class ClusterConfig:
 
 
 def cluster_options(on: ClusterConfig, gpus_per_node: int | None, cluster: str) -> dict:
-    """Of a `Request`, what was asked by these arguments; what was not, from the site's settings."""
+    """Fields of a `Request`: what was asked for on the command line, else what the site's settings say."""
     from jobs.launch.submitit_launcher import site_settings
 
     site = site_settings() if cluster == "slurm" else {}
@@ -38,7 +38,7 @@ def cluster_options(on: ClusterConfig, gpus_per_node: int | None, cluster: str) 
 
 
 def local_gpus() -> int:
-    """GPUs of this machine; without them one rank on its CPUs."""
+    """The number of this machine's GPUs; 0 where it has none."""
     import torch
 
     return torch.cuda.device_count()

@@ -21,9 +21,10 @@ LEFT = ("pretrained", "__pycache__")  # weights are no code
 
 
 def take(run: Path, job: str | None = None) -> Path:
-    """-> the folder of this code's snapshot, made if it isn't there; for a job that had one, of that one.
+    """-> the folder of the snapshot of this code in RUN/code, made if it is not there. A job that had one before
+    (`job`: its id) gets that one again.
 
-    Code that is a snapshot itself is not copied again. Raises OSError.
+    Code that is a snapshot itself is not copied. Raises OSError.
     """
     if (CHECKOUT / SNAPSHOT).exists():
         return CHECKOUT

@@ -31,7 +31,7 @@ def is_loopback(address: str) -> bool:
 
 
 def serve(address: str, settings: Settings, token: str) -> int:
-    """Answer there from now on. -> the port"""
+    """Answer at a free port of this address from now on, in a thread. -> the port."""
     server = bind(address, settings.ports, socket.create_server)
 
     def answer() -> None:
@@ -45,14 +45,15 @@ def serve(address: str, settings: Settings, token: str) -> int:
 
 
 def reach(network: dict, peer: dict) -> float:
-    """Seconds until the other node's answer. It must be its own: bridges of containers have one address everywhere."""
+    """Seconds until the other node answered. Its answer must be its own: container bridges have the same address on
+    every node."""
     if "error" in network or "error" in peer["network"]:
         raise ValueError("no interface to go by")
     return ask(network["address"], peer["network"]["address"], peer["network"]["port"], peer["token"], 10)
 
 
 def other_ways(ways: dict[str, list], peer: dict) -> list[str]:
-    """The interfaces of this node over which the other one answers at its interface of the same name."""
+    """The interfaces of this node over which the other node answers, at its interface of the same name."""
     theirs, found = peer["network"].get("ways", {}), []
     for name in ways if "error" not in theirs and "error" not in ways else ():
         if name in theirs:
@@ -63,7 +64,7 @@ def other_ways(ways: dict[str, list], peer: dict) -> list[str]:
 
 
 def ask(ours: str, theirs: str, port: int, token: str, timeout: float) -> float:
-    """Seconds until the answer came. Raises OSError, or a ValueError for a stranger's."""
+    """Seconds until the answer came. Raises OSError, or ValueError where something else than the probe answers."""
     began = time.monotonic()
     with socket.create_connection((theirs, port), timeout, (ours, 0)) as connection, connection.makefile() as stream:
         if stream.read() != token:

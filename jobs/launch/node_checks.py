@@ -16,7 +16,8 @@ class Check(NamedTuple):
 
 
 def judge(answers: list[dict], nodes: int, gpus_per_node: int, device: str, stderr: str = "") -> list[Check]:
-    """One line a check. `answers` are those of jobs.launch.node_probe, a dict a node; `stderr` is srun's."""
+    """The checks of doctor, a line each. `answers`: those of the nodes (see jobs.launch.node_probe); `stderr`: of
+    srun."""
     whole = [answer for answer in answers if "ready" in answer]
     hosts = ", ".join(answer["host"] for answer in whole)
     if len(whole) < nodes:
@@ -47,11 +48,12 @@ def judge(answers: list[dict], nodes: int, gpus_per_node: int, device: str, stde
 
 
 def verdict(name: str, wrong: list[str], fine: str, advice: str, level: str = "FAIL") -> Check:
-    """`wrong`, each once, and what to do about it; or what is fine."""
+    """A check. `wrong`: each problem, with `advice` on what to do; `fine`: what to say where there is none."""
     return Check(level, name, f"{'; '.join(dict.fromkeys(wrong))}: {advice}") if wrong else Check("ok", name, fine)
 
 
 def errors(answers: list[dict], topic: str) -> list[str]:
+    """What failed on which node in this part of the probe."""
     return [f"{a['host']}: {a[topic]['error']}" for a in answers if "error" in a[topic]]
 
 
@@ -142,7 +144,7 @@ def check_storage(answers: list[dict]) -> Check:
 
 
 def contested(answers: list[dict]) -> list[str]:
-    """What is wrong where the nodes link and replace the same files at once."""
+    """What went wrong where nodes linked and replaced the same files at the same time."""
     found = [f"{answer['host']} read {what}" for answer in answers for what in answer["storage"].get("torn", ())]
     won = Counter(number for answer in answers for number in answer["storage"].get("won", ()))
     if twice := sum(count > 1 for count in won.values()):
@@ -223,5 +225,5 @@ def check_clock(answers: list[dict]) -> Check:
 
 
 def last(stderr: str, lines: int = 3) -> str:
-    """The last lines of what a program complained of, as one."""
+    """The last lines of a program's error output, joined to one."""
     return "; ".join(dict.fromkeys(line.strip() for line in stderr.splitlines()[-lines:] if line.strip()))[:400]

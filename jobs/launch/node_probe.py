@@ -43,7 +43,8 @@ HOROVOD = "import horovod.torch as h; print(bool(h.gloo_built()), bool(h.nccl_bu
 
 
 def ask(command: list[str], nodes: int) -> tuple[list[dict], str]:
-    """Start the probes, tell each where the others are. -> what each node answered, stderr. Ends in bounded time."""
+    """Start the probes with this command, and tell each where the others listen. -> the nodes' answers, and srun's
+    error output. It ends in bounded time."""
     answers: dict[int, dict] = {}
     lines: queue.Queue[str | None] = queue.Queue()
     environ = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"}
@@ -76,7 +77,8 @@ def pump(stream: IO[str], lines: queue.Queue) -> None:
 
 
 def hear(lines: queue.Queue, answers: dict[int, dict], enough: Callable[[], bool], seconds: float) -> None:
-    """Merge the lines that come into `answers` until it is enough, the probes have ended, or the time is over."""
+    """Merge what the probes say into `answers`, until there is enough, all probes have ended, or `seconds` have
+    passed."""
     deadline = time.monotonic() + seconds
     while not enough():
         try:
@@ -112,7 +114,8 @@ def end(process: subprocess.Popen) -> None:
 
 
 def probe(folder: Path) -> int:
-    """Talk to the doctor; `folder` is on storage that should be shared. Whatever fails is told, not raised."""
+    """On a node: test it and talk to doctor, by lines of JSON. `folder`: on storage that all nodes should share. What
+    fails is reported to doctor, not raised."""
     node, token = int(os.environ.get("SLURM_PROCID", "0")), secrets.token_hex(8)
 
     def tell(**facts) -> None:
@@ -150,7 +153,7 @@ def probe(folder: Path) -> int:
 
 
 def attempt(check: Callable) -> object:
-    """What `check` returns, or {"error": one line}: a broken library can raise anything."""
+    """The result of `check`, or {"error": a line}: a broken library may raise anything."""
     try:
         return check()
     except Exception as error:
@@ -166,7 +169,7 @@ def code_digest() -> str:
 
 
 def horovod() -> dict[str, bool]:
-    """Whether Horovod was built with gloo and with nccl. Raises ValueError if it cannot be imported."""
+    """Whether Horovod was built with Gloo and with NCCL. Raises ValueError where it cannot be imported."""
     done = subprocess.run([sys.executable, "-c", HOROVOD], capture_output=True, text=True, timeout=120)
     words = done.stdout.split()
     if done.returncode or len(words) < 2:
@@ -175,7 +178,8 @@ def horovod() -> dict[str, bool]:
 
 
 def gpus() -> dict:
-    """GPUs that torch sees, that Slurm gave, whose device files are here; and whether torch can compute on them."""
+    """The GPUs that torch sees, that Slurm allocated, and that have device files; and whether torch can compute on
+    them."""
     import torch
 
     from jobs.distributed.devices import visible_gpus

@@ -16,7 +16,12 @@ from jobs.launch.worker_status import StatusWriter, clear_worker_status
 
 
 def write_missing(plan, images: Path, *, forms: Path | None, workers: int | None) -> int:
-    """This task's share of the shards that are not committed; the last task merges the index. -> exit status."""
+    """Write this task's share of the shards that are not committed; the task that ends last merges the index. -> exit
+    status.
+
+    `images`: the folder that the rows' images are relative to; `forms`: of templates; `workers`: processes (default:
+    one a CPU).
+    """
     from shards.claim import clock, modified, take_turns
     from shards.index import merge, missing_shards, read_index
     from shards.plan import read_plan
@@ -60,7 +65,8 @@ def write_missing(plan, images: Path, *, forms: Path | None, workers: int | None
 def write_one(
     folder: Path, name: str, number: int, images: Path, forms: Path | None, task: int
 ) -> tuple[int, int, int]:
-    """In a worker process, which reads the plan of this name itself. -> rows, samples, rejected."""
+    """Write one shard, in a worker process, which reads the plan of this name itself. -> rows, samples, rejected
+    rows."""
     import cv2
 
     from shards.write import write_shard
@@ -77,14 +83,15 @@ def write_one(
 
 @cache
 def plan_of(folder: Path, name: str):
-    """Read once in each worker process."""
+    """The plan, read once in each worker process."""
     from shards.plan import read_plan
 
     return read_plan(folder, name)
 
 
 def too_few_to_calibrate(folder: Path, index: dict, alpha: float = 0.02, delta: float = 0.05) -> str:
-    """What to say where the split that thresholds are chosen on is there, and cannot do for calibrate's defaults."""
+    """A warning where the split `calibration` has too few writers, or certificates, for calibrate's defaults; empty
+    otherwise."""
     import pyarrow.parquet as pq
 
     from htr.reliability.risk_control import needed, needed_clusters
@@ -105,7 +112,7 @@ def too_few_to_calibrate(folder: Path, index: dict, alpha: float = 0.02, delta: 
 
 
 def report(folder: Path) -> None:
-    """What a person asks first: how much of what, and what was rejected why."""
+    """Log what became of the source: samples by split and level, rejected rows by reason."""
     index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     counts = ", ".join(f"{split} {count}" for split, count in index["totals"].items() if count)
     levels = ", ".join(f"{count} x {level}" for level, count in index["levels"].items())

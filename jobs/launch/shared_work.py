@@ -18,7 +18,8 @@ from jobs.launch.under_way import ended, left_behind, note_work, parts_done
 
 
 def own_share(verb: str, doing: str, unit: str, parts: Sequence[str], done: set[str]) -> tuple[list[str], list[str]]:
-    """-> this task's parts, and those of them that are not done; the log has how many. `doing`: to read, to write."""
+    """-> this task's parts, and those of them that are not `done`; how many, goes to the log. `doing`: what is done to
+    a part, for the log (read, write)."""
     task, tasks = share_of_work()
     mine = [part for number, part in enumerate(parts) if number % tasks == task]
     todo = [part for part in mine if part not in done]
@@ -29,8 +30,11 @@ def own_share(verb: str, doing: str, unit: str, parts: Sequence[str], done: set[
 
 
 class SharedWork:
-    """`parts`: all of them, by name; `done` tells which are, by default those with a file FOLDER / PREFIX + NAME +
-    .parquet. `about`: what `status` is to be asked about (default: the folder)."""
+    """A task's view of the work. `parts`: the names of all of them.
+
+    `done` tells which are finished; by default those that have a file FOLDER / PREFIX + NAME + .parquet. `about`: the
+    path that a person gives to `status` (default: the folder).
+    """
 
     def __init__(
         self,
@@ -50,9 +54,10 @@ class SharedWork:
         self.mine, self.todo = own_share(verb, doing, unit, parts, self.done())
 
     def each(self, do: Callable[[Sequence[str]], Iterable[str]]) -> Iterator[str]:
-        """The parts to do of this task, each when it is done. Then it does what nobody is at work on any more.
+        """Do this task's parts, then those that tasks which died left of them. -> the name of each of the first, when
+        it is done.
 
-        `do` does parts and yields the name of each, also of one that another task has under way.
+        `do` does the parts of these names and yields each name, also that of a part which another task has under way.
         """
         yield from do(self.todo)
         done = self.done()
@@ -61,7 +66,7 @@ class SharedWork:
                 pass  # it was yielded before
 
     def is_left_to_others(self) -> bool:
-        """Whether parts are missing, which the log says then; otherwise the marks of tasks are taken away."""
+        """Whether parts are still missing; then the log says so. If none is, the marks of the tasks are removed."""
         left = len(self.parts) - len(self.done())
         if left:
             log(f"{self.verb}: this task is done; {left} of {len(self.parts)} {self.unit} are left to others "

@@ -15,7 +15,7 @@ WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
 
 
 def ask_slurm(jobs: Iterable[str | None]) -> dict[str, str]:
-    """Slurm's word for each of the jobs it knows, from one call; empty where accounting does not answer."""
+    """The state of each job that Slurm's accounting knows, by one call of sacct; empty where that does not answer."""
     ids = sorted({job for job in jobs if job and job.isascii() and job.isdigit()})
     if not ids or not shutil.which("sacct"):
         return {}
@@ -29,7 +29,7 @@ def ask_slurm(jobs: Iterable[str | None]) -> dict[str, str]:
 
 
 class Slurm:
-    """What it last said; it is asked again when that is old or a job has come up that it was not asked for."""
+    """Keeps the last answer, and asks again when that is old or a new job has come up."""
 
     def __init__(self):
         self.states, self.asked, self.when = {}, frozenset(), -math.inf

@@ -20,7 +20,8 @@ TURNS, VERSION_BYTES = 50, 5000  # how often a file is replaced while the others
 
 
 def storage(folder: Path, node: int, token: str) -> dict:
-    """Write, link and rename as shards and runs do. Raises OSError where the file system can't."""
+    """Write, link and rename files in this folder as shards and runs do. -> what was found. Raises OSError where the
+    file system can't."""
     until(
         lambda: os.path.isdir(folder),
         time.monotonic() + VISIBLE_WITHIN_S,
@@ -45,7 +46,8 @@ def storage(folder: Path, node: int, token: str) -> dict:
 
 
 def see(folder: Path, peer: dict, deadline: float) -> float:
-    """Seconds until the other node's file was there with its content. Raises ValueError."""
+    """Seconds until the other node's file was visible here with its content. Raises ValueError: not before the
+    deadline."""
     name, began = f"node-{peer['node']}", time.monotonic()
     # a listing asks the file server again, where the file's name alone is answered from a cache
     there = lambda: name in os.listdir(folder) and (folder / name).read_text(encoding="utf-8") == peer["token"]  # noqa: E731
@@ -64,9 +66,8 @@ def until(there: Callable[[], bool], deadline: float, late: str) -> None:
 
 
 def contest(folder: Path, node: int, peers: list[dict]) -> dict:
-    """All nodes at once link the same names and replace a file each that the others read.
-    -> {"won": the names that were this node's, "torn": what it read that was never written}.
-    """
+    """All nodes link the same names at the same time, and replace a file each that the others read. -> {"won": the
+    names that this node linked, "torn": contents that nobody wrote as a whole}."""
     ended, torn = threading.Event(), []
     threads = [
         threading.Thread(target=read_versions, args=(folder / f"turning-{peer['node']}", ended, torn), daemon=True)
@@ -94,7 +95,8 @@ def version(number: int) -> str:
 
 
 def read_versions(path: Path, ended: threading.Event, torn: list[str]) -> None:
-    """Until the end; once the file was there, it is there whole."""
+    """Read another node's file again and again until `ended`; contents that nobody wrote as a whole are added to
+    `torn`."""
     seen = False
     while not ended.is_set():
         try:

@@ -20,7 +20,7 @@ SIBLING_WAIT_S = 5.0  # seconds that the other local ranks have to say what they
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of the cluster. None leaves it to the site's or the cluster's default."""
+    """What a job asks of the cluster. None: the default of the site or the cluster."""
 
     cluster: str  # slurm or local
     name: str
@@ -48,14 +48,14 @@ class Request:
 
     @property
     def gpu_hours(self) -> float | None:
-        """At most, for the whole job; None where no time limit is asked for."""
+        """An upper bound for the whole job, from its time limit; None without one."""
         if self.time is None:
             return None
         return (self.array or 1) * int(self.nodes.split("-")[-1]) * self.gpus_per_node * minutes(self.time) / 60
 
 
 class Verb:
-    """A verb with its arguments, to be called in each task of a job. `gpus`: CUDA_VISIBLE_DEVICES of its process."""
+    """A verb with its command line, to be called in each task of a job. `gpus`: CUDA_VISIBLE_DEVICES of its process."""
 
     def __init__(self, argv: list[str], gpus: str | None = None):
         self.argv, self.gpus = argv, gpus
@@ -77,9 +77,8 @@ class Verb:
 
 
 def submit(request: Request, argv: list[str], chain: int = 1) -> list[submitit.Job]:
-    """Start the verb; returns at once. `chain`: so many jobs, each waits for the end of the one before (it needs the
-    dependency singleton). Raises ValueError where the cluster refuses.
-    """
+    """Submit the verb, and return at once. `chain`: this many jobs, each of which waits for the end of the one before
+    (which needs the dependency singleton). Raises ValueError where the cluster refuses."""
     executor = make_executor(request)
     try:
         if request.array and request.cluster == "slurm":
@@ -94,14 +93,14 @@ def submit(request: Request, argv: list[str], chain: int = 1) -> list[submitit.J
 
 
 def dry_run(request: Request, argv: list[str]) -> str:
-    """The batch script as it would be submitted; needs no Slurm."""
+    """The batch script that would be submitted. It needs no Slurm and writes nothing."""
     executor = make_executor(request, dry=True)
     text = executor._make_submission_file_text(executor._submitit_command_str, "dry")
     return text.rstrip() + f"\n# which runs, in each task: python -m jobs {shlex.join(argv)}\n"
 
 
 class AnywhereExecutor(submitit.SlurmExecutor):
-    """Slurm's executor on a machine without Slurm, for its text alone."""
+    """Slurm's executor on a machine without Slurm, for the text of its batch script alone."""
 
     @classmethod
     def affinity(cls) -> int:
@@ -189,7 +188,8 @@ def succeeded(job: submitit.Job) -> bool:
 
 
 def follow(jobs: list[submitit.Job], shown: dict[Path, int], errors_only: bool) -> None:
-    """Pass on what the first tasks have written since the last call."""
+    """Print what the first task of each job has written since the last call. `shown`: how many bytes were printed of
+    each file."""
     for job in jobs:
         for path in (job.paths.stdout, job.paths.stderr):
             if not path.exists():
@@ -205,7 +205,8 @@ def follow(jobs: list[submitit.Job], shown: dict[Path, int], errors_only: bool) 
 
 
 def minutes(text: str) -> float:
-    """Slurm's time limits: MINUTES, MINUTES:SECONDS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS."""
+    """Minutes of a time limit as Slurm writes it: MINUTES, MINUTES:SECONDS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS.
+    Raises ValueError."""
     match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
     if not match:
         raise ValueError(f"--time {text}: write minutes, HH:MM:SS or D-HH:MM:SS")

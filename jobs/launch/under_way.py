@@ -24,7 +24,7 @@ MAX_TIMES = 256  # files whose time is asked for, to tell a rate
 
 @dataclass(frozen=True)
 class Work:
-    """`parts`: names; the file of one is FOLDER / PREFIX + NAME + .parquet."""
+    """What work.json says. `parts`: the names of all parts; the file of one is FOLDER / PREFIX + NAME + .parquet."""
 
     verb: str
     command: str
@@ -44,7 +44,7 @@ class Work:
 
 
 def note_work(folder: Path, verb: str, unit: str, parts: Sequence[str], prefix: str = "") -> None:
-    """For `status`; every task writes the same. The command is this program's own."""
+    """Write work.json, for `status`. Every task writes the same; the command is that of this program."""
     before = Work.read(folder)
     if before and before.parts == list(parts):
         return
@@ -55,7 +55,8 @@ def note_work(folder: Path, verb: str, unit: str, parts: Sequence[str], prefix: 
 
 @contextlib.contextmanager
 def under_way(folder: Path, part: str, stale: float = STALE_AFTER_S) -> Iterator[bool]:
-    """-> whether the part is this task's to do now: False while another that lives has it under way."""
+    """Mark the part as this task's while the block runs. -> whether it is: False where another task that lives has
+    it."""
     marks = folder / MARKS
     marks.mkdir(exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -71,16 +72,17 @@ def under_way(folder: Path, part: str, stale: float = STALE_AFTER_S) -> Iterator
 
 
 def looks_gone(mark: Path, now: float, stale: float = STALE_AFTER_S) -> bool:
-    """Whether the mark's task has ended without taking it away, by clocks that may differ. `now`: the storage's."""
+    """Whether the mark's task has probably ended without removing it, as far as clocks tell, which may differ. `now`:
+    the time of the storage."""
     beat = modified(mark)
     return beat is not None and (died_here(mark) or abs(now - beat) > stale)
 
 
 def left_behind(folder: Path, parts: Sequence[str], stale: float = STALE_AFTER_S) -> list[str]:
-    """Take away the marks of these parts whose tasks are gone -> the parts that nobody is at work on.
+    """Remove the marks of those of these parts whose tasks are gone. -> the parts that no task is at work on.
 
-    Whatever the clocks say, whoever is seen to beat lives: all marks are watched at once, a little longer than from one
-    beat to the next. So a mark that looks young goes, too, where its node was switched off.
+    A task lives if its heartbeat is seen, whatever the clocks say. All marks are watched at the same time, for a little
+    longer than one interval of heartbeats.
     """
     marks = {part: folder / MARKS / part for part in parts}
     for mark in abandoned(marks.values(), stale / 5):
@@ -89,7 +91,7 @@ def left_behind(folder: Path, parts: Sequence[str], stale: float = STALE_AFTER_S
 
 
 def parts_done(folder: Path, parts: Sequence[str]) -> set[str]:
-    """Which of them have their file, NAME.parquet: by one look at the folder, however many they are."""
+    """Those of these parts that have a file NAME.parquet, by one listing of the folder."""
     try:
         there = set(os.listdir(folder))
     except FileNotFoundError:
@@ -102,6 +104,8 @@ def parts_done(folder: Path, parts: Sequence[str]) -> set[str]:
 
 @dataclass(frozen=True)
 class State:
+    """How far a work is."""
+
     work: Work
     done: int
     rate: float  # parts a second since the first of those there
@@ -129,7 +133,7 @@ def state_of(folder: Path, work: Work) -> State:
 
 
 def find_work(path: Path) -> list[Path]:
-    """Folders of works at or below a path: a result's file, its parts, a run, an evaluation."""
+    """The folders of works that belong to a path: of a result's file, its parts, a run or an evaluation."""
     if path.is_file() or not path.exists():
         path = path.with_name(f"{path.name}.parts")
     if (path / NOTE).exists():
@@ -138,7 +142,7 @@ def find_work(path: Path) -> list[Path]:
 
 
 def lines_of(folder: Path, state: State) -> Iterator[str]:
-    """For a person."""
+    """The state in words, line by line."""
     from jobs.cli.console import duration
 
     work, total = state.work, len(state.work.parts)
@@ -158,7 +162,7 @@ def lines_of(folder: Path, state: State) -> Iterator[str]:
 
 
 def ended(folder: Path) -> None:
-    """When all is done: what killed tasks left."""
+    """Remove the marks: every part is done."""
     with contextlib.suppress(OSError):
         for mark in (folder / MARKS).iterdir():
             mark.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ LOST_AFTER_S = 30.0  # seconds without a sign, after which a worker is taken for
 
 
 class StatusWriter:
-    """Of this process, while it writes a shard."""
+    """Writes the status of this worker process while it writes a shard."""
 
     before = (0, 0.0)  # rows and seconds of the shards that this process wrote before: its speed is that of all
 
@@ -72,7 +72,7 @@ class WorkerStatus:
 
 
 def read_worker_status(folder: Path) -> list[WorkerStatus]:
-    """Of every worker that is at work, or died there, by host and process."""
+    """The status of every worker that is at work or has died at it, sorted by host and process."""
     place = folder / ".workers"
     if not place.is_dir():
         return []
@@ -86,7 +86,7 @@ def read_worker_status(folder: Path) -> list[WorkerStatus]:
 
 
 def clear_worker_status(folder: Path) -> None:
-    """When a data set is whole: what killed workers left."""
+    """Remove the files that killed workers left, when the data set is complete."""
     for path in (folder / ".workers").glob("*"):
         path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
