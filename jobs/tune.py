@@ -72,9 +72,7 @@ class Settings:
 def main(args: Settings) -> int:
     from htr.decoding.beam import ScoreWeights, Searches, SearchLimits
     from htr.decoding.decoder import files_of, with_general
-    from htr.decoding.language import train_by_field
-    from htr.decoding.tuning import GRID, frequent_words, judge, letters, tune, with_blanks
-    from htr.metrics.words import words_in
+    from htr.decoding.tuning import GRID, judge, tune
     from htr.reader import Reader, weights_of
     from jobs.distributed.devices import take_device
     from jobs.distributed.placement import Placement
@@ -92,24 +90,9 @@ def main(args: Settings) -> int:
     table = table.take(np.sort(np.random.default_rng(args.seed).permutation(len(table))[: args.most]))
     mixed, _ = precision(args.amp, device)
 
-    # ---------------------------------------------------------------- language models and lexicon
-    if args.language and (args.text or args.lexicon):
-        raise ValueError(
-            "--language takes the texts and words of another decoding as they are: leave out --text and --lexicon"
-        )
-    rows, left_out = language_texts(config, index, args)
-    known = words_in(text for _, text in rows)
-    if args.language:
-        models, lexicon, made = language_of(args.language)
-    else:
-        models = train_by_field(with_blanks(rows), args.order, args.least, MIN_FIELD_TEXTS)
-        lexicon = {word for text in read_lines(args.lexicon) for word in letters(text)}
-        lexicon |= frequent_words(text for _, text in rows)
-        made = {"order": args.order, "least": args.least, "texts": len(rows)}
+    models, lexicon, known, made = language_models(config, index, args)
     languages = with_general(models)
     log(f"tune: language models (a general one, {len(models) - 1} of fields), {len(lexicon)} words")
-    if left_out and not args.language:
-        log(f"tune: {left_out} texts were left out, they share eight words in a row with held-out ones")
 
     # ---------------------------------------------------------------- the lines, and weights for them
     with mixed():
@@ -149,6 +132,31 @@ def main(args: Settings) -> int:
         was, now = (100 * found["unseen_misread"] for found in (greedy, tuned))
         print(f"words unseen in training: {greedy['unseen_words']}, misread greedy {was:.1f} %, tuned {now:.1f} %")
     return 0
+
+
+def language_models(config: dict, index, args: Settings) -> tuple[dict, set[str], set[str], dict]:
+    """-> a language model for each field ("": of all texts), the lexicon, the words of the texts that they are made of,
+    and a note on how they were made. Raises ValueError for options that exclude each other.
+    """
+    from htr.decoding.language import train_by_field
+    from htr.decoding.tuning import frequent_words, letters, with_blanks
+    from htr.metrics.words import words_in
+
+    if args.language and (args.text or args.lexicon):
+        raise ValueError(
+            "--language takes the texts and words of another decoding as they are: leave out --text and --lexicon"
+        )
+    rows, left_out = language_texts(config, index, args)
+    known = words_in(text for _, text in rows)
+    if args.language:
+        models, lexicon, made = language_of(args.language)
+        return models, lexicon, known, made
+    if left_out:
+        log(f"tune: {left_out} texts were left out, they share eight words in a row with held-out ones")
+    models = train_by_field(with_blanks(rows), args.order, args.least, MIN_FIELD_TEXTS)
+    lexicon = {word for text in read_lines(args.lexicon) for word in letters(text)}
+    lexicon |= frequent_words(text for _, text in rows)
+    return models, lexicon, known, {"order": args.order, "least": args.least, "texts": len(rows)}
 
 
 def language_texts(config: dict, index, args: Settings) -> tuple[list[tuple[str, str]], int]:
