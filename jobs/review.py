@@ -156,7 +156,7 @@ def locked(folder: Path) -> Iterator[Callable[[], bool]]:
 
 def holder(lock: Path) -> str:
     try:
-        host, pid = lock.read_text(encoding="utf-8").split()
+        host, pid, *_ = lock.read_text(encoding="utf-8").split()
         return f"process {pid} on {host}"
     except (OSError, ValueError):
         return "just started"
