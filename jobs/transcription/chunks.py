@@ -46,16 +46,20 @@ class ChunkWorkers:
         return self.part(name).exists() and (not self.args.xml or is_done(self.args.xml, self.mark(name)))
 
     def all_done(self, names: Iterable[str]) -> set[str]:
-        """Which of these chunks are, by one look at each folder, however many they are."""
+        """Those of these chunks that are finished, by one listing of each folder."""
         found = parts_done(self.folder, list(names))
         return marked(self.args.xml, self.mark, found) if self.args.xml else found
 
     def mark(self, name: str) -> str:
+        """The file beside the PAGE XML which says that all of this chunk's is there."""
         return f"{name}-{self.asked}.done"
 
     def each(self, todo: Sequence[str], source: Input, chunks: dict[str, tuple[int, int]]) -> Iterator[str]:
-        """Do these of the chunks (their first item and the one after their last) in worker processes, one thread each.
-        -> the name of each, as soon as it is done."""
+        """Do the chunks of these names in worker processes, with one thread each. -> each name as soon as its chunk is
+        finished.
+
+        `chunks`: for each chunk its first item, and the one after its last.
+        """
         workers = max(min(self.args.workers or cpus_of_task(), len(todo)), 1)
         if workers == 1:
             for name in todo:
@@ -86,18 +90,19 @@ class ChunkWorkers:
 
 @lru_cache(maxsize=1)
 def reader_of(model: Path, device: str, decoding: Path | None, fingerprint: str) -> Reader:
-    """Of this process, loaded once; `fingerprint` tells that its files have become others."""
+    """The reader of this process, loaded once; another `fingerprint` means that its files have changed."""
     return Reader.load(model, device, decoding)
 
 
 def read_and_write(workers: ChunkWorkers, name: str, first: int, chunk: Chunk) -> None:
-    """Read the chunk unless its part is there, write its pages if they are asked for."""
+    """Do the chunk, unless another task has it under way. `first`: the number of its first item."""
     with under_way(workers.folder, name) as ours:
         if ours:
             write_chunk(workers, name, first, chunk)
 
 
 def write_chunk(workers: ChunkWorkers, name: str, first: int, chunk: Chunk) -> None:
+    """Write the part unless it is there, and the PAGE XML if it is asked for."""
     args, part = workers.args, workers.part(name)
     threads = cv2.getNumThreads(), torch.get_num_threads()
     # one each: sums of floats in another order are other bits, and as many processes as CPUs are at work anyway

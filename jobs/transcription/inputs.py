@@ -32,7 +32,7 @@ Item = tuple[dict, list[np.ndarray], str]  # what is known of it; gray (H, W) ui
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some items of an input, to be sent to another process."""
+    """Some items of an input, which can be sent to another process."""
 
     kind: str
     folder: Path  # that the images' names are relative to, or of the data set
@@ -40,7 +40,7 @@ class Chunk:
     samples: pa.Table | None = None  # of a data set: rows of its index
 
     def items(self) -> Iterator[Item]:
-        """Raises OSError where storage fails, which never names an image."""
+        """The items with their images. Raises OSError where storage fails; the message names no image."""
         if self.samples is not None:
             yield from self.stored()
             return
@@ -65,6 +65,8 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Input:
+    """What there is to read, in a fixed order, and how it is cut into chunks."""
+
     kind: str  # lines, samples or fields
     unit: str  # of what is counted
     count: int
@@ -76,7 +78,8 @@ class Input:
     account: dict = field(default_factory=dict)  # of what is there, see htr.io.account
 
     def chunks(self, size: int) -> list[tuple[int, int]]:
-        """The first item and the last + 1 of each chunk: about `size` items, whole certificates."""
+        """For each chunk its first item, and the one after its last. A chunk has about `size` items, and whole
+        certificates."""
         if self.starts is None:
             return [(first, min(first + size, self.count)) for first in range(0, self.count, size)]
         ends, found, first = np.append(self.starts[1:], self.count), [], 0
@@ -95,7 +98,11 @@ class Input:
 def open_input(
     path: Path, unit: str, split: str | None = None, where: Sequence[str] = (), quotes: str = "auto"
 ) -> Input:
-    """Raises ValueError: nothing that can be read, or options that don't go with it."""
+    """Find out what the path is, and open it: a data set, an image, images, pages with XML, or a table.
+
+    `unit`: line, or field (scans of forms); `split`, `where`: of a data set; `quotes`: of a CSV. Raises ValueError:
+    nothing that can be read, or options that don't go with it.
+    """
     if (path / "index.json").exists() or (path / "plan.json").exists():
         if unit == "field":
             raise ValueError(f"{path}: a data set holds lines: leave out --unit field, or name the scans")
@@ -121,13 +128,14 @@ def open_input(
 
 
 def any_lines(tree: Tree) -> bool:
-    """Whether one of its XML is a page, not metadata beside images. Raises ValueError for one that is broken."""
+    """Whether any XML of the tree is a page, rather than metadata beside images. Raises ValueError for XML that is
+    broken."""
     return any(local(parse(tree, name)) not in METADATA for name in tree.xml)
 
 
 def images(tree: Tree, folder: Path, unit: str, account: Account) -> Input:
-    """Every image of the tree, whose names are relative to the folder, and every page of a TIFF: a line or a scan, and
-    a certificate of its own."""
+    """Every image of the tree, and every page of a TIFF, is a line or a scan, and a certificate of its own. The images'
+    names are relative to `folder`."""
     names = [tree.prefix + name for name in tree.images]
     account.kinds["images"] += len(names)
     ids = [os.path.splitext(name)[0] for name in names]
@@ -158,8 +166,8 @@ def images(tree: Tree, folder: Path, unit: str, account: Account) -> Input:
 
 
 def table(path: Path, unit: str, quotes: str = "auto") -> Input:
-    """A row a line; or, if the unit is field, each image that the rows name a scan. Where no page is named, nor a box,
-    every page of a TIFF."""
+    """Every row is a line; if the unit is field, every image that the rows name is a scan. Where a row names neither
+    page nor box, each page of a TIFF is one."""
     account = Account()
     rows, kind, counted = read_table(path, quotes, account), "lines", "lines"
     if unit == "field":
@@ -185,7 +193,8 @@ def table(path: Path, unit: str, quotes: str = "auto") -> Input:
 
 
 def whole_certificates(certificates: pa.ChunkedArray, names: pa.ChunkedArray) -> tuple[np.ndarray, bool]:
-    """-> the rows with which a certificate begins, or another name where none is given; whether one begins twice."""
+    """-> the rows at which a new certificate begins (by its name, or by `names` where it has none); whether the rows of
+    any certificate do not follow each other."""
     certificate, name = sources.encode(certificates), sources.encode(names)
     codes, unnamed = certificate.indices.to_numpy(), certificate.dictionary.index("").as_py()
     codes = np.where(codes == unnamed, len(certificate.dictionary) + name.indices.to_numpy(), codes)
@@ -194,7 +203,7 @@ def whole_certificates(certificates: pa.ChunkedArray, names: pa.ChunkedArray) ->
 
 
 def item(row: dict, scans: Scans) -> Item:
-    """The row with the box that its region has and the size of its page, if that can be read."""
+    """The row, with the box of its region and the size of its page, and its image or the reason why there is none."""
     known = dict(row)
     try:
         if row["reject"]:
@@ -217,9 +226,9 @@ def item(row: dict, scans: Scans) -> Item:
 
 
 def read_table(path: Path, quotes: str, account: Account) -> pa.Table:
-    """The columns of WANTED as text, empty where the table has none. A text column is not needed.
+    """The columns WANTED as text, empty where the table has none of this name. A column of texts is not needed.
 
-    Raises ValueError: no table, no column image, one that is there twice, or one that is no text.
+    Raises ValueError: no table, no column `image`, a column that is there twice, or one that can't be read as text.
     """
     sources.images_of(path)
     found = sources.read_any(path, quotes, account)
@@ -240,7 +249,8 @@ def read_table(path: Path, quotes: str, account: Account) -> pa.Table:
 
 
 def data_set(folder: Path, split: str | None, where: list[str]) -> Input:
-    """The lines and written fields of a split, or of all, in the order of their shards; `where` may name other levels.
+    """The lines and written fields of a split, or of all splits, in the order of their shards; `where` may name other
+    levels.
 
     Raises ValueError: no data set, or no such sample.
     """

@@ -15,9 +15,8 @@ from shards import files
 
 
 def write_pages(part: pa.Table, kind: str, folder: Path) -> None:
-    """Those of a decided part (see jobs.transcription.results), each written whole. An image that could not be read
-    has none.
-    """
+    """Write the PAGE XML of a decided part (see jobs.transcription.results), each file whole. Images that could not be
+    read get none."""
     for (image, page), rows in groupby(part.to_pylist(), key=lambda row: (row["image"], row["page"])):
         rows = [row for row in rows if row["width"]]
         if not rows:
@@ -30,13 +29,14 @@ def write_pages(part: pa.Table, kind: str, folder: Path) -> None:
 
 
 def name_of(image: str, page: str) -> str:
-    """IMAGE.xml, or IMAGE.PAGE.xml of a page of several, at the image's place: never above the folder."""
+    """IMAGE.xml, or IMAGE.PAGE.xml for a page of several, in the image's own folder below FOLDER and never above it."""
     steps = [step for step in posixpath.normpath(image).split("/") if step not in ("", "..")]
     return "/".join(steps) + (f".{page}" if page else "") + ".xml"
 
 
 def fields_of(rows: list[dict]) -> Iterator[Region]:
-    """A field outside the scan is none. A region has the field's probability, a line the reader's confidence."""
+    """The fields of a scan as regions. A region has the field's probability, a line the reader's confidence. Fields
+    that lie outside the scan are left out."""
     for row in rows:
         if not row["box"]:
             continue
@@ -49,7 +49,7 @@ def fields_of(rows: list[dict]) -> Iterator[Region]:
 
 
 def lines_of(rows: list[dict], size: tuple[int, int]) -> Iterator[Region]:
-    """The lines of one field after the other, in the order of their rows."""
+    """The lines of a page as regions: those of one field together, in the order of their rows."""
     whole = box_outline((0, 0, *size))
     for (name, turn), some in groupby(rows, key=lambda row: (row["field"], row["turn"])):
         lines = []
@@ -80,7 +80,7 @@ def is_done(folder: Path, mark: str) -> bool:
 
 
 def marked(folder: Path, mark: Callable[[str], str], parts: Iterable[str]) -> set[str]:
-    """Which of these parts have the pages of all that is in them."""
+    """Those of these parts whose pages are all written."""
     try:
         there = set(os.listdir(folder))
     except FileNotFoundError:
@@ -89,5 +89,5 @@ def marked(folder: Path, mark: Callable[[str], str], parts: Iterable[str]) -> se
 
 
 def done(folder: Path, mark: str) -> None:
-    """All pages of a part are there: `mark` names the part, and what it was decided by."""
+    """Note that all pages of a part are written. `mark`: the part's name, and the fingerprint of how it was decided."""
     files.replace(folder / f".{mark}", "")

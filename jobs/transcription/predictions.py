@@ -31,8 +31,10 @@ DAMAGED = "image can't be processed"  # what OpenCV itself refuses
 
 
 def part_schema(kind: str, signals: Sequence[str]) -> pa.Schema:
-    """Of a part. `confidences` and signal_NAME hold a value for every line image of the row, `line_words` how many
-    words it has; word_confidence and word_signal_NAME a value for every word of them, null where a reader gives none.
+    """The columns of a part.
+
+    `confidences` and signal_NAME hold a value for every line image of the row, `line_words` how many words each has;
+    word_confidence and word_signal_NAME hold a value for every word, or null where the reader gives none.
     """
     strings = [(name, pa.string()) for name in (*COLUMNS[kind], *BESIDE[kind], *READ)]
     numbers = [("item", pa.int64()), *((name, pa.int32()) for name in SIZE_COLUMNS), ("confidence", pa.float64())]
@@ -59,7 +61,7 @@ def write_part(path: Path, chunk: Chunk, first: int, reader: Reader, forms, ruli
 
 
 def read_chunk(chunk: Chunk, reader: Reader, forms, rulings: str, batch: int) -> list[dict]:
-    """The rows of its items, in their order; `forms`: see htr.forms.registration.Forms, for a chunk of fields."""
+    """The rows of the chunk's items, in their order. `forms`: prepared templates, for a chunk of fields."""
     found: list[tuple[dict, list[CutField] | int]] = []  # a scan's fields, or how many images a line has
     inks, fields, height = [], [], reader.geometry.height
     nothing = dict.fromkeys((*COLUMNS[chunk.kind], *BESIDE[chunk.kind]), "") | {
@@ -97,7 +99,7 @@ def read_chunk(chunk: Chunk, reader: Reader, forms, rulings: str, batch: int) ->
 
 
 def with_contradictions(rows: list[dict], fields: Sequence[CutField]) -> list[dict]:
-    """The rows of one form, each with what it contradicts by the rules of its template; "" if nothing."""
+    """The rows of one form with the column `contradicts`: what each contradicts by the rules of its template, or ""."""
     found = contradictions(fields[0].template.rules, {row["field"]: row["text"] for row in rows}) if fields else {}
     return [row | {"contradicts": "; ".join(found.get(row["field"], ()))} for row in rows]
 
@@ -120,7 +122,7 @@ def read_inks(reader: Reader, inks: Sequence[np.ndarray], fields: Sequence[str |
 
 
 def line_row(known: dict, texts: list[Prediction]) -> dict:
-    """Of a line, or of a field of several lines."""
+    """The row of a line, or of a field of several lines."""
     text = join_lines([reading.text for reading in texts])
     confidence = min((reading.confidence for reading in texts), default=0.0)
     read = {"text": text, "alternatives": to_json(alternatives(texts)), "confidence": round(confidence, 4)}
@@ -144,7 +146,7 @@ def field_row(known: dict, cut: CutField, texts: list[Prediction]) -> dict:
 
 
 def of_lines(texts: list[Prediction]) -> dict:
-    """The confidence and the signals of each line image, of what is read as nothing too."""
+    """The confidence and the signals of each line image, also of one where nothing was read."""
     names = sorted({name for reading in texts for name in reading.signals})
     signals = {f"signal_{name}": [reading.signals[name] for reading in texts] for name in names}
     found = {"confidences": [reading.confidence for reading in texts]} | signals

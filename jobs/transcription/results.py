@@ -36,7 +36,7 @@ SUMMARY = "summary.json"
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be written, and how it is decided."""
+    """What is to be written, and how it is to be decided."""
 
     out: Path
     promise: object | None = None  # htr.reliability.promise.Promise
@@ -54,7 +54,7 @@ class Asked:
         return [path for path in (self.out, self.review, self.sampled) if path]
 
     def note(self, promise: Path | None) -> dict:
-        """What tells it from another: the same note is the same result of the same parts."""
+        """What tells it from other requests: for the same note the same parts give the same result."""
         digests = [files.sha256(promise / f"{name}.json") for name in ("score", "promise")] if promise else None
         paths = [str(path.absolute()) for path in self.written]
         return {"written": paths, "promise": digests, "sure": self.sure, "sample": self.sample, "seed": self.seed}
@@ -110,7 +110,8 @@ def decide(part: pa.Table, promise, sure: float) -> pa.Table:
 
 
 def word_probabilities(part: pa.Table, promise, signals: list[str]) -> list[str]:
-    """Of each row the JSON of its words' calibrated probabilities; "[]" without a promise that knows words."""
+    """For each row the calibrated probabilities of its words, as JSON; "[]" without a promise that has a score for
+    words."""
     none = ["[]"] * len(part)
     if promise is None or "word" not in promise.scores or "word_confidence" not in part.column_names:
         return none
@@ -131,7 +132,7 @@ def word_probabilities(part: pa.Table, promise, signals: list[str]) -> list[str]
 
 
 def flat(column: pa.ChunkedArray) -> np.ndarray:
-    """The values of all lists, one after the other."""
+    """The values of a column of lists, one after the other."""
     return column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
 
 
@@ -145,7 +146,8 @@ def numbers(values: np.ndarray) -> pa.Array:
 def merge(
     folder: Path, parts: list[Path], kind: str, images: Path, asked: Asked, note: dict, account: dict | None = None
 ) -> None:
-    """Write what is asked for, from parts in their order, and last the summary. Any task may, and writes the same."""
+    """Write all that is asked for, from the parts in their order, and the summary last. Any task may do so; each writes
+    the same."""
     before = read_summary(folder)
     signals = sorted({name for path in parts for name in pq.read_schema(path).names if name.startswith("signal_")})
     signals = signals if asked.promise is not None else []
@@ -192,7 +194,7 @@ def merge(
 
 
 def read_part(path: Path) -> pa.Table:
-    """Small as it is, to wake up threads would take longer than to read it."""
+    """A part's table, read by one thread: it is small, and waking up others takes longer."""
     with pq.ParquetFile(path, pre_buffer=False) as file:
         return file.read(use_threads=False)
 
@@ -206,7 +208,8 @@ def read_summary(folder: Path) -> dict:
 
 @dataclass(frozen=True)
 class NotChanged:
-    """A table for people may hold what they have keyed: it is replaced by its like, or if nobody has touched it."""
+    """Raises ValueError where a table for people was changed since it was written, and would be replaced by another
+    content: it may hold what they have keyed."""
 
     path: Path
     before: dict  # the summary that was written after it
@@ -223,7 +226,8 @@ class NotChanged:
 
 
 def prefix_of(images: Path, table: Path) -> str:
-    """What image names begin with in a table that lies above them. Raises ValueError: it lies elsewhere."""
+    """What to put before image names in a table that lies in a folder above them. Raises ValueError: it lies
+    elsewhere."""
     below, folder = images.resolve(), table.parent.resolve()
     if not below.is_relative_to(folder):
         raise ValueError(
@@ -239,9 +243,10 @@ def keyed_schema(kind: str, shown: bool) -> pa.Schema:
 
 
 def to_key(rows: pa.Table, kind: str, prefix: str) -> pa.Table:
-    """Rows of a decided part as people get them, and preprocess from them: `text` is theirs to fill in.
+    """Rows of a decided part as a table for people to key, which is a source for preprocess too: `text` is to be filled
+    in.
 
-    Until then `reject` holds, which says so, or why the row could not be read.
+    Until then `reject` says so, or why the row could not be read.
     """
     columns = {name: rows[name] for name in KEYED[kind] if name in rows.column_names}
     columns["image"] = pc.binary_join_element_wise(pa.scalar(prefix), rows["image"], "")
@@ -261,7 +266,7 @@ def unit_of(promise) -> str:
 
 
 def report(summary: dict, count: int, unit: str, asked: Asked) -> list[str]:
-    """What a person is told, by numbers alone."""
+    """Lines for a person, with numbers alone."""
     reasons, decisions = summary["reasons"], summary["decisions"]
     found = [f"{summary['rows']} rows of {count} {unit}, {sum(reasons.values())} not read, {asked.out}"]
     found += [f"    {times:6d} x {reason}" for reason, times in sorted(reasons.items())]

@@ -25,7 +25,7 @@ BESIDE = {"lines": ("polygon", "baseline"), "samples": (), "fields": ("lines", "
 
 
 def check_name(path: Path, endings: tuple[str, ...] = ENDINGS) -> None:
-    """Raises ValueError for another ending, or without the folder it is to be written in."""
+    """Raises ValueError for a name with another ending, or in a folder that is not there."""
     if path.suffix not in endings:
         raise ValueError(f"{path}: choose a name that ends in {', '.join(endings)}")
     if not path.parent.is_dir():
@@ -52,7 +52,7 @@ class Table:
         return self
 
     def write(self, rows: pa.Table) -> None:
-        """Rows that have the columns of the schema, and perhaps more."""
+        """Add rows; of their columns those of the schema are written."""
         rows = rows.select(self.schema.names).cast(self.schema)
         self.rows += rows.num_rows
         if self.path.suffix == ".csv":
@@ -87,5 +87,5 @@ class Table:
 
 
 def parts_folder(out: Path) -> Path:
-    """Where the parts of a table lie until they are merged, beside it."""
+    """The folder beside the table in which its parts lie."""
     return out.with_name(f"{out.name}.parts")

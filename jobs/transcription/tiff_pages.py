@@ -15,7 +15,7 @@ from shards.scans import Scans
 
 
 def pages_of(folder: Path, names: list[str]) -> dict[str, list[str]]:
-    """The numbers of the pages of those TIFFs that have several; of each file only the places of its pages are read."""
+    """For each TIFF with several pages their numbers, from 0. Of each file only the directory of its pages is read."""
     tiffs = [name for name in names if name.lower().endswith((".tif", ".tiff"))]
     in_tars = [name for name in tiffs if ".tar/" in name.lower()]
     files = [name for name in tiffs if ".tar/" not in name.lower()]
@@ -27,7 +27,7 @@ def pages_of(folder: Path, names: list[str]) -> dict[str, list[str]]:
 
 
 def pages_in(scans: Scans, name: str) -> list[int]:
-    """Of a member of a tar."""
+    """The numbers of the pages of a member of a tar, from 0."""
     try:
         return full_pages(scans.content(name))
     except (OSError, RejectedInput):  # said where its row is
@@ -35,7 +35,7 @@ def pages_in(scans: Scans, name: str) -> list[int]:
 
 
 def with_pages(rows: pa.Table, folder: Path, account: Account) -> pa.Table:
-    """The rows with one for each page of a TIFF in place of one without a page, where it has no box either."""
+    """The rows; where one names neither a page nor a box and its TIFF has several pages, it becomes a row for each."""
     image, page = sources.encode(rows["image"]), sources.encode(rows["page"])
     names = [name or "" for name in image.dictionary.to_pylist()]
     bare = page.indices.to_numpy() == page.dictionary.index("").as_py()
