@@ -123,8 +123,9 @@ def main(args: Settings) -> int:
     found = note["judged"]
     if threshold is not None and found["total"]:
         about = "" if found["low"] is None else f" ({100 * found['low']:.2f} to {100 * found['high']:.2f})"
+        what = "of them wrong" if args.loss == "wrong" else "of their characters wrong"
         print(f"on {judging.name}: {100 * found['coverage']:.1f} % of {found['items']} accepted, "
-              f"{100 * found['rate']:.2f} %{about} of them wrong")  # fmt: skip
+              f"{100 * found['rate']:.2f} %{about} {what}")  # fmt: skip
     if note["drift"] and note["drift"]["warns"]:
         moved = [f"{signal} (p {p:.3f})" for signal, p in note["drift"]["signals"].items() if p <= 0.05]
         print(f"drift: {judging.name} is not like {choosing.name}: {', '.join(moved)}; the promise may not hold there")
