@@ -1,10 +1,10 @@
 """Weights under the names that they once had are today's weights."""
 
 import json
-import re
 
 import pytest
 import torch
+from format_1 import as_once
 from safetensors.torch import load, save
 
 from htr.charset import Charset
@@ -17,19 +17,6 @@ from jobs.training.train_step import averaged
 from jobs.training.weight_init import start_from
 
 CHARSET = Charset("abcé ")
-# today's -> as models of format 1 and their checkpoints have it
-ONCE = {
-    r"encoder\.sequence_layers\.(\d+)\.depthwise\.": r"encoder.along.\1.along.",
-    r"encoder\.sequence_layers\.(\d+)\.pointwise\.": r"encoder.along.\1.across.",
-    r"encoder\.sequence_layers\.": "encoder.along.",
-    r"encoder\.cnn_norm\.": "encoder.columns_norm.",
-    r"\.self_attn\.": ".written.",
-    r"\.self_attn_out\.": ".written_out.",
-    r"\.cross_attn_query\.": ".query.",
-    r"\.cross_attn\.": ".frames.",
-    r"\.cross_attn_out\.": ".frames_out.",
-    r"\.ffn\.": ".further.",
-}
 # some of each network, as they stood in the code that wrote format 1
 STOOD = {
     "ctc": ["encoder.along.0.forwards.weight_ih_l0", "encoder.along.0.backwards.bias_hh_l0"],
@@ -41,12 +28,6 @@ STOOD = {
         "decoder.layers.1.norms.0.weight",
     ],
 }
-
-
-def as_once(weights: dict) -> dict:
-    for new, old in ONCE.items():
-        weights = {re.sub(new, old, key): value for key, value in weights.items()}
-    return weights
 
 
 @pytest.mark.parametrize("name", MODELS)
