@@ -61,7 +61,7 @@ def plain(value: float | None, digits: int = 3) -> str:
 
 
 def number(content: dict, *names: str) -> float | None:
-    """What stands under these names, one within the other; None where it is no finite number."""
+    """The number under these names, one within the other; None where there is none that is finite."""
     for name in names:
         content = content.get(name) if isinstance(content, dict) else None
     return content if known(content) else None

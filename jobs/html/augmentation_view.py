@@ -28,9 +28,9 @@ def sheet(
     level: str = "medium",
     height: int = HEIGHT,
 ) -> str:
-    """(key, stored line (H, W) uint8) in turn -> an HTML page: each line as a model sees it, and its variants.
+    """An HTML page: each line as a model sees it, and variants of it as a training with this seed would see them.
 
-    As a training with this seed would see them. Raises ValueError for an unknown level.
+    `images`: (key, stored line (H, W) uint8). Raises ValueError for an unknown level.
     """
     if level not in LEVELS:
         raise ValueError(f"no such augmentation: {level!r}; one of {', '.join(LEVELS)}")
@@ -57,7 +57,7 @@ def write_sheet(
     level: str = "medium",
     height: int = HEIGHT,
 ) -> None:
-    """`sheet` as a file, whole or not at all, for its owner alone."""
+    """Write `sheet` to a file, whole or not at all, that its owner alone may read."""
     page = sheet(images, seed=seed, level=level, height=height)
     out.parent.mkdir(parents=True, exist_ok=True)
     files.replace(out, page)

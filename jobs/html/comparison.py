@@ -23,7 +23,8 @@ SHARES = {"data_share": "for data", "exchange_share": "exchange"}
 
 
 def view(runs: list[Path], name: str | None) -> dict:
-    """Raises ValueError for a folder that is no run, or whose evaluation of this name is not there."""
+    """The figures of a page that compares these runs. Raises ValueError for a folder that is no run, or a run without
+    the evaluation of this name."""
     names = names_of(runs)
     rows = [of_run(run, names[place], 1 + place % COLOURS, place >= COLOURS, name) for place, run in enumerate(runs)]
     set_efficiency(rows)
@@ -41,7 +42,8 @@ def view(runs: list[Path], name: str | None) -> dict:
 
 
 def names_of(runs: list[Path]) -> list[str]:
-    """Short and different: the folder's name, with the folders above it where two are called the same."""
+    """A short name for each run, different from the others: its folder's, with folders above it where two are the
+    same."""
     paths = [run.resolve() for run in runs]
     if len(set(paths)) < len(paths):
         raise ValueError("a run is named twice: give each once")
@@ -79,7 +81,8 @@ def of_run(run: Path, name: str, colour: int, dashed: bool, asked: str | None) -
 
 
 def set_efficiency(rows: list[dict]) -> None:
-    """Against the fewest ranks of the same reader on the same kind of device; stays None for one number of ranks."""
+    """Add each run's scaling efficiency, against the fewest ranks of the same reader on the same kind of device. None
+    where that has one number of ranks alone."""
     groups: dict[tuple, list[dict]] = {}
     for row in rows:
         if row["lines_per_s"] and row["world"]:
@@ -141,7 +144,7 @@ def speed(rows: list[dict], name: str, title: str, meaning: str, digits: int, fa
 
 
 def paired(rows: list[dict]) -> dict | None:
-    """CER of each run less that of the first, on the lines that both read."""
+    """The CER of each run less that of the first, on the lines that both have read."""
     from jobs.evaluation.comparison import paired as paired_lines
 
     base, found = rows[0], []
@@ -178,7 +181,7 @@ def paired(rows: list[dict]) -> dict | None:
 
 
 def scaling(rows: list[dict]) -> list[dict]:
-    """Charts over the number of ranks, where there are several; a line for each reader and kind of device."""
+    """Charts over the number of ranks, if there are several, with a line for each reader and kind of device."""
     groups: dict[tuple, list[dict]] = {}
     for row in sorted(rows, key=lambda row: row["world"] or 0):
         if row["efficiency"] is not None:
@@ -204,7 +207,8 @@ def ends_of(row: dict, name: str) -> tuple[float, float] | None:
 
 
 def over_ranks(title: str, groups: dict, worlds: list[int], names: tuple, factor: float, guides=(), log=False):
-    """A chart of these figures, each with its interval or spread where it has one; None where none is known."""
+    """A chart of these figures over the number of ranks, with intervals or spreads where there are any; None where no
+    figure is known."""
     series, values = [], [y for guide in guides for _, y in guide[:2]]
     for (reader, _), group in groups.items():
         for name in names:
@@ -246,7 +250,7 @@ def curves(rows: list[dict]) -> list[dict]:
 
 
 def settings(rows: list[dict]) -> list[dict]:
-    """What the runs were asked that is not the same of all."""
+    """The settings in which the runs differ."""
     names = sorted({name for row in rows for name in row["config"]} - set(training.NOT_SHOWN))
     values = [(name, [training.shown(row["config"].get(name)) for row in rows]) for name in names]
     return [{"name": name, "values": shown} for name, shown in values if len(set(shown)) > 1]

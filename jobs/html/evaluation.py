@@ -32,13 +32,13 @@ MAX_CONFUSIONS = 30
 
 
 def newest(run: Path) -> Path | None:
-    """The folder of the evaluation that was finished last; None without any."""
+    """The folder of the evaluation that ended last; None where there is none."""
     found = max(run.glob("evaluation/*/metrics.json"), key=lambda path: path.stat().st_mtime, default=None)
     return found and found.parent
 
 
 def choose(run: Path, name: str | None) -> Path | None:
-    """The evaluation of this name, the newest one without. Raises ValueError for one that isn't there, or not whole."""
+    """The evaluation of this name (None: the newest). Raises ValueError where it is not there, or not complete."""
     if name is None:
         return newest(run)
     folder = run / "evaluation" / name
@@ -49,7 +49,7 @@ def choose(run: Path, name: str | None) -> Path | None:
 
 
 def others(run: Path, folder: Path | None) -> list[dict]:
-    """The run's further evaluations, by name; one that is damaged is left out."""
+    """The run's other evaluations, by name. Damaged ones are left out."""
     found = []
     for path in sorted(run.glob("evaluation/*/metrics.json")):
         with contextlib.suppress(ValueError, OSError):
@@ -61,7 +61,7 @@ def others(run: Path, folder: Path | None) -> list[dict]:
 
 
 def timing(folder: Path | None) -> dict | None:
-    """How fast a task of it was, where that is known."""
+    """How fast one task was; None where that is not known."""
     with contextlib.suppress(ValueError, OSError):
         found = read(folder / "timing.json") if folder and (folder / "timing.json").exists() else {}
         if known(found.get("lines_per_s")) and isinstance(found.get("cores"), list):
@@ -74,7 +74,8 @@ def within(metrics: dict, name: str) -> tuple[float, float] | None:
 
 
 def beside(folder: Path, name: str) -> dict | None:
-    """terms.json or selection.json, made by evaluate --terms and --promise, the most frequent categories first."""
+    """terms.json or selection.json of the evaluation, with the most frequent categories first; None where there is
+    none."""
     found = read(folder / f"{name}.json") if (folder / f"{name}.json").exists() else None
     if found is not None:
         rows = (found.get("categories") or {}).items()
@@ -83,7 +84,8 @@ def beside(folder: Path, name: str) -> dict | None:
 
 
 def view(folder: Path, text_column: str | None = None) -> dict:
-    """`text_column`: of the source, where the run's texts come from; never a slice. Raises ValueError: damaged."""
+    """The figures of an evaluation's page. `text_column`: the source's column that the run's texts come from, which is
+    never shown as a slice. Raises ValueError for damaged files."""
     metrics = read(folder / "metrics.json")
     interval = metrics.get("interval") or {}
     return {
@@ -171,7 +173,8 @@ def macro(metrics: dict) -> list[dict]:
 
 
 def scale_for(rows: list[dict], names: tuple[str, ...]) -> plot.Scale:
-    """One for all of these rates and their intervals; an interval far beyond the values doesn't stretch it."""
+    """One scale for all these rates and their intervals. An interval that reaches far beyond the values does not widen
+    it."""
     seen = [row[name] for row in rows for name in names if known(row.get(name))]
     most = 2.2 * max(seen, default=0)
     ends = [bound for row in rows for name in names for bound in within(row, name) or () if bound <= most]
@@ -207,18 +210,18 @@ def values(metrics: dict) -> list[dict]:
 
 
 def natural(value: str) -> tuple:
-    """By the number that it begins with, 6-10 before 11-20; what begins with none stands after those."""
+    """A sorting key: the number that the value begins with (6-10 before 11-20); values without one come last."""
     begins = re.match(r"-?([0-9]{1,15})", value)
     return (begins is None, int(begins[1]) if begins else 0, value)
 
 
 def is_slice(parts: dict) -> bool:
-    """Whether values come again: those of a column that holds names or texts don't, and they are not to be shown."""
+    """Whether the column's values repeat. Those of names or texts don't, and must not be shown."""
     return bool(parts) and sum(number(part, "lines") or 0 for part in parts.values()) >= 2 * len(parts)
 
 
 def sliced(column: str, parts: dict, metrics: dict) -> dict:
-    """The slices of a column, each with its rates; the guide is the rate of all lines."""
+    """The slices of a column with the rates of each, and the rate of all lines as a guide."""
     rows, axes = [], {}
     scales = {name: scale_for(list(parts.values()), (name,)) for name in SLICED}
     axes = {name: plot.axis(scale) for name, scale in scales.items()}
@@ -256,7 +259,7 @@ def kinds(metrics: dict) -> list[dict]:
 
 
 def confusions(metrics: dict) -> list[dict]:
-    """The most frequent ones; what is longer than a character would be a text, and is left out."""
+    """The most frequent confusions. What is longer than a character could be a text, and is left out."""
     found = [
         one for one in metrics.get("confusions") or () if len(one["reference"]) <= 1 and len(one["hypothesis"]) <= 1
     ]
@@ -271,7 +274,7 @@ def confusions(metrics: dict) -> list[dict]:
 
 
 def letter(character: str) -> str:
-    """A character that can be seen."""
+    """The character, or a visible stand-in for one that can't be seen."""
     if character == " ":
         return "space"
     if character and (not character.isprintable() or unicodedata.combining(character)):
@@ -280,7 +283,7 @@ def letter(character: str) -> str:
 
 
 def drift(metrics: dict) -> dict | None:
-    """CER of each year less that of the first, drawn."""
+    """A chart of each year's CER less that of the first year."""
     found = metrics.get("drift") or None
     if not found:
         return None

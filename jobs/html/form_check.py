@@ -17,7 +17,7 @@ MAX_PICTURES = 60  # pictures at most
 def write_page(
     path: Path, forms, templates, results: dict[str, tuple[Checked, np.ndarray | None]], verdict: Verdict
 ) -> None:
-    """`results`: by the file's name, what became of the scan, and a picture of it if it failed."""
+    """Write the page. `results`: by file name, the result of its check, and a small image of the scan if it failed."""
     rows = []
     for template in templates:
         own = [one for one, _ in results.values() if one.form == template.name]

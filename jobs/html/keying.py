@@ -7,7 +7,7 @@ from jobs.training.run_status import clean, read
 
 
 def view(run: Path) -> list[dict]:
-    """A dictionary for each table that was keyed; `damaged` says why one can't be shown."""
+    """The figures of each table that was keyed. `damaged` says why those of a table can't be shown."""
     found = []
     for path in sorted(run.glob("keying/*.json")):
         try:
@@ -18,7 +18,8 @@ def view(run: Path) -> list[dict]:
 
 
 def shown(figures: dict) -> dict:
-    """`rows`: title and value of each figure; `agreement` by field, of all first; `accepted` of each table of texts."""
+    """`rows`: title and value of each figure; `agreement`: by field, that of all fields first; `accepted`: of each
+    table of texts."""
     agreement = figures["agreement"]
     lines = [("all", agreement), *sorted(agreement["by"].items())]
     plain = (("rows to key", "total"), ("done", "done"), ("wait for another person", "waiting"),

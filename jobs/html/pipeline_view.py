@@ -29,7 +29,7 @@ GREEN, RED, BLUE = (0, 140, 0), (0, 0, 200), (200, 90, 0)
 
 
 def describe(rows: list[dict], images: Path, settings, forms: Path | None) -> str:
-    """Rows of one certificate (see shards.plan.Plan.rows) -> the page."""
+    """The page for one certificate. `rows`: its rows (see shards.plan.Plan.rows)."""
     prepared = prepare_forms(forms) if settings.unit == "field" else None
     outcomes: dict[tuple, list[str]] = {}  # what is stored or rejected of a field, of one image and its page
     rejected = 0
@@ -61,7 +61,7 @@ def describe(rows: list[dict], images: Path, settings, forms: Path | None) -> st
 
 
 def scan_part(scans: Scans, scan: np.ndarray, rows: list[dict], forms) -> tuple[str, dict[str, str]]:
-    """The scan with the boxes that were given or found on it; every stage of its fields, by name."""
+    """-> the scan with the boxes that were given or found, and the stages of each field by name."""
     shown = cv2.cvtColor(scan, cv2.COLOR_GRAY2BGR)
     thick = max(scan.shape[1] // 800, 1)
     note, stages = f"{scan.shape[1]} x {scan.shape[0]} px", {}

@@ -18,9 +18,10 @@ MAX_TOOLTIPS = 80  # points of a line that have a tooltip of their own
 
 @dataclass(frozen=True)
 class Scale:
-    """From low to high: linear, logarithmic, or by the square root, which gives small values room and has a zero.
+    """A scale from low to high: linear, logarithmic, or by the square root, which gives small values room and has a
+    zero.
 
-    `form` writes a tick (str.format); values are multiplied by `factor`.
+    `form`: how a tick is written (str.format); values are multiplied by `factor` before.
     """
 
     low: float
@@ -31,7 +32,7 @@ class Scale:
     root: bool = False
 
     def at(self, value: float) -> float:
-        """Where a value stands, 0 to 1; beyond the ends it stands on them."""
+        """The place of a value on the scale, 0 to 1; values beyond an end are placed at it."""
         low, high, value = map(self.bent, (self.low, self.high, value))
         return min(max((value - low) / (high - low), 0.0), 1.0) if high > low else 0.5
 
@@ -41,7 +42,8 @@ class Scale:
         return math.sqrt(max(value, 0.0)) if self.root else value
 
     def ticks(self, about: float = 5) -> list[float]:
-        """Round numbers within it: 1, 2 or 5 times a power of ten apart; those themselves where it is not linear."""
+        """About so many round numbers, 1, 2 or 5 times a power of ten apart; on a scale that is not linear such numbers
+        themselves."""
         if self.log or self.root:
             low, high = max(self.low, self.high / 400 if self.root else 0) * self.factor, self.high * self.factor
             powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -63,7 +65,7 @@ class Scale:
 
 
 def scale_of(values: Sequence[float], *, log: bool = False, **options) -> Scale:
-    """One that holds all of them, and zero unless it is logarithmic, with some air above."""
+    """A scale that holds all values, and zero unless it is logarithmic, with some room above."""
     known = [value for value in values if math.isfinite(value) and (value > 0 or not log)]
     if not known:
         return Scale(0.1 if log else 0.0, 1.0, log=log, **options)
@@ -77,9 +79,9 @@ def scale_of(values: Sequence[float], *, log: bool = False, **options) -> Scale:
 
 @dataclass(frozen=True)
 class Series:
-    """What one colour shows: (x, y) in order, `kind` line or points.
+    """The data of one colour: points (x, y) in order; `kind`: line or points.
 
-    `intervals`: low and high of y for each point, None where there is none; `tips`: what a tooltip says of each.
+    `intervals`: low and high of y for each point, None where there is none; `tips`: a tooltip for each point.
     """
 
     label: str
@@ -94,9 +96,8 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart:
-    """`title` is said to those who can't see it. `guides`: ((x, y), (x, y), words) of thin lines to hold data against;
-    `bars`: (x from, x to, height 0 to 1, tip) along the bottom, for how much there is of something.
-    """
+    """`title`: what a screen reader says. `guides`: thin lines for comparison, each ((x, y), (x, y), label); `bars`:
+    (from x, to x, height 0 to 1, tooltip) along the bottom, for how much data there is."""
 
     title: str
     x: Scale
@@ -152,7 +153,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class PlotArea:
-    """Data to px of a chart."""
+    """From data to pixels of a chart."""
 
     across_scale: Scale
     down_scale: Scale
@@ -193,7 +194,7 @@ def drawn(series: Series, area: PlotArea) -> Markup:
 
 
 def labels(series: Sequence[Series], area: PlotArea) -> Markup:
-    """The lines' names at their right ends, moved apart where they would lie on each other."""
+    """The lines' names at their right ends, moved apart where they would overlap."""
     ends = [(area.y(one.points[-1][1]), area.x(one.points[-1][0]), one) for one in series if one.points and one.label]
     ends.sort(key=lambda end: end[0])
     spots, last = [], -math.inf
@@ -216,7 +217,7 @@ def labels(series: Sequence[Series], area: PlotArea) -> Markup:
 def mark(
     value: float | None, within: Sequence[float] | None, scale: Scale, tip: str, guide: float | None = None
 ) -> Markup:
-    """A point with its interval on a scale that the column shares, as wide as its cell."""
+    """A point with its interval, as wide as a table's cell, on the scale of the column."""
     if value is None or not math.isfinite(value):
         return Markup("")
     at = [f"{2 + 96 * scale.at(number):.2f}%" for number in (value, *(within or ()))]
@@ -232,7 +233,7 @@ def mark(
 
 
 def bar(share: float, tip: str) -> Markup:
-    """A bar from the left edge of its cell, 0 to 1 of its width."""
+    """A bar from the left edge of a table's cell; `share`: 0 to 1 of its width."""
     head = Markup('<svg class="mark" role="img">') + titled(tip)
     return head + Markup(
         f'<rect class="bar" x="0" y="4" width="{100 * min(max(share, 0), 1):.2f}%" height="10"/></svg>'
@@ -240,7 +241,7 @@ def bar(share: float, tip: str) -> Markup:
 
 
 def axis(scale: Scale) -> Markup:
-    """The ticks that marks of a column are read by, for its heading."""
+    """The ticks of a column's scale, for the column's heading."""
     ticks = scale.ticks(4 if scale.low < 0 else 4.5)
     parts = [Markup('<svg class="mark ruler" aria-hidden="true">')]
     for number, tick in enumerate(ticks):

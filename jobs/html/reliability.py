@@ -19,9 +19,8 @@ MEASURES = (("ece", "calibration error"), ("brier", "Brier score"), ("log_loss",
 
 
 def view(run: Path, metrics: dict | None = None) -> list[dict]:
-    """A dictionary for each folder with a promise or figures; `damaged` says why one can't be shown. `metrics`: of the
-    evaluation beside which they are shown.
-    """
+    """The figures of each folder with a promise or reliability figures; `damaged` says why one can't be shown.
+    `metrics`: of the evaluation that is shown beside them."""
     found = []
     for folder in sorted(path for path in run.glob("reliability/*") if path.is_dir()):
         try:
@@ -39,7 +38,7 @@ def view(run: Path, metrics: dict | None = None) -> list[dict]:
 
 
 def made_for_another(promise: dict, metrics: dict) -> bool:
-    """Whether what was promised of is not what was evaluated."""
+    """Whether the promise is for another reader, or other conditions, than those of the evaluation."""
     model = promise.get("conditions") or promise.get("model") or {}
     return bool(model and metrics) and any(
         model.get(name) != metrics.get(name) for name in ("weights", "decode", "decoding")
@@ -87,7 +86,7 @@ def promised(promise: dict) -> dict:
 
 
 def unit(name: str, figures: dict, promise: dict | None) -> dict:
-    """The tables and charts of one unit: lines, words, …"""
+    """The tables and charts of one kind of unit: lines, words, fields or certificates."""
     words = UNITS.get(name, name)
     scores = {score: figures["scores"][score] for score in SCORES if score in figures["scores"]}
     diagrams = [
@@ -132,9 +131,10 @@ def diagram(bins: list[dict], words: str, score: tuple[str, int]) -> plot.Markup
 
 
 def over_coverage(name: str, scores: dict, promise: dict | None, risk: str) -> plot.Markup | None:
-    """What goes wrong among the accepted, the surest accepted first. `risk`: as risk_coverage has it, "risk" or "cer".
+    """Risk-coverage curve: the rate of errors among what is accepted, the surest first. `risk`: "risk" or "cer", as
+    risk_coverage has it.
 
-    A promise on this very figure is drawn with it: what was promised, and what it came to where it was judged.
+    A promise about this figure is drawn too: what was promised, and how it came out where it was judged.
     """
     words, what = UNITS.get(name, name), {"risk": "wrong", "cer": "CER"}[risk]
     series, values, guides = [], [], []

@@ -53,7 +53,8 @@ def one(row: dict, images: dict[str, str]) -> dict:
 
 
 def pairs(reference: str, hypothesis: str) -> list[tuple[str, str, str]]:
-    """(what happened, of the reference, of the reading) in turn, after NFC: same (up to a space), sub, ins or del."""
+    """How the reading differs, after NFC: (what happened, characters of the reference, of the reading) in order, where
+    what happened is same (up to a space), sub, ins or del."""
     from rapidfuzz.distance import Levenshtein
 
     reference, hypothesis = (unicodedata.normalize("NFC", text) for text in (reference, hypothesis))
@@ -71,7 +72,7 @@ def pairs(reference: str, hypothesis: str) -> list[tuple[str, str, str]]:
 
 
 def images_of(index, keys: list[str]) -> dict[str, str]:
-    """The stored lines of these samples as data: addresses, no larger than a page shows them."""
+    """The stored lines of these samples as data URLs, no larger than a page shows them."""
     import cv2
 
     from shards.loader import Samples

@@ -19,7 +19,7 @@ NOT_SHOWN = ("alphabet", "dataset", "folder", "run", "verb")  # of what was aske
 
 
 def curves(run: Path) -> list[dict]:
-    """The charts of what was logged; those of which nothing was are left out."""
+    """Charts of what the training logged; a chart without data is left out."""
     metrics = read_metrics(run)
     found = []
     for title, names, options in CURVES:
@@ -45,14 +45,15 @@ def tips(label: str, spots: list[tuple[int, float]], scale: plot.Scale) -> list[
 
 
 def thinned(spots: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """At most MOST or so, the last one among them, without what is not finite."""
+    """At most about MOST points, the last one among them, all finite."""
     spots = [(x, y) for x, y in spots if math.isfinite(y)]
     every = max(math.ceil(len(spots) / MAX_CURVE_POINTS), 1)
     return spots[::every] + (spots[-1:] if every > 1 and (len(spots) - 1) % every else [])
 
 
 def provenance(run: Path) -> dict:
-    """The starts in order, the versions of the last one, what was asked. Raises ValueError for a damaged file."""
+    """The run's starts in order, the versions of the last one, and its settings. Raises ValueError for a damaged
+    file."""
     config, status = settings(run), read_json(run / "status.json") or {}
     record = read(run / "provenance.json") if (run / "provenance.json").exists() else {}
     starts = [start for start in record.get("starts") or () if isinstance(start, dict)]

@@ -19,7 +19,7 @@ from jobs.keying.tables import KeyTable
 
 @dataclass(frozen=True)
 class Pair:
-    """One row as two people keyed it."""
+    """One row as two people keyed it, blindly."""
 
     certificate: str
     field: str
@@ -36,7 +36,7 @@ class Pair:
 
 
 def pairs_of(table: KeyTable, answers: Answers) -> tuple[list[Pair], int]:
-    """-> the rows that two people keyed, and how many of them are uncertain and therefore left out."""
+    """-> the rows that two people keyed, and how many of those were left out since one of them was uncertain."""
     found, uncertain = [], 0
     for row in sorted(answers.double & set(answers.standing)):
         keyed = answers.keyed(row)

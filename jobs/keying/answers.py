@@ -31,7 +31,7 @@ class Answer:
 
     @property
     def written(self) -> str:
-        """What goes into the table's column text."""
+        """What goes into the table's column `text`."""
         return {ILLEGIBLE: ILLEGIBLE_TEXT, CROSSED: CROSSED_TEXT, TEXT: self.text}.get(self.kind, "")
 
     def record(self) -> dict:
@@ -39,7 +39,7 @@ class Answer:
 
 
 class Answers:
-    """The answers of one table. `double`: the rows that are keyed twice."""
+    """The answers to one table. `double`: the rows that two people key."""
 
     def __init__(self, records: list[dict], double: frozenset[int] | set[int] = frozenset()):
         self.double = double
@@ -51,7 +51,7 @@ class Answers:
             self.apply(record)
 
     def apply(self, record: dict) -> None:
-        """A record of the journal: an answer, or an answer that was taken back."""
+        """Take in a record of the journal: an answer, or the withdrawal of one."""
         if "withdraws" in record:
             answer = self.by_id[record["withdraws"]]
             self.standing[answer.row].remove(answer)
@@ -64,11 +64,11 @@ class Answers:
         self.of_operator.setdefault(person(answer.by), []).append(answer.id)
 
     def keyed(self, row: int) -> list[Answer]:
-        """Of a row's standing answers those that were keyed independently of each other."""
+        """The row's valid answers that people gave without seeing each other's."""
         return [answer for answer in self.standing.get(row, ()) if answer.role == KEY and answer.kind != ASK]
 
     def final(self, row: int) -> Answer | None:
-        """The answer that counts, None while there is none yet."""
+        """The answer that counts; None until there is one."""
         given = [answer for answer in self.standing.get(row, ()) if answer.kind != ASK]
         settled = [answer for answer in given if answer.role == SETTLE]
         if settled:
@@ -88,22 +88,23 @@ class Answers:
         return SECOND if len(self.keyed(row)) < 2 else THIRD
 
     def wants(self, row: int, operator: str) -> bool:
-        """Whether the row still wants an answer, and of this operator: nobody answers twice."""
+        """Whether the row still needs an answer that this operator may give. Nobody answers a row twice."""
         standing = self.standing.get(row, ())
         if any(person(answer.by) == person(operator) for answer in standing):
             return False
         return not standing or self.final(row) is None
 
     def role(self, row: int) -> str:
-        """Of the answer that comes next."""
+        """What the row's next answer is for: a first or second keying, or to settle a difference."""
         return SETTLE if row in self.double and len(self.keyed(row)) >= 2 else KEY
 
     def notes(self, row: int) -> list[str]:
-        """What those who asked a colleague wrote."""
+        """The notes of those who asked a colleague."""
         return [answer.note for answer in self.standing.get(row, ()) if answer.kind == ASK]
 
     def may_withdraw(self, answer: Answer) -> bool:
-        """Not once somebody else has built on it: settled it, or answered what was asked."""
+        """Whether the answer may be taken back: not after somebody else has settled the row or answered the
+        question."""
         standing = self.standing.get(answer.row, ())
         if answer not in standing:
             return False
@@ -112,15 +113,15 @@ class Answers:
 
 
 def same(one: Answer, other: Answer) -> bool:
-    """Whether two people mean the same, however they space it."""
+    """Whether two answers mean the same, apart from spaces."""
     return plain(one.written) == plain(other.written)
 
 
 def plain(text: str) -> str:
-    """NFC, runs of white space one space."""
+    """NFC, with runs of white space as one space."""
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def person(name: str) -> str:
-    """One and the same for all ways in which a person writes the name."""
+    """The operator's name, the same for all ways of writing it."""
     return plain(name).casefold()

@@ -9,7 +9,7 @@ MAX_SUGGESTIONS = 9  # words: one a number key
 
 
 class Lexicon:
-    """A file with a word a line, read when it is asked for the first time. None: no words."""
+    """A file of words, a word a line, read when it is first needed. Without a file there are no words."""
 
     def __init__(self, path: Path | None):
         self.path = path
@@ -22,7 +22,8 @@ class Lexicon:
         return sorted((folded(word), word) for word in self.path.read_text(encoding="utf-8").split("\n") if word)
 
     def suggest(self, beginning: str) -> list[str]:
-        """At most MAX_SUGGESTIONS words, those that begin exactly so first, shorter ones before longer ones."""
+        """At most MAX_SUGGESTIONS words with this beginning, accents and case aside; those that begin exactly so come
+        first, and shorter ones before longer ones."""
         plain = folded(beginning)
         if not plain:
             return []
@@ -34,6 +35,6 @@ class Lexicon:
 
 
 def folded(text: str) -> str:
-    """grippé, Grippe -> grippe"""
+    """Without accents and case: grippé and Grippe become grippe."""
     plain = unicodedata.normalize("NFD", text.casefold())
     return "".join(c for c in plain if not unicodedata.combining(c))

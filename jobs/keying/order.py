@@ -22,9 +22,9 @@ BUCKETS = 1 << 16  # of hashed trigrams
 
 
 def ordered(table: KeyTable, order: str) -> np.ndarray:
-    """(len(todo),) places in `todo`, the first one first. What was drawn as a sample comes before all: only a whole
-    sample says anything. Raises ValueError for an unknown order, or one that the table has no numbers for.
-    """
+    """(len(todo),) places in `todo`, in the order in which rows are to be keyed. The sample of accepted rows comes
+    first, since only a complete sample says anything. Raises ValueError for an unknown order, or one for which the
+    table has no numbers."""
     if order not in ORDERS:
         raise ValueError(f"no such order: {order!r}; one of {', '.join(ORDERS)}")
     places = np.arange(len(table.todo))
@@ -45,7 +45,7 @@ def ordered(table: KeyTable, order: str) -> np.ndarray:
 
 
 def useful(readings: list[str], unsure: np.ndarray) -> np.ndarray:
-    """N readings, (N,) 1 - probability of each -> (N,) their numbers, the most useful one first."""
+    """N readings, and (N,) 1 - the probability of each -> (N,) their numbers, the most useful for training first."""
     expected = unsure * np.array([max(len(text), 1) for text in readings])
     by_doubt = np.argsort(-expected, kind="stable")
     grams = dict.fromkeys(by_doubt[:CANDIDATES].tolist())
@@ -76,7 +76,7 @@ def useful(readings: list[str], unsure: np.ndarray) -> np.ndarray:
 
 
 def trigrams(text: str) -> np.ndarray:
-    """(M,) the different buckets of a text's trigrams in lower case, its ends among them."""
+    """(M,) the hash buckets of the text's different trigrams, in lower case, with its ends."""
     padded = np.frombuffer(f"  {text.lower()} ".encode("utf-32-le"), np.uint32).astype(np.uint64)
     if not text.strip():
         return np.empty(0, np.int64)

@@ -23,7 +23,8 @@ BOX_COLOUR_BGR = (30, 110, 240)  # BGR, of the box on a scan
 
 
 class Pictures:
-    """For several threads at once. `forms`: a folder of templates, None: those of the project."""
+    """Makes the images of rows; several threads may ask at once. `forms`: a folder of templates (None: the project's
+    own)."""
 
     def __init__(self, forms: Path | None = None):
         self.folder, self.own = forms, threading.local()
@@ -31,7 +32,7 @@ class Pictures:
         self.bytes, self.forms = 0, None
 
     def make(self, images: Path, row: dict[str, str], view: str, of_fields: bool) -> tuple[bytes, str]:
-        """-> the encoded picture, its media type. Raises RejectedInput or, where storage fails, OSError."""
+        """-> the encoded image, its media type. Raises RejectedInput, or OSError where storage fails."""
         page = self.page(images, row["image"], row["page"], row.get("page_size", ""))
         if view == CROP:
             return encoded(self.crop(page, row, of_fields), ".png"), "image/png"
@@ -50,7 +51,7 @@ class Pictures:
         return encoded(shown, ".jpg"), "image/jpeg"
 
     def page(self, images: Path, name: str, number: str, size: str = "") -> np.ndarray:
-        """The scan, from memory where it was read just now."""
+        """The scan, gray (H, W) uint8; the last ones are kept in memory."""
         key = (images, name, number, size)
         with self.lock:
             if key in self.pages:
@@ -84,7 +85,7 @@ class Pictures:
         return np.rot90(around, -region.turn // 90) if region else around
 
     def box(self, page: np.ndarray, row: dict[str, str], of_fields: bool) -> tuple[int, int, int, int] | None:
-        """x, y, w, h on the scan; None: the row is the whole image."""
+        """The row's x, y, w, h on the scan; None where the row is the whole image."""
         region = scaled(Region.parse(row["box"] or row["place"], row["polygon"]), page, row.get("page_size", ""))
         if region is not None:
             cut(page, Region(region.x, region.y, region.w, region.h))  # raises RejectedInput where it lies elsewhere
@@ -95,7 +96,7 @@ class Pictures:
         return None
 
     def field_box(self, page: np.ndarray, name: str) -> tuple[int, int, int, int] | None:
-        """Of the field with this name, found on the scan's form; None where there is no such form or field."""
+        """x, y, w, h of this field, found on the scan's form; None where there is no such form or field."""
         from htr.forms.fields import DeskewedScan
         from htr.forms.registration import Forms
         from htr.forms.template import load_templates
@@ -113,7 +114,7 @@ class Pictures:
 
 
 def scaled(region: Region | None, page: np.ndarray, size: str) -> Region | None:
-    """From the pixels of the page of this size, where one is stated, to those of the scan."""
+    """A region in pixels of a page of the size that is stated -> in pixels of the scan."""
     stated = PageSize.parse(size)
     if region is None or stated is None:
         return region
@@ -121,7 +122,7 @@ def scaled(region: Region | None, page: np.ndarray, size: str) -> Region | None:
 
 
 def widened(box: tuple[int, int, int, int], page: tuple[int, int], beside: int, above: int) -> tuple[int, ...]:
-    """-> left, top, right, bottom within the page (rows, columns)."""
+    """-> left, top, right and bottom of the box with a margin, within the page (rows, columns)."""
     x, y, w, h = box
     return max(x - beside, 0), max(y - above, 0), min(x + w + beside, page[1]), min(y + h + above, page[0])
 

@@ -20,7 +20,8 @@ MAX_ANSWER_S = 300.0  # seconds: who took longer was away
 
 
 def figures(session: Session, seconds: float = 20.0, unit: str = "line", delta: float = 0.05) -> dict:
-    """`seconds`: that typing a row takes; `unit`: of the sample; `delta`: of the bound on what was accepted."""
+    """The figures of a session. `seconds`: the time to type a row; `unit`: of the sample; `delta`: of the bound for
+    what was accepted."""
     given = [answer for answers in session.answers for own in list(answers.standing.values()) for answer in own]
     took = [min(answer.seconds, MAX_ANSWER_S) for answer in given]
     blind = [min(a.seconds, MAX_ANSWER_S) for a in given if a.blind and a.role == KEY and a.kind != ASK]
@@ -59,9 +60,8 @@ def figures(session: Session, seconds: float = 20.0, unit: str = "line", delta: 
 
 
 def accepted_of(table: KeyTable, answers, unit: str, delta: float) -> dict:
-    """What the sample says of the accepted: wrong ones, and how many there are at most with 1 - delta, once all of it
-    is keyed (hypergeometric, as `monitor`). A unit is wrong when one of its rows is.
-    """
+    """The errors in the sample of accepted rows and, once all of it is keyed, the largest number among all accepted
+    ones with probability 1 - delta (hypergeometric, as in `monitor`). A unit is wrong if one of its rows is."""
     sampled = table.todo[: table.sampled].tolist()
     rows = int(np.sum(np.array(table.table["decision"].to_pylist()) == "accept"))
     found = {"rows": rows, "units": table.accepted_units, "unit": unit, "sampled": table.sampled_units}

@@ -36,11 +36,12 @@ PICTURE_THREADS = 2
 
 
 class Malformed(ValueError):
-    """A body that is not the JSON it should be."""
+    """The request's body is not the JSON that it should be."""
 
 
 class Server:
-    """`figures`: what progress shows; `write`: writes the tables, -> how many. Both run beside the event loop."""
+    """`figures`: gives what progress shows; `write`: writes the tables, and returns how many. Both run in threads,
+    beside the event loop."""
 
     def __init__(
         self,
@@ -148,7 +149,8 @@ class Server:
             raise Refused("changed") from None
 
     def write_quietly(self) -> None:
-        """Once all is done. What goes wrong is said: it is tried again when the server ends."""
+        """Write the tables when all rows are done. A failure is reported, and it is tried again when the server
+        ends."""
         try:
             self.write_tables()
         except (ValueError, OSError) as error:

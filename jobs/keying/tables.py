@@ -36,7 +36,8 @@ CELLS += ("page_size", "turn")
 
 @dataclass
 class KeyTable:
-    """One table. `todo`: numbers of the rows to be keyed, in its order; `blind`: of which of them nothing is shown."""
+    """A table to be keyed. `todo`: the numbers of its rows to key, in its order; `blind`: for which of them the reading
+    is not shown."""
 
     path: Path
     kind: str
@@ -53,7 +54,7 @@ class KeyTable:
 
     @property
     def folder(self) -> Path:
-        """Where its journal lies."""
+        """The folder of its journal."""
         return self.path.with_name(f"{self.path.name}.keying")
 
     @property
@@ -62,7 +63,7 @@ class KeyTable:
 
     @cached_property
     def of_fields(self) -> bool:
-        """Whether rows are fields that are found on their form, not lines with a box."""
+        """Whether rows are fields that are found on their form, rather than lines with a box."""
         names = self.table.column_names
         return "place" in names or (self.kind == TEXTS and "form" in names)
 
@@ -73,7 +74,7 @@ class KeyTable:
         return "" if value is None else str(value)
 
     def row(self, row: int) -> dict[str, str]:
-        """Where it stands, and why it could not be read if it could not."""
+        """The row's image, page and region, and the reason why it could not be read, if it could not."""
         found = {name: self.cell(row, name) for name in CELLS}
         if self.kind == TEXTS:
             found["reject"] = self.cell(row, "reason")
@@ -98,7 +99,7 @@ class KeyTable:
         return found if len(found) == len(self.reading(row).split()) else []
 
     def shown(self, row: int) -> dict:
-        """What an operator may see of a row that is not blind. `start`: what the page is filled in with."""
+        """What an operator sees of a row that is not blind. `start`: the text that the page begins with."""
         reading = self.reading(row)
         if self.kind == AUDIT:
             return {"start": self.cell(row, "text"), "reading": reading, "words": [], "alternatives": [reading]}
@@ -117,9 +118,8 @@ class KeyTable:
     # ------------------------------------------------------------------------------------------ what comes out
 
     def write(self, final: Callable[[int], Answer | None]) -> list[Path]:
-        """The table, and of texts the sample beside it; `final`: the answer that counts. Raises ValueError where a
-        person has changed what was written before.
-        """
+        """Write the keyed table and, for texts, the sample beside it. `final`: gives the answer that counts. Raises
+        ValueError where a person has changed what was written before."""
         given = {int(row): answer for row in self.todo if (answer := final(int(row))) is not None}
         if self.kind != TEXTS:
             return [self._write(self.out, self._mended(given))]
@@ -137,7 +137,7 @@ class KeyTable:
 
     @property
     def blind_sample(self) -> np.ndarray:
-        """bool (len(todo),): the rows that were drawn from what was accepted."""
+        """(len(todo),) bool: which rows were drawn from the accepted ones."""
         found = np.zeros(len(self.todo), bool)
         found[: self.sampled] = True
         return found
@@ -162,7 +162,7 @@ class KeyTable:
 
 
 def filled(table: pa.Table, rows: np.ndarray, given: dict[int, Answer]) -> pa.Table:
-    """The table, its rows having these numbers, with the columns `text` and `reject` of the rows that were answered.
+    """These rows of the table, with the columns `text` and `reject` as they were answered.
 
     A row that could not be read, and that nobody could key either, keeps its reason.
     """
@@ -182,7 +182,7 @@ def filled(table: pa.Table, rows: np.ndarray, given: dict[int, Answer]) -> pa.Ta
 
 
 def plain_text(table: pa.Table) -> pa.Table:
-    """Every column but the numbers as strings, none of them null: what jobs.transcription.results.to_key asks for."""
+    """All columns but numbers as strings without null, as jobs.transcription.results.to_key needs them."""
     columns = {}
     for name in table.column_names:
         column = table[name]
@@ -200,7 +200,7 @@ def plain_text(table: pa.Table) -> pa.Table:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be keyed, and how often. The same at every start: it decides which rows are blind."""
+    """What is to be keyed, and how often. It must be the same at every start, since it decides which rows are blind."""
 
     sample: int = 0  # of what was accepted, drawn from a table of texts
     double: float = 0.0  # the share of rows that two people key
@@ -209,7 +209,7 @@ class Asked:
 
 
 def open_table(path: Path, asked: Asked, images: Path | None = None, out: Path | None = None) -> KeyTable:
-    """Raises ValueError: no such table, not one that people key, or nowhere to write what comes out."""
+    """Raises ValueError: no such table, none that people key, or no place for the keyed table."""
     if not path.is_file():
         raise ValueError(f"{path}: no such table")
     if path.suffix.lower() not in (".csv", ".tsv", ".parquet", ".pq"):
@@ -251,7 +251,7 @@ def default_out(path: Path, images: Path) -> Path:
 
 
 def choose(made: KeyTable, asked: Asked) -> None:
-    """Which rows are keyed, which of them blind, which twice. The sample comes first."""
+    """Decide which rows are keyed, which of them blind and which twice. The sample comes first."""
     table = made.table
     if made.kind == TEXTS:
         decision = pc.cast(table["decision"], pa.string())
@@ -275,7 +275,7 @@ def choose(made: KeyTable, asked: Asked) -> None:
 
 
 def has_reason(column: pa.ChunkedArray, but: str = "") -> np.ndarray:
-    """bool (N,): whether a cell of `reject` gives a reason, other than `but`."""
+    """(N,) bool: whether the cell of `reject` gives a reason other than `but`."""
     coded = sources.encode(column)
     values = [value or "" for value in coded.dictionary.to_pylist()]
     said = [given_reason({"reject": value, "text": ""}) for value in values]
@@ -283,7 +283,7 @@ def has_reason(column: pa.ChunkedArray, but: str = "") -> np.ndarray:
 
 
 def draw(table: pa.Table, accepted: np.ndarray, asked: Asked) -> tuple[np.ndarray, int, int]:
-    """-> rows of the units drawn from what was accepted; units accepted, and drawn."""
+    """-> the rows of units drawn from the accepted ones; how many units are accepted, and how many were drawn."""
     names = [name for name in ("certificate", "field") if name in table.column_names]
     rows = plain_text(table.select(names).take(pa.array(accepted))).append_column("item", pa.array(accepted))
     drawing = Sample(asked.sample, asked.seed)
@@ -293,7 +293,7 @@ def draw(table: pa.Table, accepted: np.ndarray, asked: Asked) -> tuple[np.ndarra
 
 
 def chosen_by_hash(digest: str, rows: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """bool (N,): a random share of the rows, the same at every start."""
+    """(N,) bool: a random share of the rows, the same at every start."""
     if not share:
         return np.zeros(len(rows), bool)
     key = int.from_bytes(hashlib.sha256(f"{seed}/{digest}".encode()).digest()[:8], "big")

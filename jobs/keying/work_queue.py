@@ -13,7 +13,7 @@ LEASE_S = 600.0  # seconds
 
 
 class WorkQueue:
-    """`fresh`: whether the row of a rank still has no answer at all, looked at as the queue comes to it."""
+    """`fresh`: tells whether the row of a rank has no answer yet; it is asked when the queue comes to the row."""
 
     def __init__(self, size: int, fresh: Callable[[int], bool], clock: Callable[[], float] = time.monotonic):
         self.size, self.fresh, self.clock = size, fresh, clock
@@ -28,7 +28,7 @@ class WorkQueue:
         self.heard[tab] = self.clock()
 
     def take(self, tab: str, count: int, wanted: Callable[[int], bool]) -> list[int]:
-        """Up to `count` more ranks for this tab. `wanted`: whether its operator may answer the row."""
+        """Up to `count` more ranks for this tab. `wanted`: tells whether its operator may answer the row."""
         self.hear(tab)
         self.expire()
         found: list[int] = []
@@ -63,7 +63,7 @@ class WorkQueue:
         self.held.setdefault(tab, {})[rank] = None
 
     def release(self, rank: int, again: bool) -> None:
-        """The row was answered; `again`: it wants another person."""
+        """The row was answered. `again`: it needs another person."""
         tab = self.holder.pop(rank, None)
         if tab is not None:
             self.held[tab].pop(rank, None)
@@ -72,7 +72,7 @@ class WorkQueue:
             self.again[rank] = None
 
     def leave(self, tab: str) -> None:
-        """The tab is gone: what it had is others'."""
+        """The tab has closed: its rows go back into the queue."""
         for rank in self.held.pop(tab, {}):
             self.holder.pop(rank, None)
             self.give_back(rank)
