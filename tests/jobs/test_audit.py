@@ -76,7 +76,7 @@ def test_the_most_surprising_come_first_with_all_of_the_sources_columns(run: Pat
     assert "3 of 3 lines whose reading differs from the transcription, of 24" in said.out
     assert evaluated.CANARY not in said.out + said.err and "autre" not in said.out + said.err
     assert audit("--run", run, "--evaluation", "test", "--source", source) == 1
-    assert "somebody may have gone through it" in capsys.readouterr().err
+    assert "exists already, perhaps with corrections" in capsys.readouterr().err
 
 
 def test_where_frames_say_how_well_a_label_fits_they_decide(run: Path, source: Path):
@@ -148,8 +148,8 @@ def test_what_cannot_be_audited_or_applied(run: Path, source: Path, write_table,
         said = capsys.readouterr().err
         assert match in said and evaluated.CANARY not in said and "autre" not in said
 
-    fails("--run and --evaluation are wanted", "--source", source)
-    fails("--source is wanted", "--run", run, "--evaluation", "test")
+    fails("give --run and --evaluation", "--source", source)
+    fails("give --source, the table", "--run", run, "--evaluation", "test")
     fails("no promise here", "--run", run, "--evaluation", "test", "--source", source, "--promise", "none")
     rows = rows_of(source)
     other = write_table(source.with_name("other.csv"), rows[::-1])
@@ -160,11 +160,11 @@ def test_what_cannot_be_audited_or_applied(run: Path, source: Path, write_table,
     table = run / "audit" / "test.csv"
     mended = source.with_name("mended.csv")
     capsys.readouterr()
-    fails("a row is not the source's", "--apply", table, "--source", other, "--out", mended)
+    fails("a row is not one of the source's", "--apply", table, "--source", other, "--out", mended)
     fails("so that preprocess finds the images", "--apply", table, "--source", source, "--out", run / "mended.csv")
     fails("not a table that audit wrote", "--apply", source, "--source", source, "--out", mended)
     fails("give the name of a new .csv", "--apply", table, "--source", source, "--out", source)
-    fails("--apply wants --source", "--apply", table)
+    fails("--apply needs --source", "--apply", table)
     assert not mended.exists()
 
 

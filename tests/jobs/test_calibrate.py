@@ -144,7 +144,7 @@ def test_a_threshold_is_chosen_once(small: Path, capsys):
     calibrate(run, "--alpha", 0.25, "--name", "once")
     before = (run / "reliability" / "once" / "promise.json").read_bytes()
     assert calibrate(run, "--alpha", 0.3, "--name", "once") == 1
-    assert "a promise is there, and is not made twice" in capsys.readouterr().err
+    assert "this promise exists already and is never replaced" in capsys.readouterr().err
     assert (run / "reliability" / "once" / "promise.json").read_bytes() == before
 
 
@@ -182,7 +182,7 @@ def test_what_a_part_lacks_to_be_fitted_on_is_said(exact, lacks):
     table = pa.table({"certificate": ["a", "b", "b"], "field": ["I", "I", "I"]})
     part = SimpleNamespace(name="dev-1", table=table, numbers=lambda _: np.array(exact, float))
     unit = "line" if all(exact) else "field"
-    with pytest.raises(ValueError, match=f"dev-1 has {lacks} {unit}s: --fit tells them apart by both, it needs a "):
+    with pytest.raises(ValueError, match=f"dev-1 has {lacks} {unit}s: --fit needs at least one "):
         check_right_and_wrong(part, unit)
     if unit == "field":
         check_right_and_wrong(part, "line")  # of these it has both

@@ -148,7 +148,7 @@ def test_a_sample_that_is_not_done_or_not_this_batchs_is_refused(run: Path, tmp_
     fails("no column decision", keyed, keyed)
     keyed.write_text(text.splitlines()[0] + "\n")
     fails("without rows", readings, keyed)
-    fails("two tables are wanted")
+    fails("give two tables")
     fails("no such table", readings, tmp_path / "none.csv")
     assert not log.exists()
 

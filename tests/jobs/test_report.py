@@ -242,11 +242,11 @@ def test_a_run_without_evaluation_or_with_damage(tmp_path: Path, capsys):
     ("words", "message"),
     [
         (["{run}", "{run}/../none", "--out", "x.html"], "not a run folder"),
-        (["{run}", "{run}"], "give --out"),
+        (["{run}", "{run}"], "needs --out"),
         (["{run}", "{run}", "--out", "x.html"], "named twice"),
         (["{run}", "{run}", "--with-samples", "--out", "x.html"], "of one run"),
         (["{run}", "--evaluation", "test"], "there are: val"),
-        (["{run}", "--with-samples", "0"], "at least one"),
+        (["{run}", "--with-samples", "0"], "1 or more"),
         (["{run}", "--with-samples"], "no data set here"),
     ],
 )

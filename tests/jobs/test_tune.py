@@ -80,7 +80,7 @@ def test_new_weights_take_another_decoding_s_texts_and_words(run: Path, tmp_path
     }
     words = ["tune", "--run", str(run), "--device", "cpu", "--language"]
     assert main([*words, str(other), "--text", str(tmp_path / "words.txt")]) == 1
-    assert "no --text, no --lexicon" in capsys.readouterr().err
+    assert "leave out --text and --lexicon" in capsys.readouterr().err
     (other / "lexicon.txt").write_text("other")
     assert main([*words, str(other)]) == 1
     assert "lexicon.txt is not the one that weights.json was written for" in capsys.readouterr().err

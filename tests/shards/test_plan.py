@@ -145,7 +145,7 @@ def test_a_plan_that_was_tampered_with(tmp_path):
         ({"rows": 0}, "at least one row"),
         ({"encoding": "tiff"}, "jpg or png"),
         ({"unit": "page"}, "a line or a field, not page"),
-        ({"rulings": "blur"}, "keep or to remove"),
+        ({"rulings": "blur"}, "choose keep or remove"),
         ({"share": ["hand"]}, "certificate, image, writer, not hand"),
         ({"years": "train=2019,val=2018-2020"}, "overlap"),
     ],

@@ -172,7 +172,7 @@ def test_a_run_whose_data_set_is_elsewhere(run: Path, capsys):
         (["--figure", "bandwidth=1"], "no such figure, there are compute, gradients"),
         (["--figure", "compute=fast"], "write it as NAME=NUMBER"),
         (["--from", "nowhere"], "no run with log lines"),
-        (["--texts", "5"], "goes with --from"),
+        (["--texts", "5"], "together with --from"),
     ],
 )
 def test_what_is_missing_is_said(options: list[str], message: str, capsys):

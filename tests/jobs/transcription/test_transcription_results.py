@@ -348,7 +348,10 @@ def test_a_table_that_people_work_in_is_not_replaced(scans, untrained, promise, 
     ]
     again = [*map(str, [*again, *options, "--promise", promise[0]])]
     assert jobs.cli.command_line.main(again) == 1
-    assert "was changed, by who keys perhaps" in capsys.readouterr().err and review.read_bytes() == corrected
+    assert (
+        "was changed since it was written, perhaps by hand" in capsys.readouterr().err
+        and review.read_bytes() == corrected
+    )
     review.write_bytes(as_written)
     assert jobs.cli.command_line.main(again) == 0 and review.read_bytes() != as_written
     review.unlink()
