@@ -68,3 +68,8 @@ def not_text(text: str) -> str:
 
 def code_point(character: str) -> str:
     return f"U+{ord(character):04X}"
+
+
+def writer_key(name: str | None) -> str:
+    """The same for all ways in which one writer's name is typed: capitals, spaces, Unicode's forms. "": not known."""
+    return " ".join(unicodedata.normalize("NFC", name or "").split()).casefold()

@@ -196,6 +196,15 @@ def weights_of(folder: Path) -> str:
     return hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()[:16]
 
 
+def digest_of_model(folder: Path) -> str:
+    """Of all that a model's readings hang on: its weights, and of its config alphabet, shape and delay. An alphabet in
+    which two letters have changed places reads other texts with the same weights.
+    """
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    known = json.dumps([weights_of(folder), *(config.get(name) for name in KEYS if name != "writes")])
+    return hashlib.sha256(known.encode()).hexdigest()[:16]
+
+
 def files_of(
     model: nn.Module, charset: Charset, name: str, size: str, step: int, writes: str | None = None
 ) -> dict[str, bytes]:

@@ -93,7 +93,8 @@ def main(args: Settings) -> int:
     check_same_reader(parts)
     check_apart(parts, args.may_share)
     fitting, choosing, judging = parts
-    by = args.by or ("writer" if any(part.has_writers for part in parts) else "certificate")
+    by = args.by or ("writer" if choosing.has_writers else "certificate")
+    check_draws(fitting, choosing, by)
 
     # ---------------------------------------------------------------- fit
     check_right_and_wrong(fitting, args.unit)
@@ -111,7 +112,9 @@ def main(args: Settings) -> int:
 
     # ---------------------------------------------------------------- judge, and say
     check_conditions(choosing)
-    note = {"conditions": choosing.conditions} | describe_promise(args, by, threshold, steps, units, choosing)
+    unknown = unknown_writers(choosing, args.unit) if by == "writer" else 0
+    said = describe_promise(args, by, threshold, steps, units, choosing, unknown)
+    note = {"conditions": choosing.conditions} | said
     note["judged"] = judge_promise(units_of(judging, args, by, scores), threshold, judging)
     note["drift"] = covariate_shift(choosing, judging, by)
     fitted = {"evaluation": fitting.name, "dataset": fitting.asked["dataset"], "split": fitting.asked["split"]}
@@ -129,8 +132,41 @@ def main(args: Settings) -> int:
     if note["drift"] and note["drift"]["warns"]:
         moved = [f"{signal} (p {p:.3f})" for signal, p in note["drift"]["signals"].items() if p <= 0.05]
         print(f"drift: {judging.name} is not like {choosing.name}: {', '.join(moved)}; the promise may not hold there")
+    if others := promises_on(args.run, choosing, but=folder):
+        surely = max(1 - args.delta - sum(other["delta"] for other in others), 0)
+        log(f"calibrate: {len(others)} more promises were chosen on {choosing.name}: all {len(others) + 1} hold "
+            f"together, and so does the one picked when they are known, with {100 * surely:g} % at least")  # fmt: skip
     log(f"calibrate: {folder / 'promise.json'}")
     return 0
+
+
+def check_draws(fitting, choosing, by: str) -> None:
+    """Raises ValueError where writers are to be the independent draws and are not."""
+    if by != "writer":
+        return
+    if not choosing.has_writers:
+        raise ValueError(f"{choosing.name} knows no writer: --by certificate")
+    both = len(fitting.names("writer") & choosing.names("writer"))
+    if both:
+        raise ValueError(f"{fitting.name} and {choosing.name} have {both} writers in common: what is tested hangs on "
+                         "them then, and no promise speaks of other writers. Give --by certificate, which speaks of "
+                         "other certificates of the same writers")  # fmt: skip
+
+
+def promises_on(run: Path, choosing, but: Path) -> list[dict]:
+    """The promises of this run that were chosen on the same part: each has a chance of its own to be false."""
+    import json
+
+    found = []
+    for path in sorted((run / "reliability").glob("*/promise.json")):
+        try:
+            note = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:  # a damaged one promises nothing
+            continue
+        chosen = note.get("chosen", {})
+        if path.parent != but and all(chosen.get(name) == choosing.asked.get(name) for name in ("dataset", "split")):
+            found.append(note)
+    return found
 
 
 def units_of(evaluation, args, by: str, scores=None, held_out=None):
@@ -140,19 +176,18 @@ def units_of(evaluation, args, by: str, scores=None, held_out=None):
     import numpy as np
 
     from htr.reliability.promise import score_of
-    from htr.reliability.risk_control import PER_CLUSTER, Units
-    from htr.reliability.units import all_right, first_rows, groups_of_unit, lines_in, probabilities
+    from htr.reliability.risk_control import PER_CLUSTER, Units, numbered
+    from htr.reliability.units import all_right, groups_of_unit, probabilities
 
     score = score_of(args.unit, args.loss)
     found = held_out[score] if held_out else probabilities(scores, evaluation.table, score)
+    rows = rows_of_units(evaluation, args.unit)
     if args.unit == "line":
-        rows = np.flatnonzero(lines_in(evaluation.table) == 1)
         errors, sizes, found = 1 - evaluation.numbers("exact")[rows], np.ones(len(rows)), found[rows]
         if args.loss == "cer":
             errors, sizes = (evaluation.numbers(name)[rows] for name in ("edits", "characters"))
     else:
         of_unit = groups_of_unit(evaluation.table, args.unit)
-        rows = first_rows(of_unit)
         errors, sizes = 1 - all_right(evaluation.numbers("exact"), of_unit), np.ones(len(rows))
         found = found if held_out else found[rows]
     found = np.where(is_read(evaluation, args.unit)[rows], found, -np.inf)
@@ -160,7 +195,24 @@ def units_of(evaluation, args, by: str, scores=None, held_out=None):
         return Units(found, errors, sizes)
     groups = np.arange(len(rows)) if by == "unit" else evaluation.groups(by)[rows]
     limits = args.per_cluster or PER_CLUSTER[by], float(args.per_line) if args.loss == "cer" else 1.0
-    return Units(found, errors, sizes, np.unique(groups, return_inverse=True)[1], *limits)
+    return Units(found, errors, sizes, numbered(groups), *limits)
+
+
+def rows_of_units(evaluation, unit: str):
+    """(units,) a row of each. A field of several lines is no line: production reviews it under a promise of lines."""
+    import numpy as np
+
+    from htr.reliability.units import first_rows, groups_of_unit, lines_in
+
+    if unit == "line":
+        return np.flatnonzero(lines_in(evaluation.table) == 1)
+    return first_rows(groups_of_unit(evaluation.table, unit))
+
+
+def unknown_writers(evaluation, unit: str) -> int:
+    """How many of the draws are certificates whose writer is not known."""
+    groups = evaluation.groups("writer")[rows_of_units(evaluation, unit)].tolist()
+    return sum(name.startswith("certificate ") for name in set(groups))
 
 
 def is_read(evaluation, unit: str):

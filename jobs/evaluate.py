@@ -144,14 +144,18 @@ def chosen(pairs: list[str]) -> tuple[dict[str, list[str]], list[str]]:
 def what_is_asked(args: Settings, index, reader, levels: list[str], amp: str, device, rules: dict) -> dict:
     """evaluation.json: all that the parts are a function of."""
     from htr.decoding.decoder import digest_of
-    from htr.reader import weights_of
-    from htr.reliability.conditions import conditions
+    from htr.reader import digest_of_model
+    from htr.reliability.conditions import OF_FORMS, conditions
     from jobs.evaluation.result_files import FORMAT
     from shards import files
+    from shards.plan import read_note
 
     decoding = digest_of(args.run / "decoding" if args.decode == "beam" else None)
     asked = {"dataset": index.fingerprint, "split": args.split, "where": sorted(args.where), "levels": levels}
-    asked |= conditions(weights_of(args.run / "model"), args.decode, decoding, amp, args.batch, device.type)
+    asked |= conditions(digest_of_model(args.run / "model"), args.decode, decoding, amp, args.batch, device.type)
+    plan = read_note(index.folder)["settings"]
+    if plan.get("forms"):
+        asked |= {name: plan[name] for name in OF_FORMS}
     asked |= {"step": reader.config["step"], "format": FORMAT}
     if args.abbreviations:
         asked |= {"abbreviations": files.sha256(args.abbreviations)[:16]}

@@ -23,6 +23,7 @@ from shards.sample import given_reason
 
 ALARM = 3
 ACCEPT = "accept"
+PARTS = ("line", "page", "image")  # what tells the rows of a field from each other, of what both tables have
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,6 @@ class Settings:
 def main(args: Settings) -> int:
     from htr.reliability.monitor import FALSE_ALARM_RATE, BatchMonitor, hours, most_cer, most_wrong
     from htr.reliability.promise import Promise
-    from htr.reliability.risk_control import PER_LINE
     from shards import files
 
     promise = Promise.load(args.promise)
@@ -60,8 +60,9 @@ def main(args: Settings) -> int:
     # ---------------------------------------------------------------- this batch
     readings = read(args.readings, ("certificate", "field", "text", "decision"))
     keyed = read(args.keyed, ("certificate", "field", "text"))
-    accepted, lines = accepted_units(readings, promise.unit)
-    typed = sample_of(accepted, keyed, promise.unit, args.keyed)
+    parts = parts_of_both(readings, keyed)
+    accepted, lines = accepted_units(readings, promise.unit, parts)
+    typed = sample_of(accepted, keyed, promise.unit, args.keyed, parts)
     sampled, wrong = len(typed), sum(texts != accepted[name] for name, texts in typed.items())
     bound = most_wrong(wrong, sampled, len(accepted), promise.delta)
     saved = hours(len(accepted), sampled, lines / len(accepted), args.seconds)
@@ -79,11 +80,12 @@ def main(args: Settings) -> int:
         counted = f"{watch.wrong} of {watch.sampled} wrong"
     else:
         edits = edits_of(accepted, typed)
-        bounded = most_cer(*edits, len(accepted), promise.delta)
+        bounded = most_cer(*edits, len(accepted), promise.delta, promise.per_line)
         cer = bounded if math.isfinite(bounded) else None
         at_most = "not bounded by so small a sample" if cer is None else f"at most {100 * cer:.2f} %"
-        print(f"with {sure} the CER of this batch is {at_most}, where a line counts as at most {PER_LINE} characters")
-        watch.add_edits(*edits)
+        print(f"with {sure} the CER of this batch is {at_most}, where a line counts as at most {promise.per_line:g} "
+              "characters")  # fmt: skip
+        watch.add_edits(*edits, promise.per_line)
         counted = f"{watch.wrong} edits of {watch.sampled} characters"
     alarms = watch.alarms
     print(f"{watch.batches} batches, {counted}: evidence {watch.bet:.3g} that it is more than "
@@ -129,39 +131,69 @@ def read(path: Path, needed: tuple[str, ...]) -> dict[str, list]:
     return {name: table[name].to_pylist() for name in table.column_names}
 
 
-def names_of(table: dict[str, list], unit: str) -> list[tuple]:
-    """Of each row the unit that it is of, or a part of."""
-    certificates = table["certificate"]
-    if unit == "certificate":
-        return [(name,) for name in certificates]
-    if unit == "field" or "line" not in table:
-        return list(zip(certificates, table["field"], strict=True))
-    # what has no number of its own has its place in the input instead
-    items = table.get("item", table["line"])
-    lines = [line or str(item) for line, item in zip(table["line"], items, strict=True)]
-    return list(zip(certificates, table["field"], lines, strict=True))
+def names_of(table: dict[str, list], unit: str, parts: tuple[str, ...] = PARTS) -> list[tuple]:
+    """Of each row the unit that it is of; of a line, `parts` tell it from the others of its field."""
+    columns = [table["certificate"]] if unit == "certificate" else [table["certificate"], table["field"]]
+    if unit == "line":
+        columns += [of_row(table, name) for name in parts if name in table]
+    return list(zip(*([value or "" for value in column] for column in columns), strict=True))
 
 
-def rows_of(table: dict[str, list], unit: str) -> dict[tuple, dict[tuple, str]]:
-    """By unit, its rows: by their names, the text in NFC, however its words are spaced."""
+def parts_of_both(readings: dict[str, list], keyed: dict[str, list]) -> tuple[str, ...]:
+    """PARTS that both tables have. A table for people names images from its own folder on: what stands before is taken
+    away here; images that are none of the batch's tell nothing.
+    """
+    parts = [name for name in PARTS if name in readings and name in keyed]
+    if "image" not in parts or not keyed["image"]:
+        return tuple(parts)
+    there, first = set(readings["image"]), keyed["image"][0] or ""
+    for at in (0, *(i + 1 for i, letter in enumerate(first) if letter == "/")):
+        names = [(name or "").removeprefix(first[:at]) for name in keyed["image"]]
+        if there.issuperset(names):
+            keyed["image"] = names
+            return tuple(parts)
+    return tuple(name for name in parts if name != "image")
+
+
+def of_row(table: dict[str, list], name: str) -> list[str]:
+    if name == "line":  # what has no number of its own has its place in the input instead
+        return [line or str(item) for line, item in zip(table[name], table.get("item", table[name]), strict=True)]
+    return table[name]
+
+
+def rows_of(table: dict[str, list], unit: str, parts: tuple[str, ...] = PARTS) -> dict[tuple, dict[tuple, str]]:
+    """By unit, its rows: by their own names, the text in NFC, however its words are spaced.
+
+    Raises ValueError where two rows have one name: one of them would stand for both, and hide what is wrong with it.
+    """
     import unicodedata
 
     found: dict[tuple, dict[tuple, str]] = {}
-    finest = names_of(table, "line" if "line" in table and unit == "line" else "field")
-    for name, row, text in zip(names_of(table, unit), finest, table["text"], strict=True):
-        found.setdefault(name, {})[row] = " ".join(unicodedata.normalize("NFC", text or "").split())
+    both = zip(names_of(table, unit, parts), names_of(table, "line", parts), table["text"], strict=True)
+    for name, row, text in both:
+        rows = found.setdefault(name, {})
+        if row in rows:
+            raise ValueError(
+                f"two rows have one {' and '.join(('certificate', 'field', *parts))}: which one was keyed is "
+                "unknown; take the tables as transcribe wrote them"
+            )
+        rows[row] = " ".join(unicodedata.normalize("NFC", text or "").split())
     return found
 
 
-def accepted_units(readings: dict[str, list], unit: str) -> tuple[dict, int]:
-    """The units accepted, and how many lines of text they have in all."""
+def accepted_units(readings: dict[str, list], unit: str, parts: tuple[str, ...] = PARTS) -> tuple[dict, int]:
+    """The units accepted, and how many lines of text they have in all. Raises ValueError where there is none."""
     kept = [i for i, decision in enumerate(readings["decision"]) if decision == ACCEPT]
+    if not kept:
+        raise ValueError("nothing was accepted of this batch: there is nothing to watch")
     table = {name: [values[i] for i in kept] for name, values in readings.items()}
     lines = sum((text or "").count("\n") + 1 for text in table["text"])
-    return rows_of(table, unit), lines
+    return rows_of(table, unit, parts), lines
 
 
-def sample_of(accepted: dict, keyed: dict[str, list], unit: str, path: Path) -> dict:
+def sample_of(
+    accepted: dict, keyed: dict[str, list], unit: str, path: Path, parts: tuple[str, ...] = PARTS
+) -> dict[tuple, dict[tuple, str]]:
     """-> what was keyed, by unit as what was accepted. Names none of them.
 
     Raises ValueError while some are still to be keyed: those left out might be the hard ones.
@@ -171,7 +203,7 @@ def sample_of(accepted: dict, keyed: dict[str, list], unit: str, path: Path) -> 
     left = sum(bool(given_reason(row)) for row in rows)
     if left:
         raise ValueError(f"{path}: {left} rows are still to be keyed (their `reject` says why not): all are needed")
-    typed = rows_of(keyed, unit)
+    typed = rows_of(keyed, unit, parts)
     if not typed:
         raise ValueError(f"{path}: a sample without rows")
     foreign = len(typed.keys() - accepted.keys())
@@ -179,6 +211,9 @@ def sample_of(accepted: dict, keyed: dict[str, list], unit: str, path: Path) -> 
         raise ValueError(
             f"{path}: {foreign} of its {unit}s are not among those that the batch accepted: another batch?"
         )
+    lost = sum(rows.keys() != accepted[name].keys() for name, rows in typed.items())
+    if lost:
+        raise ValueError(f"{path}: of {lost} of its {unit}s rows are missing, or are others: all of a {unit} is keyed")
     return typed
 
 

@@ -99,6 +99,7 @@ def main(args: Settings) -> int:
             raise ValueError("two tables would be written to the same file: key them one after the other")
         journals = []
         for table in tables:
+            make_private(table.folder)
             ours = stack.enter_context(locked(table.folder))
             same_as_before(table, asked)
             journal = stack.enter_context(contextlib.closing(Journal(table.folder / "journal.jsonl", ours)))
@@ -129,6 +130,20 @@ def promised(folder: Path | None) -> tuple[str, float]:
 
 
 # ---------------------------------------------------------------------------------------------------- on disk
+
+
+def make_private(folder: Path) -> None:
+    """The folder of a table's journal, which nobody else may read. Raises ValueError for a link, which may lead
+    anywhere, and for a folder of somebody else that others can read.
+    """
+    if folder.is_symlink():
+        raise ValueError(f"{folder}: a link, which may lead anywhere: answers are kept beside the table itself")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_mode & 0o077:  # it was copied, say
+        try:
+            folder.chmod(0o700)
+        except PermissionError:
+            raise ValueError(f"{folder}: others can read it, and it is not yours: copy the table elsewhere") from None
 
 
 @contextlib.contextmanager
@@ -187,6 +202,7 @@ def write(args: Settings, session, unit: str, delta: float) -> int:
     from jobs.keying.progress import figures
     from shards import files
 
+    session.forget_unsaved()
     with WRITING:  # the page may ask for it while all that is done is being written
         both = zip(session.tables, session.answers, strict=True)
         written = [path for table, answers in both for path in table.write(answers.final)]

@@ -165,14 +165,18 @@ def model_folder(asked: Path | None) -> Path:
 def made_under(args: Settings, model: Path, decoding: Path | None, device) -> dict:
     """The conditions of these readings, of which a promise knows whether they are its own. Raises ValueError."""
     from htr.decoding.decoder import digest_of
-    from htr.reader import weights_of
+    from htr.forms.template import FORMS, digest_of_forms
+    from htr.reader import digest_of_model
     from htr.reliability.conditions import conditions
     from jobs.distributed.precision import precision
 
     if args.batch < 1:
         raise ValueError("--batch is 1 or more")
     _, amp = precision(args.amp, device)
-    return conditions(weights_of(model), args.decode, digest_of(decoding), amp, args.batch, device.type)
+    made = conditions(digest_of_model(model), args.decode, digest_of(decoding), amp, args.batch, device.type)
+    if args.unit == "field":
+        made |= {"forms": digest_of_forms(args.forms or FORMS), "rulings": args.rulings}
+    return made
 
 
 def what_is_asked(args: Settings, source, made: dict):

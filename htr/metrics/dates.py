@@ -31,27 +31,25 @@ def date_of(text: str) -> Parts | None:
     """A plain text (htr/metrics/values.py) that is a date and nothing else; None also where there is no such day."""
     text = WEEKDAY.sub("", text)
     if found := DAY_MONTH_YEAR.match(text):
-        day, month, year = day_of(found[1]), ROMAN.get(found[3]) or whole(found[3]), int(found[4])
+        day, month, year = day_of(found[1]), ROMAN.get(found[3]) or whole(found[3]), year_of(found[4])
     elif found := SPACED.match(text):
-        day, month, year = map(int, found.groups())
+        day, month, year = whole(found[1]), whole(found[2]), year_of(found[3])
     elif found := YEAR_FIRST.match(text):
-        year, month, day = map(int, found.groups())
+        year, month, day = year_of(found[1]), whole(found[2]), whole(found[3])
     elif found := MONTHLY.match(text):
-        month, year = (int(part) for part in found.groups() if part)
-        day = 0
+        month, year = (part for part in found.groups() if part)
+        day, month, year = 0, whole(month), year_of(year)
     elif found := NAMED.match(text.replace("-", " ")):
         day, month, year = day_of(found[1]) if found[1] else 0, MONTH[found[2]], year_of(found[3])
-        if year is None or (not day and year < 100):  # mars 19: a year, or a day?
+        if not day and len(found[3]) == 2:  # mars 19: a year, or a day?
             return None
     else:
         return None
-    if day is None or month is None:
+    if day is None or month is None or year is None:
         return None
-    if year < 100:
-        year += 2000 if year <= CENTURY_PIVOT_YEAR else 1900
     if not 0 <= month <= 12 or (day and not month):
         return None
-    if month and day > calendar.monthrange(max(year, 1), month)[1]:
+    if month and day > calendar.monthrange(year, month)[1]:
         return None
     return year, month or None, day or None  # 00: not known
 
@@ -75,10 +73,10 @@ def day_of(text: str) -> int | None:
 
 
 def year_of(text: str) -> int | None:
-    """A year in digits, or in words from FIRST_YEAR to LAST_YEAR; None for other texts."""
-    if text.isdecimal():
-        return int(text)
-    found = in_words(text)
+    """Two digits are of this century or the last one; None: no year of 1800 to 2100, as "0000"."""
+    if len(text) == 2 and text.isdecimal():
+        return int(text) + (2000 if int(text) <= CENTURY_PIVOT_YEAR else 1900)
+    found = whole(text) if text.isdecimal() else in_words(text)
     return found if found and FIRST_YEAR <= found <= LAST_YEAR else None
 
 

@@ -1,8 +1,14 @@
 """Categories of causes of death in transcriptions and readings, and the bias that reading errors cause.
 
-A table of terms has the columns term and category: a word or phrase, without regard to case, accents and hyphens, found
-as whole words, with or without a plural's s or x; "*" at the end of a word stands for any ending. A category is in a
-text when one of its terms is; htr/terms.csv is a French one of frequent causes. Of N texts in clusters, by category:
+A table of terms has the columns term and category: a word or phrase, without regard to case, accents, hyphens,
+apostrophes and the points of an abbreviation (A.V.C.), found as whole words, with or without a plural's ending (s, x,
+cérébral and cérébraux); "*" at the end of a word stands for any ending. A word that is parted at the end of a line
+("insuffi- sance") is found, too. A category is in a text when one of its terms is, unless
+
+    the term is denied     "pas de diabète", "absence d'HTA", "sans", "aucun", "ni", right before it
+    a longer term has it   "infarctus cérébral" is no "infarctus" where both are terms, whatever their categories
+
+htr/terms.csv is a French table of frequent causes. Of N texts in clusters, by category:
 
     recall        of the texts whose transcription has it, those whose reading has it, too
     precision     of the texts whose reading has it, those whose transcription has it, too
@@ -19,6 +25,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +40,31 @@ KINDS = ("duration", "date", "number")
 MIN_TRUSTED_CLUSTERS = 25  # clusters that misread a category, below which its bias is said to stand on few
 
 
+HYPHENS = "\u00ad\u2010\u2011-"
+PARTED = re.compile(rf"(?<=\w)[{HYPHENS}]\s+(?=\w)")  # at the end of a line
+POINTED = re.compile(r"(?<!\w)(?:[a-z]\.){1,5}[a-z](?:\.|(?!\w))")  # a.v.c.
+SPACED = re.compile(rf"[_'\u2018\u2019\u02bc\u00b4`\u2012\u2013\u2014\u2015{HYPHENS}]")
+WORD_START = re.compile(r"(?<!\w)\S")
+DENIED = re.compile(
+    r"(?<!\w)(?:(?:pas|absence|jamais)(?: eu)? de?|sans|aucune?|ni)"
+    r"(?: (?:antecedents?|atcd|signes?|notion|argument)(?: de?| pour)?(?: une?)?)? $"
+)
+
+
 @dataclass(frozen=True)
 class Terms:
-    """Categories in the order of the table, each with what finds it in a plain text."""
+    """Categories in the order of the table, each with its terms, which are plain."""
 
-    patterns: Mapping[str, re.Pattern]
+    patterns: Mapping[str, Sequence[str]]
+
+    @cached_property
+    def beginning(self) -> dict[str, list[tuple[int, re.Pattern]]]:
+        """By its first letter, what finds each term, and the number of its category."""
+        found: dict[str, list[tuple[int, re.Pattern]]] = {}
+        for number, terms in enumerate(self.patterns.values()):
+            for term in terms:
+                found.setdefault(term[0], []).append((number, re.compile(rf"{pattern_of(term)}(?!\w)")))
+        return found
 
     @classmethod
     def load(cls, path: str | Path) -> "Terms":
@@ -54,31 +81,60 @@ class Terms:
         found: dict[str, list[str]] = {}
         for number, row in enumerate(rows, 2):
             term, category = plain(row["term"] or ""), (row["category"] or "").strip()
-            if not term or not category:
+            if not term or term.startswith("*") or not category:
                 raise ValueError(f"{path}: row {number} lacks a term or a category")
-            found.setdefault(category, []).append(pattern_of(term))
-        return cls({name: re.compile(rf"(?<!\w)(?:{'|'.join(terms)})(?!\w)") for name, terms in found.items()})
+            found.setdefault(category, []).append(term)
+        return cls(found)
 
     def of(self, texts: Sequence[str | None]) -> np.ndarray:
         """N texts -> (N, categories) bool."""
-        searches, known = [pattern.search for pattern in self.patterns.values()], {}
-        for text in set(texts):
-            said = plain(text or "")
-            known[text] = [search(said) is not None for search in searches]
-        return np.array([known[text] for text in texts], bool).reshape(len(texts), len(searches))
+        known = {text: self.of_one(text or "") for text in set(texts)}
+        return np.array([known[text] for text in texts], bool).reshape(len(texts), len(self.patterns))
+
+    def of_one(self, text: str) -> list[bool]:
+        found = [False] * len(self.patterns)
+        for said in dict.fromkeys((plain(text), plain(PARTED.sub("", text)))):
+            found = [one or other for one, other in zip(found, self.found_in(said), strict=True)]
+        return found
+
+    def found_in(self, said: str) -> list[bool]:
+        """Which categories a plain text has: terms that are neither denied nor part of a longer one."""
+        found = [False] * len(self.patterns)
+        spans: dict[tuple[int, int], set[int]] = {}
+        for start in map(re.Match.start, WORD_START.finditer(said)):
+            for number, pattern in self.beginning.get(said[start], ()):
+                if match := pattern.match(said, start):
+                    spans.setdefault(match.span(), set()).add(number)
+        for (start, end), numbers in spans.items():
+            is_part = any(a <= start and end <= b and b - a > end - start for a, b in spans)
+            if not is_part and not DENIED.search(said, 0, start):
+                for number in numbers:
+                    found[number] = True
+        return found
 
 
 def plain(text: str) -> str:
-    """Small letters without accents, hyphens and apostrophes as spaces, ligatures apart, single spaces."""
-    text = unicodedata.normalize("NFD", text.casefold().replace("œ", "oe").replace("æ", "ae"))
-    text = "".join(c for c in text if not unicodedata.combining(c))
-    return " ".join(re.sub(r"[-'\u2019\u2010\u2011]", " ", text).split())
+    """Small letters without accents, hyphens and apostrophes as spaces, ligatures apart, abbreviations without their
+    points, single spaces, nothing that can't be seen.
+    """
+    text = unicodedata.normalize("NFKD", text.casefold().replace("œ", "oe").replace("æ", "ae"))
+    text = SPACED.sub(" ", text.replace("\u00ad", ""))
+    text = "".join(c for c in text if not unicodedata.combining(c) and unicodedata.category(c) != "Cf")
+    return " ".join(POINTED.sub(lambda found: found[0].replace(".", ""), text).split())
 
 
 def pattern_of(term: str) -> str:
     """A plain term -> a regular expression of whole words."""
-    words = [rf"{re.escape(word[:-1])}\w*" if word.endswith("*") else re.escape(word) for word in term.split()]
-    return r"\s+".join(word if word.endswith("*") or len(word) < 4 else f"{word}[sx]?" for word in words)
+    words = term.split()
+    return r"\.?\s+".join(pattern_of_word(word, alone=len(words) == 1) for word in words)
+
+
+def pattern_of_word(word: str, alone: bool) -> str:
+    if word.endswith("*"):
+        return rf"{re.escape(word[:-1])}\w*"
+    if len(word) < 4:
+        return re.escape(word) + "s?" * alone  # an abbreviation: des AVCs
+    return rf"{re.escape(word[:-2])}(?:als?|aux)" if word.endswith("al") else f"{re.escape(word)}[sx]?"
 
 
 @dataclass(frozen=True)
@@ -177,8 +233,8 @@ def of_acceptance(found: Found, accepted: np.ndarray, clusters: np.ndarray, seed
         of = by_cluster(reference, clusters)
         if not of.any():
             continue
-        missed = by_cluster(reference & accepted & ~taken, clusters)
-        invented = by_cluster(taken & ~reference, clusters)
+        missed = by_cluster(reference & accepted & ~found.both[:, column], clusters)
+        invented = by_cluster(taken & ~found.both[:, column], clusters)
         covered = share(by_cluster(reference & accepted, clusters), of, seed)
         result[name] = {"texts": int(of.sum()), "coverage": covered, **bias(missed, invented, of, seed)}
     with_q(result)

@@ -63,8 +63,10 @@ DIGITS = r"\d{1,3}(?: \d{3})+(?![\d])(?:[.,]\d+)?|[1-9]\d{0,2}(?:\.\d{3})+(?![\d
 THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:\.\d{3})+(?:,\d+)?")
 TOKEN = re.compile(rf"\s*(?:(\d+/\d+)|({DIGITS})|([a-z]+)\.?|(,|'|\+))")
 SECONDS_SIGN, MINUTES_SIGN = re.compile(r"(?<=\d)\s*(?:''|\"|\u2033)"), re.compile(r"(?<=\d)\s*['\u2032](?=\s|\d|$)")
-# "2/3 j" and "24/48 h" are ranges as a rule, so that only these are fractions of a unit
+# "2/3 j" and "24/48 h" are ranges as a rule, so that only these are fractions of a unit; before one of more than an
+# hour ("3/4 jours": three or four) half is the only one, and that of one alone ("1/2 jours" may be one or two)
 FRACTIONS = {"1/2": Fraction(1, 2), "1/3": Fraction(1, 3), "1/4": Fraction(1, 4), "3/4": Fraction(3, 4)}
+HALF, SINGULAR_S = "1/2", ("mois", "ms", "s")
 BARE = re.compile(rf"^[+-]?(?:{DIGITS})$")
 # most texts are told apart by this alone
 SOME = re.compile(rf"\d|[½¼¾]|\b(?:{'|'.join((*WORDS, *PARTS, *ABOUT_SO_MANY))})\b|premier|z\xe9ro", re.IGNORECASE)
@@ -188,12 +190,12 @@ def quantity(tokens: list[str], at: int) -> tuple[Fraction, int, bool] | None:
         size, at, is_about = Fraction(ABOUT_SO_MANY[word]), at + 1, True
     elif word in ("demi", "demie"):
         size, at = PARTS[word], at + 1
+    elif "/" in word:
+        size, at = fraction_of(word, tokens[at + 1 : at + 2]), at + 1
     elif word[0].isdigit():
-        size, at = fraction(word), at + 1
-        if word == "2/3" and tokens[at : at + 1] in (["d"], ["de"]):
-            size = Fraction(2, 3)
-        if "/" not in word and at < len(tokens) and "/" in tokens[at]:  # 2 1/2 ans
-            more = fraction(tokens[at])
+        size, at = digits(word), at + 1
+        if at < len(tokens) and "/" in tokens[at]:  # 2 1/2 ans
+            more = FRACTIONS.get(tokens[at])
             size, at = (None if size is None or more is None else size + more), at + 1
     else:
         found = numeral(tokens, at)
@@ -211,9 +213,13 @@ def quantity(tokens: list[str], at: int) -> tuple[Fraction, int, bool] | None:
     return size, at, is_about
 
 
-def fraction(word: str) -> Fraction | None:
-    """None for one by nothing, and for what is more likely a range."""
-    return FRACTIONS.get(word) if "/" in word else digits(word)
+def fraction_of(word: str, after: list[str]) -> Fraction | None:
+    """ "3/4" of what comes after it; None for one by nothing, and for what may be a range: "2/3 j", "3/4 jours"."""
+    unit = after[0] if after else ""
+    if unit in ("d", "de"):
+        return {**FRACTIONS, "2/3": Fraction(2, 3)}.get(word)
+    is_plural = unit.endswith("s") and unit not in SINGULAR_S
+    return None if is_plural or (word != HALF and unit not in HOUR) else FRACTIONS.get(word)
 
 
 def part_after(tokens: list[str], at: int) -> tuple[Fraction, int]:
@@ -222,7 +228,7 @@ def part_after(tokens: list[str], at: int) -> tuple[Fraction, int]:
         return PARTS[tokens[at + 1]], at + 2
     i = at + (tokens[at : at + 1] == ["et"])
     if i < len(tokens) and "/" in tokens[i] and (i + 1 == len(tokens) or tokens[i + 1] not in UNIT):
-        size = fraction(tokens[i])
+        size = FRACTIONS.get(tokens[i])
         if size is not None:
             return size, i + 1
     return Fraction(0), at

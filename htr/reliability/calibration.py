@@ -17,6 +17,7 @@ SCALES = {"width": "log", "length": "log", "lines": "log"}  # of signals that ar
 KNOT_QUANTILES = (1 / 3, 2 / 3)  # quantiles at which a slope may change
 RIDGES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 FOLDS = 5
+DIGITS = 9  # of a probability
 MAX_FIT_ROWS = 50_000  # rows that a fit looks at: more change nothing of some thirty weights
 
 
@@ -59,7 +60,9 @@ class Score:
         a signal that is missing or holds what is no number.
         """
         columns = design(self.features, columns_of(signals, self.signals, self.unit))
-        return sigmoid(self.intercept + ((columns - self.mean) / self.scale) @ self.weights)
+        found = sigmoid(self.intercept + ((columns - self.mean) / self.scale) @ self.weights)
+        # the last bits of a sum hang on how many rows there are, and a threshold is one of these numbers
+        return np.round(found, DIGITS)
 
     def to_json(self) -> dict:
         features = [vars(feature) | {"knots": list(feature.knots)} for feature in self.features]

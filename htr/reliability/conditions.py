@@ -3,11 +3,14 @@
 A promise holds for readings made as those were that it was chosen on. An evaluation notes its conditions, a promise
 keeps them, and production is refused where one is another (htr/reliability/promise.py).
 
-    weights decode decoding   the model's weights; greedy or beam; the digest of the search's own files, None: greedy
+    weights decode decoding   a digest of the model's weights, alphabet and shape; greedy or beam; the digest of the
+                              search's own files, None: greedy
     amp                       off, bf16 or fp16: under bf16 5 of 160 texts differ, confidences by up to 0.27
     batch device              lines read at once (how far they are padded), cpu or cuda
     passes                    how often a line is read, at how many scales: see PASSES
     code                      `reading_code`: the code that makes readings, and the libraries that it computes with
+    forms rulings             of fields found on their forms alone, in a data set as in production: the digest of the
+                              templates, and whether printed rulings were removed
 """
 
 import ast
@@ -23,6 +26,7 @@ import torch
 
 READER = ("weights", "decode", "decoding")
 NAMES = (*READER, "amp", "batch", "device", "passes", "code")
+OF_FORMS = ("forms", "rulings")  # compared where both readings have them
 PASSES = 1  # the place for reading narrow writing twice: whoever reads with other passes says so here, or as an option
 # packages and modules whose code makes readings; by name, since they lie above this one
 READERS = ("htr.models", "htr.decoding", "htr.reader", "htr.types", "htr.lines.normalise", "htr.io.given")
@@ -39,8 +43,8 @@ def conditions(
 
 
 def conditions_in(asked: Mapping) -> dict[str, object]:
-    """Of an evaluation.json, which may be older and lack some: None then."""
-    return {name: asked.get(name) for name in NAMES}
+    """Of an evaluation.json, which may be older and lack some of NAMES: None then."""
+    return {name: asked.get(name) for name in NAMES} | {name: asked[name] for name in OF_FORMS if name in asked}
 
 
 @cache
@@ -70,4 +74,6 @@ def code_in(source: str) -> str:
 def difference(made: Mapping, asked: Mapping, names: tuple[str, ...] = NAMES) -> str:
     """Which of the conditions differ, and how; "" where none does."""
     differ = [name for name in names if made.get(name) != asked.get(name)]
+    if names == NAMES:
+        differ += [name for name in OF_FORMS if name in made and name in asked and made[name] != asked[name]]
     return ", ".join(f"{name} {asked.get(name)} in place of {made.get(name)}" for name in differ)

@@ -8,7 +8,8 @@ Over the batches two alarms watch whether the accepted err more than alpha: a be
 1 / false with probability `false` at most, ever, while they do not (Ville 1939; Shafer & Vovk 2019); and a detector
 that begins anew with every batch, so that it is as quick to see what changes late (Shiryaev and Roberts; Shin, Ramdas &
 Rinaldo 2022, E-detectors), whose false alarms are APART batches apart on average, at least. Where CER is promised, the
-bets are on what each unit's edits are over alpha times its characters (Waudby-Smith & Ramdas 2024).
+bets are on what each unit's edits are over alpha times its characters (Waudby-Smith & Ramdas 2024), both counted as the
+promise counts them: a unit as at most so many characters and edits, longer ones in proportion.
 """
 
 import math
@@ -21,8 +22,7 @@ from scipy import stats
 from htr.reliability.risk_control import PER_LINE
 
 STAKES = np.geomspace(0.5, 16.0, 12)  # how much higher than alpha the rate may have become, less one
-OF_EDITS = np.geomspace(0.01, 0.9, 12)  # of the largest stake with which no unit of LONGEST characters can ruin
-MAX_SIMULATED_BATCHES = 1000
+OF_EDITS = np.geomspace(0.01, 0.9, 12)  # of the largest stake with which no unit can ruin
 OF_BATCH = np.geomspace(0.02, 0.95, 8)  # stakes on a batch's rate
 HIGHEST = 64.0  # of a rate that is looked for
 FALSE_ALARM_RATE = 0.05
@@ -66,22 +66,29 @@ def sample_size(batch: int, alpha: float, delta: float, expected: float = 0.0) -
     return high
 
 
-def most_cer(edits: Sequence[int], characters: Sequence[int], batch: int, delta: float) -> float:
+def counted(edits: Sequence[int], characters: Sequence[int], per_line: float) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) edits and characters of lines -> the same, a line as at most `per_line` of either, in proportion."""
+    e, s = np.asarray(edits, np.float64), np.asarray(characters, np.float64)
+    most = np.maximum(np.maximum(e, s), per_line) / per_line
+    return e / most, s / most
+
+
+def most_cer(
+    edits: Sequence[int], characters: Sequence[int], batch: int, delta: float, per_line: float = PER_LINE
+) -> float:
     """The character error rate that a batch of so many accepted lines does not exceed, with probability 1 - delta.
 
-    (n,) edits of the lines of a random sample, and their characters as keyed. A line counts as at most PER_LINE
+    (n,) edits of the lines of a random sample, and their characters as keyed. A line counts as at most `per_line`
     characters and edits, longer ones in proportion, as in the promise (risk_control.py); the lines of the batch weigh
-    alike. For a rate r the loss x = (edits - r characters) / PER_LINE of a line is at most 1. Were the batch's rate r
+    alike. For a rate r the loss x = (edits - r characters) / per_line of a line is at most 1. Were the batch's rate r
     or more, the mean loss would be 0 or more, and the product of 1 - stake x would have a mean of at most 1, and so the
     mean of it over stakes: without replacement it is at most what it is with (Maclaurin's inequality). By Markov's
     inequality the smallest rate at which it is 1 / delta is the bound. `inf` where a sample so small bounds
     nothing. Raises ValueError for a sample that is larger than its batch.
     """
-    e, s = np.asarray(edits, np.float64), np.asarray(characters, np.float64)
-    if len(e) > batch:
-        raise ValueError(f"a sample of {len(e)} from a batch of {batch}: this is impossible")
-    most = np.maximum(np.maximum(e, s), PER_LINE)
-    e, s = e / most, s / most
+    if len(edits) > batch:
+        raise ValueError(f"a sample of {len(edits)} from a batch of {batch}: this is impossible")
+    e, s = (values / per_line for values in counted(edits, characters, per_line))
     if len(e) == batch and s.sum():
         return float(e.sum() / s.sum())  # all of it was keyed
     need = math.log(len(OF_BATCH) / delta)
@@ -128,20 +135,16 @@ class BatchMonitor:
         gain = k * np.log(rates / self.alpha) + (sample - k) * (np.log1p(-rates) - math.log1p(-self.alpha))
         self._bet(gain, k, sample)
 
-    def add_edits(self, edits: Sequence[int], characters: Sequence[int]) -> None:
+    def add_edits(self, edits: Sequence[int], characters: Sequence[int], per_line: float = PER_LINE) -> None:
         """A batch of whose sample each unit had so many edits, of so many characters as were keyed.
 
-        No edit is too many to be counted: a unit can only lose what alpha times its characters stake. Raises ValueError
-        for one of more than LONGEST. Without replacement the product's mean is smaller, too (Maclaurin's inequality).
+        A unit counts as at most `per_line` of either, so it can lose no more than alpha times that stakes. Without
+        replacement the product's mean is smaller than with, too (Maclaurin's inequality).
         """
-        edits, characters = np.asarray(edits, np.int64), np.asarray(characters, np.int64)
-        if len(characters) and characters.max() > MAX_SIMULATED_BATCHES:
-            raise ValueError(
-                f"a text of {characters.max()} characters: more than {MAX_SIMULATED_BATCHES} are not watched"
-            )
-        stakes = OF_EDITS / (self.alpha * MAX_SIMULATED_BATCHES)
-        gain = np.log1p(stakes[:, None] * (edits - self.alpha * characters)).sum(axis=1)
-        self._bet(gain, int(edits.sum()), int(characters.sum()))
+        e, s = counted(edits, characters, per_line)
+        stakes = OF_EDITS / (self.alpha * per_line)
+        gain = np.log1p(stakes[:, None] * (e - self.alpha * s)).sum(axis=1)
+        self._bet(gain, int(np.sum(edits)), int(np.sum(characters)))
 
     def _bet(self, gain: np.ndarray, wrong: int, sampled: int) -> None:
         wealth = np.zeros(len(gain)) if self.wealth is None else np.array(self.wealth)

@@ -18,6 +18,7 @@ import numpy as np
 
 from htr.reliability.calibration import Score
 from htr.reliability.conditions import NAMES, READER, difference
+from htr.reliability.risk_control import PER_LINE
 from htr.reliability.units import CHARACTER, probabilities, word_signals
 
 FORMAT = 2
@@ -38,6 +39,7 @@ class Promise:
     text: str
     scores: Mapping[str, Score]
     conditions: Mapping[str, object]  # of the readings that it was chosen on: htr/reliability/conditions.py
+    per_line: float = PER_LINE  # of CER: characters that a line counts as, at most
 
     @classmethod
     def load(cls, folder: str | Path) -> "Promise":
@@ -66,7 +68,8 @@ class Promise:
                 raise ValueError(f"score.json has no score of {score_of(note['unit'], note['loss'])}")
             threshold = None if note["threshold"] is None else float(note["threshold"])
             numbers = float(note["alpha"]), float(note["delta"]), threshold
-            return cls(note["unit"], note["loss"], *numbers, note["promise"], scores, dict(note["conditions"]))
+            limit = float(note["per_unit"]) if note["loss"] == "cer" and note.get("per_unit") else float(PER_LINE)
+            return cls(note["unit"], note["loss"], *numbers, note["promise"], scores, dict(note["conditions"]), limit)
         except (ValueError, KeyError, TypeError) as error:
             kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
             raise ValueError(f"{folder}: not a promise that can be read ({kind}{error}): calibrate again") from None

@@ -16,10 +16,10 @@ Why it holds. The loss of a cluster, X_g(t) = w_g sum_i f_i (e_i - alpha s_i) [p
 and 1, whatever its data are: w_g sum_i f_i e_i [..] <= w_g n_g c <= m c, and the same of s. Nothing estimated enters
 this bound, so no cluster that is still unseen can break it.
   1. If R(t) > alpha then E X_g(t) >= 0. For a stake b, 0 <= b < 1, each factor 1 - b X_g is over 0 and has a mean of at
-     most 1. So their product over clusters, in an order that does not hang on the losses, is a supermartingale that
-     starts at 1, and so is a mixture over stakes with fixed shares. By Ville's inequality (1939) its maximum is
-     1 / delta or more with a probability of delta at most. `betting` is the inverse of that maximum: a p-value.
-     (Waudby-Smith & Ramdas 2024, Estimating means of bounded random variables by betting.)
+     most 1. So their product over clusters, in an order that does not hang on the losses (`numbered`), is a
+     supermartingale that starts at 1, and so is a mixture over stakes with fixed shares. By Ville's inequality (1939)
+     its maximum is 1 / delta or more with a probability of delta at most. `betting` is the inverse of that maximum: a
+     p-value. (Waudby-Smith & Ramdas 2024, Estimating means of bounded random variables by betting.)
   2. Thresholds t_1, t_2, …, strict to loose, and the stakes hang on the fitting part alone, which shares no cluster
      with the part that chooses. They are tested in this order at the level delta, up to the first that fails; the last
      one that passed is promised. Let k be the first with R(t_k) > alpha. A false promise needs t_k to pass, which has
@@ -35,7 +35,9 @@ Units without clusters, of which the user says that no two have anything in comm
 distribution: that test is exact (`binomial`, and the bounds of Clopper & Pearson 1934).
 """
 
+import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -69,8 +71,9 @@ class Step:
 @dataclass(frozen=True)
 class Units:
     """N units: the probability that orders them, their errors and sizes (1 and 1 for wrong units; edits and reference
-    characters for CER), and the number of the cluster (0 to G - 1, every one there) that each is of; None: independent
-    units. With clusters: how many units one of them counts as at most, and how much of size and errors a unit.
+    characters for CER), and the number of the cluster (`numbered`: 0 to G - 1, every one there) that each is of; None:
+    independent units. With clusters: how many units one of them counts as at most, and how much of size and errors a
+    unit.
     """
 
     probability: np.ndarray
@@ -100,6 +103,20 @@ class Units:
     def count(self) -> int:
         """Of clusters; of units where they are independent."""
         return len(self.probability) if self.groups is None else int(self.groups.max(initial=-1)) + 1
+
+
+def numbered(names: Sequence[str]) -> np.ndarray:
+    """(N,) the cluster of each unit by its name -> (N,) its number, from 0 on, in the order of the names' SHA-256.
+
+    In the order of the names themselves a sequence would not be one of independent draws: names have hospitals and
+    years in them, hence errors. A seeded permutation of that order is one and the same for so many clusters, whatever
+    they are called: of 331 writers, the worst named last, 34 % of the promises of 2 % were false in place of 5 %.
+    """
+    there, number = np.unique(np.asarray(names, str), return_inverse=True)
+    digests = [hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest() for name in there.tolist()]
+    rank = np.empty(len(there), np.int64)
+    rank[sorted(range(len(there)), key=digests.__getitem__)] = np.arange(len(there))
+    return rank[number]
 
 
 # ---------------------------------------------------------------------------------------------------- binomial
@@ -141,8 +158,9 @@ def allowed(n: int, alpha: float, delta: float) -> int:
 def betting(losses: np.ndarray, own: float | None = None, seed: int = 0) -> float:
     """(G,) losses of clusters, at most 1 -> a p-value of "their mean is 0 or more" (1. above).
 
-    The clusters come in a seeded order. `own`: a stake that other data found best. Raises ValueError for a loss over 1:
-    what is bounded must be bounded before it comes here, since clipping it would break the test.
+    The clusters come as independent draws (see `numbered`), and are taken in a seeded order. `own`: a stake that other
+    data found best. Raises ValueError for a loss over 1: what is bounded must be bounded before it comes here, since
+    clipping it would break the test.
     """
     losses = np.asarray(losses, np.float64)
     if not len(losses):

@@ -17,6 +17,7 @@ import numpy as np
 from htr.metrics.significance import is_small
 from htr.metrics.terms import FRENCH, Found, Terms, by_cluster, find, of_acceptance, share, statistics
 from htr.reliability.promise import Promise
+from htr.reliability.units import lines_in
 from jobs.evaluation.accumulators import LENGTH_EDGES, MAX_SLICES, classes
 from jobs.evaluation.metrics import QUANTILES
 from jobs.evaluation.results import Evaluation
@@ -61,6 +62,8 @@ def selection(evaluation: Evaluation, promise: Promise, clusters: np.ndarray, fo
     promise.check(evaluation.conditions)
     read = np.array([bool((text or "").strip()) for text in evaluation.table["hypothesis"].to_pylist()])
     accepted = promise.accept(promise.probability(evaluation.table)) & read
+    if promise.unit == "line":  # as transcribe has it
+        accepted &= lines_in(evaluation.table) == 1
     result = {"texts": len(accepted), "accepted": int(accepted.sum()), "coverage": float(accepted.mean())}
     result["by"] = {}
     names = evaluation.table.column_names

@@ -25,15 +25,22 @@ from htr.reliability.units import (
 PLURAL = {"line": "lines", "field": "fields", "certificate": "certificates"}
 
 
-def promise_in_words(args, by: str, threshold, steps, units) -> tuple[str, str, int]:
-    """-> what is promised, or that nothing can be; what it assumes; how many units, or clusters, it takes at least."""
+def promise_in_words(args, by: str, threshold, steps, units, unknown: int = 0) -> tuple[str, str, int]:
+    """-> what is promised, or that nothing can be; what it assumes; how many units, or clusters, it takes at least.
+
+    `unknown`: of the clusters, certificates whose writer nobody knows.
+    """
     independent = args.unit if by == "unit" else by
     many, groups = PLURAL[args.unit], f"{independent}s"
-    items, count, last = len(units.probability), units.count, steps[-1]
+    of = f"{units.count} {groups}"
+    if unknown:
+        of = f"{units.count - unknown} writers and {unknown} certificates of unknown writers"
+    items, last = len(units.probability), steps[-1]
     sure, most = f"{100 * (1 - args.delta):g} %", f"{100 * args.alpha:g} %"
     counts = ""
     if units.groups is not None and by != "unit":
-        counts = f", where a {independent} counts as at most {units.per_cluster} {many}"
+        each = f"a {independent}" + (", or a certificate of an unknown one," if unknown else "")
+        counts = f", where {each} counts as at most {units.per_cluster} {many}"
     if args.loss == "cer":
         counts += f"{' and' if counts else ', where'} a line as at most {units.per_unit:g} characters"
     if threshold is not None:
@@ -44,14 +51,14 @@ def promise_in_words(args, by: str, threshold, steps, units) -> tuple[str, str, 
             else f"at most {most} differ from the transcription"
         )
         text = (
-            f"Of the {many} accepted (probability at least {threshold:.4f}; {100 * share:.1f} % of those that chose "
-            f"it) {what}{counts}, with a probability of at least {sure} over the choice by {items} {many} of {count} "
-            f"{groups}."
+            f"Of the {many} accepted (probability at least {in_digits(threshold)}; {100 * share:.1f} % of those that "
+            f"chose it) {what}{counts}, with a probability of at least {sure} over the choice by {items} {many} of "
+            f"{of}."
         )
     else:
         rate = f"{last.errors:.3g} wrong of {last.total:.3g} as weighted" if last.total else "none accepted"
         text = (
-            f"Nothing can be promised with these data ({items} {many} of {count} {groups}): that the accepted {many} "
+            f"Nothing can be promised with these data ({items} {many} of {of}): that the accepted {many} "
             f"err at most {most}{counts} could not be shown with {sure} at the first threshold tested ({rate}, p "
             f"{last.p:.2g})."
         )
@@ -66,15 +73,22 @@ def promise_in_words(args, by: str, threshold, steps, units) -> tuple[str, str, 
         "certificate": "other certificates of the same writers, years and scanners",
     }.get(independent, f"other {many} of this kind, if no two of them have anything in common")
     assumes = f"{groups[0].upper()}{groups[1:]} are independent draws: the promise speaks of {kind}. "
+    if unknown:
+        assumes += "Certificates whose writer is not known are taken as of a writer each. "
     assumes += "It is against the transcription, whose own errors count as the reading's."
     if counts:
         assumes += f" What has more counts in proportion{counts.replace(', where', ':')}."
     return text, assumes, least
 
 
-def describe_promise(args, by: str, threshold, steps, units, choosing) -> dict:
-    """The content of promise.json, but for how it was judged."""
-    text, assumes, least = promise_in_words(args, by, threshold, steps, units)
+def in_digits(probability: float) -> str:
+    """Four digits, and as many as it takes to tell it from 1."""
+    return f"{probability:.4f}" if probability < 0.99995 else f"{probability:.9f}".rstrip("0")
+
+
+def describe_promise(args, by: str, threshold, steps, units, choosing, unknown: int = 0) -> dict:
+    """The content of promise.json, but for how it was judged; `unknown` as above."""
+    text, assumes, least = promise_in_words(args, by, threshold, steps, units, unknown)
     independent, items, count = args.unit if by == "unit" else by, len(units.probability), units.count
     return {
         "unit": args.unit, "loss": args.loss, "alpha": args.alpha, "delta": args.delta, "threshold": threshold,

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from htr.certificate import writer_key
 from htr.metrics.intervals import cluster_ids
 from htr.reliability.conditions import conditions_in
 
@@ -53,11 +54,17 @@ class Evaluation:
     def groups(self, by: str) -> np.ndarray:
         """(N,) "writer": of each line the writer or, where none is known, the certificate; or "certificate"."""
         writers, certificates = (self.table[name].to_pylist() for name in ("writer", "certificate"))
-        return np.array(cluster_ids(writers if by == "writer" else [None] * len(writers), certificates))
+        keys = {name: writer_key(name) if by == "writer" else "" for name in set(writers)}
+        return np.array(cluster_ids([keys[name] for name in writers], certificates))
+
+    def names(self, column: str) -> set[str]:
+        """Of certificates or writers, those that are known; a writer under however many spellings is one."""
+        found = set(self.table[column].to_pylist()) - {None}
+        return {writer_key(name) if column == "writer" else name for name in found} - {""}
 
     @property
     def has_writers(self) -> bool:
-        return any(self.table["writer"].to_pylist())
+        return bool(self.names("writer"))
 
 
 def find(run: Path | None, name: str) -> Path:
@@ -78,7 +85,7 @@ def check_apart(parts: Sequence[Evaluation], may_share: Sequence[str] = ()) -> N
             for name in DISJOINT_COLUMNS:
                 if name in may_share:
                     continue
-                both = set(one.table[name].to_pylist()) & set(other.table[name].to_pylist()) - {None, ""}
+                both = one.names(name) & other.names(name)
                 if both:
                     raise ValueError(
                         f"{one.name} and {other.name} have {len(both)} {name}{'s' if len(both) > 1 else ''} in common: "

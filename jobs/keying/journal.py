@@ -31,7 +31,15 @@ class Journal:
         """
         self.path, self.ours, self.failure = path, ours, None
         new = not path.exists()
-        self.handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            self.handle = os.open(path, flags, 0o600)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise ValueError(f"{path}: a link, which may lead anywhere: put the journal itself there") from None
+        if os.fstat(self.handle).st_mode & 0o077:  # it was copied, say
+            os.fchmod(self.handle, 0o600)
         if new:
             files.sync(path.parent)
         self.records, whole, self.torn = read(path)

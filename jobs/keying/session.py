@@ -31,7 +31,7 @@ from jobs.keying.answers import (
     person,
     plain,
 )
-from jobs.keying.journal import Journal
+from jobs.keying.journal import Journal, read
 from jobs.keying.order import ordered
 from jobs.keying.tables import KeyTable
 from jobs.keying.work_queue import WorkQueue
@@ -73,6 +73,13 @@ class Session:
             self.rank_of.append(rank_of)
         self.queue = WorkQueue(len(self.row_of), self.is_fresh)
         self.states: dict[int, str] = {}  # of the rows that have an answer
+        self.look_at_answers()
+        self.tabs: dict[str, str] = {}  # the operator of each
+        self.flying: dict[str, Future] = {}  # answers that are not on disk yet
+
+    def look_at_answers(self) -> None:
+        """The states of all rows."""
+        self.states.clear()
         for number, answers in enumerate(self.answers):
             for row in answers.standing:
                 rank = int(self.rank_of[number][row])
@@ -82,8 +89,14 @@ class Session:
                 if state in AGAIN:
                     self.queue.again[rank] = None
         self.done = list(self.states.values()).count(DONE)
-        self.tabs: dict[str, str] = {}  # the operator of each
-        self.flying: dict[str, Future] = {}  # answers that are not on disk yet
+
+    def forget_unsaved(self) -> None:
+        """After the disk has failed: what could not be written was refused, and goes into no table either."""
+        failed = [number for number, journal in enumerate(self.journals) if journal.failure]
+        for number in failed:
+            self.answers[number] = Answers(read(self.journals[number].path)[0], self.tables[number].double)
+        if failed:
+            self.look_at_answers()
 
     # ------------------------------------------------------------------------------------------ operators
 
@@ -92,6 +105,9 @@ class Session:
         name = plain(name)
         if not 0 < len(name) <= MAX_NAME_LENGTH or not name.isprintable():
             raise Refused("name")
+        if len(self.tabs) >= MAX_TABS:  # pages that were closed without a word, as when the network was away
+            self.queue.expire()
+            self.tabs = {tab: by for tab, by in self.tabs.items() if tab in self.queue.heard}
         if len(self.tabs) >= MAX_TABS:
             raise Refused("crowded")
         tab = secrets.token_hex(8)

@@ -70,7 +70,7 @@ def decide(part: pa.Table, promise, sure: float) -> pa.Table:
     A row's probability is the least of its lines', null where none was read. Without a promise nothing that was read is
     accepted. A promise speaks of what was read: a blank field and a tick box, which only their ink tells, are reviewed
     or not by how `sure` that is, and so is to be reviewed what could not be read, was read as nothing, or contradicts
-    another field by a rule of the form (see htr/forms/field_rules.py).
+    another field by a rule of the form (see htr/forms/field_rules.py); under a promise of lines a field of several.
     """
     signals = [name for name in part.column_names if name.startswith("signal_")]
     words = word_probabilities(part, promise, signals)
@@ -94,6 +94,8 @@ def decide(part: pa.Table, promise, sure: float) -> pa.Table:
     reason, text = (np.asarray(part[name].to_pylist(), object) for name in ("reason", "text"))
     told_by_ink = (counts == 0) & (reason == "") & (part["confidence"].to_numpy() >= sure)
     accepted &= (reason == "") & (text != "")
+    if promise is not None and promise.unit == "line":
+        accepted &= counts == 1  # the promise was chosen on lines alone: a field of several is no unit of it
     if "contradicts" in part.column_names:  # what can't be true together is never accepted, however sure
         apart = np.asarray(part["contradicts"].to_pylist(), object) != ""
         accepted, told_by_ink = accepted & ~apart, told_by_ink & ~apart

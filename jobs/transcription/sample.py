@@ -49,7 +49,11 @@ class Sample:
 
 
 def names_of(rows: pa.Table, unit: str) -> list[str]:
-    if unit == "certificate":
-        return rows["certificate"].to_pylist()
-    names = ("certificate", "field") if unit == "field" else ("item", "field")
-    return [f"{one}/{field}" for one, field in zip(*(rows[name].to_pylist() for name in names), strict=True)]
+    """What is drawn by: of a line its certificate, too, since by its place alone the same places would be keyed of
+    every batch, and what is always wrong there, or never, would be all that is seen.
+    """
+    parts = {"certificate": ("certificate",), "field": ("certificate", "field")}.get(
+        unit, ("certificate", "item", "field")
+    )
+    columns = [rows[name].to_pylist() for name in parts if name in rows.column_names]
+    return ["/".join(map(str, row)) for row in zip(*columns, strict=True)]

@@ -8,10 +8,12 @@ from types import SimpleNamespace
 import evaluated
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from htr.reliability.promise import Promise
 from jobs.cli.command_line import main
+from jobs.evaluation.promise_files import in_digits
 from jobs.evaluation.results import Evaluation, check_right_and_wrong
 
 SIZES = {"dev": 150, "calibration": 600, "test": 300}
@@ -101,6 +103,75 @@ def test_writers_are_the_unit_where_they_are_known(tmp_path: Path):
     assert note(run, "x")["clusters"] == {"by": "writer", "count": 60} and note(run, "x")["test"] == "betting"
     assert "other writers of this kind" in note(run, "x")["assumes"]
     assert note(run, "x", "score.json")["fitted"]["by"] == "writer"
+
+
+def rewritten(run: Path, split: str, change) -> None:
+    """The evaluation of this split, each of its writers under another name."""
+    folder = run / "evaluation" / split
+    for path in (folder / "parts").iterdir():
+        table = pq.read_table(path)
+        writers = [change(number, name) for number, name in enumerate(table["writer"].to_pylist())]
+        pq.write_table(table.set_column(table.column_names.index("writer"), "writer", pa.array(writers)), path)
+
+
+def test_certificates_of_unknown_writers_are_said_to_be_so(tmp_path: Path):
+    run = evaluated.run(tmp_path / "run", SIZES, writers=300)
+    rewritten(run, "calibration", lambda number, name: name if number % 4 < 2 else None)
+    assert calibrate(run, "--alpha", 0.15, "--unit", "line", "--name", "x") == 0
+    found = note(run, "x")
+    groups = set(Evaluation.read(run / "evaluation" / "calibration").groups("writer").tolist())
+    unknown = sum(group.startswith("certificate ") for group in groups)
+    assert unknown > 100 and found["clusters"]["count"] == len(groups)
+    assert f"of {len(groups) - unknown} writers and {unknown} certificates of unknown writers" in found["promise"]
+    assert "whose writer is not known are taken as of a writer each" in found["assumes"]
+
+
+def test_a_part_without_writers_promises_nothing_of_writers(tmp_path: Path, capsys):
+    run = evaluated.run(tmp_path / "run", SIZES, writers=60)
+    rewritten(run, "calibration", lambda number, name: "")
+    assert calibrate(run, "--alpha", 0.15, "--name", "x") == 0
+    assert note(run, "x")["clusters"] == {"by": "certificate", "count": 600}
+    assert calibrate(run, "--alpha", 0.15, "--name", "y", "--by", "writer") == 1
+    assert "knows no writer" in capsys.readouterr().err
+
+
+def test_writers_under_two_spellings_are_one(tmp_path: Path, capsys):
+    """Counted as two they would be evidence twice, and might stand in two parts."""
+    run = evaluated.run(tmp_path / "run", SIZES, writers=60)
+    other = ["{}", " {}", "{} ", "\u00c9{}", "E\u0301{}"]
+    rewritten(run, "calibration", lambda number, name: other[number % 3].format(name.upper() if number % 2 else name))
+    assert calibrate(run, "--alpha", 0.15, "--unit", "line", "--name", "x") == 0
+    assert note(run, "x")["clusters"] == {"by": "writer", "count": 60}
+    rewritten(run, "dev", lambda number, name: "Dr  \u00c9. Un" if not number else name)
+    rewritten(run, "test", lambda number, name: "DR E\u0301. UN" if not number else name)
+    assert calibrate(run, "--alpha", 0.15, "--unit", "line", "--name", "y") == 1
+    assert "dev and test have 1 writer in common" in capsys.readouterr().err
+
+
+def test_no_promise_of_other_writers_where_those_who_plan_choose(tmp_path: Path, capsys):
+    run = evaluated.run(tmp_path / "run", SIZES, writers=60)
+    rewritten(run, "calibration", lambda number, name: name.replace("calibration-", "dev-"))
+    asked = ("--alpha", 0.15, "--unit", "line", "--may-share", "writer")
+    assert calibrate(run, *asked, "--name", "x") == 1
+    assert "have 60 writers in common" in capsys.readouterr().err
+    assert calibrate(run, *asked, "--name", "x", "--by", "certificate") == 0
+    assert "other certificates of the same writers" in note(run, "x")["assumes"]
+
+
+def test_promises_of_one_part_are_counted(run: Path, capsys):
+    for number, alpha in enumerate((0.31, 0.32, 0.33)):
+        before = len(list((run / "reliability").glob("*/promise.json")))
+        assert calibrate(run, "--alpha", alpha, "--name", f"many-{number}") == 0
+        said, least = capsys.readouterr().err, f"{max(100 - 5 * (before + 1), 0):g} %"
+        assert ("more promises were chosen on calibration" in said) == (before > 0)
+        if before:
+            assert f"{before} more promises" in said and f"all {before + 1} hold together" in said
+            assert f"picked when they are known, with {least} at least" in said
+
+
+@pytest.mark.parametrize(("threshold", "said"), [(0.97312, "0.9731"), (0.99996, "0.99996"), (1 - 1e-6, "0.999999")])
+def test_a_threshold_is_never_said_to_be_one(threshold: float, said: str):
+    assert in_digits(threshold) == said
 
 
 def test_nothing_can_be_promised_with_too_few(tmp_path: Path, capsys):

@@ -8,7 +8,6 @@ import pytest
 from htr.reliability.monitor import (
     APART,
     FALSE_ALARM_RATE,
-    MAX_SIMULATED_BATCHES,
     BatchMonitor,
     false_alarms,
     hours,
@@ -127,10 +126,27 @@ def test_edits_are_counted_with_the_characters_of_their_units():
     assert one.wealth == pytest.approx(other.wealth) and (one.wrong, one.sampled, one.batches) == (43, 35, 1)
     assert one.bet > 1 and BatchMonitor(**one.to_json()) == one
     sure = BatchMonitor(0.05)
-    sure.add_edits([0] * 200, [MAX_SIMULATED_BATCHES] * 200)
+    sure.add_edits([0] * 200, [1000] * 200)
     assert 0 < sure.bet < 0.05
-    with pytest.raises(ValueError, match="more than 1000 are not watched"):
-        one.add_edits([0], [MAX_SIMULATED_BATCHES + 1])
+
+
+@pytest.mark.parametrize("per_line", [30.0, 60.0])
+def test_edits_are_watched_as_the_promise_counts_them(per_line: float):
+    """Long lines, wholly misread, at a rate that is alpha where a line counts as so many characters, and more where all
+    characters do: the promise holds, and is not alarmed of.
+    """
+    alpha, alarms, runs, worse = 0.05, 0, 60, 0
+    for run in range(runs):
+        rng, watch, late = np.random.default_rng(run), BatchMonitor(alpha), BatchMonitor(alpha)
+        for _ in range(30):
+            for monitor, rate in ((watch, alpha), (late, 2 * alpha)):
+                long = rng.random(150) < rate / (0.9 * per_line / 20 + rate * (1 - per_line / 20))
+                characters = np.where(long, 300, 20)
+                monitor.add_edits(np.where(long, 270, 0), characters, per_line)
+        assert watch.wrong > 1.5 * alpha * watch.sampled
+        alarms, worse = alarms + ("bet" in watch.alarms), worse + ("bet" in late.alarms)
+    assert alarms <= runs * FALSE_ALARM_RATE + 1.645 * math.sqrt(runs * FALSE_ALARM_RATE * (1 - FALSE_ALARM_RATE))
+    assert worse == runs
 
 
 def test_wealth_and_detector_are_those_computed_by_hand():
@@ -146,8 +162,9 @@ def test_wealth_and_detector_are_those_computed_by_hand():
     assert watch.change == pytest.approx(np.mean((1 + first) * second))
     edits = BatchMonitor(0.05)
     edits.add_edits([0, 3, 40], [10, 20, 5])
-    stakes = np.geomspace(0.01, 0.9, 12) / (0.05 * 1000)
-    once = (1 - 0.5 * stakes) * (1 + 2 * stakes) * (1 + 39.75 * stakes)
+    stakes = np.geomspace(0.01, 0.9, 12) / (0.05 * PER_LINE)
+    # 40 edits of 5 characters count as 30 of 3.75
+    once = (1 - 0.5 * stakes) * (1 + 2 * stakes) * (1 + (30 - 0.05 * 3.75) * stakes)
     assert edits.bet == edits.change == pytest.approx(np.mean(once))
 
 

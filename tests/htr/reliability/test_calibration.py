@@ -37,6 +37,16 @@ def test_a_score_finds_the_truth_behind_a_signal_that_is_too_sure():
     assert score.signals == ["likelihood", "width"] and score.unit == "line"
 
 
+def test_a_probability_does_not_hang_on_how_many_rows_there_are():
+    """Else what is accepted at a threshold, which is one of them, would be luck: sums have other last bits."""
+    many = {f"s{i}": np.random.default_rng(i).random(len(RIGHT)) for i in range(7)}
+    score = fit("line", many, RIGHT, GROUPS)
+    for row in range(100):
+        of_row = {name: values[row] for name, values in many.items()}
+        found = [score.probability({n: np.full(k, v) for n, v in of_row.items()}) for k in (1, 2, 3, 5, 33, 257)]
+        assert len(set(np.concatenate(found).tolist())) == 1
+
+
 def test_cross_fitted_probabilities_come_from_other_groups():
     held_out = cross_fitted("line", signals(), RIGHT, GROUPS)
     assert np.abs(held_out - TRUE).mean() < 0.03

@@ -1,6 +1,7 @@
 """The same numbers in production as in calibration, and production under other conditions refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import evaluated
@@ -8,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import htr.reliability.conditions
+from htr.forms.template import digest_of_forms
 from htr.reliability.promise import files_of
 from htr.reliability.units import codes, fit_scores
 from jobs.cli.command_line import main
@@ -53,7 +55,7 @@ def promised(untrained, tmp_path_factory) -> Path:
     columns = [table[name].to_numpy().astype(float) for name in ("exact", "edits", "characters")]
     scores, _ = fit_scores(table, *columns, codes(table, "certificate"))
     made = htr.reliability.conditions.conditions(
-        htr.reader.weights_of(untrained / "model"), "greedy", None, "off", 16, "cpu"
+        htr.reader.digest_of_model(untrained / "model"), "greedy", None, "off", 16, "cpu"
     )
     note = {"conditions": made, "unit": "line", "loss": "wrong", "alpha": 0.1, "delta": 0.05, "threshold": 2.0}
     for name, content in files_of(scores, {}, note | {"promise": "so much"}, {}).items():
@@ -117,6 +119,51 @@ def test_another_model_and_device_are_refused(promised, untrained, images, tmp_p
         finally:
             note.write_text(kept)
         assert f"in place of {value})" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("part", ["alphabet", "encoder", "delay"])
+def test_a_model_that_reads_otherwise_with_the_same_weights_is_refused(
+    promised, untrained, images, tmp_path, capsys, part
+):
+    """An alphabet in which one letter has become another reads other texts: the weights alone do not say so."""
+    shutil.copytree(untrained / "model", tmp_path / "other" / "model")
+    path = tmp_path / "other" / "model" / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    last = config["alphabet"][-1]
+    config["alphabet"] = config["alphabet"][:-1] + chr(ord(last) + 1) if part == "alphabet" else config["alphabet"]
+    changed = {"alphabet": config["alphabet"], "encoder": config["encoder"] | {"dropout": 0.123}, "delay": 3.5}
+    path.write_text(json.dumps(config | {part: changed[part]}), encoding="utf-8")
+    assert transcribe(promised, tmp_path / "other", images, tmp_path / "o.csv", "--amp", "off") == 1
+    assert "the promise was made for other readings (weights " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["forms", "rulings"])
+def test_fields_cut_in_another_way_are_refused(promised, untrained, images, tmp_path, capsys, name):
+    """Another edition of the template, or rulings removed: where the data set was of fields found on their forms."""
+    note, kept = promised / "promise.json", (promised / "promise.json").read_text(encoding="utf-8")
+    content = json.loads(kept)
+    content["conditions"] |= {"forms": digest_of_forms(), "rulings": "keep"} | {name: "x"}
+    note.write_text(json.dumps(content))
+    try:
+        asked = (promised, untrained, images)
+        assert transcribe(*asked, tmp_path / "f.csv", "--amp", "off", "--unit", "field") == 1
+        assert f"other readings ({name} " in capsys.readouterr().err
+        assert transcribe(*asked, tmp_path / "l.csv", "--amp", "off") == 0  # lines come as they were cut
+    finally:
+        note.write_text(kept)
+
+
+def test_an_evaluation_says_how_its_fields_were_cut(tmp_path: Path, trained: Path):
+    """The same names as transcribe's, of a data set made of scans."""
+    from htr.synth.simulate import simulate
+
+    table = simulate(tmp_path / "scans", 3, 3, severity="light")
+    made = ["preprocess", table, "--unit", "field", "--out", tmp_path / "data", "--rulings", "remove", "--shares"]
+    assert main([*map(str, made), "val=1"]) == 0
+    asked = ["evaluate", tmp_path / "data", "--run", trained, "--split", "val", "--device", "cpu", "--name", "cut"]
+    assert main(list(map(str, asked))) == 0
+    found = Evaluation.read(trained / "evaluation" / "cut").conditions
+    assert (found["forms"], found["rulings"]) == (digest_of_forms(), "remove")
 
 
 def test_the_same_conditions_are_accepted(promised, untrained, images, tmp_path):

@@ -8,7 +8,16 @@ import evaluated
 import numpy as np
 import pytest
 
-from htr.reliability.conditions import NAMES, READERS, code_in, conditions, conditions_in, difference, reading_code
+from htr.reliability.conditions import (
+    NAMES,
+    OF_FORMS,
+    READERS,
+    code_in,
+    conditions,
+    conditions_in,
+    difference,
+    reading_code,
+)
 from htr.reliability.promise import Promise, files_of, score_of
 from htr.reliability.units import codes, fit_scores, probabilities
 
@@ -78,6 +87,21 @@ def test_readings_made_under_another_condition_are_refused(tmp_path: Path, score
         promise.check(MADE | {name: OTHER[name]})
     with pytest.raises(ValueError, match=f"{name} None in place of"):  # not said is not the same
         promise.check({n: value for n, value in MADE.items() if n != name})
+
+
+@pytest.mark.parametrize("name", OF_FORMS)
+def test_fields_cut_otherwise_are_refused_where_both_say_how(tmp_path: Path, scores, name: str):
+    made = MADE | {"forms": "f" * 16, "rulings": "keep"}
+    other = {"forms": "0" * 16, "rulings": "remove"}[name]
+    note = {"conditions": made, "unit": "field", "loss": "wrong", "alpha": 0.02, "delta": 0.05, "threshold": 0.9}
+    for file, content in files_of(scores, {}, note | {"promise": "so much"}, {}).items():
+        (tmp_path / file).write_bytes(content)
+    promise = Promise.load(tmp_path)
+    promise.check(made)
+    promise.check(MADE)  # of lines that somebody else has cut nobody knows how
+    with pytest.raises(ValueError, match=f"{name} {other} in place of {made[name]}"):
+        promise.check(made | {name: other})
+    promise.check(made | {name: other}, reader_alone=True)
 
 
 def test_who_takes_the_scores_alone_asks_for_the_reader_alone(tmp_path: Path, scores):

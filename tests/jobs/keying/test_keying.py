@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from keyed import table
 
+from jobs.cli.command_line import main
 from jobs.keying import journal as journals
 from jobs.keying.agreement import Pair, agreement
 from jobs.keying.answers import Answer, Answers, same
 from jobs.keying.journal import Journal, line_of
 from jobs.keying.order import ordered, useful
-from jobs.keying.session import Refused, check_text
+from jobs.keying.session import Refused, Session, check_text
 from jobs.keying.tables import Asked, open_table
 from jobs.keying.work_queue import LEASE_S, WorkQueue
 
@@ -77,6 +78,45 @@ def test_after_a_failing_disk_nothing_is_acknowledged(tmp_path: Path, monkeypatc
     with pytest.raises(OSError, match="No space left"):  # what the kernel has dropped it does not report again
         journal.append(record("2")).result()
     journal.close()
+
+
+def test_what_the_disk_refused_is_in_no_table(tmp_path: Path, monkeypatch):
+    """It was never acknowledged: a table that has it would say another thing than the journal that it is made of."""
+    made = open_table(table(tmp_path, 6), Asked())
+    made.folder.mkdir()
+    journal = Journal(made.folder / "journal.jsonl")
+    session = Session([made], [journal])
+    tab = session.begin("Anne")
+    session.answer(tab, id="0" * 16, row=0, kind="text", text="grippe").result()
+
+    def full(handle: int, content: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(journals.os, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        session.answer(tab, id="1" * 16, row=1, kind="text", text="choc").result()
+    with pytest.raises(OSError, match="No space left"):  # nor is one taken back
+        session.undo(tab, id="2" * 16)
+    monkeypatch.undo()
+    session.forget_unsaved()
+    assert session.done == 1 and session.answers[0].final(0).text == "grippe" and session.answers[0].final(1) is None
+    journal.close()
+    assert [entry["text"] for entry in Journal(made.folder / "journal.jsonl").records] == ["grippe"]
+
+
+def test_pages_that_were_closed_without_a_word_make_room(tmp_path: Path, monkeypatch):
+    made, now = open_table(table(tmp_path, 3), Asked()), [0.0]
+    made.folder.mkdir()
+    session = Session([made], [Journal(made.folder / "journal.jsonl")])
+    session.queue.clock = lambda: now[0]
+    monkeypatch.setattr("jobs.keying.session.MAX_TABS", 3)
+    tabs = [session.begin("Anne") for _ in range(3)]
+    with pytest.raises(Refused, match="crowded"):
+        session.begin("Marie")
+    now[0] = LEASE_S + 1
+    session.queue.hear(tabs[1])
+    assert session.begin("Marie") and session.begin("Jean") and set(session.tabs) >= {tabs[1]}
+    assert tabs[0] not in session.tabs
 
 
 # --- what answers say together
@@ -180,3 +220,25 @@ def test_modes_hang_on_no_umask(tmp_path: Path):
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "j").stat().st_mode) == 0o600
+
+
+def test_a_journal_that_others_could_read_is_closed_to_them_and_no_link_is_followed(tmp_path: Path):
+    """A folder that was copied has the modes of who copied it; a link would carry answers elsewhere."""
+    made = table(tmp_path, 3)
+    folder = tmp_path / "review.csv.keying"
+    folder.mkdir(mode=0o755)
+    folder.chmod(0o777)
+    (folder / "journal.jsonl").touch()
+    (folder / "journal.jsonl").chmod(0o666)
+    assert main(["review", str(made), "--write"]) == 0
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE((folder / "journal.jsonl").stat().st_mode) == 0o600
+    elsewhere = tmp_path / "elsewhere"
+    (folder / "journal.jsonl").rename(elsewhere)
+    (folder / "journal.jsonl").symlink_to(elsewhere)
+    assert main(["review", str(made), "--write"]) == 1
+    folder.rename(tmp_path / "moved")
+    for target in ("moved", "nowhere"):
+        folder.unlink(missing_ok=True)
+        folder.symlink_to(tmp_path / target)
+        assert main(["review", str(made), "--write"]) == 1

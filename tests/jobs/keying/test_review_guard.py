@@ -1,7 +1,10 @@
 """review: who may ask, what is refused, and what stands in headers, modes and logs."""
 
+import contextlib
 import json
 import os
+import random
+import socket
 import stat
 from pathlib import Path
 
@@ -33,9 +36,18 @@ def test_only_who_has_the_token_and_comes_from_the_page(running):
     assert ask(running, "begin", {"name": "Anne"}, headers={"origin": own, "sec-fetch-site": "same-origin"})[0] == 200
 
 
+def free_port() -> int:
+    """Below those that the kernel gives to whoever asks for any: nobody takes it while it is wanted twice."""
+    for port in random.Random(os.getpid()).sample(range(20_000, 32_000), 200):
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no free port")
+
+
 def test_the_token_of_an_earlier_start_is_refused(tmp_path: Path):
     made = table(tmp_path, 3)
-    with serving(made, log=tmp_path / "log") as before:
+    with serving(made, "--port", free_port(), log=tmp_path / "log") as before:
         assert ask(before, "")[0] == 200 and before.stop() == 0
     with serving(made, "--port", before.port, log=tmp_path / "log") as running:
         assert running.port == before.port and ask(running, "", token=before.token)[0] == 403

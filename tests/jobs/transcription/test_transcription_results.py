@@ -137,6 +137,13 @@ def test_what_is_accepted():
     assert decided([row(**BLANK)], Promised()) == [(None, "", None)]
 
 
+def test_a_field_of_several_lines_is_no_line():
+    """A promise of lines was chosen on lines alone: of three accepted ones three may be wrong in a field."""
+    rows = [row(), row(field="Ib", confidences=[0.9, 0.9], signal_likelihood=[0.9, 0.9])]
+    assert [decision for _, decision, _ in decided(rows, Promised("line"))] == ["accept", "review"]
+    assert [decision for _, decision, _ in decided(rows, Promised("field"))] == ["accept", "accept"]
+
+
 def test_the_least_probable_line_decides_not_the_least_confident():
     assert decided([row(confidences=[0.8, 0.9], signal_likelihood=[0.7, 0.3])], Promised("line"))[0][::2] == (0.3, 0.3)
     # of lines of one probability, as those of a field are, the signals are those of the least confident
@@ -209,6 +216,13 @@ def test_a_sample_is_the_same_in_whatever_order_and_uniform():
     assert drawn(4, table) != once and drawn(3, table.slice(0, 7)) == list(range(7))
     counts = Counter(item // 100 for seed in range(50) for item in drawn(seed, table))
     assert all(abs(count - 100) < 5 * 9.5 for count in counts.values()), counts  # five standard deviations
+    # lines at the same places of another batch are other lines
+    places = []
+    for batch in "ab":
+        draw = Sample(20, 0)
+        draw.take(table.set_column(2, "certificate", pa.array([f"{batch}{n}" for n in range(1000)])), "line")
+        places.append({item for rows in draw.chosen() for item in rows["item"].to_pylist()})
+    assert len(places[0]) == 20 and len(places[0] & places[1]) < 5
     # of a certificate all rows, or none
     pairs = pa.table({"item": [n // 2 for n in range(100)], "field": ["Ia", "Ib"] * 50,
                       "certificate": [f"c{n // 2}" for n in range(100)]})  # fmt: skip
