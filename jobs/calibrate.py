@@ -136,7 +136,8 @@ def main(args: Settings) -> int:
         surely = max(1 - args.delta - sum(other["delta"] for other in others), 0)
         log(f"calibrate: {len(others)} more promises were chosen on {choosing.name}: all {len(others) + 1} hold "
             f"together, and so does the one picked when they are known, with {100 * surely:g} % at least")  # fmt: skip
-    log(f"calibrate: {folder / 'promise.json'}")
+    then = "" if threshold is None else f"; next: python -m jobs transcribe SCANS --promise {folder} --out FILE"
+    log(f"calibrate: {folder / 'promise.json'}{then}")
     return 0
 
 

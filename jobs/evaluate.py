@@ -110,7 +110,7 @@ def main(args: Settings) -> int:
         return 0
     ticks = ticks_of(index, args.split, where) if rules else ()
     metrics = merge(folder, shards, asked, known_words(config), rules, ticks)
-    log(f"evaluate: {folder / 'metrics.json'}")
+    log(f"evaluate: {folder / 'metrics.json'}; next: python -m jobs report {args.run}")
     report(args, metrics, speed(folder, shards), bool(rules))
     if args.terms or args.promise:
         from jobs.evaluation import cause_statistics

@@ -52,5 +52,8 @@ def main(args: Settings) -> int:
         table = simulate(
             args.out, numbers, args.seed, workers=workers, progress=lambda n: progress.advance(n), **options
         )
-    log(f"simulate: {len(numbers)} certificates, {table}")
+    log(
+        f"simulate: {len(numbers)} certificates, {table}; next: python -m jobs preprocess {table} --unit field "
+        f"--out DATASET"
+    )
     return 0

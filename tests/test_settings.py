@@ -203,6 +203,21 @@ def test_help_groups_the_verbs_and_needs_no_torch(capsys):
         assert "jobs.cli.settings" in done.stdout.split() and not {"torch", "jsonargparse"} & set(done.stdout.split())
 
 
+@pytest.mark.parametrize("module, said", [("torch.nn", "torch.nn is not installed in"), ("jobs.lost", None)])
+def test_another_python_without_our_packages_is_one_line(module: str, said: str | None, monkeypatch, capsys):
+    def lost(*_):
+        raise ModuleNotFoundError(f"No module named '{module}'", name=module)
+
+    monkeypatch.setattr("jobs.stats.main", lost)
+    if said is None:  # one of ours: a fault, with its place
+        with pytest.raises(ModuleNotFoundError):
+            main(["stats", "data"])
+        return
+    assert main(["stats", "data"]) == 1
+    line = capsys.readouterr().err
+    assert said in line and ". slurm/env.sh" in line and line.count("\n") == 1
+
+
 def test_scale_and_submit_take_a_trainings_file(tmp_path: Path, capsys):
     path = write(tmp_path / "e.yaml", "optim: {lr: 7e-4}\nschedule: {steps: 5}\ndata: {dataset: d}\n")
     scaled = parse(["scale", "--config", str(path), "--gpus", "1,2"])[1]

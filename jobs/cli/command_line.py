@@ -54,6 +54,7 @@ STAGES = {
     },
 }
 VERBS = {verb: does for verbs in STAGES.values() for verb, does in verbs.items()}
+OURS = ("htr", "shards", "jobs")
 
 
 class Parser(argparse.ArgumentParser):
@@ -137,6 +138,12 @@ def main(argv: list[str] | None = None) -> int:
         run_verb, config = parse(sys.argv[1:] if argv is None else argv)
         limit_threads()
         return run_verb(config)
+    except ModuleNotFoundError as error:  # another Python than the one of set-up, most likely
+        if os.environ.get("HTR_TRACE") or (error.name or "").split(".")[0] in OURS:
+            raise
+        where = f"{error.name} is not installed in {sys.executable}"
+        print(f"error: {where}: run make setup once, and . slurm/env.sh in each new shell", file=sys.stderr, flush=True)
+        return 1
     except (ValueError, OSError, RuntimeError) as error:
         # one clear line; a DistributedError is a RuntimeError. HTR_TRACE=1 shows where, for who debugs the code
         if os.environ.get("HTR_TRACE"):

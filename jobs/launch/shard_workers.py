@@ -50,7 +50,9 @@ def write_missing(plan, images: Path, *, forms: Path | None, workers: int | None
     since = clock(index_of)
     left = missing_shards(plan)
     if left:
-        log(f"preprocess: this task is done ({count} samples, {rejected} rejected); {len(left)} shards are others'")
+        log(
+            f"preprocess: this task is done ({count} samples, {rejected} rejected); {len(left)} shards are left to others"
+        )
         return 0
     whole = read_plan(plan.folder)
     # several tasks may see that none is left: one merges for all of them
@@ -58,7 +60,10 @@ def write_missing(plan, images: Path, *, forms: Path | None, workers: int | None
     index = read_index(plan.folder)
     clear_worker_status(plan.folder)
     report(plan.folder)
-    log(f"preprocess: {sum(index.totals.values())} samples in {len(index.shards)} shards under {plan.folder}")
+    log(
+        f"preprocess: {sum(index.totals.values())} samples in {len(index.shards)} shards under {plan.folder}; "
+        f"next: python -m jobs stats {plan.folder}"
+    )
     return 0
 
 
