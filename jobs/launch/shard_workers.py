@@ -50,9 +50,7 @@ def write_missing(plan, images: Path, *, forms: Path | None, workers: int | None
     since = clock(index_of)
     left = missing_shards(plan)
     if left:
-        log(
-            f"preprocess: this task is done ({count} samples, {rejected} rejected); {len(left)} shards are left to others"
-        )
+        log(f"preprocess: this task is done ({count} samples, {rejected} rejected); others have {len(left)} shards")
         return 0
     whole = read_plan(plan.folder)
     # several tasks may see that none is left: one merges for all of them
