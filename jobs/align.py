@@ -14,7 +14,6 @@ Tasks own shards by number; each shard becomes one part, a Parquet file under RU
 last merges them. Another --least or --split needs no second alignment: the parts are kept.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +66,7 @@ def main(args: Settings) -> int:
     from jobs.distributed.placement import Placement
     from jobs.distributed.precision import precision
     from jobs.evaluation.alignments import merge, part, texts_of_shard, write_part
-    from jobs.launch.shared_work import SharedWork
+    from jobs.launch.shared_work import SharedWork, agreed_note, check_same
     from jobs.launch.under_way import under_way
     from shards.index import read_index
 
@@ -89,12 +88,11 @@ def main(args: Settings) -> int:
     folder = args.run / "alignment" / name
     (folder / "parts").mkdir(parents=True, exist_ok=True)
     with torch.no_grad(), mixed():
-        if not (folder / "alignment.json").exists():
-            begin(folder, asked, measured_delay(index, reader, args) if args.to == "words" else 0.0)
-        before = json.loads((folder / "alignment.json").read_text(encoding="utf-8"))
-        differ = [key for key, value in asked.items() if before.get(key) != value]
-        if differ:
-            raise ValueError(f"{folder} was begun with another {', '.join(differ)}: give another --name, or remove it")
+        before = agreed_note(
+            folder / "alignment.json",
+            lambda: asked | {"delay": measured_delay(index, reader, args) if args.to == "words" else 0.0},
+        )
+        check_same(folder, before, asked)
         reader.emission_delay = before["delay"]
 
         # ------------------------------------------------------------ this task's shards
@@ -131,15 +129,6 @@ def check_out(out: Path, dataset: Path) -> None:
         )
     if out.with_suffix(".json").exists() or out.name in ("index.parquet", "rejects.parquet"):
         raise ValueError(f"--out {out}: a file of the data set itself has this name, give another")
-
-
-def begin(folder: Path, asked: dict, emission_delay: float) -> None:
-    """Say what this alignment is; the first task's word counts."""
-    from shards import files
-
-    note = files.temporary(folder / "alignment.json")
-    files.write_synced(note, files.to_json(asked | {"delay": emission_delay}))
-    files.commit(note, folder / "alignment.json")
 
 
 def measured_delay(index, reader, args: Settings) -> float:

@@ -13,7 +13,6 @@ transcriptions and readings, `--promise` says what acceptance selects (jobs/eval
 `--against` compares two evaluations of the same lines.
 """
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -168,17 +167,11 @@ def begin(args: Settings, asked: dict) -> Path:
     """The evaluation's folder, the same for all tasks: the first one's evaluation.json counts. Raises ValueError where
     it was begun in another way.
     """
-    from shards import files
+    from jobs.launch.shared_work import agreed_note, check_same
 
     folder = args.run / "evaluation" / (args.name or default_name(args, asked["step"]))
     (folder / "parts").mkdir(parents=True, exist_ok=True)
-    note = files.temporary(folder / "evaluation.json")
-    files.write_synced(note, files.to_json(asked))
-    files.commit(note, folder / "evaluation.json")
-    before = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
-    differ = [name for name, value in asked.items() if before.get(name) != value]
-    if differ:
-        raise ValueError(f"{folder} was begun with another {', '.join(differ)}: give another --name, or remove it")
+    check_same(folder, agreed_note(folder / "evaluation.json", lambda: asked), asked)
     return folder
 
 

@@ -237,15 +237,10 @@ def fingerprint(*notes: object) -> str:
 
 def begin(folder: Path, settings: dict, unit: str) -> None:
     """Say what the parts in this folder are; the first task's word counts. Raises ValueError where they are others."""
-    from shards import files
+    from jobs.launch.shared_work import agreed_note
 
     (folder / "logs").mkdir(parents=True, exist_ok=True)
-    note = folder / "transcription.json"
-    if not note.exists():
-        attempt = files.temporary(note)
-        files.write_synced(attempt, files.to_json(settings))
-        files.commit(attempt, note)
-    before = json.loads(note.read_text(encoding="utf-8"))
+    before = agreed_note(folder / "transcription.json", lambda: settings)
     differ = [name for name in {**before, **settings} if before.get(name) != settings.get(name)]
     if not differ:
         return

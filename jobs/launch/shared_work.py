@@ -9,12 +9,14 @@ the one that ends last puts all together. What each part is, the verb knows; mar
         return 0
 """
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from jobs.cli.console import log
 from jobs.distributed.work_sharding import more_tasks_than, share_of_work
 from jobs.launch.under_way import ended, left_behind, note_work, parts_done
+from shards import files
 
 
 def own_share(verb: str, doing: str, unit: str, parts: Sequence[str], done: set[str]) -> tuple[list[str], list[str]]:
@@ -27,6 +29,22 @@ def own_share(verb: str, doing: str, unit: str, parts: Sequence[str], done: set[
         log(f"{verb}: {idle}")
     log(f"{verb}: task {task + 1} of {tasks}, {len(todo)} of its {len(mine)} {unit} to {doing}")
     return mine, todo
+
+
+def agreed_note(path: Path, make: Callable[[], dict]) -> dict:
+    """What all tasks work by: the JSON at this path, which the first task writes, from what `make` gives."""
+    if not path.exists():
+        attempt = files.temporary(path)
+        files.write_synced(attempt, files.to_json(make()))
+        files.commit(attempt, path)
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def check_same(folder: Path, before: dict, asked: dict) -> None:
+    """Raises ValueError where the work in this folder was begun with other settings than those asked for now."""
+    differ = [name for name, value in asked.items() if before.get(name) != value]
+    if differ:
+        raise ValueError(f"{folder} was begun with another {', '.join(differ)}: give another --name, or remove it")
 
 
 class SharedWork:
