@@ -11,8 +11,9 @@ fields cut, lines found, read, joined. Clean: the same pieces, as they were cut 
 joined as the field's text is. CER of the fields' text, over the same fields; a scan that is refused counts as nothing
 read.
 Blank fields are text fields that nothing was written in: false text is the share of them that get a text, found ink
-the share that has ink which is taken for lines, whatever the reader says of it: preprocess rejects those without
---stray blank.
+the share that has ink which is taken for lines, whatever the reader says of it, rejected ink the share of those that
+preprocess rejects without --stray blank, since it does not look like stamps, folds, hairs and specks alone. Missed
+writing is the share of the written fields that would count as such ink if nobody had typed a text.
 
 Simulated: certificates of handwriting fonts held out of training (simulate --hands held-out). Their texts are drawn
 anew from the grammar of causes; fields whose text is in a table that --seen names (the training's) are left out.
@@ -33,7 +34,8 @@ import cv2
 import numpy as np
 from pieces import write_pieces
 
-from htr.forms.field_content import RULING_MODES
+from htr.forms.field_content import RULING_MODES, is_stray
+from htr.forms.fields import DeskewedScan
 from htr.forms.registration import Forms
 from htr.forms.template import load_templates
 from htr.io.given import Lines
@@ -43,7 +45,7 @@ from htr.metrics.error_rates import compare
 from htr.metrics.intervals import difference_interval, ratio_interval
 from htr.metrics.values import parse as value_of
 from htr.reader import Reader
-from htr.scan import CutField, FieldText, cut_scan
+from htr.scan import CutField, FieldText, cut_registered
 from htr.synth.simulate import Certificate, certificate, chosen_hands
 
 LEASTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
@@ -72,6 +74,8 @@ class Read:
     fields: list[Field] = field(default_factory=list)
     blank: list[tuple[str, float]] = field(default_factory=list)  # writer, confidence of what it got; 0: no text
     inked: int = 0  # blank fields with ink that was taken for lines
+    rejected: int = 0  # of those the ones that don't look like stray ink alone
+    missed: int = 0  # written fields whose ink does
     ticks: list[bool] = field(default_factory=list)  # whether each box is read as it was ticked
     scans: int = 0
     refused: int = 0
@@ -88,12 +92,15 @@ def read_all(made: Iterator[Certificate], reader: Reader, options, pieces: dict,
     forms, result = Forms(load_templates()), Read()
     for one in made:
         result.scans += 1
+        gray = stored(one)
         try:
-            cuts = cut_scan(stored(one), forms, options.rulings)
+            registration = forms.register(gray)
+            cuts = cut_registered(gray, registration, options.rulings)
             texts = {entry.field: entry for entry in read_fields(cuts, reader, options.least)}
         except RejectedInput:
             result.refused += 1
             cuts, texts = [], {}
+        upright = DeskewedScan(gray, registration) if texts else None
         lines = {cut.field.name: len(cut.images) for cut in cuts}
         writer, clean, written = one.page["writer"], {}, {}
         for line in one.lines:
@@ -119,9 +126,11 @@ def read_all(made: Iterator[Certificate], reader: Reader, options, pieces: dict,
                 result.fields.append(
                     Field(name, writer, errors.characters, errors.edits, beside, len(written[name]), found, text)
                 )
+                result.missed += got is not None and is_stray(upright.cut(upright.template.field(name)))
             elif got:
                 result.blank.append((writer, max((line.confidence for line in got.lines), default=0.0)))
                 result.inked += lines[name] > 0
+                result.rejected += lines[name] > 0 and not is_stray(upright.cut(upright.template.field(name)))
     return result
 
 
@@ -251,6 +260,8 @@ def main() -> None:
     result |= {"false_simulated": simulated["false"], "false_simulated_interval": simulated["false_interval"]}
     result = {name.replace("false", "false_text"): value for name, value in result.items()}
     result["found_ink"] = rate([real.inked], [len(real.blank)])
+    result["rejected_ink"] = rate([real.rejected], [len(real.blank)])
+    result["missed_writing"] = rate([real.missed], [len(real.fields)])
     ticks = real.ticks + fonts.ticks
     result |= numbers(fonts) | {"ticks": len(ticks), "ticks_right": rate([sum(ticks)], [len(ticks)])}
 
@@ -260,7 +271,8 @@ def main() -> None:
     for name, read in (("semi-real", real), ("simulated", fonts)):
         false = sum(confidence > 0 for _, confidence in read.blank)
         print(f"{name}: {read.scans} scans, {read.refused} refused; of {len(read.blank)} blank fields {read.inked} "
-              f"have ink that is taken for lines, {false} got text")  # fmt: skip
+              f"have ink that is taken for lines, {read.rejected} are rejected for it, {false} got text; "
+              f"{read.missed} of {len(read.fields)} written ones would count as blank")  # fmt: skip
         sweep(read)
     print(f"CER %: clean {shown(result['cer_clean'], result['cer_clean_interval'])}, scan "
           f"{shown(result['cer_scan'], result['cer_scan_interval'])}, {result['difference']:+.2f} points; simulated "

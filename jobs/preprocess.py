@@ -32,8 +32,8 @@ class Settings:
     rulings: Literal["keep", "remove"] = setting("keep", "keep or remove the printed lines in the stored fields")
     stray: Literal["reject", "blank"] = setting(
         "reject",
-        "with --unit field, what ink on a field without text does: reject the row, or store the field as "
-        "blank (for sources that never leave a text out)",
+        "with --unit field, what ink on a field without text does: reject the row (unless it looks like stamps, folds, "
+        "hairs and specks alone), or store the field as blank (for sources that never leave a text out)",
     )
     pages: bool = setting(False, "with --unit field: also store the whole page of each certificate, upright")
     rows: int = setting(10_000, "rows per shard")

@@ -7,7 +7,7 @@ from contextlib import suppress
 import numpy as np
 
 from htr.certificate import clean_text
-from htr.forms.field_content import line_image, tick_score, with_rulings, written_lines
+from htr.forms.field_content import is_stray, line_image, tick_score, with_rulings, written_lines
 from htr.forms.fields import DeskewedScan, FieldImage, corners, enlarged, enlarging
 from htr.forms.registration import Forms, Registration
 from htr.forms.template import Field
@@ -122,7 +122,7 @@ class Page:
                 raise RejectedInput("text is given but the field is blank")
             return [self.blank(row, cut, known)]
         if not text:
-            if self.settings.stray == "reject":
+            if self.settings.stray == "reject" and not is_stray(cut):
                 raise RejectedInput("no text but the field is written on")
             return [self.stray(row, cut, line, number, known) for number, line in enumerate(found)]
         cut = with_rulings(cut, self.settings.rulings)

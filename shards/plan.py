@@ -42,7 +42,7 @@ class Settings:
     unit: str = "line"  # what a row of the source is: a line or a field of a certificate
     forms: str = ""  # digest of the templates that scans are registered on
     rulings: str = "keep"  # or remove, from the stored image
-    stray: str = "reject"  # what is on a field without text; or blank, where the source never leaves a text out
+    stray: str = "reject"  # what may be writing on a field without text; or blank, where a source never leaves one out
     pages: bool = False  # whether a certificate's whole page is stored too
     years: str = ""  # a rule for the splits in place of the shares: train=-2018,dev=2019,test=2020-
     crossed: tuple[str, ...] = CROSSED_MARKS  # what the source writes for crossed-out pieces, and for illegible ones

@@ -11,7 +11,7 @@ from htr.forms.fields import FieldImage, enlarged, enlarging
 from htr.forms.template import Field
 from htr.forms.tick_boxes import is_empty, read_tick
 from htr.lines.rulings import remove_rulings
-from htr.lines.segmentation import FoundLine, cut_line, lines_beside
+from htr.lines.segmentation import FoundLine, cut_line, lines_beside, only_stray_ink
 
 RULING_MODES = ("keep", "remove")
 
@@ -25,6 +25,14 @@ def written_lines(cut: FieldImage, field: Field) -> list[FoundLine]:
     else:
         clean = cut.image
     return lines_beside(clean, cut.form, box=cut.box, pitch=cut.pitch, most=field.lines)
+
+
+def is_stray(cut: FieldImage) -> bool:
+    """Whether what is on a field looks like stamps, folds, hairs and specks alone, and no writing beside them.
+
+    Meant for fields that nobody typed a text of: writing under a stamp counts as the stamp's.
+    """
+    return only_stray_ink(cut.image, cut.form, box=cut.box, pitch=cut.pitch)
 
 
 def with_rulings(cut: FieldImage, rulings: str) -> FieldImage:

@@ -15,6 +15,7 @@ import numpy as np
 
 from htr.lines.form_dropout import PrintedForm, drop_form, factor_of
 from htr.lines.rows import rows_to_lines
+from htr.lines.stray_ink import stamp_outlines, stray_ink
 
 # of 255: darkness of ink in the small image, and the darkness that some of a component of ink must have (hysteresis)
 INK_DARKNESS, CORE_INK_DARKNESS = 25, 38
@@ -67,6 +68,22 @@ def ink_measure(field: np.ndarray, printed: np.ndarray | None, box: tuple[int, i
     factor = factor_of(pitch)
     form = None if printed is None else PrintedForm.of(printed, factor)
     return own_ink(drop_form(field, form, factor), factor, box, pitch)[3]
+
+
+def only_stray_ink(
+    field: np.ndarray, form: PrintedForm | None, *, box: tuple[int, int, int, int], pitch: float
+) -> bool:
+    """Whether all ink of a field is a stamp's, folds, hairs and specks, by its look alone: writing that a stamp covers
+    is taken for the stamp's. What has no ink has only such.
+    """
+    factor = factor_of(pitch)
+    ink, kept, others, _ = own_ink(drop_form(field, form, factor), factor, box, pitch)
+    outlines = stamp_outlines(ink.labels, ink.stats, kept | others, pitch / factor)
+    kept[list(outlines)] = False
+    cx, cy = ink.centres.T
+    x, y, w, h = (v / factor for v in box)
+    inside = kept & (cx > x) & (cx < x + w) & (cy > y) & (cy < y + h)
+    return stray_ink(ink.labels, ink.stats, ink.centres, inside, list(outlines.values()), pitch / factor)
 
 
 def find_lines(

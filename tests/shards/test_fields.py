@@ -13,9 +13,11 @@ import pytest
 import webdataset
 
 import shards.samples
+from htr.forms.fields import DeskewedScan
 from htr.forms.registration import Forms
 from htr.forms.template import load_templates
 from htr.io.sources import read_source
+from htr.synth.scanner import stamp
 from htr.synth.simulate import simulate
 from jobs.status import read_state
 from shards.index import merge
@@ -168,6 +170,21 @@ def test_stray_ink_is_blank_where_the_source_is_to_be_trusted(scans, forms, chan
     stray = [s for s in samples if s["note"]["field"] == "Ia"]
     assert not rejects and stray and {s["note"]["level"] for s in stray} == {"blank"}
     assert all(s["txt"] == b"" and s["note"]["box"] for s in stray)
+
+
+def test_a_stamp_on_a_blank_field_is_stored_as_blank(scans, forms, change, tmp_path):
+    """Nobody typed a text, and what is there is no writing: the row is no reject, and a reader learns from it."""
+    table = read(scans)
+    row = next(row for row in table if row["field"] == "circumstances" and not row["text"])
+    page = cv2.imread(str(scans.parent / row["image"]), cv2.IMREAD_GRAYSCALE)
+    upright = DeskewedScan(page, forms.register(page))
+    cut = upright.cut(upright.template.field("circumstances"))
+    x, y, w, h = cut.on_scan(cut.box)
+    stamp(page, np.random.default_rng(1), (x + w // 2, y + h // 2))
+    cv2.imwrite(str(scans.parent / "pages" / "stamped.png"), page)
+    samples, rejects = write(change([{**row, "image": "pages/stamped.png"}]), tmp_path, forms)
+    mine = [s for s in samples if s["note"]["field"] == "circumstances"]
+    assert not rejects and mine and {s["note"]["level"] for s in mine} == {"blank"}
 
 
 def test_what_is_rejected(scans, forms, change, tmp_path):

@@ -1,0 +1,68 @@
+"""Stamps, folds, hairs and specks are told from writing."""
+
+import cv2
+import numpy as np
+import pytest
+
+from htr.lines.form_dropout import PrintedForm, factor_of
+from htr.lines.segmentation import only_stray_ink
+from htr.lines.stray_ink import MAX_OUTLINE_DENSITY, stamp_outlines
+from htr.synth.scanner import stamp
+
+PITCH, MARGIN, WIDTH, HEIGHT = 66, 33, 900, 132
+BOX = (MARGIN, MARGIN, WIDTH, HEIGHT)
+
+
+def a_field(text: str = "", seed: int | None = None, at: tuple[int, int] = (500, 100), row: int = 85) -> np.ndarray:
+    """A field of two lines, a stamp about `at` if a seed is given."""
+    sheet = np.full((400 + HEIGHT + 2 * MARGIN, 500 + WIDTH + 2 * MARGIN), 250, np.uint8)
+    if text:
+        place = (200 + MARGIN + 40, 200 + row)
+        cv2.putText(sheet, text, place, cv2.FONT_HERSHEY_SCRIPT_SIMPLEX, 1.0, 50, 2, cv2.LINE_AA)
+    if seed is not None:
+        stamp(sheet, np.random.default_rng(seed), (200 + at[0], 200 + at[1]))
+    field = cv2.GaussianBlur(sheet[200 : 200 + HEIGHT + 2 * MARGIN, 200 : 200 + WIDTH + 2 * MARGIN], (0, 0), 0.6)
+    noise = np.random.default_rng(0).normal(0, 3, field.shape)
+    return np.clip(field + noise, 0, 255).astype(np.uint8)
+
+
+def is_stray(field: np.ndarray) -> bool:
+    blank_form = PrintedForm.of(np.zeros_like(field), factor_of(PITCH))
+    return only_stray_ink(field, blank_form, box=BOX, pitch=PITCH)
+
+
+def test_stamps_are_stray_ink():
+    """Whole ones, those that the field's upper or lower edge cuts, and most of those that stand at its side."""
+    places = [(500, 100), (500, 20), (500, 180), (60, 100), (930, 60)]
+    told = np.array([[is_stray(a_field(seed=seed, at=at)) for at in places] for seed in range(12)])
+    assert told[:, :3].all() and told[:, 3:].mean() >= 0.6
+
+
+@pytest.mark.parametrize("text", ["infarctus", "RAS", "3 mois", "choc septique sur une mort"])
+def test_writing_is_not_nor_is_writing_beside_a_stamp(text):
+    assert not is_stray(a_field(text))
+    assert not any(is_stray(a_field(text, seed=seed, at=(740, 100))) for seed in range(12))
+
+
+def test_folds_hairs_and_specks_are_stray_ink():
+    rng = np.random.default_rng(3)
+    upright, level, dirty = a_field(), a_field(), a_field()
+    upright[:, 400:403] = 190
+    level[90:93] = 190
+    for _ in range(12):
+        cv2.circle(dirty, (int(rng.integers(40, WIDTH)), int(rng.integers(40, HEIGHT))), 1, 60, -1, cv2.LINE_AA)
+    hair = np.array([300, 100]) + np.cumsum(rng.normal((3, 1), 4, (9, 2)), axis=0)
+    cv2.polylines(dirty, [np.rint(hair).astype(np.int32)], False, 90, 1, cv2.LINE_AA)
+    assert is_stray(upright) and is_stray(level) and is_stray(dirty) and is_stray(a_field())
+
+
+def test_a_stamp_that_writing_crosses_is_no_outline():
+    """One component of both: none of the writing counts as the stamp's."""
+    field = np.full((300, 500), 0, np.uint8)
+    cv2.rectangle(field, (100, 60), (400, 200), 255, 3)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(field)
+    assert list(stamp_outlines(labels, stats, np.array([False, True]), 60)) == [1]
+    cv2.putText(field, "hemorragie cerebrale", (60, 150), cv2.FONT_HERSHEY_SCRIPT_SIMPLEX, 1.5, 255, 14)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(field)
+    assert stats[1, cv2.CC_STAT_AREA] > MAX_OUTLINE_DENSITY * 300 * 140
+    assert not stamp_outlines(labels, stats, np.arange(len(stats)) > 0, 60)
