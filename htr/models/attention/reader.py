@@ -37,9 +37,11 @@ class AttentionReader(CTCReader):
         logits = self.head(features)
         ctc_loss_of = self.ctc_loss_of(logits, lengths, cnn_features, line_lengths, targets, lines_per_text)
         chosen = self.likeliest(logits, lengths, targets)
-        cross_entropy, attended = self.cross_entropy(self.decoder.encode_memory(features, lengths), chosen)
+        log_probs = logits.detach().float().log_softmax(2)
+        memory = self.decoder.encode_memory(features, lengths, log_probs)
+        cross_entropy, attended = self.cross_entropy(memory, chosen)
         if self.training and self.guided:
-            cross_entropy = cross_entropy + self.guided_attention_loss(attended, logits, lengths, chosen)
+            cross_entropy = cross_entropy + self.guided_attention_loss(attended, log_probs, lengths, chosen)
         # a line too dense for CTC can still teach the decoder
         return (1 - CTC_WEIGHT) * cross_entropy + CTC_WEIGHT * torch.where(ctc_loss_of.isfinite(), ctc_loss_of, 0.0)
 
@@ -54,15 +56,14 @@ class AttentionReader(CTCReader):
         return chosen
 
     def guided_attention_loss(
-        self, attended: Tensor, logits: Tensor, lengths: Tensor, texts: list[list[int]]
+        self, attended: Tensor, log_probs: Tensor, lengths: Tensor, texts: list[list[int]]
     ) -> Tensor:
-        """Guided attention: (N, L, T) attention weights, (N, T, labels + 1) logits -> (N,) losses.
+        """Guided attention: (N, L, T) attention weights, (N, T, labels + 1) log-probabilities -> (N,) losses.
 
         -log of the weight near each label's frames in CTC's forced alignment, summed over the labels; the end of a text
         is at its last frame. 0 for a text that needs more frames than there are.
         """
-        log_probs = logits.detach().float().log_softmax(2).cpu().numpy()
-        found = align.align_many(log_probs, texts, lengths.tolist())
+        found = align.align_many(log_probs.cpu().numpy(), texts, lengths.tolist())
         centres = torch.full(attended.shape[:2], -1.0)
         for row, alignment in zip(centres, found, strict=True):
             if alignment is not None:
@@ -75,14 +76,14 @@ class AttentionReader(CTCReader):
 
     def read(self, encoded: EncoderOutput) -> list[Hypothesis]:
         """Greedy decoding: the most probable label at each step."""
-        return self.decoder.greedy(self.decoder.encode_memory(encoded.features, encoded.lengths))
+        return self.decoder.greedy(self.decoder.encode_memory(*encoded))
 
     def score(self, encoded: EncoderOutput, candidates: list[list[list[int]]]) -> list[list[float]]:
         """The decoder's log-probability of each candidate text and its end: N lists of texts -> N lists."""
         line = [i for i, texts in enumerate(candidates) for _ in texts]
         if not line:
             return [[] for _ in candidates]
-        memory = self.decoder.encode_memory(encoded.features, encoded.lengths)
+        memory = self.decoder.encode_memory(*encoded)
         texts = [text for of_line in candidates for text in of_line]
         losses, _ = self.cross_entropy(memory.of(torch.tensor(line, device=encoded.features.device)), texts)
         scores = iter((-losses).tolist())

@@ -111,3 +111,25 @@ def test_a_checkpoint_written_under_old_names_goes_on(tmp_path, name, optimizer)
         assert torch.equal(weight, model.state_dict()[key]), key
     for key, weight in average_again.state_dict().items():
         assert torch.equal(weight, average.state_dict()[key]), key
+
+
+def test_a_decoder_of_before_the_bias_reads_and_is_trained_on_as_it_was(tmp_path):
+    torch.manual_seed(1)
+    model = create("attention", "tiny", len(CHARSET), dropout=0.0).eval()
+    model.decoder.precisions.zero_()
+    content = files_of(model, CHARSET, "attention", "tiny", 7)
+    weights = {key: value for key, value in load(content["weights.safetensors"]).items() if "precisions" not in key}
+    (tmp_path / "config.json").write_bytes(content["config.json"])
+    (tmp_path / "weights.safetensors").write_bytes(save(weights, {"step": "7"}))
+    fresh = create("attention", "tiny", len(CHARSET))
+    assert fresh.decoder.precisions.any()
+    start_from(fresh, CHARSET, tmp_path)
+    average = averaged(create("attention", "tiny", len(CHARSET)), 0.9)
+    average.load_state_dict(
+        {"n_averaged": torch.tensor(3)} | {f"module.{key}": value for key, value in weights.items()}
+    )
+    for reader in (Reader.load(tmp_path).model, fresh, average.module):
+        assert not reader.decoder.precisions.any()
+    images, widths = torch.rand(2, 1, 48, 96), torch.tensor([96, 80])
+    losses = [reader.eval().losses(images, widths, [[[1, 2]], [[3]]]) for reader in (model, average.module)]
+    assert torch.equal(*losses)

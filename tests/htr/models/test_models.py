@@ -15,7 +15,7 @@ import torch
 from htr.charset import Charset
 from htr.io.given import Lines
 from htr.lines.normalise import normalise_line
-from htr.models.attention.decoder import EOS
+from htr.models.attention.decoder import EOS, Decoder, label_counts
 from htr.models.ctc.loss import ctc_losses
 from htr.models.encoder import SIZES, EncoderConfig, concat_lines
 from htr.models.registry import MODELS, create
@@ -182,7 +182,7 @@ def test_decoding_label_by_label_equals_teacher_forcing(inks):
             parameter.add_(0.08 * torch.randn_like(parameter))
         images, widths = batch(inks)
         frames_of = reader.encode(images, widths)
-        memory = reader.decoder.encode_memory(frames_of.features, frames_of.lengths)
+        memory = reader.decoder.encode_memory(*frames_of)
         readings = reader.decoder.greedy(memory)
         assert max(len(reading.labels) for reading in readings) > 5
         for i, reading in enumerate(readings):
@@ -193,6 +193,32 @@ def test_decoding_label_by_label_equals_teacher_forcing(inks):
             assert reading.probs == pytest.approx(probs[:size].tolist(), rel=1e-3)
             if size < SIZES["tiny"].frames(int(widths[i])):  # it ended by itself
                 assert labels[size] == EOS
+
+
+def test_labels_are_counted_at_the_peaks_of_ctc():
+    """a _ b b _ b: the same label once more is another one after a blank; a doubtful one counts half."""
+    labels = torch.tensor([[1, 0, 2, 2, 0, 2, 0]])
+    probs = torch.nn.functional.one_hot(labels, 4).double()
+    assert label_counts(probs.log())[0].tolist() == pytest.approx([0, 0.5, 1, 1.5, 1.5, 2, 2.5])
+    probs[0, 5, [0, 2]] = 0.5
+    assert label_counts(probs.log())[0].tolist() == pytest.approx([0, 0.5, 1, 1.5, 1.5, 1.75, 2])
+    longer = torch.cat([probs, torch.rand(1, 5, 4).softmax(2)], 1)
+    assert torch.equal(label_counts(longer.log())[:, :7], label_counts(probs.log()))
+
+
+def test_a_decoder_looks_where_ctc_has_the_label_before_it_has_learnt_anything():
+    torch.manual_seed(0)
+    decoder = Decoder(32, 5).eval()
+    labels = torch.arange(1, 41) % 5 + 1
+    frames = torch.stack([labels, torch.zeros_like(labels)], 1).flatten()[None]  # each label, then a blank
+    log_probs = torch.nn.functional.one_hot(frames, 6).double().log()
+    memory = decoder.encode_memory(torch.randn(1, 80, 32), torch.tensor([80]), log_probs)
+    _, attended = decoder(memory, torch.cat([labels, torch.tensor([EOS])])[None])
+    far = (attended[0, :40].argmax(1) - 2 * torch.arange(40)).abs()
+    assert far.max() <= 8, "the first head is to look within four labels of CTC's"
+    decoder.precisions.zero_()
+    _, attended = decoder(memory, torch.cat([labels, torch.tensor([EOS])])[None])
+    assert (attended[0, :40].argmax(1) - 2 * torch.arange(40)).abs().max() > 20
 
 
 # --- several accepted texts, several lines
