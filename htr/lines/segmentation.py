@@ -6,7 +6,7 @@ word counts as much as a long line and descenders count little. Connected compon
 one that lies on several is cut along the seam that crosses least ink.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
 from functools import lru_cache
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from htr.lines.form_dropout import PrintedForm, drop_form, factor_of
 from htr.lines.rows import rows_to_lines
-from htr.lines.stray_ink import stamp_outlines, stray_ink
+from htr.lines.stray_ink import MAX_STRAY_INK, stray_components
 
 # of 255: darkness of ink in the small image, and the darkness that some of a component of ink must have (hysteresis)
 INK_DARKNESS, CORE_INK_DARKNESS = 25, 38
@@ -31,6 +31,9 @@ class FoundLine:
 
     box: tuple[int, int, int, int]  # x, y, w, h of its ink but the outermost 0.3 % left and right, 1 % above and below
     core: float  # the row that halves its ink
+    rows: tuple[
+        int, int
+    ]  # first row of its ink and the one after the last; not of a stamp's or a fold's beside writing
     number: int  # 1 is the uppermost
     labels: np.ndarray = dataclass_field(
         repr=False
@@ -78,12 +81,11 @@ def only_stray_ink(
     """
     factor = factor_of(pitch)
     ink, kept, others, _ = own_ink(drop_form(field, form, factor), factor, box, pitch)
-    outlines = stamp_outlines(ink.labels, ink.stats, kept | others, pitch / factor)
-    kept[list(outlines)] = False
     cx, cy = ink.centres.T
     x, y, w, h = (v / factor for v in box)
     inside = kept & (cx > x) & (cx < x + w) & (cy > y) & (cy < y + h)
-    return stray_ink(ink.labels, ink.stats, ink.centres, inside, list(outlines.values()), pitch / factor)
+    inside &= ~stray_components(ink.labels, ink.stats, ink.centres, kept | others, pitch / factor)
+    return int(ink.stats[inside, cv2.CC_STAT_AREA].sum()) < MAX_STRAY_INK * (pitch / factor) ** 2
 
 
 def find_lines(
@@ -113,6 +115,8 @@ def lines_beside(
     if measure < MIN_INK:
         return []
     fine, (height, width) = pitch / factor, small.shape
+    stray = stray_components(ink.labels, ink.stats, ink.centres, kept | others, fine)
+    writing = (kept & ~stray).take(ink.labels) if stray.any() else None
     binary, others = kept.astype(np.uint8).take(ink.labels), others.take(ink.labels)
     slope = slope_of(binary)
     upright = np.float32([[1, 0, 0], [slope, 1, -slope * (width - 1) / 2]])
@@ -127,19 +131,33 @@ def lines_beside(
     if slope:
         labels = cv2.warpAffine(labels, upright, (width, height), flags=cv2.INTER_NEAREST)
     labels[others] = NEIGHBOUR_LABEL
-    return as_lines(labels, count, box=box, factor=factor, fine=fine, most=most)
+    lines = as_lines(labels, count, box=box, factor=factor, fine=fine, most=most)
+    return lines if writing is None else [as_high_as_writing(line, writing, fine) for line in lines]
+
+
+def as_high_as_writing(line: FoundLine, writing: np.ndarray, fine: float) -> FoundLine:
+    """The line with core and rows of what of it is `writing`, (h, w) bool; as it is where that is too little."""
+    mine = cv2.compare(line.labels, line.number, cv2.CMP_EQ)
+    mine[~writing] = 0
+    mass = np.cumsum(cv2.reduce(mine, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32F).ravel()) / 255
+    if mass[-1] < MAX_STRAY_INK * fine**2:
+        return line
+    _, y, _, h = cv2.boundingRect(mine)
+    core = float(mass.searchsorted(0.5 * mass[-1]) * line.factor)
+    return replace(line, core=core, rows=(y * line.factor, (y + h) * line.factor))
 
 
 def cut_line(field: np.ndarray, line: FoundLine, pitch: float) -> np.ndarray:
-    """The line's own pixels, (h, w) uint8: half a pitch about its core and all of its ink.
+    """The line's own pixels, (h, w) uint8: half a pitch about its core and all of its ink, as high as its writing: a
+    stamp or a fold that is taller would leave the letters a third of their size for the reader.
 
     The field's other ink becomes paper; what lies beyond the field's image is paper too.
     """
     factor = line.factor
-    x, y, w, h = (v * factor for v in cv2.boundingRect(cv2.compare(line.labels, line.number, cv2.CMP_EQ)))
+    x, _, w, _ = (v * factor for v in cv2.boundingRect(cv2.compare(line.labels, line.number, cv2.CMP_EQ)))
     top, bottom = (
-        round(min(line.core - CORE_MARGIN_PITCHES * pitch, y - 3)),
-        round(max(line.core + CORE_MARGIN_PITCHES * pitch, y + h + 3)),
+        round(min(line.core - CORE_MARGIN_PITCHES * pitch, line.rows[0] - 3)),
+        round(max(line.core + CORE_MARGIN_PITCHES * pitch, line.rows[1] + 3)),
     )
     left, right = round(x - 0.4 * pitch), round(x + w + 0.4 * pitch)
     height, width = field.shape
@@ -235,7 +253,7 @@ def as_lines(
     """Of `count` labelled lines those that lie mostly within the box, numbered anew from the top. If more than `most`
     are left, those with most ink."""
     left, top, right, bottom = (v / factor for v in (box[0], box[1], box[0] + box[2], box[1] + box[3]))
-    own = []  # core, mass, number, box
+    own = []  # core, mass, number, box, rows
     for number in range(1, count + 1):
         mine = cv2.compare(labels, number, cv2.CMP_EQ)
         x0, y0, w, h = cv2.boundingRect(mine)
@@ -252,11 +270,11 @@ def as_lines(
             x, to_x = (x0 + across.searchsorted([0.003 * mass, 0.997 * mass])) * factor
             y, to_y = (y0 + down.searchsorted([0.01 * mass, 0.99 * mass])) * factor
             place = (int(x), int(y), int(to_x - x) + factor, int(to_y - y) + factor)
-            own.append((float(core * factor), mass, number, place))
+            own.append((float(core * factor), mass, number, place, (y0 * factor, (y0 + h) * factor)))
     own = sorted(sorted(own, key=lambda line: -line[1])[:most])
     renumbered = np.full(256, NEIGHBOUR_LABEL, np.uint8)
     renumbered[0] = 0
     for number, line in enumerate(own, 1):
         renumbered[line[2]] = number
     labels = cv2.LUT(labels, renumbered)
-    return [FoundLine(place, core, i, labels, factor) for i, (core, _, _, place) in enumerate(own, 1)]
+    return [FoundLine(place, core, rows, i, labels, factor) for i, (core, _, _, place, rows) in enumerate(own, 1)]

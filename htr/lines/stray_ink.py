@@ -31,18 +31,24 @@ def stamp_outlines(labels: np.ndarray, stats: np.ndarray, among: np.ndarray, fin
     return hulls
 
 
-def stray_ink(
-    labels: np.ndarray, stats: np.ndarray, centres: np.ndarray, own: np.ndarray, hulls: list[np.ndarray], fine: float
-) -> bool:
-    """Whether the components `own` are what stamps with these outlines hold, folds, and too little to be a word."""
-    left = 0
-    for c in np.flatnonzero(own).tolist():
-        middle = tuple(centres[c].tolist())
-        if any(cv2.pointPolygonTest(hull, middle, True) > -NEAR_OUTLINE * fine for hull in hulls):
-            continue
-        if not is_fold(points_of(labels, stats, c), int(stats[c, cv2.CC_STAT_AREA]), fine):
-            left += int(stats[c, cv2.CC_STAT_AREA])
-    return left < MAX_STRAY_INK * fine**2
+def stray_components(
+    labels: np.ndarray, stats: np.ndarray, centres: np.ndarray, among: np.ndarray, fine: float
+) -> np.ndarray:
+    """(components,) bool: outlines of stamps, what stands within them, and folds. Arguments as of stamp_outlines;
+    `centres`: (components, 2) x, y.
+    """
+    hulls = stamp_outlines(labels, stats, among, fine)
+    stray = np.zeros(len(stats), bool)
+    stray[list(hulls)] = True
+    if hulls:
+        for c in np.flatnonzero(among & ~stray).tolist():
+            middle = tuple(centres[c].tolist())
+            distances = (cv2.pointPolygonTest(hull, middle, True) for hull in hulls.values())
+            stray[c] = max(distances) > -NEAR_OUTLINE * fine
+    long = np.hypot(*stats[:, 2:4].T) > MIN_FOLD_LENGTH * fine
+    for c in np.flatnonzero(among & long & ~stray).tolist():
+        stray[c] = is_fold(points_of(labels, stats, c), int(stats[c, cv2.CC_STAT_AREA]), fine)
+    return stray
 
 
 def is_fold(points: np.ndarray, area: int, fine: float) -> bool:

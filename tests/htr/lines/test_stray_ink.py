@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from htr.lines.form_dropout import PrintedForm, factor_of
-from htr.lines.segmentation import only_stray_ink
+from htr.lines.segmentation import cut_line, find_lines, only_stray_ink
 from htr.lines.stray_ink import MAX_OUTLINE_DENSITY, stamp_outlines
 from htr.synth.scanner import stamp
 
@@ -54,6 +54,30 @@ def test_folds_hairs_and_specks_are_stray_ink():
     hair = np.array([300, 100]) + np.cumsum(rng.normal((3, 1), 4, (9, 2)), axis=0)
     cv2.polylines(dirty, [np.rint(hair).astype(np.int32)], False, 90, 1, cv2.LINE_AA)
     assert is_stray(upright) and is_stray(level) and is_stray(dirty) and is_stray(a_field())
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_stamp_or_a_fold_beside_a_line_does_not_make_it_higher(seed):
+    """The line's image would be shrunk for it, and its letters with it; of what it has in width nothing is lost."""
+
+    def cut(field: np.ndarray) -> np.ndarray:
+        found = find_lines(field, None, box=BOX, pitch=PITCH, most=2)
+        return cut_line(field, min(found, key=lambda line: abs(line.core - 80)), PITCH)
+
+    text = "pneumonie aigue"
+    alone, stamped, folded = a_field(text), a_field(text, seed=seed, at=(660, 95)), a_field(text)
+    folded[:, 300 + 20 * seed : 303 + 20 * seed] = 190
+    height, width = cut(alone).shape
+    for field in (stamped, folded):
+        image = cut(field)
+        assert image.shape[0] <= height + 8 and image.shape[1] >= width
+
+
+def test_a_stamp_alone_is_cut_with_its_outline():
+    """A reader tells a stamp by it, and reads nothing."""
+    field = a_field(seed=1)
+    image = cut_line(field, find_lines(field, None, box=BOX, pitch=PITCH, most=2)[0], PITCH)
+    assert image.shape[0] > 1.5 * PITCH
 
 
 def test_a_stamp_that_writing_crosses_is_no_outline():
