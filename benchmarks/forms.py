@@ -45,7 +45,8 @@ from htr.synth.simulate import certificate
 
 TIMED = 60  # scans on which the peer is timed
 REGISTERING = ("support.form_kinds", "htr.forms.registration", "htr.forms.fallback", "htr.forms.edition",
-               "htr.forms.fitting", "htr.forms.keypoints", "htr.forms.feature_matching", "htr.forms.warp")  # fmt: skip
+               "htr.forms.fitting", "htr.forms.glass", "htr.forms.keypoints", "htr.forms.feature_matching",
+               "htr.forms.mark_print", "htr.forms.warp")  # fmt: skip
 PROPOSING = "htr.forms.structure", "htr.forms.printed_boxes", "htr.forms.blank_form"
 PARTS = "kinds", "remade", "real", "foreign"
 
@@ -85,14 +86,14 @@ def peer(image: np.ndarray, name: str) -> None:
         cv2.findTransformECC(quarter, small, affine.astype(np.float32), cv2.MOTION_AFFINE, steps, None, 5)
 
 
-def registered(forms: Forms, image: np.ndarray) -> tuple[list[Registration] | NoForm, float]:
-    """What register_all says, and its milliseconds of CPU."""
-    start = time.process_time()
+def registered(forms: Forms, image: np.ndarray) -> tuple[list[Registration] | NoForm, list[str], float]:
+    """The forms that register_all finds, why others on the scan are none, and its milliseconds of CPU."""
+    start, lost = time.process_time(), []
     try:
-        answer = forms.register_all(image)
+        answer, lost = forms.register_all(image)
     except NoForm as error:
         answer = error
-    return answer, 1e3 * (time.process_time() - start)
+    return answer, lost, 1e3 * (time.process_time() - start)
 
 
 def reason_of(error: NoForm) -> str:
@@ -123,13 +124,13 @@ def real(seed: int, number: int) -> dict:
     template, dpi = templates[number % 3], HARD[number // 3 % len(HARD)]
     page = scan(template.picture, filled(template, inks_of(seed), rng), SEVERITIES["hard"], rng, dpi)
     image = stored(page.image, page.quality)
-    answer, ms = registered(forms, image)
+    answer, _, ms = registered(forms, image)
     found = {"dpi": dpi, "form": template.name, "ms": ms}
     if dpi == 200 and number < TIMED * len(HARD):
         peer(image, template.name)  # its template's features are not counted
         start = time.process_time()
         peer(image, template.name)
-        found["ratio"] = registered(forms, image)[1] / (1e3 * (time.process_time() - start))
+        found["ratio"] = registered(forms, image)[2] / (1e3 * (time.process_time() - start))
     if template.name == "adult-2024":
         found["unknown"] = not isinstance(registered(forms_of("fewer")[1], image)[0], NoForm)
     if isinstance(answer, NoForm):
@@ -149,7 +150,7 @@ def foreign_page(seed: int, number: int, pages: Sequence[Path]) -> dict:
         image = resized(cv2.imread(str(pages[number]), cv2.IMREAD_GRAYSCALE), rng.uniform(0.35, 0.8))
     else:
         image = foreign(kind, pages, inks_of(seed), rng)
-    answer, ms = registered(forms_of("all")[1], image)
+    answer, _, ms = registered(forms_of("all")[1], image)
     return {"kind": kind, "ms": ms, "accepted": not isinstance(answer, NoForm)}
 
 
@@ -162,12 +163,13 @@ def of_kind(seed: int, kind: str, number: int) -> dict:
         picture = stamped(template, rng) if kind == "stamped_mark" else template.picture
         scans.append(scan(picture, filled(template, inks_of(seed), rng), SEVERITIES["medium"], rng))
     made = worse(kind, scans, rng)
-    answer, ms = registered(forms, stored(made[0].image, scans[0].quality))
+    answer, lost, ms = registered(forms, stored(made[0].image, scans[0].quality))
     if isinstance(answer, NoForm):
         return {"ms": ms, "reason": reason_of(answer)}
     named = [one.template.name for one in answer]
     if named != [template.name for template in chosen]:
-        return {"ms": ms, "named": named, "wrong": len(named) == len(chosen), "apart": None}
+        unsaid = len(named) + len(lost) < len(chosen)
+        return {"ms": ms, "named": named, "wrong": len(named) == len(chosen), "apart": None, "unsaid": unsaid}
     apart = []
     for one, template, truth in zip(answer, chosen, made, strict=True):
         places = places_of(template)
@@ -201,7 +203,7 @@ def remade(seed: int, name: str, pieces: int, scans: int) -> dict:
     for number in range(scans):
         rng = np.random.default_rng((seed, 6, number))
         page = scan(true.picture, filled(true, inks_of(seed), rng), SEVERITIES["hard"], rng)
-        answer, _ = registered(forms, stored(page.image, page.quality))
+        answer, _, _ = registered(forms, stored(page.image, page.quality))
         if isinstance(answer, NoForm):
             rejected += 1
             continue

@@ -88,9 +88,11 @@ def cut_scan(gray: np.ndarray, forms: Forms, rulings: str = "keep") -> list[CutF
     return cut_registered(gray, forms.register(gray), rulings)
 
 
-def cut_forms(gray: np.ndarray, forms: Forms, rulings: str = "keep") -> list[list[CutField]]:
-    """As `cut_scan`, of each of the forms that lie on one scan, from the top."""
-    return [cut_registered(gray, registration, rulings) for registration in forms.register_all(gray)]
+def cut_forms(gray: np.ndarray, forms: Forms, rulings: str = "keep") -> tuple[list[list[CutField]], list[str]]:
+    """As `cut_scan`, of each of the forms that lie on one scan, from the top; and why others that lie there are not
+    among them."""
+    found, lost = forms.register_all(gray)
+    return [cut_registered(gray, registration, rulings) for registration in found], lost
 
 
 def cut_registered(gray: np.ndarray, registration: Registration, rulings: str) -> list[CutField]:

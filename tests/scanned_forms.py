@@ -12,15 +12,20 @@ NAMES = "adult-2018", "adult-2024", "neonatal-2018"
 
 def scanned(name, seed, dpi=200, severity="hard"):
     """A scan with scribbles in its fields, and the matrix from its form."""
-    template, rng = draw(name), np.random.default_rng(seed)
-    ink = np.zeros_like(template.picture)
-    for field in template.fields:
+    template = draw(name)
+    return scanned_picture(template.picture, template.fields, seed, dpi, severity)
+
+
+def scanned_picture(picture, fields, seed, dpi=200, severity="hard"):
+    """As `scanned`, of any printed form (H, W) uint8."""
+    rng, ink = np.random.default_rng(seed), np.zeros_like(picture)
+    for field in fields:
         if field.kind == "text":
             x, y, w, h = field.box
             steps = np.array([x, y]) + rng.normal((6, 0), (6, 14), (w // 8, 2)).cumsum(axis=0)
             steps[:, 1] = y + h / 2 + 0.6 * h * np.sin(steps[:, 1] / 17)
             cv2.polylines(ink, [np.rint(steps).astype(np.int32)], False, 230, 3)
-    result = scan(template.picture, ink, SEVERITIES[severity], rng, dpi)
+    result = scan(picture, ink, SEVERITIES[severity], rng, dpi)
     return result.image, result.matrix
 
 

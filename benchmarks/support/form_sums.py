@@ -59,7 +59,8 @@ def sum_kinds(rows: Rows) -> dict:
         for reason, count in Counter(entry["reason"] for entry in own if "reason" in entry).most_common():
             print(f"{count:27} x {reason}")
         figures[kind] = {"scans": len(own), "accepted": round(float(accepted), 4), "near": round(float(near), 4),
-                         "wrong": wrong, "ms": round(float(ms), 1)}  # fmt: skip
+                         "wrong": wrong, "unsaid": sum(entry.get("unsaid", False) for entry in own),
+                         "ms": round(float(ms), 1)}  # fmt: skip
     return {"kinds": figures}
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import defusedxml.ElementTree
+import numpy as np
 
 from htr.forms.field_rules import rules_of
 from htr.forms.template import MAX_FIELD_LINES, Field, Template, as_field
@@ -53,7 +54,11 @@ def write_fields(template: Template, path: Path, to: str) -> None:
 
 def as_page(template: Template) -> bytes:
     height, width = template.picture.shape
-    regions = [Region(field.name, box_outline(field.box), "", 1.0) for field in template.fields]
+    # as Transkribus writes what ends a value of `custom`
+    names = [re.sub(r"[;{}\\]", lambda found: f"\\u{ord(found[0]):04x}", field.name) for field in template.fields]
+    regions = [
+        Region(name, box_outline(field.box), "", 1.0) for name, field in zip(names, template.fields, strict=True)
+    ]
     root = ElementTree.fromstring(page_xml(f"{template.name}.png", (width, height), regions))
     space = root.tag.partition("}")[0] + "}"
     ElementTree.register_namespace("", space[1:-1])
@@ -117,7 +122,7 @@ def read_fields(template: Template, path: Path) -> Template:
         if content.lstrip()[:1] == b"<":
             size, drawn = from_page(content)
         else:
-            size, drawn = from_json(json.loads(content))
+            size, drawn = from_json(json.loads(content), template.name)
     except OSError as error:
         raise ValueError(f"{path}: can't be read ({error.strerror})") from None
     except (KeyError, TypeError, IndexError, AttributeError, ElementTree.ParseError, json.JSONDecodeError) as error:
@@ -181,65 +186,94 @@ def from_page(content: bytes) -> tuple[tuple[int, int], list[Drawn]]:
         points = element.find(f"{space}Coords").get("points").split()
         x, y = zip(*(map(float, point.split(",")) for point in points), strict=True)
         box = min(x), min(y), max(x) - min(x) + 1, max(y) - min(y) + 1  # its last pixels are among the points
-        drawn.append(Drawn(named[1].strip() if named else element.get("id", ""), box, **attributes_of(custom)))
+        name = re.sub(r"\\u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), named[1].strip() if named else "")
+        drawn.append(Drawn(name or element.get("id", ""), box, **attributes_of(custom)))
     return (int(page.get("imageWidth")), int(page.get("imageHeight"))), drawn
 
 
-def from_json(content: object) -> tuple[tuple[int, int], list[Drawn]]:
+def from_json(content: object, form: str) -> tuple[tuple[int, int], list[Drawn]]:
     if isinstance(content, list) or (isinstance(content, dict) and "annotations" in content and "data" in content):
-        return from_label_studio(content if isinstance(content, list) else [content])
+        return from_label_studio(content if isinstance(content, list) else [content], form)
     if "shapes" in content:
         return from_labelme(content)
     if "annotations" in content and "categories" in content:
-        return from_coco(content)
+        return from_coco(content, form)
     width, height = content["size"]  # the editor's own: NAME.json with the size of its picture
     fields = [as_field(entry) for entry in content["fields"]]
     return (width, height), [Drawn(field.name, field.box, field.kind, field.lines, field.pitch) for field in fields]
 
 
-def from_label_studio(tasks: Sequence[dict]) -> tuple[tuple[int, int], list[Drawn]]:
-    if len(tasks) != 1:
-        raise ValueError(f"{len(tasks)} tasks: export the one of this form alone")
+def from_label_studio(tasks: Sequence[dict], form: str) -> tuple[tuple[int, int], list[Drawn]]:
+    images = [next((v for v in task.get("data", {}).values() if isinstance(v, str)), "") for task in tasks]
     size, drawn = (0, 0), []
-    for annotation in tasks[0]["annotations"][:1]:
-        for result in annotation["result"]:
-            if result["type"] not in ("rectanglelabels", "rectangle"):
+    for annotation in tasks[the_one(images, form, "tasks")]["annotations"][:1]:
+        results = annotation["result"]
+        said = {r["id"]: r["value"]["text"][0] for r in results if r["type"] == "textarea" and r["value"]["text"]}
+        for result in results:
+            value, meta, kind = result["value"], result.get("meta", {}), result["type"].removesuffix("labels")
+            if kind not in ("rectangle", "polygon"):
+                if "x" in value or "points" in value or "rle" in value:
+                    raise ValueError(f"a shape of the type {result['type']}: draw rectangles or polygons")
                 continue
-            size = result["original_width"], result["original_height"]
-            value, meta = result["value"], result.get("meta", {})
-            label = (value.get("rectanglelabels") or [""])[0]
-            name = (meta.get("text") or [label if label not in KINDS else ""])[0]
-            box = tuple(
-                value[key] / 100 * side for key, side in zip(("x", "y", "width", "height"), size * 2, strict=True)
-            )
-            kind = label if label in KINDS else ""
-            drawn.append(Drawn(name, box, kind, int(meta.get("lines", 0)), float(meta.get("pitch", 0))))
+            sides = size = result["original_width"], result["original_height"]
+            label = (value.get(f"{kind}labels") or [""])[0]
+            name = (meta.get("text") or [said.get(result.get("id")) or (label if label not in KINDS else "")])[0]
+            points = np.array(value["points"] if kind == "polygon" else [[value["x"], value["y"]]], np.float64)
+            points *= np.divide(sides, 100)
+            if kind == "rectangle":
+                wide, high = value["width"] / 100 * sides[0], value["height"] / 100 * sides[1]
+                points = turned((*points[0], wide, high), value.get("rotation", 0), points[0])
+            drawn.append(Drawn(name, around(points), label if label in KINDS else "", int(meta.get("lines", 0)),
+                               float(meta.get("pitch", 0))))  # fmt: skip
     return size, drawn
 
 
 def from_labelme(content: dict) -> tuple[tuple[int, int], list[Drawn]]:
     drawn = []
     for shape in content["shapes"]:
-        if shape["shape_type"] not in ("rectangle", "polygon"):
-            continue
-        x, y = zip(*shape["points"], strict=True)
-        box = min(x), min(y), max(x) - min(x), max(y) - min(y)
-        drawn.append(Drawn(shape["label"], box, **attributes_of(shape.get("description") or "")))
+        if shape["shape_type"] not in ("rectangle", "polygon", "rotation"):
+            raise ValueError(f"{shape['label']}: a {shape['shape_type']}: draw rectangles or polygons")
+        drawn.append(Drawn(shape["label"], around(shape["points"]), **attributes_of(shape.get("description") or "")))
     return (content["imageWidth"], content["imageHeight"]), drawn
 
 
-def from_coco(content: dict) -> tuple[tuple[int, int], list[Drawn]]:
-    if len(content["images"]) != 1:
-        raise ValueError(f"{len(content['images'])} images: export the one of this form alone")
+def from_coco(content: dict, form: str) -> tuple[tuple[int, int], list[Drawn]]:
+    image = content["images"][the_one([image["file_name"] for image in content["images"]], form, "images")]
     labels = {category["id"]: category["name"] for category in content["categories"]}
     drawn = []
     for entry in content["annotations"]:
+        if entry["image_id"] != image["id"]:
+            continue
         label, known = labels[entry["category_id"]], entry.get("attributes", {})
         name = known.get("name") or (label if label not in KINDS else "")
+        x, y, w, h = entry["bbox"]
+        # CVAT gives the box before it was turned about its middle
+        box = around(turned((x, y, w, h), known.get("rotation", 0), (x + w / 2, y + h / 2)))
         kind = label if label in KINDS else ""
-        drawn.append(Drawn(name, tuple(entry["bbox"]), kind, int(known.get("lines", 0)), float(known.get("pitch", 0))))
-    image = content["images"][0]
+        drawn.append(Drawn(name, box, kind, int(known.get("lines", 0)), float(known.get("pitch", 0))))
     return (image["width"], image["height"]), drawn
+
+
+def the_one(names: Sequence[str], form: str, what: str) -> int:
+    """Which of several pictures in one file is the form's: the only one, or the one whose file is named as it is."""
+    own = [place for place, name in enumerate(names) if re.split(r"[/\\]", name)[-1].rpartition(".")[0].endswith(form)]
+    if len(names) == 1 or len(own) == 1:
+        return 0 if len(names) == 1 else own[0]
+    raise ValueError(f"{len(names)} {what}, {len(own)} of them of {form}.png: export the one of this form alone")
+
+
+def turned(box: Sequence[float], degrees: float, about: Sequence[float]) -> np.ndarray:
+    """Corners (4, 2) of a box after a turn, clockwise as one sees it."""
+    x, y, w, h = box
+    sine, cosine = np.sin(np.deg2rad(degrees)), np.cos(np.deg2rad(degrees))
+    away = np.array([[x, y], [x + w, y], [x + w, y + h], [x, y + h]]) - about
+    return away @ np.array([[cosine, sine], [-sine, cosine]]) + about
+
+
+def around(points: Sequence[Sequence[float]]) -> tuple[float, float, float, float]:
+    """The upright box around points."""
+    (left, top), (right, bottom) = np.min(points, axis=0), np.max(points, axis=0)
+    return float(left), float(top), float(right - left), float(bottom - top)
 
 
 def attributes_of(text: str) -> dict:

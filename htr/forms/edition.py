@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from htr.forms.keypoints import CLOSE, WIDE, Box, Keypoints, apply, resize_to, search_patch
+from htr.forms.mark_print import STROKE_DPI, Tile, mark_tiles, other_print
 from htr.forms.template import Template
 
 MIN_WIDE_KEYPOINTS, MIN_CLOSE_KEYPOINTS = 6, 12  # keypoints without which a template can't be recognised
@@ -45,9 +46,18 @@ class Form:
         return cls(template, picture, resize_to(template.picture.shape, picture.shape), marks, wide, close)
 
     @cached_property
-    def printed_marks(self) -> list[tuple[Box, np.ndarray]]:
-        """The marks that are not bare paper, and what they show."""
-        return [(mark, patch) for mark in self.marks if (patch := printed(self.picture, mark)) is not None]
+    def printed_marks(self) -> list[tuple[Box, np.ndarray, list[Tile]]]:
+        """The marks that are not bare paper, what they show, and its strokes."""
+        tiles, _ = self.tiles
+        return [
+            (mark, patch, own)
+            for mark, own in zip(self.marks, tiles, strict=True)
+            if (patch := printed(self.picture, mark)) is not None
+        ]
+
+    @cached_property
+    def tiles(self) -> tuple[list[list[Tile]], np.ndarray]:
+        return mark_tiles(self.template)
 
     def marked(self) -> np.ndarray:
         """uint8 of the picture's shape: 1 within the marks."""
@@ -56,21 +66,29 @@ class Form:
             zone[y : y + h, x : x + w] = 1
         return zone
 
-    def marks_seen(self, levels: list[np.ndarray], matrix: np.ndarray) -> float | None:
-        """How alike scan and template are in the marks, a correlation: the least but one, as a stamp may hide one.
+    def marks_seen(self, levels: list[np.ndarray], matrix: np.ndarray) -> tuple[float | None, float]:
+        """How alike scan and template are in the marks, and how much of a letter's print there is another's.
 
-        1 where the template's marks are bare paper; None where none of them lies on the scan.
+        A correlation, the least but one, as a stamp may hide one: 1 where the template's marks are bare paper, None
+        where none of them lies on the scan; and the share that `other_print` says.
         """
-        to_scan = matrix @ np.linalg.inv(self.to_close)
-        seen = []
-        parts = parts_on_scan([mark for mark, _ in self.printed_marks], to_scan, levels[0].shape)
-        for part, (mark, patch) in zip(parts, self.printed_marks, strict=True):
+        to_scan, to_fine = matrix @ np.linalg.inv(self.to_close), matrix @ np.linalg.inv(self.tiles[1])
+        zoom = STROKE_DPI / CLOSE.dpi
+        seen, tiles = [], []
+        parts = parts_on_scan([mark for mark, _, _ in self.printed_marks], to_scan, levels[0].shape)
+        for part, (mark, patch, strokes) in zip(parts, self.printed_marks, strict=True):
             own = patch if part == mark else None if part is None else printed(self.picture, part)
-            if own is not None:
-                seen.append(likeness(search_patch(levels, to_scan, part, TOLERANCE_PX), own))
+            if own is None:
+                continue
+            likenesses = cv2.matchTemplate(search_patch(levels, to_scan, part, TOLERANCE_PX), own, cv2.TM_CCOEFF_NORMED)
+            _, most, _, at = cv2.minMaxLoc(likenesses)
+            seen.append(max(most, 0.0))
+            beside = [zoom * (v - TOLERANCE_PX) for v in summit(likenesses, at)]
+            whole = parts_on_scan([tile.box for tile in strokes], to_fine, levels[0].shape)
+            tiles += [(tile, beside) for tile, there in zip(strokes, whole, strict=True) if there == tile.box]
         if not seen:
-            return None if self.printed_marks else 1.0
-        return sorted(seen)[min(1, len(seen) - 1)]
+            return None if self.printed_marks else 1.0, 0.0
+        return sorted(seen)[min(1, len(seen) - 1)], other_print(levels, to_fine, tiles)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +127,19 @@ class EditionDiscriminator:
                 leads.append(likeness(seen, own) - likeness(seen, other))
                 weights.append(np.sqrt(box[2] * box[3]))
         return float(np.average(leads, weights=weights)) if leads else 0.0
+
+
+def summit(values: np.ndarray, at: tuple[int, int]) -> tuple[float, float]:
+    """Column and row of a maximum to a fraction, by a parabola through its neighbours; at the edge, as it is."""
+    (x, y), (rows, columns) = at, values.shape
+    if not (0 < x < columns - 1 and 0 < y < rows - 1):
+        return float(x), float(y)
+    left, most, right = (float(v) for v in values[y, x - 1 : x + 2])
+    above, below = float(values[y - 1, x]), float(values[y + 1, x])
+    return (
+        x + 0.5 * (left - right) / min(left - 2 * most + right, -1e-6),
+        y + 0.5 * (above - below) / min(above - 2 * most + below, -1e-6),
+    )
 
 
 def printed(picture: np.ndarray, box: Box) -> np.ndarray | None:

@@ -1,25 +1,17 @@
 """Fallback registration, for scans that the first way fails on: A5 on an A4 glass, cut off, photographs.
 
-Features find where a form may lie; the scan is flattened there, and the form fitted to its close keypoints as on any
-scan, by the simplest of an affine, a homography and a bend that they agree on. What is accepted is judged by the same
-keypoints as ever: features accept nothing.
+Where features (glass.py) say that a form may lie the scan is flattened, and the form fitted to its close keypoints as
+on any scan, by the simplest of an affine, a homography and a bend that they agree on. What is accepted is judged by the
+same keypoints as ever: features accept nothing.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from htr.forms.edition import Form
-from htr.forms.feature_matching import (
-    MAX_SCALE_RATIO,
-    Features,
-    features_of_scan,
-    features_of_template,
-    homography,
-    steepness,
-)
+from htr.forms.feature_matching import MAX_SCALE_RATIO, steepness
 from htr.forms.fitting import MIN_CLEAR_CORRELATION, Fit, bend_of
 from htr.forms.keypoints import CLOSE, apply, fit_affine, pyramid, search_patch, translation
 from htr.forms.warp import Warp, cubic, flatten
@@ -32,8 +24,6 @@ MIN_BEND_SCORE = 0.3  # score from which paper that doesn't lie flat is thought 
 MIN_BEND_STATISTIC = 12.0  # from which it surely does not: 2.5 at most on flat scans, 90 at least on curled ones
 MIN_BEND_KEYPOINTS = 24  # keypoints that a bend is fitted to
 MAX_BEND_PX = 12.0  # px at CLOSE.dpi that a bend moves any place
-MAX_FORMS_PER_SCAN = 6  # forms on one scan
-MIN_FEATURES = 60  # features of a scan with hardly any print
 MAX_STEPS = 3
 
 
@@ -46,54 +36,6 @@ class Found:
     to_flat: np.ndarray  # (3, 3): pixels of the template to those of `flat`
     fit: Fit  # `fit.matrix` is to_flat
     outline: np.ndarray  # (4, 2): the form's corners on the scan
-
-
-class Matcher:
-    """The layouts' features; made when the first scan needs them."""
-
-    def __init__(self, layouts: Sequence[Form]):
-        self.layouts, self.known = layouts, None
-
-    def find(self, scan: np.ndarray) -> tuple[list[Found], str]:
-        """A scan (H, W) uint8, dark on light -> the forms on it, from the top, and why none is if there are none."""
-        if self.known is None:
-            self.known = [features_of_template(form.template) for form in self.layouts]
-        seen, size = features_of_scan(scan)
-        if len(seen.points) < MIN_FEATURES:
-            return [], "hardly any print on it: blank, or too faint"
-        forms, why, even = [], "another form, or none", False
-        for _ in range(MAX_FORMS_PER_SCAN):
-            found, reason = self.best(scan, seen, size)
-            if found is None and not even:
-                seen, size = features_of_scan(scan, even=True)
-                found, reason = self.best(scan, seen, size)
-            if found is None:
-                why = reason or why
-                break
-            forms.append(found)
-            if cv2.contourArea(np.float32(found.outline)) > 0.62 * scan.size:
-                break
-            if (~inside_outline(seen.points, found.outline)).sum() < MIN_FEATURES:
-                break
-            # those of the rest alone: the form that was found, if it is the darker one, had most of the strongest
-            seen, size = features_of_scan(scan, [form.outline for form in forms], even=True)
-            even = True
-        return sorted(forms, key=lambda form: tuple(form.outline.mean(axis=0)[::-1])), "" if forms else why
-
-    def best(self, scan: np.ndarray, seen: Features, size: float) -> tuple[Found | None, str]:
-        """The layout that most features agree on -> where it is, or why it is none."""
-        tried = [homography(own, seen, 4 * size) for own in self.known]
-        order = sorted(range(len(tried)), key=lambda number: -tried[number][1])
-        why = ""
-        for number in order[:2]:
-            matrix = tried[number][0]
-            if matrix is None:
-                continue
-            found, reason = fit_projection(self.layouts[number], scan, matrix)
-            if found is not None:
-                return found, ""
-            why = why or reason
-        return None, why
 
 
 def fit_projection(form: Form, scan: np.ndarray, matrix: np.ndarray) -> tuple[Found | None, str]:
@@ -271,14 +213,6 @@ def visible_share(warp: Warp, sheet: tuple[int, int], shape: tuple[int, int]) ->
     across, down = np.meshgrid(np.linspace(0, sheet[1], 40), np.linspace(0, sheet[0], 30))
     places = warp.places(np.column_stack([across.ravel(), down.ravel()]))
     return float(((places >= 0) & (places < shape[::-1])).all(axis=1).mean())
-
-
-def inside_outline(points: np.ndarray, outline: np.ndarray) -> np.ndarray:
-    """bool (n,): which points lie inside a convex outline (4, 2)."""
-    side = np.roll(outline, -1, axis=0) - outline
-    away = points[:, None] - outline
-    turns = side[:, 0] * away[..., 1] - side[:, 1] * away[..., 0]
-    return (turns >= 0).all(axis=1) | (turns <= 0).all(axis=1)
 
 
 def is_negative(scan: np.ndarray) -> bool:

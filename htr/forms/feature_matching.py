@@ -58,15 +58,15 @@ def features_of_template(template: Template) -> Features:
 
 
 def features_of_scan(
-    scan: np.ndarray, without: Sequence[np.ndarray] = (), even: bool = False
+    scan: np.ndarray, without: Sequence[np.ndarray] = (), even: bool = False, side: float = SCAN_SIDE_PX
 ) -> tuple[Features, float]:
     """-> in pixels of the scan, and how many of them are a pixel of the reduced scan that they were found on.
 
     `without`: outlines (4, 2) on the scan within which none is looked for. `even`: its contrast is equalised before
-    (CLAHE), for print that is fainter than the writing on it.
+    (CLAHE), for print that is fainter than the writing on it. `side`: the longer one of the reduced scan, px.
     """
     levels = pyramid(scan)
-    image, to_scan = reduced(levels, min(SCAN_SIDE_PX, max(scan.shape)))
+    image, to_scan = reduced(levels, min(side, max(scan.shape)))
     mask = np.full(image.shape, 255, np.uint8) if without else None
     for outline in without:
         cv2.fillConvexPoly(mask, np.rint(apply(np.linalg.inv(to_scan), outline)).astype(np.int32), 0)
@@ -76,20 +76,38 @@ def features_of_scan(
     return Features(apply(to_scan, found.points), found.descriptors), float(to_scan[0, 0])
 
 
-def homography(ours: Features, theirs: Features, near: float) -> tuple[np.ndarray | None, int]:
-    """Template's features, the scan's -> (3, 3) template to scan, how many matches agree; None: too few do.
+def matches(ours: Features, theirs: Features) -> tuple[np.ndarray, np.ndarray]:
+    """Template's features, the scan's -> places (n, 2) on the template and on the scan of those that match (Lowe)."""
+    if min(len(ours.points), len(theirs.points)) < MIN_INLIERS:
+        return np.zeros((0, 2)), np.zeros((0, 2))
+    pairs = cv2.BFMatcher().knnMatch(ours.descriptors, theirs.descriptors, 2)
+    good = [a for a, b in pairs if a.distance < MAX_DISTANCE_RATIO * b.distance]
+    return ours.points[[m.queryIdx for m in good]], theirs.points[[m.trainIdx for m in good]]
+
+
+def homography(source: np.ndarray, target: np.ndarray, near: float) -> tuple[np.ndarray | None, int]:
+    """Matches (n, 2) -> (3, 3) from template to scan, how many agree; None: too few do.
 
     `near`: px of the scan that a match may be off.
     """
-    if min(len(ours.points), len(theirs.points)) < MIN_INLIERS:
-        return None, 0
-    pairs = [(a, b) for a, b in cv2.BFMatcher().knnMatch(ours.descriptors, theirs.descriptors, 2)]
-    good = [a for a, b in pairs if a.distance < MAX_DISTANCE_RATIO * b.distance]
-    if len(good) < MIN_INLIERS:
-        return None, len(good)
-    source = ours.points[[m.queryIdx for m in good]]
-    target = theirs.points[[m.trainIdx for m in good]]
+    if len(source) < MIN_INLIERS:
+        return None, len(source)
     matrix, agree = cv2.findHomography(source, target, cv2.USAC_MAGSAC, near, maxIters=5000, confidence=0.9999)
+    return agreeing(matrix, target, agree, near)
+
+
+def similarity(source: np.ndarray, target: np.ndarray, near: float) -> tuple[np.ndarray | None, int]:
+    """As `homography`, but of paper that lies flat: turned, scaled and moved alone."""
+    if len(source) < MIN_INLIERS:
+        return None, len(source)
+    matrix, agree = cv2.estimateAffinePartial2D(source, target, None, cv2.RANSAC, near, 5000, 0.9999)
+    return agreeing(None if matrix is None else np.vstack([matrix, [0, 0, 1]]), target, agree, near)
+
+
+def agreeing(
+    matrix: np.ndarray | None, target: np.ndarray, agree: np.ndarray, near: float
+) -> tuple[np.ndarray | None, int]:
+    """The matrix, if enough of the matches agree on it, and how many."""
     if matrix is None:
         return None, 0
     # a place counts once: repeated print would agree with itself

@@ -120,12 +120,12 @@ def check_scan(forms: Forms, scan: np.ndarray) -> Checked:
     """A scan (H, W) uint8 on every form."""
     scores = {form.template.name: score_on(form, scan) for form in forms.forms}
     try:
-        found = forms.register_all(scan)
+        found, lost = forms.register_all(scan)
     except NoForm as error:
         return Checked("", scores, None, str(error))
     first = found[0]
     scores[first.template.name] = max(scores[first.template.name], float(first.score))
-    how = ["several" if len(found) > 1 else "", *special(first)]
+    how = ["several" if len(found + lost) > 1 else "", *special(first)]
     spread = spread_of(forms, first, scan)
     return Checked(first.template.name, scores, spread, "", ", ".join(filter(None, how)))
 

@@ -2,7 +2,7 @@
 
     forms = Forms(load_templates())       # once a process: the keypoints and edition discriminators of every template
     registration = forms.register(scan)   # Registration(template, matrix, score …), or NoForm
-    registrations = forms.register_all(glass)  # several forms on one scan, from the top
+    found, lost = forms.register_all(glass)  # all forms on one scan, from the top; why others on it were not told
 
 Keypoints are pieces of print, outside the fields, that look like nothing around them. A dozen are looked for widely at
 50 dpi by normalised correlation; the similarity that most of them agree on lays the scan over the template, where some
@@ -21,8 +21,9 @@ import cv2
 import numpy as np
 
 from htr.forms.edition import EditionDiscriminator, Form
-from htr.forms.fallback import MIN_BEND_STATISTIC, Found, Matcher, fit_bent_paper, is_negative
+from htr.forms.fallback import MIN_BEND_STATISTIC, Found, fit_bent_paper, is_negative
 from htr.forms.fitting import HIGH_SCORE, Fit, fit_coarse, fit_form
+from htr.forms.glass import BESIDE, Matcher
 from htr.forms.keypoints import apply, pyramid, reduced
 from htr.forms.template import Template
 from htr.forms.warp import Warp, flatten
@@ -45,12 +46,12 @@ class NoForm(RejectedInput):
 
 
 class SeveralForms(NoForm):
-    """More than one form lies on the scan: `found`, from the top."""
+    """More than one form lies on the scan: `found`, from the top, and why others are not among them, `lost`."""
 
-    def __init__(self, found: list["Registration"]):
+    def __init__(self, found: list["Registration"], lost: list[str]):
         names = ", ".join(registration.template.name for registration in found)
-        super().__init__(f"several forms on one scan ({names})")
-        self.found = found
+        super().__init__(f"several forms on one scan ({'; '.join([names, *lost])})")
+        self.found, self.lost = found, lost
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +104,20 @@ class Forms:
         self.matcher = Matcher(self.layouts)
 
     def register(self, scan: np.ndarray) -> Registration:
-        """A scan (H, W) uint8 of any resolution, upright or not. Raises NoForm with the best score."""
+        """A scan (H, W) uint8 of any resolution, upright or not. Raises NoForm with the best score.
+
+        What lies beside a form and is of none, as a note or a patterned table, is no reason to reject it.
+        """
+        found, lost = self.register_all(scan)
+        if len(found) + len([reason for reason in lost if reason != BESIDE]) > 1:
+            raise SeveralForms(found, lost)
+        return found[0]
+
+    def register_all(self, scan: np.ndarray) -> tuple[list[Registration], list[str]]:
+        """As `register`, but of several forms that lie on one scan all, from the top, and why others there are none.
+
+        At least one form is found.
+        """
         if scan.ndim != 2 or scan.dtype != np.uint8:
             raise ValueError(f"a scan is (H, W) uint8, not {scan.shape} {scan.dtype}")
         least, most = sorted(scan.shape)
@@ -112,15 +126,8 @@ class Forms:
         levels = pyramid(scan)
         best = self.first_way(levels)
         if best is not None and best.score >= MIN_KEYPOINT_SHARE:
-            return self.accepted(scan, levels, best)
+            return [self.accepted(scan, levels, best)], []
         return self.further_ways(scan, best)
-
-    def register_all(self, scan: np.ndarray) -> list[Registration]:
-        """As `register`, but of several forms that lie on one scan all, from the top."""
-        try:
-            return [self.register(scan)]
-        except SeveralForms as error:
-            return error.found
 
     def first_way(self, levels: list[np.ndarray]) -> Fit | None:
         """The layout that fits best, upright or not, on a scan that the form fills; None: none does at all."""
@@ -146,7 +153,7 @@ class Forms:
         # what differs from one kind of processor to the next is rounded off: 0.002 px at most
         return Registration(form.template, np.round(matrix, 6), best.score, negative=negative)
 
-    def further_ways(self, scan: np.ndarray, best: Fit | None) -> Registration:
+    def further_ways(self, scan: np.ndarray, best: Fit | None) -> tuple[list[Registration], list[str]]:
         """Of a scan that the first way failed on, with the best that it found. Raises NoForm with the reason."""
         negative = is_negative(scan)
         if negative:
@@ -154,22 +161,20 @@ class Forms:
             levels = pyramid(scan)
             best = self.first_way(levels)
             if best is not None and best.score >= MIN_KEYPOINT_SHARE:
-                return self.accepted(scan, levels, best, negative)
-        found, why = self.matcher.find(scan)
+                return [self.accepted(scan, levels, best, negative)], []
+        found, lost = self.matcher.find(scan)
         if not found:
             shown = f"best {best.score:.2f}, {best.form.template.name}" if best else "best 0.00"
-            raise NoForm(f"fits no form ({shown}): {why}")
-        registrations, reason = [], None
+            raise NoForm(f"fits no form ({shown}): {lost[0]}")
+        registrations, reasons = [], []
         for one in found:
             try:
                 registrations.append(self.laid_flat(one, negative))
             except NoForm as error:
-                reason = error
-        if reason is not None:
-            raise reason
-        if len(registrations) > 1:
-            raise SeveralForms(registrations)
-        return registrations[0]
+                reasons.append(error)
+        if not registrations:
+            raise reasons[0]
+        return registrations, [str(reason) for reason in reasons] + lost
 
     def laid_flat(self, found: Found, negative: bool) -> Registration:
         """The edition of a form that was found and flattened, with the simplest way to its places. Raises NoForm."""
@@ -221,7 +226,7 @@ class Forms:
         name = form.template.name
         if leads and min(leads) < MIN_EDITION_LEAD:
             raise NoForm(f"two editions fit alike ({name}, {rivals[int(np.argmin(leads))][0].template.name})")
-        marks = form.marks_seen(levels, matrix)
+        marks, swapped = form.marks_seen(levels, matrix)
         if marks is None:
             # no other edition is known, and all the rest is this form's: nothing speaks against it
             if self.similar_editions[name] or first.score < HIGH_SCORE:
@@ -229,4 +234,6 @@ class Forms:
         elif marks / max(first.likeness, 0.1) < MIN_MARK_CORRELATION:
             shown = f"marks {marks / max(first.likeness, 0.1):.2f}, score {first.score:.2f}, {name}"
             raise NoForm(f"fits no edition of its form ({shown})")
+        if swapped > 0:
+            raise NoForm(f"fits no edition of its form (in a mark of {name} it prints something else: {swapped:.2f})")
         return form, matrix, frame

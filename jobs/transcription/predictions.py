@@ -72,12 +72,14 @@ def read_chunk(chunk: Chunk, reader: Reader, forms, rulings: str, batch: int) ->
         known = nothing | known | {"item": number, "reason": reason}
         try:
             if chunk.kind == "fields" and images:
-                glass = cut_forms(images[0], forms, rulings)
+                glass, lost = cut_forms(images[0], forms, rulings)
                 inks += [normalise_line(image, height) for cuts in glass for field in cuts for image in field.images]
                 fields += [field.field.name for cuts in glass for field in cuts for _ in field.images]
                 for place, cuts in enumerate(glass, 1):  # several forms on one scan are certificates of their own
                     own = known["certificate"] if len(glass) == 1 else f"{known['certificate']}-{place}"
                     found.append((known | {"certificate": own}, [replace(field, images=()) for field in cuts]))
+                for place, why in enumerate(lost, len(glass) + 1):
+                    found.append((known | {"certificate": f"{known['certificate']}-{place}", "reason": why}, 0))
                 continue
             inks += [normalise_line(image, height) for image in images]
             fields += [known["field"] or None] * len(images)

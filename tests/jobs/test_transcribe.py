@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from scanned_forms import scanned
 
 import jobs.cli.command_line
 import jobs.transcribe
@@ -184,6 +185,24 @@ def test_scans_of_certificates(scans, model, reader, tmp_path):
         (r["image"].removesuffix(".jpg"), r["field"], r["text"]) for r in rows[1:]
     ]
     assert all(json.loads(row["lines"]) == other["lines"] for row, other in zip(table, rows[1:], strict=True))
+
+
+def test_forms_on_one_glass_and_half_a_form_beside_them(model, tmp_path):
+    """Each is a certificate; what can't be told is one too, with the reason and no field."""
+    glass = np.full((2900, 1750), 245, np.uint8)
+    for number, (name, at) in enumerate((("adult-2018", 20), ("neonatal-2018", 1220), ("adult-2018", 2400))):
+        image = scanned(name, 30 + number, severity="light")[0]
+        part = glass[at : at + image.shape[0], 30 : 30 + image.shape[1]]
+        part[:] = image[: part.shape[0], : part.shape[1]]
+    (tmp_path / "in").mkdir()
+    cv2.imwrite(str(tmp_path / "in" / "glass.png"), glass)
+    assert run(tmp_path / "in", "--unit", "field", "--model", model, "--out", tmp_path / "o.csv") == 0
+    rows = rows_of(tmp_path / "o.csv")
+    whole = [row for row in rows if row["field"]]
+    assert list(dict.fromkeys((row["certificate"], row["form"]) for row in whole)) == [
+        ("glass-1", "adult-2018"), ("glass-2", "neonatal-2018")]  # fmt: skip
+    [lost] = [row for row in rows if not row["field"]]
+    assert lost["certificate"] == "glass-3" and lost["text"] == "" and "adult-2018" in lost["reason"]
 
 
 def as_task(monkeypatch, task: int, tasks: int) -> None:

@@ -2,6 +2,7 @@ import csv
 import json
 from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -212,3 +213,48 @@ def test_the_forms_that_come_along_have_rules_that_their_simulated_ticks_keep():
         assert set(contradictions(template.rules, ticks)) == set(ticks)
     adult = contradictions(load_templates()[0].rules, {"Ia_interval": "3 ans", "Ic_interval": "2 j"})
     assert set(adult) == {"Ia_interval", "Ic_interval"}
+
+
+def said(rng, kind):
+    """A date or a duration, written in one of the ways that people write it -> the text, its value in days or None."""
+    if rng.random() < 0.15:
+        return str(rng.choice(["", "inconnu", "?", "voir dossier"])), None
+    if kind == "dates":
+        day, month, year = (int(v) for v in rng.integers((1, 1, 1900), (29, 13, 2030)))
+        ways = [f"{day:02d}/{month:02d}/{year}", f"{year}-{month:02d}-{day:02d}", f"{day}.{month}.{year}"]
+        return str(rng.choice(ways)), 372 * year + 31 * month + day
+    count = int(rng.integers(1, 60))
+    unit, size = [("j", 1), ("jours", 1), ("semaines", 7)][rng.integers(3)]
+    return f"{count} {unit}", count * size
+
+
+@pytest.mark.parametrize("kind", ["dates", "durations"])
+def test_a_chain_contradicts_where_two_of_it_are_out_of_order_and_nowhere_else(kind):
+    rule = rules_of([{"order": kind, "fields": ["Ia", "Ib", "Ic", "birth", "death"]}], KINDS)[0]
+    rng, seen = np.random.default_rng(19), set()
+    for _ in range(300):
+        written = {name: said(rng, kind) for name in rule.fields}
+        texts = {name: text for name, (text, _) in written.items()}
+        known = [(name, value) for name, (_, value) in written.items() if value is not None]
+        wanted = {name for at, (first, value) in enumerate(known) for second, later in known[at + 1 :] if value > later
+                  for name in (first, second)}  # fmt: skip
+        before = dict(texts)
+        assert set(rule.broken_by(texts)) == wanted
+        assert texts == before  # no rule changes a reading
+        for name in rule.fields:  # what is blanked takes contradictions away and adds none
+            assert set(rule.broken_by(texts | {name: ""})) <= wanted - {name}
+        in_order = dict(zip((n for n, _ in known), sorted((texts[n] for n, _ in known), key=lambda text: next(
+            value for t, value in written.values() if t == text)), strict=True))  # fmt: skip
+        assert rule.broken_by(dict.fromkeys(rule.fields, "") | in_order) == ()
+        seen.add(bool(wanted))
+    assert seen == {True, False}
+
+
+def test_of_a_group_all_that_are_ticked_contradict_or_none():
+    names = [f"box{n}" for n in range(5)]
+    rule = rules_of([{"at_most": "one of", "fields": names}], dict.fromkeys(names, "tick"))[0]
+    rng = np.random.default_rng(20)
+    for _ in range(200):
+        texts = {name: str(rng.choice(["0", "1", ""])) for name in names if rng.random() < 0.9}
+        ticked = tuple(name for name in names if texts.get(name) == "1")
+        assert rule.broken_by(texts) == (ticked if len(ticked) > 1 else ())

@@ -1,0 +1,142 @@
+"""The forms on a glass: one or several, anywhere on a scan, found by their features; and what else lies there.
+
+    found, lost = Matcher(layouts).find(scan)
+
+A form whose place was found is taken out of the scan and the rest is looked through again, until nothing is found.
+What is left is not passed over: print of a form that is not in its places, and print of no form, have a reason.
+"""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from htr.forms.edition import Form
+from htr.forms.fallback import Found, fit_projection
+from htr.forms.feature_matching import (
+    MAX_SCAN_FEATURES,
+    SCAN_SIDE_PX,
+    Features,
+    features_of_scan,
+    features_of_template,
+    homography,
+    matches,
+    similarity,
+)
+from htr.forms.keypoints import CLOSE
+
+MAX_FORMS_PER_SCAN = 6  # forms on one scan
+MAX_LAYOUTS_TRIED = 3  # layouts that are laid where their features agree, those first of which most do
+MIN_FEATURES = 60  # features of a scan with hardly any print
+MIN_REST_SHARE = 0.3  # of the area of a form, that what is left of the scan must have to hold another
+MIN_REST_DENSITY = 0.03  # features by area of the rest, for that of the first form, from which it is print
+EXPLAINED_PX = 3  # px of the reduced scan from print of a form that was found, within which a feature is of that
+BLANK = "hardly any print on it: blank, or too faint"
+NO_FORM = "another form, or none"
+BESIDE = "beside a form: print that is of no form"
+
+
+class Matcher:
+    """The layouts' features; made when the first scan needs them."""
+
+    def __init__(self, layouts: Sequence[Form]):
+        self.layouts, self.known = layouts, None
+
+    def find(self, scan: np.ndarray) -> tuple[list[Found], list[str]]:
+        """A scan (H, W) uint8, dark on light -> the forms on it, from the top, and why what else lies on it is none.
+
+        Without any form there is one reason.
+        """
+        if self.known is None:
+            self.known = [features_of_template(form.template) for form in self.layouts]
+        seen, size = features_of_scan(scan)
+        if len(seen.points) < MIN_FEATURES:
+            return [], [BLANK]
+        found, reason = self.best(scan, seen, size)
+        if found is None:
+            found, reason = self.best(scan, *features_of_scan(scan, even=True))
+        if found is None:
+            return [], [reason or NO_FORM]
+        forms, inside = [found], inside_outline(seen.points, found.outline).sum()
+        while len(forms) < MAX_FORMS_PER_SCAN:
+            outlines = [form.outline for form in forms]
+            if len(seen.points) >= MAX_SCAN_FEATURES:  # there are more: the darker print has most of the strongest
+                seen, size = features_of_scan(scan, outlines)
+            left = (~np.any([inside_outline(seen.points, outline) for outline in outlines], axis=0)).sum()
+            if not holds_print(scan.shape, outlines, inside, left):
+                return from_the_top(forms), []
+            found, reason = self.another(scan, forms)
+            if found is None:
+                return from_the_top(forms), [reason or BESIDE]
+            forms.append(found)
+        return from_the_top(forms), []
+
+    def another(self, scan: np.ndarray, forms: Sequence[Found]) -> tuple[Found | None, str]:
+        """One more form beside those that were found, or why there is none; "" if nothing of a form is there.
+
+        At the resolution of the first, as several have room on a large glass; on the rest of the scan alone, else with
+        what lies within the others, but not at their print: one that lies over another has its own there.
+        """
+        outlines, first = [form.outline for form in forms], forms[0]
+        side = max(SCAN_SIDE_PX, min(max(scan.shape) * CLOSE.dpi / dpi_of(first), 2 * SCAN_SIDE_PX))
+        seen, size = features_of_scan(scan, outlines, even=True, side=side)
+        found, reason = self.best(scan, seen, size, outlines)
+        if found is not None:
+            return found, ""
+        seen, size = features_of_scan(scan, even=True, side=side)
+        known = {form.template.name: own.points for form, own in zip(self.layouts, self.known, strict=True)}
+        print_of_others = [form.warp.places(known[form.fit.form.template.name]) for form in forms]
+        near = cv2.BFMatcher().match(np.float32(seen.points), np.float32(np.concatenate(print_of_others)))
+        apart = np.array([match.distance for match in near])
+        found, why = self.best(scan, seen.where(apart > EXPLAINED_PX * size), size, outlines)
+        return found, reason or why
+
+    def best(
+        self, scan: np.ndarray, seen: Features, size: float, outlines: Sequence[np.ndarray] = ()
+    ) -> tuple[Found | None, str]:
+        """The layout that most features agree on, beside the outlines -> where it is, or why it is none."""
+        pairs = [matches(own, seen) for own in self.known]
+        tried = [homography(*pair, 4 * size) for pair in pairs]
+        why = ""
+        for number in sorted(range(len(tried)), key=lambda number: -tried[number][1])[:MAX_LAYOUTS_TRIED]:
+            if tried[number][0] is None:
+                continue
+            # features of another form may bend a homography out of shape: on a glass paper lies flat
+            for matrix, _ in (tried[number], similarity(*pairs[number], 4 * size)):
+                found, reason = (None, "") if matrix is None else fit_projection(self.layouts[number], scan, matrix)
+                if found is not None and not any(inside_outline(found.outline.mean(axis=0)[None], o) for o in outlines):
+                    return found, ""
+                why = why or reason
+        return None, why
+
+
+def from_the_top(forms: Sequence[Found]) -> list[Found]:
+    return sorted(forms, key=lambda form: tuple(form.outline.mean(axis=0)[::-1]))
+
+
+def dpi_of(found: Found) -> float:
+    """Of the scan, as a form that was found there says."""
+    template = found.fit.form.template
+    middle = found.warp.linear(np.array(template.picture.shape[::-1]) / 2)
+    return template.dpi * float(np.sqrt(abs(np.linalg.det(middle[:, :2]))))
+
+
+def holds_print(shape: tuple[int, int], outlines: Sequence[np.ndarray], inside: int, left: int) -> bool:
+    """Whether what the outlines (4, 2) leave of a scan of this shape is large enough for a form, and printed.
+
+    `inside`: features within the first outline; `left`: those beside all of them.
+    """
+    scale = 500 / max(shape)
+    rest = np.ones(tuple(max(round(side * scale), 1) for side in shape), np.uint8)
+    for outline in outlines:
+        cv2.fillConvexPoly(rest, np.rint(scale * outline).astype(np.int32), 0)
+    area, room = scale**2 * cv2.contourArea(np.float32(outlines[0])), int(rest.sum())
+    return left >= MIN_FEATURES and room >= MIN_REST_SHARE * area and left * area >= MIN_REST_DENSITY * inside * room
+
+
+def inside_outline(points: np.ndarray, outline: np.ndarray) -> np.ndarray:
+    """bool (n,): which points lie inside a convex outline (4, 2)."""
+    side = np.roll(outline, -1, axis=0) - outline
+    away = points[:, None] - outline
+    turns = side[:, 0] * away[..., 1] - side[:, 1] * away[..., 0]
+    return (turns >= 0).all(axis=1) | (turns <= 0).all(axis=1)

@@ -1,0 +1,240 @@
+"""Whether a scan shows the print of a form's marks stroke by stroke, or another edition's in its place.
+
+A correlation of a whole mark hardly sees one digit of its number. Here each mark is laid on the scan to a fraction of
+a pixel at the resolution of a stroke, and compared with what it should show there, as blurred and as dark as the scan
+is. Where within the room of a letter print is missing and other ink is in its place, something else is printed.
+Stamps, pens and dirt add ink and take none away; folds and blur take a little everywhere, which is known as the noise.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from htr.forms.keypoints import Box, outside, resize_to, search_patch, translation
+from htr.forms.template import Template
+
+STROKE_DPI = 200.0  # a thin stroke has two pixels
+BLURS = 0.9, 1.2, 1.6  # sigma, px at STROKE_DPI: a scan has one of them, nearly
+PIECE_PX = 5  # px at STROKE_DPI, the side of the smallest piece of print that counts
+LETTER = np.ones((21, 15), np.uint8)  # rows, columns at STROKE_DPI: the room of a letter
+EDGE_PX = 2  # px at STROKE_DPI of a tile's edge that say nothing
+MAX_TILE_PX = 160, 60  # columns, rows at STROKE_DPI: a larger mark is compared in parts
+FIELD_MARGIN_PX = 6  # px at STROKE_DPI around fields: people write over their edges
+MIN_INK = 40  # of 255: less is bare paper
+MAX_STEPS, MIN_STEP_PX = 4, 0.15
+MAX_SHIFT_PX = 3.0  # px at STROKE_DPI that a tile is moved by at most
+MAX_PIXELS = 300  # pixels of a tile by which its paper is told
+MIN_SWAPPED, NOISE_RATIO = 0.13, 4.2  # of full ink, and of the noise, from which print is another's
+MAX_PLACES = 6  # places of a tile that are looked at again
+AROUND_PX = 22, 18  # columns, rows at STROKE_DPI to each side of such a place
+FOLD_ROOM_PX, FOLD_SIDE_PX, FOLD_REACH_PX = 20, 5, 16  # px at STROKE_DPI beyond the window, beside a fold, of its pull
+DARKER = 1.05  # of most print's darkness, from which ink lies on it
+MIN_FOLD_SHARE = 0.6  # of the rows beside print that must show a fold: some may lie off the sheet
+INK_SHARE, MAX_LETTER_PX = 0.2, 34  # of full ink, from which other ink is followed; px at STROKE_DPI of a letter
+MIN_FOLD_PX = 12  # px at STROKE_DPI of a fold that must be seen beside print
+EMPTY = np.zeros((0, 0), np.float32)
+MIN_CONTRAST = 6.0  # gray levels of print to paper: with less nothing can be said
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """The print of a mark, or of a part of a long one, in px at STROKE_DPI of the template, for each of BLURS."""
+
+    box: Box
+    inks: list[np.ndarray]  # (h, w) float32, 0 paper to 1; 0 where people write
+    slopes: list[np.ndarray]  # (2, h * w) float32: what is left, times these, is how far to move by, px
+    paper: np.ndarray  # (n,) places in the flat tile with no print near them
+    shown: np.ndarray  # (h, w) float32: 0 where people write, else 1
+    around: np.ndarray  # ink with FOLD_ROOM_PX more at each side; of a part of a tile, empty
+
+
+def mark_tiles(template: Template) -> tuple[list[list[Tile]], np.ndarray]:
+    """-> of each mark its tiles that show anything, and (3, 3) from the template's pixels to those at STROKE_DPI."""
+    scale = STROKE_DPI / template.dpi
+    shape = tuple(max(round(side * scale), 1) for side in template.picture.shape)
+    kind = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    picture = cv2.resize(template.picture, shape[::-1], interpolation=kind)
+    pictures = [255 - cv2.GaussianBlur(picture, (0, 0), sigma) for sigma in BLURS]
+    free = outside(replace(template, marks=()), shape, FIELD_MARGIN_PX).astype(np.uint8)
+    free = cv2.erode(free, np.ones((2 * FIELD_MARGIN_PX + 1,) * 2, np.uint8)).astype(np.float32)
+    to_fine = resize_to(template.picture.shape, shape)
+    ratio = np.tile(np.diag(to_fine)[:2], 2)
+    marks = [np.rint(np.multiply(mark, ratio)).astype(int).tolist() for mark in template.marks]
+    tiles = [[tile_of(pictures, free, box) for box in tiled(mark)] for mark in marks]
+    return [[tile for tile in own if tile.inks[0].max() > 0] for own in tiles], to_fine
+
+
+def tiled(mark: Box) -> list[Box]:
+    """A mark in parts of about MAX_TILE_PX, each a little over the next: paper lies evenly in so small a place."""
+    x, y, w, h = mark
+    columns, rows = (max(round(side / most), 1) for side, most in zip((w, h), MAX_TILE_PX, strict=True))
+    parts = []
+    for row in range(rows):
+        for column in range(columns):
+            left, right = x + column * w // columns, x + (column + 1) * w // columns
+            top, bottom = y + row * h // rows, y + (row + 1) * h // rows
+            left, top = max(left - 2 * EDGE_PX, x), max(top - 2 * EDGE_PX, y)
+            right, bottom = min(right + 2 * EDGE_PX, x + w), min(bottom + 2 * EDGE_PX, y + h)
+            parts.append((left, top, right - left, bottom - top))
+    return parts
+
+
+def tile_of(pictures: list[np.ndarray], free: np.ndarray, box: Box) -> Tile:
+    x, y, w, h = box
+    shown = np.ascontiguousarray(free[y : y + h, x : x + w])
+    blurred = [picture[y : y + h, x : x + w] * shown for picture in pictures]
+    most, room = max(float(pictures[0].max()), 1.0), FOLD_ROOM_PX
+    framed = cv2.copyMakeBorder(pictures[1], *[room] * 4, cv2.BORDER_CONSTANT, value=0)
+    around = framed[y : y + h + 2 * room, x : x + w + 2 * room] / np.float32(most)
+    return part_of(box, [ink / most if ink.max() > MIN_INK else np.zeros_like(shown) for ink in blurred], shown, around)
+
+
+def part_of(box: Box, inks: list[np.ndarray], shown: np.ndarray, around: np.ndarray = EMPTY) -> Tile:
+    slopes = []
+    for ink in inks:
+        own = np.stack([cv2.Sobel(ink, cv2.CV_32F, *way, scale=0.125).ravel() for way in ((1, 0), (0, 1))])
+        slopes.append(np.linalg.solve(own @ own.T + 1e-3 * np.eye(2), own).astype(np.float32))
+    clear = (cv2.dilate(inks[0], np.ones((7, 7), np.uint8)) < 0.1) & (shown > 0)
+    paper = np.flatnonzero(clear.ravel())
+    paper = paper[np.linspace(0, len(paper) - 1, min(MAX_PIXELS, len(paper))).astype(int)]
+    return Tile(box, inks, slopes, paper, shown, around)
+
+
+def other_print(levels: list[np.ndarray], matrix: np.ndarray, tiles: list[tuple[Tile, tuple[float, float]]]) -> float:
+    """How much of a letter's print is another's at the worst place, as a share of its ink; 0 where it is no more than
+    blur, noise, folds, pens and stamps explain.
+
+    `matrix`: px at STROKE_DPI to the scan; with each tile how far beside its place it lies, px at STROKE_DPI.
+    """
+    if not tiles:
+        return 0.0
+    largest = max(range(len(tiles)), key=lambda number: tiles[number][0].inks[0].sum())
+    first, beside = tiles[largest]
+    seen = ink_seen(levels, matrix @ translation(*beside), first)
+    blur = int(np.argmax([np.vdot(ink, seen) / np.linalg.norm(ink) for ink in first.inks]))
+    laid = [lay(levels, matrix, tile, beside, blur) for tile, beside in tiles]
+    dark = float(np.median([one.dark for one in laid]))
+    if dark < MIN_CONTRAST:
+        return 0.0
+    noise = dark * float(np.median([np.abs(one.apart).mean() / one.dark for one in laid]))
+    least, worst = max(MIN_SWAPPED * dark, NOISE_RATIO * noise), 0.0
+    for one in laid:
+        both = swapped(no_darker(one, dark, blur).apart, least)
+        for _ in range(MAX_PLACES):
+            _, most, _, at = cv2.minMaxLoc(both)
+            if most < least:  # as on nearly all tiles at once
+                break
+            x, y = (max(int(v) - half, 0) for v, half in zip(at, AROUND_PX, strict=True))
+            window = slice(y, y + 2 * AROUND_PX[1]), slice(x, x + 2 * AROUND_PX[0])
+            still = swapped_alone(levels, matrix, one, window, blur, dark)
+            if still >= least:
+                worst = max(worst, still / dark)
+                break
+            both[window] = 0  # print that a fold has pulled aside, or ink on it
+    return worst
+
+
+@dataclass(frozen=True, eq=False)
+class Laid:
+    """A tile laid on the scan: how far beside its place, px; gray levels of full ink; what is there and not expected,
+    (h, w) gray levels, less than 0 where print is missing."""
+
+    tile: Tile
+    at: np.ndarray
+    dark: float
+    apart: np.ndarray
+
+
+def lay(levels: list[np.ndarray], matrix: np.ndarray, tile: Tile, beside: Sequence[float], blur: int) -> Laid:
+    """By steps of Lucas and Kanade (1981) while they explain more."""
+    ink, slopes = tile.inks[blur], tile.slopes[blur]
+    at, start = np.array(beside, np.float64), np.array(beside, np.float64)
+    seen = ink_seen(levels, matrix @ translation(*at), tile)
+    dark = darkness(ink, seen)
+    apart = seen - dark * ink
+    for _ in range(MAX_STEPS):
+        step = np.clip(-(slopes @ apart.ravel()) / dark, -1, 1)
+        if np.abs(step).max() < MIN_STEP_PX or np.abs(at + step - start).max() > MAX_SHIFT_PX:
+            break
+        seen = ink_seen(levels, matrix @ translation(*(at + step)), tile)
+        closer = seen - darkness(ink, seen) * ink
+        if np.linalg.norm(closer) >= np.linalg.norm(apart):
+            break
+        at, dark, apart = at + step, darkness(ink, seen), closer
+    return Laid(tile, at, dark, apart)
+
+
+def no_darker(one: Laid, dark: float, blur: int) -> Laid:
+    """With print expected that is no darker than that of most: a pen's ink on it is dark too."""
+    if one.dark <= DARKER * dark:
+        return one
+    return replace(one, dark=dark, apart=one.apart + (one.dark - dark) * one.tile.inks[blur])
+
+
+def swapped(apart: np.ndarray, least: float) -> np.ndarray:
+    """(h, w) gray levels: how much is missing within the room of a letter and how much else is there, the lesser; 0
+    where nothing is missing by `least` anywhere."""
+    inner = apart[EDGE_PX:-EDGE_PX, EDGE_PX:-EDGE_PX]
+    less = cv2.blur(np.maximum(-inner, 0), (PIECE_PX, PIECE_PX))
+    if less.max(initial=0) < least:
+        return np.zeros_like(apart)
+    more = cv2.blur(np.maximum(inner, 0), (PIECE_PX, PIECE_PX))
+    both = np.minimum(cv2.dilate(less, LETTER), cv2.dilate(more, LETTER))
+    return cv2.copyMakeBorder(both, *[EDGE_PX] * 4, cv2.BORDER_CONSTANT, value=0)
+
+
+def swapped_alone(
+    levels: list[np.ndarray], matrix: np.ndarray, one: Laid, window: tuple[slice, slice], blur: int, dark: float
+) -> float:
+    """The most that is swapped in a window of a tile when the window is laid by itself, beside folds."""
+    (top, left), tile = (part.start for part in window), one.tile
+    inks = [np.ascontiguousarray(ink[window]) for ink in tile.inks]
+    h, w = inks[0].shape
+    box = tile.box[0] + left, tile.box[1] + top, w, h
+    part = part_of(box, inks, np.ascontiguousarray(tile.shown[window]))
+    alone = no_darker(lay(levels, matrix, part, one.at, blur), dark, blur)
+    room = FOLD_ROOM_PX
+    ink = tile.around[top : top + h + 2 * room, left : left + w + 2 * room]
+    wide = box[0] - room, box[1] - room, w + 2 * room, h + 2 * room
+    patch = search_patch(levels, matrix @ translation(*alone.at), wide, 0).astype(np.float32)
+    apart = np.median(patch[ink < 0.1]) - patch - alone.dark * ink
+    kept = (~long_ink(apart > INK_SHARE * alone.dark)[room:-room, room:-room]).astype(np.float32)
+    kept[:, folds(apart, ink)[room:-room]] = 0
+    kept[folds(np.ascontiguousarray(apart.T), np.ascontiguousarray(ink.T))[room:-room]] = 0
+    return float(swapped(alone.apart * kept, 0.0).max())
+
+
+def long_ink(ink: np.ndarray) -> np.ndarray:
+    """bool (h, w): near ink that is longer than a letter, as a pen's, a stamp's or a hair."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(ink.astype(np.uint8))
+    long = np.flatnonzero(stats[:, 2:4].max(axis=1) > MAX_LETTER_PX)
+    return cv2.dilate(np.isin(labels, long[long > 0]).astype(np.uint8), LETTER) > 0
+
+
+def folds(apart: np.ndarray, ink: np.ndarray) -> np.ndarray:
+    """bool of its columns: those near one that is darker than expected, from top to bottom, and than its sides.
+
+    `apart`: gray levels darker than expected, `ink`: the print, 0 to 1; rows with print near a column tell nothing.
+    """
+    smooth = cv2.blur(apart, (1, 7))
+    sides = np.pad(smooth, ((0, 0), (FOLD_SIDE_PX, FOLD_SIDE_PX)), mode="edge")
+    ridge = smooth - np.maximum(sides[:, : -2 * FOLD_SIDE_PX], sides[:, 2 * FOLD_SIDE_PX :])
+    bare = cv2.dilate(ink, np.ones((1, 2 * FOLD_SIDE_PX + 1), np.uint8)) < 0.15
+    share = ((ridge > 2) & bare).sum(axis=0) / np.maximum(bare.sum(axis=0), 1)
+    found = ((share > MIN_FOLD_SHARE) & (bare.sum(axis=0) >= MIN_FOLD_PX)).astype(np.uint8)[None]
+    return cv2.dilate(found, np.ones((1, 2 * FOLD_REACH_PX + 1), np.uint8))[0] > 0
+
+
+def ink_seen(levels: list[np.ndarray], matrix: np.ndarray, tile: Tile) -> np.ndarray:
+    """(h, w) float32: how much darker than its paper the scan is within a tile, gray levels."""
+    patch = search_patch(levels, matrix, tile.box, 0)
+    flat = patch.ravel()
+    paper = np.median(flat[tile.paper]) if len(tile.paper) else flat.max()
+    return (np.float32(paper) - patch) * tile.shown
+
+
+def darkness(ink: np.ndarray, seen: np.ndarray) -> float:
+    """Gray levels of full ink on the scan, by least squares."""
+    return max(float(np.vdot(ink, seen) / max(np.vdot(ink, ink), 1e-6)), 1e-3)
