@@ -58,18 +58,19 @@ class Matcher:
         if found is None:
             return [], [reason or NO_FORM]
         forms, inside = [found], inside_outline(seen.points, found.outline).sum()
-        while len(forms) < MAX_FORMS_PER_SCAN:
+        while True:
             outlines = [form.outline for form in forms]
             if len(seen.points) >= MAX_SCAN_FEATURES:  # there are more: the darker print has most of the strongest
                 seen, size = features_of_scan(scan, outlines)
             left = (~np.any([inside_outline(seen.points, outline) for outline in outlines], axis=0)).sum()
             if not holds_print(scan.shape, outlines, inside, left):
                 return from_the_top(forms), []
+            if len(forms) == MAX_FORMS_PER_SCAN:
+                return from_the_top(forms), [f"beside {len(forms)} forms: more print than is looked through"]
             found, reason = self.another(scan, forms)
             if found is None:
                 return from_the_top(forms), [reason or BESIDE]
             forms.append(found)
-        return from_the_top(forms), []
 
     def another(self, scan: np.ndarray, forms: Sequence[Found]) -> tuple[Found | None, str]:
         """One more form beside those that were found, or why there is none; "" if nothing of a form is there.

@@ -88,7 +88,9 @@ def tile_of(pictures: list[np.ndarray], free: np.ndarray, box: Box) -> Tile:
     most, room = max(float(pictures[0].max()), 1.0), FOLD_ROOM_PX
     framed = cv2.copyMakeBorder(pictures[1], *[room] * 4, cv2.BORDER_CONSTANT, value=0)
     around = framed[y : y + h + 2 * room, x : x + w + 2 * room] / np.float32(most)
-    return part_of(box, [ink / most if ink.max() > MIN_INK else np.zeros_like(shown) for ink in blurred], shown, around)
+    return part_of(
+        box, [ink / most if blurred[0].max() > MIN_INK else np.zeros_like(shown) for ink in blurred], shown, around
+    )
 
 
 def part_of(box: Box, inks: list[np.ndarray], shown: np.ndarray, around: np.ndarray = EMPTY) -> Tile:
@@ -113,7 +115,7 @@ def other_print(levels: list[np.ndarray], matrix: np.ndarray, tiles: list[tuple[
     largest = max(range(len(tiles)), key=lambda number: tiles[number][0].inks[0].sum())
     first, beside = tiles[largest]
     seen = ink_seen(levels, matrix @ translation(*beside), first)
-    blur = int(np.argmax([np.vdot(ink, seen) / np.linalg.norm(ink) for ink in first.inks]))
+    blur = int(np.argmax([np.vdot(ink, seen) / max(np.linalg.norm(ink), 1e-6) for ink in first.inks]))
     laid = [lay(levels, matrix, tile, beside, blur) for tile, beside in tiles]
     dark = float(np.median([one.dark for one in laid]))
     if dark < MIN_CONTRAST:
