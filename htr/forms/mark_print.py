@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from htr.forms.keypoints import Box, outside, resize_to, search_patch, translation
+from htr.forms.keypoints import Box, outside, resize_to, scale_matrix
 from htr.forms.template import Template
 
 STROKE_DPI = 200.0  # a thin stroke has two pixels
@@ -25,7 +25,7 @@ FIELD_MARGIN_PX = 6  # px at STROKE_DPI around fields: people write over their e
 MIN_INK = 40  # of 255: less is bare paper
 MAX_STEPS, MIN_STEP_PX = 4, 0.15
 MAX_SHIFT_PX = 3.0  # px at STROKE_DPI that a tile is moved by at most
-MAX_PIXELS = 300  # pixels of a tile by which its paper is told
+MAX_PIXELS = 151  # pixels of a tile by which its paper is told
 MIN_SWAPPED, NOISE_RATIO = 0.13, 4.2  # of full ink, and of the noise, from which print is another's
 MAX_PLACES = 6  # places of a tile that are looked at again
 AROUND_PX = 22, 18  # columns, rows at STROKE_DPI to each side of such a place
@@ -48,6 +48,7 @@ class Tile:
     paper: np.ndarray  # (n,) places in the flat tile with no print near them
     shown: np.ndarray  # (h, w) float32: 0 where people write, else 1
     around: np.ndarray  # ink with FOLD_ROOM_PX more at each side; of a part of a tile, empty
+    weight: float  # all its ink
 
 
 def mark_tiles(template: Template) -> tuple[list[list[Tile]], np.ndarray]:
@@ -63,7 +64,8 @@ def mark_tiles(template: Template) -> tuple[list[list[Tile]], np.ndarray]:
     ratio = np.tile(np.diag(to_fine)[:2], 2)
     marks = [np.rint(np.multiply(mark, ratio)).astype(int).tolist() for mark in template.marks]
     tiles = [[tile_of(pictures, free, box) for box in tiled(mark)] for mark in marks]
-    return [[tile for tile in own if tile.inks[0].max() > 0] for own in tiles], to_fine
+    least = 2 * EDGE_PX + PIECE_PX
+    return [[tile for tile in own if tile.weight > 0 and min(tile.box[2:]) >= least] for own in tiles], to_fine
 
 
 def tiled(mark: Box) -> list[Box]:
@@ -88,9 +90,8 @@ def tile_of(pictures: list[np.ndarray], free: np.ndarray, box: Box) -> Tile:
     most, room = max(float(pictures[0].max()), 1.0), FOLD_ROOM_PX
     framed = cv2.copyMakeBorder(pictures[1], *[room] * 4, cv2.BORDER_CONSTANT, value=0)
     around = framed[y : y + h + 2 * room, x : x + w + 2 * room] / np.float32(most)
-    return part_of(
-        box, [ink / most if blurred[0].max() > MIN_INK else np.zeros_like(shown) for ink in blurred], shown, around
-    )
+    printed = blurred[0].max(initial=0) > MIN_INK
+    return part_of(box, [ink / most if printed else np.zeros_like(shown) for ink in blurred], shown, around)
 
 
 def part_of(box: Box, inks: list[np.ndarray], shown: np.ndarray, around: np.ndarray = EMPTY) -> Tile:
@@ -101,10 +102,37 @@ def part_of(box: Box, inks: list[np.ndarray], shown: np.ndarray, around: np.ndar
     clear = (cv2.dilate(inks[0], np.ones((7, 7), np.uint8)) < 0.1) & (shown > 0)
     paper = np.flatnonzero(clear.ravel())
     paper = paper[np.linspace(0, len(paper) - 1, min(MAX_PIXELS, len(paper))).astype(int)]
-    return Tile(box, inks, slopes, paper, shown, around)
+    return Tile(box, inks, slopes, paper, shown, around, float(inks[0].sum()))
 
 
-def other_print(levels: list[np.ndarray], matrix: np.ndarray, tiles: list[tuple[Tile, tuple[float, float]]]) -> float:
+@dataclass(frozen=True, eq=False)
+class Look:
+    """A scan as it is seen from a template, in px at STROKE_DPI."""
+
+    image: np.ndarray  # the level of its pyramid that is as fine
+    way: np.ndarray  # (2, 3): those px to pixels of the image
+
+    @classmethod
+    def at(cls, levels: list[np.ndarray], matrix: np.ndarray) -> "Look":
+        size = max(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))), 1e-6)
+        level = int(np.clip(np.log2(size) + 0.2, 0, len(levels) - 1))
+        return cls(levels[level], (scale_matrix(0.5**level, 0.5**level) @ matrix)[:2])
+
+    def patch(self, box: Box, beside: Sequence[float]) -> np.ndarray:
+        x, y, w, h = box
+        way = self.way.copy()
+        way[:, 2] += way[:, :2] @ (x + beside[0], y + beside[1])
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return cv2.warpAffine(self.image, way, (w, h), flags=flags, borderValue=255)
+
+    def ink(self, tile: Tile, beside: Sequence[float]) -> np.ndarray:
+        """(h, w) float32: how much darker than its paper the scan is within a tile, gray levels."""
+        patch = self.patch(tile.box, beside)
+        bare = np.sort(patch.ravel()[tile.paper]) if len(tile.paper) else patch.max(keepdims=True).ravel()
+        return (np.float32(bare[len(bare) // 2]) - patch) * tile.shown
+
+
+def other_print(levels: list[np.ndarray], matrix: np.ndarray, tiles: list[tuple[Tile, Sequence[float]]]) -> float:
     """How much of a letter's print is another's at the worst place, as a share of its ink; 0 where it is no more than
     blur, noise, folds, pens and stamps explain.
 
@@ -112,25 +140,35 @@ def other_print(levels: list[np.ndarray], matrix: np.ndarray, tiles: list[tuple[
     """
     if not tiles:
         return 0.0
-    largest = max(range(len(tiles)), key=lambda number: tiles[number][0].inks[0].sum())
-    first, beside = tiles[largest]
-    seen = ink_seen(levels, matrix @ translation(*beside), first)
-    blur = int(np.argmax([np.vdot(ink, seen) / max(np.linalg.norm(ink), 1e-6) for ink in first.inks]))
-    laid = [lay(levels, matrix, tile, beside, blur) for tile, beside in tiles]
+    look = Look.at(levels, matrix)
+    seen = [look.ink(tile, beside) for tile, beside in tiles]
+    largest = max(range(len(tiles)), key=lambda number: tiles[number][0].weight)
+    inks = tiles[largest][0].inks
+    blur = int(np.argmax([np.vdot(ink, seen[largest]) / max(np.linalg.norm(ink), 1e-6) for ink in inks]))
+    laid = []
+    for (tile, beside), one in zip(tiles, seen, strict=True):
+        dark = darkness(tile.inks[blur], one)
+        laid.append(Laid(tile, np.array(beside, np.float64), dark, one - dark * tile.inks[blur]))
     dark = float(np.median([one.dark for one in laid]))
-    if dark < MIN_CONTRAST:
-        return 0.0
+    if dark < MIN_CONTRAST or all(missing(one.apart).max() < MIN_SWAPPED * dark for one in laid):
+        return 0.0  # as on most scans
+    return swapped_anywhere(look, [closer(look, one, blur) for one in laid], blur)
+
+
+def swapped_anywhere(look: Look, laid: list["Laid"], blur: int) -> float:
+    """The most that is swapped, as a share of the ink, where it is more than the noise and is not explained."""
+    dark = float(np.median([one.dark for one in laid]))
     noise = dark * float(np.median([np.abs(one.apart).mean() / one.dark for one in laid]))
     least, worst = max(MIN_SWAPPED * dark, NOISE_RATIO * noise), 0.0
     for one in laid:
         both = swapped(no_darker(one, dark, blur).apart, least)
         for _ in range(MAX_PLACES):
             _, most, _, at = cv2.minMaxLoc(both)
-            if most < least:  # as on nearly all tiles at once
+            if most < least:
                 break
             x, y = (max(int(v) - half, 0) for v, half in zip(at, AROUND_PX, strict=True))
             window = slice(y, y + 2 * AROUND_PX[1]), slice(x, x + 2 * AROUND_PX[0])
-            still = swapped_alone(levels, matrix, one, window, blur, dark)
+            still = swapped_alone(look, one, window, blur, dark)
             if still >= least:
                 worst = max(worst, still / dark)
                 break
@@ -149,23 +187,20 @@ class Laid:
     apart: np.ndarray
 
 
-def lay(levels: list[np.ndarray], matrix: np.ndarray, tile: Tile, beside: Sequence[float], blur: int) -> Laid:
-    """By steps of Lucas and Kanade (1981) while they explain more."""
-    ink, slopes = tile.inks[blur], tile.slopes[blur]
-    at, start = np.array(beside, np.float64), np.array(beside, np.float64)
-    seen = ink_seen(levels, matrix @ translation(*at), tile)
-    dark = darkness(ink, seen)
-    apart = seen - dark * ink
+def closer(look: Look, one: Laid, blur: int) -> Laid:
+    """Moved by steps of Lucas and Kanade (1981) while they explain more."""
+    tile, start = one.tile, one.at
     for _ in range(MAX_STEPS):
-        step = np.clip(-(slopes @ apart.ravel()) / dark, -1, 1)
-        if np.abs(step).max() < MIN_STEP_PX or np.abs(at + step - start).max() > MAX_SHIFT_PX:
+        step = np.clip(-(tile.slopes[blur] @ one.apart.ravel()) / one.dark, -1, 1)
+        if np.abs(step).max() < MIN_STEP_PX or np.abs(one.at + step - start).max() > MAX_SHIFT_PX:
             break
-        seen = ink_seen(levels, matrix @ translation(*(at + step)), tile)
-        closer = seen - darkness(ink, seen) * ink
-        if np.linalg.norm(closer) >= np.linalg.norm(apart):
+        seen = look.ink(tile, one.at + step)
+        dark = darkness(tile.inks[blur], seen)
+        apart = seen - dark * tile.inks[blur]
+        if np.linalg.norm(apart) >= np.linalg.norm(one.apart):
             break
-        at, dark, apart = at + step, darkness(ink, seen), closer
-    return Laid(tile, at, dark, apart)
+        one = Laid(tile, one.at + step, dark, apart)
+    return one
 
 
 def no_darker(one: Laid, dark: float, blur: int) -> Laid:
@@ -175,32 +210,36 @@ def no_darker(one: Laid, dark: float, blur: int) -> Laid:
     return replace(one, dark=dark, apart=one.apart + (one.dark - dark) * one.tile.inks[blur])
 
 
+def missing(apart: np.ndarray) -> np.ndarray:
+    """Gray levels that are missing in each of the smallest pieces within the tile's edges."""
+    return cv2.blur(np.maximum(-apart[EDGE_PX:-EDGE_PX, EDGE_PX:-EDGE_PX], 0), (PIECE_PX, PIECE_PX))
+
+
 def swapped(apart: np.ndarray, least: float) -> np.ndarray:
     """(h, w) gray levels: how much is missing within the room of a letter and how much else is there, the lesser; 0
     where nothing is missing by `least` anywhere."""
-    inner = apart[EDGE_PX:-EDGE_PX, EDGE_PX:-EDGE_PX]
-    less = cv2.blur(np.maximum(-inner, 0), (PIECE_PX, PIECE_PX))
-    if less.max(initial=0) < least:
+    less, more = missing(apart), missing(-apart)
+    if less.max() < least:
         return np.zeros_like(apart)
-    more = cv2.blur(np.maximum(inner, 0), (PIECE_PX, PIECE_PX))
     both = np.minimum(cv2.dilate(less, LETTER), cv2.dilate(more, LETTER))
     return cv2.copyMakeBorder(both, *[EDGE_PX] * 4, cv2.BORDER_CONSTANT, value=0)
 
 
-def swapped_alone(
-    levels: list[np.ndarray], matrix: np.ndarray, one: Laid, window: tuple[slice, slice], blur: int, dark: float
-) -> float:
+def swapped_alone(look: Look, one: Laid, window: tuple[slice, slice], blur: int, dark: float) -> float:
     """The most that is swapped in a window of a tile when the window is laid by itself, beside folds."""
     (top, left), tile = (part.start for part in window), one.tile
     inks = [np.ascontiguousarray(ink[window]) for ink in tile.inks]
     h, w = inks[0].shape
     box = tile.box[0] + left, tile.box[1] + top, w, h
     part = part_of(box, inks, np.ascontiguousarray(tile.shown[window]))
-    alone = no_darker(lay(levels, matrix, part, one.at, blur), dark, blur)
+    seen = look.ink(part, one.at)
+    own = darkness(part.inks[blur], seen)
+    alone = closer(look, Laid(part, one.at, own, seen - own * part.inks[blur]), blur)
+    alone = no_darker(alone, dark, blur)
     room = FOLD_ROOM_PX
     ink = tile.around[top : top + h + 2 * room, left : left + w + 2 * room]
     wide = box[0] - room, box[1] - room, w + 2 * room, h + 2 * room
-    patch = search_patch(levels, matrix @ translation(*alone.at), wide, 0).astype(np.float32)
+    patch = look.patch(wide, alone.at).astype(np.float32)
     apart = np.median(patch[ink < 0.1]) - patch - alone.dark * ink
     kept = (~long_ink(apart > INK_SHARE * alone.dark)[room:-room, room:-room]).astype(np.float32)
     kept[:, folds(apart, ink)[room:-room]] = 0
@@ -227,14 +266,6 @@ def folds(apart: np.ndarray, ink: np.ndarray) -> np.ndarray:
     share = ((ridge > 2) & bare).sum(axis=0) / np.maximum(bare.sum(axis=0), 1)
     found = ((share > MIN_FOLD_SHARE) & (bare.sum(axis=0) >= MIN_FOLD_PX)).astype(np.uint8)[None]
     return cv2.dilate(found, np.ones((1, 2 * FOLD_REACH_PX + 1), np.uint8))[0] > 0
-
-
-def ink_seen(levels: list[np.ndarray], matrix: np.ndarray, tile: Tile) -> np.ndarray:
-    """(h, w) float32: how much darker than its paper the scan is within a tile, gray levels."""
-    patch = search_patch(levels, matrix, tile.box, 0)
-    flat = patch.ravel()
-    paper = np.median(flat[tile.paper]) if len(tile.paper) else flat.max()
-    return (np.float32(paper) - patch) * tile.shown
 
 
 def darkness(ink: np.ndarray, seen: np.ndarray) -> float:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from scanned_forms import NAMES, scanned_picture
+from scanned_forms import NAMES, scanned, scanned_picture
 
 from htr.forms.edition import summit
 from htr.forms.mark_print import folds, long_ink, tiled
@@ -106,6 +106,12 @@ def test_a_fold_through_a_mark_is_no_other_edition(large, at):
     image = cv2.remap(image, x + 1.6 * np.sign(away) * np.exp(-np.abs(away) / 20), y, cv2.INTER_LINEAR)
     image = (image * (1 - 0.25 * np.exp(-((away / 1.5) ** 2)))).astype(np.uint8)
     assert large["adult-2018"].register(image).template.name == "adult-2018"
+
+
+@pytest.mark.parametrize("mark", [(1404, 36, 8, 4), (1404, 30, 4, 60), (0, 0, 30, 30), (1620, 1150, 34, 15)])
+def test_a_mark_may_be_small_or_at_the_edge(mark):
+    template = replace(draw("adult-2018"), marks=(mark, LARGE[0]))
+    assert Forms([template]).register(scanned("adult-2018", 3, severity="light")[0]).template is template
 
 
 def test_parts_of_a_mark():
