@@ -25,6 +25,7 @@ FORMATS = {"page": ".xml", "labelstudio": ".json", "labelme": ".json", "coco": "
 MAX_TICK_MM = 8.0  # mm: a square that is smaller is a tick box
 NEW_LINE_MM = 9.0  # mm of height that a line of a new field has
 KINDS = ("text", "tick")
+BESIDE = ("textarea", "choices", "taxonomy", "number", "rating", "datetime", "relation")  # of Label Studio: no shapes
 
 
 @dataclass(frozen=True)
@@ -210,11 +211,11 @@ def from_label_studio(tasks: Sequence[dict], form: str) -> tuple[tuple[int, int]
         results = annotation["result"]
         said = {r["id"]: r["value"]["text"][0] for r in results if r["type"] == "textarea" and r["value"]["text"]}
         for result in results:
-            value, meta, kind = result["value"], result.get("meta", {}), result["type"].removesuffix("labels")
-            if kind not in ("rectangle", "polygon"):
-                if "x" in value or "points" in value or "rle" in value:
-                    raise ValueError(f"a shape of the type {result['type']}: draw rectangles or polygons")
+            value, meta, kind = result.get("value", {}), result.get("meta", {}), result["type"].removesuffix("labels")
+            if kind in BESIDE:
                 continue
+            if kind not in ("rectangle", "polygon"):
+                raise ValueError(f"a shape of the type {result['type']}: draw rectangles or polygons")
             sides = size = result["original_width"], result["original_height"]
             label = (value.get(f"{kind}labels") or [""])[0]
             name = (meta.get("text") or [said.get(result.get("id")) or (label if label not in KINDS else "")])[0]

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from htr.forms.keypoints import CLOSE, WIDE, Box, Keypoints, apply, resize_to, search_patch
-from htr.forms.mark_print import STROKE_DPI, Tile, mark_tiles, other_print
+from htr.forms.mark_print import STROKE_DPI, Tile, mark_tiles, other_print, part_of_tile
 from htr.forms.template import Template
 
 MIN_WIDE_KEYPOINTS, MIN_CLOSE_KEYPOINTS = 6, 12  # keypoints without which a template can't be recognised
@@ -84,8 +84,9 @@ class Form:
             _, most, _, at = cv2.minMaxLoc(likenesses)
             seen.append(max(most, 0.0))
             beside = [zoom * (v - TOLERANCE_PX) for v in summit(likenesses, at)]
-            whole = parts_on_scan([tile.box for tile in strokes], to_fine, levels[0].shape)
-            tiles += [(tile, beside) for tile, there in zip(strokes, whole, strict=True) if there == tile.box]
+            there = parts_on_scan([tile.box for tile in strokes], to_fine, levels[0].shape)
+            shown = [part_of_tile(tile, piece) for tile, piece in zip(strokes, there, strict=True)]
+            tiles += [(tile, beside) for tile in shown if tile is not None]
         if not seen:
             return None if self.printed_marks else 1.0, 0.0
         return sorted(seen)[min(1, len(seen) - 1)], other_print(levels, to_fine, tiles)

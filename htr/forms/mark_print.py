@@ -22,14 +22,16 @@ LETTER = np.ones((21, 15), np.uint8)  # rows, columns at STROKE_DPI: the room of
 EDGE_PX = 2  # px at STROKE_DPI of a tile's edge that say nothing
 MAX_TILE_PX = 160, 60  # columns, rows at STROKE_DPI: a larger mark is compared in parts
 FIELD_MARGIN_PX = 6  # px at STROKE_DPI around fields: people write over their edges
+SCAN_EDGE_PX = 6  # px at STROKE_DPI beside a scan's edge that say nothing: it may lie askew
 MIN_INK = 40  # of 255: less is bare paper
 MAX_STEPS, MIN_STEP_PX = 4, 0.15
 MAX_SHIFT_PX = 3.0  # px at STROKE_DPI that a tile is moved by at most
 MAX_PIXELS = 151  # pixels of a tile by which its paper is told
 MIN_SWAPPED, NOISE_RATIO = 0.13, 4.2  # of full ink, and of the noise, from which print is another's
+SURE_SWAPPED = 0.24  # of full ink, from which it is whatever the noise: what differs is part of the noise of a mark
 MAX_PLACES = 6  # places of a tile that are looked at again
 AROUND_PX = 22, 18  # columns, rows at STROKE_DPI to each side of such a place
-FOLD_ROOM_PX, FOLD_SIDE_PX, FOLD_REACH_PX = 20, 5, 16  # px at STROKE_DPI beyond the window, beside a fold, of its pull
+FOLD_ROOM_PX, FOLD_SIDE_PX, FOLD_REACH_PX = 20, 5, 26  # px at STROKE_DPI beyond the window, beside a fold, of its pull
 DARKER = 1.05  # of most print's darkness, from which ink lies on it
 MIN_FOLD_SHARE = 0.6  # of the rows beside print that must show a fold: some may lie off the sheet
 INK_SHARE, MAX_LETTER_PX = 0.2, 34  # of full ink, from which other ink is followed; px at STROKE_DPI of a letter
@@ -105,6 +107,21 @@ def part_of(box: Box, inks: list[np.ndarray], shown: np.ndarray, around: np.ndar
     return Tile(box, inks, slopes, paper, shown, around, float(inks[0].sum()))
 
 
+def part_of_tile(tile: Tile, part: Box | None) -> Tile | None:
+    """Of a tile what lies on a scan, without the pixels beside its edge; None: too little of it."""
+    if part is None or part == tile.box:
+        return None if part is None else tile
+    (x, y, w, h), (left, top, wide, high) = tile.box, part
+    left, right = left + SCAN_EDGE_PX * (left > x), left + wide - SCAN_EDGE_PX * (left + wide < x + w)
+    top, bottom = top + SCAN_EDGE_PX * (top > y), top + high - SCAN_EDGE_PX * (top + high < y + h)
+    if min(right - left, bottom - top) < 2 * EDGE_PX + LETTER.shape[0]:
+        return None
+    window, room = (slice(top - y, bottom - y), slice(left - x, right - x)), 2 * FOLD_ROOM_PX
+    around = tile.around[top - y : bottom - y + room, left - x : right - x + room]
+    inks = [np.ascontiguousarray(ink[window]) for ink in tile.inks]
+    return part_of((left, top, right - left, bottom - top), inks, np.ascontiguousarray(tile.shown[window]), around)
+
+
 @dataclass(frozen=True, eq=False)
 class Look:
     """A scan as it is seen from a template, in px at STROKE_DPI."""
@@ -159,7 +176,7 @@ def swapped_anywhere(look: Look, laid: list["Laid"], blur: int) -> float:
     """The most that is swapped, as a share of the ink, where it is more than the noise and is not explained."""
     dark = float(np.median([one.dark for one in laid]))
     noise = dark * float(np.median([np.abs(one.apart).mean() / one.dark for one in laid]))
-    least, worst = max(MIN_SWAPPED * dark, NOISE_RATIO * noise), 0.0
+    least, worst = max(MIN_SWAPPED * dark, min(NOISE_RATIO * noise, SURE_SWAPPED * dark)), 0.0
     for one in laid:
         both = swapped(no_darker(one, dark, blur).apart, least)
         for _ in range(MAX_PLACES):

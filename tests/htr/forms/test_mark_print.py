@@ -8,7 +8,7 @@ import pytest
 from scanned_forms import NAMES, scanned, scanned_picture
 
 from htr.forms.edition import summit
-from htr.forms.mark_print import folds, long_ink, tiled
+from htr.forms.mark_print import folds, long_ink, mark_tiles, part_of_tile, tiled
 from htr.forms.registration import Forms, NoForm
 from htr.synth import draw_forms
 from htr.synth.draw_forms import draw
@@ -48,7 +48,7 @@ def usual():
 
 
 @pytest.mark.parametrize(("name", "was", "now"), [
-    ("adult-2018", "27*03", "27*05"), ("adult-2018", "10-27", "16-27"), ("adult-2024", "27*04", "21*04"),
+    ("adult-2018", "27*03", "27*05"), ("adult-2018", "10-27", "17-27"), ("adult-2024", "27*04", "21*04"),
     ("adult-2024", ", 2024", ", 2027"), ("neonatal-2018", "10-31", "40-31"), ("neonatal-2018", "modèle", "feuillet"),
 ])  # fmt: skip
 @pytest.mark.parametrize("severity", ["light", "medium"])
@@ -122,6 +122,24 @@ def test_parts_of_a_mark():
     for x, y, w, h in parts:
         covered[y : y + h, x : x + w] += 1
     assert covered[20:150, 10:510].min() == 1 and covered.sum() == covered[20:150, 10:510].sum()
+
+
+def test_of_a_tile_the_part_on_the_scan_is_compared():
+    [[tile]], _ = mark_tiles(replace(draw("neonatal-2018"), marks=((1400, 28, 150, 60),)))
+    assert part_of_tile(tile, tile.box) is tile and part_of_tile(tile, None) is None
+    x, y, w, h = tile.box
+    part = part_of_tile(tile, (x, y + 10, w, h - 10))
+    assert part.box == (x, y + 16, w, h - 16)  # the rows beside the scan's edge are left out too
+    assert (part.inks[1] == tile.inks[1][16:]).all() and part.around.shape == (h - 16 + 40, w + 40)
+    assert part_of_tile(tile, (x, y, w, 12)) is None
+
+
+def test_a_mark_of_which_the_top_is_cut_off_still_tells_the_edition(monkeypatch, large):
+    picture = other_edition(monkeypatch, "adult-2018", "27*03", "27*05")
+    true, other = (cv2.GaussianBlur(image[28:], (0, 0), 0.7) for image in (draw("adult-2018").picture, picture))
+    assert large["adult-2018"].register(true).template.name == "adult-2018"
+    with pytest.raises(NoForm, match="it prints something else"):
+        large["adult-2018"].register(other)
 
 
 def test_long_ink_and_folds():
