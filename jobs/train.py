@@ -1,7 +1,7 @@
 """python -m jobs train DATASET --run RUN --model ctc: train a reader, alone or as the ranks of a job.
 
-    sbatch --nodes=4 --gpus-per-node=4 slurm/train.sh DATASET --run runs/ctc-16      on a cluster
-    python -m jobs submit train --nodes 4 --gpus-per-node 4 DATASET --run runs/ctc-16    the same through submitit
+    sbatch --nodes=4 --gpus-per-node=4 --cpus-per-gpu=8 slurm/train.sh DATASET --run runs/ctc-16        on a cluster
+    python -m jobs submit train --nodes 4 --gpus-per-node 4 --cpus-per-task 8 DATASET --run runs/ctc-16    with submitit
 
 The same global batches, learning rates and random numbers whatever the number of ranks. A run folder with checkpoints
 is resumed at the step, within the epoch, where the newest one was written, by as many ranks as there are then. The

@@ -6,7 +6,7 @@
 #SBATCH --signal=USR1@120
 # Train a reader on as many nodes and GPUs as the command line says; one rank a GPU.
 #   sbatch slurm/train.sh                  the demo's data set, or the one that HTR_DATASET names, on one node
-#   sbatch --nodes=4 --gpus-per-node=4 slurm/train.sh data/certificates --model ctc --run runs/ctc-16
+#   sbatch --nodes=4 --gpus-per-node=4 --cpus-per-gpu=8 slurm/train.sh data/certificates --model ctc --run runs/ctc-16
 #   sbatch --nodes=2 --ntasks-per-node=2 --cpus-per-task=4 slurm/train.sh data/certificates --run runs/cpu-4
 # The same run folder again resumes it. Two minutes before the time limit the run writes a checkpoint and its job goes
 # back into the queue (--requeues). On a machine without Slurm: bash slurm/train.sh … does the same there.
