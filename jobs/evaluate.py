@@ -63,7 +63,9 @@ class Settings:
     against: Path | None = setting(
         None, "folder of another evaluation of the same lines, to compare with", metavar="EVALUATION"
     )
-    batch: int = setting(16, "lines read at once")
+    batch: int | None = setting(
+        None, "lines of mean width read at once, or as many pixels of others (default: 16, on a GPU 128)"
+    )
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "where to compute; auto takes a GPU if there is one")
     amp: Literal["auto", "off", "bf16", "fp16"] = setting(
         "auto", "precision of the computation; auto takes bf16 where the device has it"
@@ -74,7 +76,7 @@ def main(args: Settings) -> int:
     from htr.metrics.terms import Terms
     from htr.reader import Reader
     from htr.references import References
-    from jobs.distributed.devices import take_device
+    from jobs.distributed.devices import reading_batch, take_device
     from jobs.distributed.placement import Placement
     from jobs.distributed.precision import precision
     from jobs.evaluation.cause_statistics import table_of
@@ -91,6 +93,7 @@ def main(args: Settings) -> int:
     index = dataset_of(config, args.dataset)
     args = replace(args, dataset=index.folder)
     device = take_device(Placement.find(), args.device)
+    args = replace(args, batch=reading_batch(args.batch, device))
     reader = Reader.load(args.run / "model", device, args.run / "decoding" if args.decode == "beam" else None)
     warn_of_missing_characters(reader, index, args.run)
     where, levels = chosen(args.where)

@@ -28,7 +28,7 @@ which rejects what is still to be done. --sample draws accepted ones for a secon
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -84,8 +84,12 @@ class Settings:
     seed: int = setting(0, "seed of the sample")
     xml: Path | None = setting(None, "folder to write PAGE XML into, one file per image", metavar="FOLDER")
     chunk: int | None = setting(None, "scans or lines per part (default: 64 scans, 1024 lines)", metavar="N")
-    batch: int = setting(16, "lines read at once (default: %(default)s)")
-    workers: int | None = setting(None, "number of processes of this task (default: one per CPU that it may use)")
+    batch: int | None = setting(
+        None, "lines of mean width read at once, or as many pixels of others (default: 16, on a GPU 128)"
+    )
+    workers: int | None = setting(
+        None, "number of processes of this task beside the one that holds a GPU (default: one per CPU that it may use)"
+    )
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "where to compute; auto takes a GPU if there is one")
     amp: Literal["auto", "off", "bf16", "fp16"] = setting(
         "auto",
@@ -97,7 +101,7 @@ class Settings:
 def main(args: Settings) -> int:
     from htr.io.account import lines_of
     from htr.reader import Reader
-    from jobs.distributed.devices import take_device
+    from jobs.distributed.devices import reading_batch, take_device
     from jobs.distributed.placement import Placement
     from jobs.launch.shared_work import SharedWork
     from jobs.transcription.chunks import ChunkWorkers
@@ -109,6 +113,7 @@ def main(args: Settings) -> int:
     if args.decode == "beam":
         decoding = model.parent / "decoding"
     device = take_device(Placement.find(), args.device)
+    args = replace(args, batch=reading_batch(args.batch, device))
     Reader.load(model, decoding=decoding)  # what is wrong with it is said now
     source = open_input(args.input, args.unit, args.split, args.where, args.quotes)
     made = made_under(args, model, decoding, device)
@@ -170,8 +175,6 @@ def made_under(args: Settings, model: Path, decoding: Path | None, device) -> di
     from htr.reliability.conditions import conditions
     from jobs.distributed.precision import precision
 
-    if args.batch < 1:
-        raise ValueError("--batch is 1 or more")
     _, amp = precision(args.amp, device)
     made = conditions(digest_of_model(model), args.decode, digest_of(decoding), amp, args.batch, device.type)
     if args.unit == "field":

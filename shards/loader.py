@@ -26,9 +26,10 @@ from shards.reading import Samples
 from shards.team import Region, Team, given_out
 from shards.window import Planner, Step, few_widths
 
-__all__ = ["AugmentConfig", "Batch", "Samples", "Team", "batches", "few_widths", "in_order", "stream"]
+__all__ = ["AugmentConfig", "Batch", "Samples", "Team", "batches", "by_pixels", "few_widths", "in_order", "stream"]
 
 LINES_AHEAD = 128  # of each worker, at least: one that has more to do in a batch has less in the next ones
+MEAN_WIDTH_PX = 2048  # that a batch by pixels counts with, at most: memory is bounded where all lines are wide
 BATCHES_READ_TOGETHER = 64  # batches of a plan without windows whose texts are read together
 
 
@@ -47,6 +48,26 @@ class Batch:
 def in_order(widths: np.ndarray, batch: int) -> list[np.ndarray]:
     """For evaluation: all rows once, from narrow to wide."""
     return np.array_split(np.argsort(widths, kind="stable"), max(-(-len(widths) // batch), 1))
+
+
+def by_pixels(widths: np.ndarray, batch: int, counts: np.ndarray | None = None) -> list[np.ndarray]:
+    """To be read: all rows once, from narrow to wide, each batch with as many pixels as `batch` lines of mean width.
+
+    So narrow ones come many at a time, and what wide ones take of memory is bounded. `counts`: lines of each row.
+    """
+    if not len(widths):
+        return []
+    order = np.argsort(widths, kind="stable")
+    lines = np.ones(len(widths), np.int64) if counts is None else counts
+    mean = float((widths * lines).sum() / max(lines.sum(), 1))
+    most = batch * min(mean, MEAN_WIDTH_PX)
+    starts, held = [0], 0
+    for place, (wide, count) in enumerate(zip(widths[order].tolist(), lines[order].tolist(), strict=True)):
+        held += count
+        if held * wide > most and place > starts[-1]:
+            starts.append(place)
+            held = count
+    return np.split(order, starts[1:])
 
 
 def batches(

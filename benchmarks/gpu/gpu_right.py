@@ -1,5 +1,6 @@
 """Sections of gpu_check.py: whether a GPU computes what a CPU does, and the same again."""
 
+import csv
 import os
 import signal
 import time
@@ -135,6 +136,7 @@ def readings(section: Section) -> None:
         section.row(decoding=kind, lines=len(some), equal=equal, confidence_apart=apart)
         section.check(f"{kind}: every reading equal", equal == len(some))
         section.check(f"{kind}: confidences within 0.01", apart < 0.01)
+    shared(section, images)
     if section.small:
         return
     reader = Reader.load(folder / "model", section.device)
@@ -145,6 +147,30 @@ def readings(section: Section) -> None:
         section.row(
             decoding=kind, lines=len(images), equal=sum(a.text == b.text for a, b in zip(cpu, half, strict=True))
         )
+
+
+def shared(section: Section, images: list[np.ndarray]) -> None:
+    """`transcribe` with worker processes for which one process holds the GPU, beside the CPU alone."""
+    import cv2
+
+    from jobs.cli.command_line import main
+    from jobs.transcription import chunks
+
+    folder, texts = Path(os.environ["GPU_CHECK_FOLDER"]) / "shared", []
+    (folder / "lines").mkdir(parents=True)
+    for number, image in enumerate(images):
+        cv2.imwrite(str(folder / "lines" / f"{number:03d}.png"), image)
+    options = ["transcribe", str(folder / "lines"), "--chunk", str(len(images) // 4), "--amp", "off", "--workers", "2"]
+    for name, device in (("cpu", "cpu"), ("shared", section.device.type)):
+        if name == "shared":
+            chunks.shares_reader = lambda device: True  # the CPU, too, where it stands in
+        out, began = folder / name / "o.csv", time.monotonic()
+        out.parent.mkdir()
+        section.check(f"transcribe {name}", main([*options, "--out", str(out), "--device", device]) == 0)
+        with open(out, newline="", encoding="utf-8") as file:
+            texts.append([row["text"] for row in csv.DictReader(file)])
+        section.row(transcribe=name, lines=len(images), s=time.monotonic() - began)
+    section.check("transcribe: every reading equal", texts[0] == texts[1] and len(texts[0]) == len(images))
 
 
 def repeat(section: Section) -> None:

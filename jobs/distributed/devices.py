@@ -1,6 +1,9 @@
 """Which device this rank computes on: its own GPU, or the CPU."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -9,6 +12,7 @@ from jobs.distributed.placement import DistributedError, Placement
 
 # what says that a task has GPUs, with the values that say it has none: two are lists of indices, one is a count
 GPU_VARIABLES = {"SLURM_STEP_GPUS": [""], "SLURM_JOB_GPUS": [""], "SLURM_GPUS_ON_NODE": ["", "0"]}
+READ_AT_ONCE = {"cpu": 16, "cuda": 128}  # lines of a batch that is read, by default; a GPU needs many to be busy
 
 
 def visible_gpus() -> list[str]:
@@ -60,3 +64,22 @@ def take_device(place: Placement, device: str = "auto") -> torch.device:
         f"{count} GPUs but {place.local_size} task{'s' * (place.local_size > 1)} on {place.host}:"
         f" start as many tasks a node as GPUs (--ntasks-per-node={count}), or work with --device cpu"
     )
+
+
+def reading_batch(asked: int | None, device: torch.device) -> int:
+    """--batch of what reads lines. Raises ValueError."""
+    if asked is not None and asked < 1:
+        raise ValueError("--batch is 1 or more")
+    return READ_AT_ONCE[device.type] if asked is None else asked
+
+
+@contextmanager
+def batch_fits(images: Any) -> Iterator[None]:
+    """Around the reading of a batch (N, 1, H, W): a GPU that is out of memory is one line, a DistributedError."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        count, _, height, width = images.shape
+        raise DistributedError(
+            f"the GPU's memory is too small for {count} lines of {width} x {height} px at once: set a smaller --batch"
+        ) from None

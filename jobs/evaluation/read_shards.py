@@ -15,13 +15,14 @@ from htr.reader import Prediction, Reader, join_lines
 from htr.reliability.units import LINE_PREFIX, LINE_WORDS, PREFIX, WORD_PREFIX
 from jobs.cli.console import Progress
 from jobs.distributed.cpus import cpus_of_task, decoding_workers
+from jobs.distributed.devices import batch_fits
 from jobs.evaluation.label_gap import label_gaps
 from jobs.evaluation.result_files import counted, part, write_part
 from jobs.launch.shared_work import SharedWork
 from jobs.launch.under_way import under_way
 from shards import files
 from shards.index import Index
-from shards.loader import Samples, Team, batches, in_order
+from shards.loader import Samples, Team, batches, by_pixels
 
 QUEUED_BATCHES = 2  # batches that wait to be decoded
 SHARDS_PER_READ = 100  # shards whose rows of the index are held together
@@ -61,7 +62,7 @@ def read_shard(samples, rows, reader, mixed, references, batch: int, folder: Pat
     began, decoding = time.monotonic(), 0.0
     results: dict[int, dict] = {}
     height = reader.geometry.height
-    plan = in_order(samples.widths(height), batch)
+    plan = by_pixels(samples.widths(height), batch, samples.count)
     cores = cpus_of_task()
     fields = rows["field"].to_pylist() if "field" in rows.column_names else None
 
@@ -82,7 +83,9 @@ def read_shard(samples, rows, reader, mixed, references, batch: int, folder: Pat
     with ThreadPoolExecutor(1, "decode") as pool:
         waiting = []
         for piece in batches(samples, plan, 0, 1, height, team):
-            waiting.append(pool.submit(decode, piece, reader.encode(piece.images, piece.widths)))
+            with batch_fits(piece.images):
+                encoded = reader.encode(piece.images, piece.widths)
+            waiting.append(pool.submit(decode, piece, encoded))
             if len(waiting) > QUEUED_BATCHES:
                 waiting.pop(0).result()
         for last in waiting:

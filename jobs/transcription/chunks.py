@@ -3,6 +3,7 @@
 import concurrent.futures
 import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from jobs.transcription.inputs import Chunk, Input
 from jobs.transcription.page_xml import done, is_done, marked, write_pages
 from jobs.transcription.predictions import write_part
 from jobs.transcription.results import decide, read_part
+from jobs.transcription.shared_reader import RemoteReader, SharedReader
 
 
 class ChunkWorkers:
@@ -38,6 +40,7 @@ class ChunkWorkers:
     ):
         self.args, self.folder, self.model, self.decoding, self.device = args, folder, model, decoding, device
         self.amp, self.asked = amp, asked
+        self.address: str | None = None  # of the reader that worker processes share
 
     def part(self, name: str) -> Path:
         return self.folder / f"{name}.parquet"
@@ -60,12 +63,23 @@ class ChunkWorkers:
 
         `chunks`: for each chunk its first item, and the one after its last.
         """
-        workers = max(min(self.args.workers or cpus_of_task(), len(todo)), 1)
-        if workers == 1:
+        workers = max(min(self.args.workers or workers_beside(self.device), len(todo)), 1)
+        if workers == 1 and (self.args.workers or len(todo) <= 1 or not shares_reader(self.device)):
             for name in todo:
                 read_and_write(self, name, chunks[name][0], source.chunk(*chunks[name]))
                 yield name
-            return
+        elif shares_reader(self.device):
+            mixed, _ = precision(self.amp, torch.device(self.device))
+            reader = Reader.load(self.model, self.device, self.decoding)
+            with SharedReader(reader, mixed) as shared:
+                self.address = shared.address
+                yield from self.in_processes(workers, todo, source, chunks)
+        else:
+            yield from self.in_processes(workers, todo, source, chunks)
+
+    def in_processes(
+        self, workers: int, todo: Sequence[str], source: Input, chunks: dict[str, tuple[int, int]]
+    ) -> Iterator[str]:
         # forkserver: a worker that is killed is noticed, and none inherits threads
         context = multiprocessing.get_context("forkserver")
         with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
@@ -88,10 +102,22 @@ class ChunkWorkers:
                 raise
 
 
+def shares_reader(device: str) -> bool:
+    """Whether one process computes for all: each process that holds a GPU takes some of its memory and its time."""
+    return torch.device(device).type != "cpu"
+
+
+def workers_beside(device: str) -> int:
+    """Worker processes of a task that is not told how many: where this process computes for them, one CPU is its."""
+    return max(cpus_of_task() - shares_reader(device), 1)
+
+
 @lru_cache(maxsize=1)
-def reader_of(model: Path, device: str, decoding: Path | None, fingerprint: str) -> Reader:
-    """The reader of this process, loaded once; another `fingerprint` means that its files have changed."""
-    return Reader.load(model, device, decoding)
+def reader_of(model: Path, device: str, decoding: Path | None, address: str | None, fingerprint: str) -> Reader:
+    """The reader of this process, loaded once; another `fingerprint` means that its files have changed. `address`: of
+    the process that computes for this one, if one does.
+    """
+    return RemoteReader.connect(address, model, decoding) if address else Reader.load(model, device, decoding)
 
 
 def read_and_write(workers: ChunkWorkers, name: str, first: int, chunk: Chunk) -> None:
@@ -110,9 +136,10 @@ def write_chunk(workers: ChunkWorkers, name: str, first: int, chunk: Chunk) -> N
     torch.set_num_threads(1)
     try:
         if not part.exists():
-            reader = reader_of(workers.model, workers.device, workers.decoding, workers.asked)
+            reader = reader_of(workers.model, workers.device, workers.decoding, workers.address, workers.asked)
             forms = prepare_forms(args.forms) if chunk.kind == "fields" else None
-            mixed, _ = precision(workers.amp, torch.device(workers.device))
+            # where the network is, there it computes in this precision
+            mixed = nullcontext if workers.address else precision(workers.amp, torch.device(workers.device))[0]
             with mixed():
                 write_part(part, chunk, first, reader, forms, args.rulings, args.batch)
         if args.xml and not workers.is_done(name):

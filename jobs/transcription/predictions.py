@@ -1,7 +1,7 @@
 """Predictions of a chunk, written as its part: a row a line or a field, with all that later steps need.
 
-All lines of a chunk are read together, from narrow to wide, in batches that hang on the chunk alone: they are full, and
-a part has the same bytes wherever it is made.
+All lines of a chunk are read together, from narrow to wide, in batches of as many pixels that hang on the chunk alone:
+they are full, and a part has the same bytes wherever it is made.
 """
 
 import json
@@ -19,10 +19,11 @@ from htr.forms.field_rules import contradictions
 from htr.lines.normalise import RejectedInput, normalise_line
 from htr.reader import Prediction, Reader, join_lines
 from htr.scan import CutField, alternatives, cut_forms
+from jobs.distributed.devices import batch_fits
 from jobs.transcription.inputs import Chunk
 from jobs.transcription.table_writer import BESIDE, COLUMNS
 from shards import files
-from shards.loader import few_widths, in_order
+from shards.loader import by_pixels, few_widths
 
 READ = ("text", "alternatives", "reason")
 WORD = "word_confidence"
@@ -114,11 +115,13 @@ def read_inks(reader: Reader, inks: Sequence[np.ndarray], fields: Sequence[str |
     texts: dict[int, Prediction] = {}
     height = reader.geometry.height
     widths = np.array([ink.shape[1] for ink in inks])
-    for some in in_order(widths, batch) if len(inks) else []:
+    for some in by_pixels(widths, batch):
         padded = np.zeros((len(some), 1, height, few_widths(int(widths[some].max()))), np.uint8)
         for row, i in zip(padded, some, strict=True):
             row[0, :, : widths[i]] = inks[i]
-        read = reader.read_batch(torch.from_numpy(padded), torch.from_numpy(widths[some]), [fields[i] for i in some])
+        given = torch.from_numpy(padded), torch.from_numpy(widths[some]), [fields[i] for i in some]
+        with batch_fits(padded):
+            read = reader.read_batch(*given)
         texts.update(zip(some.tolist(), read, strict=True))
     return [texts[i] for i in range(len(inks))]
 

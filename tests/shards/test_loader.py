@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, pairwise
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ from htr.lines.augment import LEVELS, augment, random_for
 from htr.lines.normalise import normalise_line
 from shards.batcher import Batcher
 from shards.index import Index
-from shards.loader import AugmentConfig, Team, batches, few_widths, in_order, stream
+from shards.loader import AugmentConfig, Team, batches, by_pixels, few_widths, in_order, stream
 from shards.plan import Settings
 from shards.reading import Samples
 from shards.sampler import EpochSampler, Weight
@@ -43,6 +43,25 @@ def test_evaluation_reads_each_line_once_from_narrow_to_wide(count):
     assert all(1 <= len(rows) <= 16 for rows in plan)
     order = np.concatenate(plan)
     assert sorted(order) == list(range(count)) and (np.diff(wide[order]) >= 0).all()
+
+
+@pytest.mark.parametrize(("count", "scale"), [(0, 1), (1, 1), (16, 1), (100, 1), (100, 40)])
+def test_reading_by_pixels_takes_each_row_once_and_bounds_what_a_batch_holds(count, scale):
+    wide, lines = np.minimum(scale * widths(count), 8192), np.random.default_rng(1).integers(1, 4, count)
+    plan = by_pixels(wide, 16, lines)
+    order = np.concatenate([*plan, np.zeros(0, int)]).astype(int)
+    assert sorted(order) == list(range(count)) and (np.diff(wide[order]) >= 0).all()
+    most = 16 * min((wide * lines).sum() / max(lines.sum(), 1), 2048)
+    held = [lines[rows].sum() * wide[rows].max() for rows in plan]
+    assert all(pixels <= most or len(rows) == 1 for pixels, rows in zip(held, plan, strict=True))
+    # as few as that: each has no room for the next one's first
+    for rows, following in pairwise(plan):
+        more = np.append(rows, following[0])
+        assert lines[more].sum() * wide[more].max() > most
+
+
+def test_reading_by_pixels_has_batches_of_so_many_lines_where_all_are_alike():
+    assert [len(rows) for rows in by_pixels(np.full(40, 300), 16)] == [16, 16, 8]
 
 
 # --- what comes out
