@@ -49,10 +49,18 @@ class Share:
     texts: np.ndarray  # TEXT
     lines: np.ndarray  # LINE
 
-    def span(self, text: int) -> Span:
-        own = self.texts[text]
-        some = self.lines[own["first"] : own["first"] + own["count"]].tolist()
-        return Span(int(own["header"]), int(own["text"]), int(own["text_size"]), some, bool(own["long_key"]))
+    def spans(self, first: int, last: int) -> list[Span]:
+        """Of the texts of a read. Plain numbers at once: of an array, one field of one row costs as much as a list."""
+        texts = self.texts[first:last]
+        if not len(texts):
+            return []
+        begin = int(texts["first"][0])
+        lines = self.lines[begin : begin + int(texts["count"].sum())].tolist()
+        rows = texts[["header", "text", "text_size", "long_key", "first", "count"]].tolist()
+        return [
+            Span(header, text, size, lines[line - begin : line - begin + count], long_key)
+            for header, text, size, long_key, line, count in rows
+        ]
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,7 @@ class Held:
 
     share: Share
     uses: list[int]
+    sources: list[int]
     stored: dict[int, tuple[Span, bytes]] = field(default_factory=dict)
     ready: dict[int, Ready] = field(default_factory=dict)
     reads: list[int] = field(default_factory=list)  # those that are needed
@@ -103,7 +112,7 @@ class Batcher:
         self.windows: dict[int, Held] = {}
 
     def take(self, share: Share) -> None:
-        held = self.windows[share.window] = Held(share, share.texts["uses"].tolist())
+        held = self.windows[share.window] = Held(share, share.texts["uses"].tolist(), share.texts["source"].tolist())
         if any(self.kept):
             for text, (source, row) in enumerate(share.texts[["source", "row"]].tolist()):
                 if (kept := self.kept[source]) and (place := kept.find(row)):
@@ -124,10 +133,11 @@ class Batcher:
 
     def read(self, held: Held, number: int) -> None:
         path, offset, size, first, last = held.share.reads[number].tolist()
-        missing = [text for text in range(first, last) if text not in held.ready]
+        missing = {text for text in range(first, last) if text not in held.ready}
         content = self.shards.read(held.share.paths[path], offset, size)
-        for text in missing:
-            held.stored[text] = piece(held.share.span(text), content)
+        for text, span in enumerate(held.share.spans(first, last), first):
+            if text in missing:
+                held.stored[text] = piece(span, content)
 
     def make(self, part: Part, batch: np.ndarray) -> Made:
         """Write the lines into the batch (N, 1, H, W). Raises DamagedText, OSError that names a shard."""
@@ -152,8 +162,7 @@ class Batcher:
 
     def lines_of(self, held: Held, text: int) -> tuple[list[np.ndarray], str, str]:
         """-> lines as a model sees them, text, key."""
-        own = held.share.texts[text]
-        kept = self.kept[own["source"]]
+        kept = self.kept[held.sources[text]]
         if text in held.ready:
             return kept.read(held.ready[text])
         held.of_text[text].result()
@@ -161,10 +170,10 @@ class Batcher:
         try:
             images, written, key = decode_text(span, content)
         except Damaged:
-            raise DamagedText(int(own["number"])) from None
+            raise DamagedText(int(held.share.texts["number"][text])) from None
         inks = [lines.normalise_line(gray, self.look.height) for gray in images]
         if kept:
-            place = kept.add(int(own["row"]), inks, written, key)
+            place = kept.add(int(held.share.texts["row"][text]), inks, written, key)
             if place and held.uses[text] > 1:
                 held.ready[text] = place
         return inks, written, key

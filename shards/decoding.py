@@ -36,7 +36,8 @@ class Span(NamedTuple):
 def decode_text(span: Span, content: bytes) -> tuple[list[np.ndarray], str, str]:
     """-> gray images (H, W) uint8, text, key. Raises Damaged."""
     text, key = text_and_key(span, content)
-    return [decode_image(content[at : at + size], height, width) for at, size, height, width in span.lines], text, key
+    encoded = memoryview(content)  # its slices are no copies
+    return [decode_image(encoded[at : at + size], height, width) for at, size, height, width in span.lines], text, key
 
 
 def text_and_key(span: Span, content: bytes) -> tuple[str, str]:
@@ -51,7 +52,7 @@ def text_and_key(span: Span, content: bytes) -> tuple[str, str]:
         raise Damaged("text is not UTF-8") from None
 
 
-def decode_image(encoded: bytes, height: int, width: int) -> np.ndarray:
+def decode_image(encoded: bytes | memoryview, height: int, width: int) -> np.ndarray:
     """Its pixels. Raises Damaged where they are not what the index says of them.
 
     Without the care of htr.io.image_files: what lies in a shard was encoded by OpenCV, has no orientation, and its size

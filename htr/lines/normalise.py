@@ -177,7 +177,7 @@ def normalise_line(gray: np.ndarray, height: int) -> np.ndarray:
     The paper is the wide local maximum of the brightness, evened by division, so that stains and shadows leave; the
     darkest ink of the line becomes 255.
     """
-    width = int(np.clip(round(gray.shape[1] * height / gray.shape[0]), MIN_LINE_WIDTH_PX, MAX_LINE_WIDTH_PX))
+    width = min(max(round(gray.shape[1] * height / gray.shape[0]), MIN_LINE_WIDTH_PX), MAX_LINE_WIDTH_PX)
     shrink = gray.shape[0] > height
     cv2.ipp.setUseIPP_NotExact(True)  # of this thread: twice as fast where OpenCV has IPP, a level different at most
     try:
