@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -137,8 +138,9 @@ def be_rank(
     """One rank, as the main program of a job does it: a DistributedError is one line, without a traceback."""
     os.environ.update(env)
     time.sleep(wait)
-    if gpus:
+    if gpus:  # of which a library can sum on
         devices.visible_gpus = process_group.visible_gpus = lambda: gpus
+        import_module(f"jobs.distributed.{backend}_backend").check = torch.cuda.set_device = lambda device: None
     if dead_port:  # as if the file came from a start before this one, or a firewall stood between
         read = rendezvous.read
 

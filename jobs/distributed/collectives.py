@@ -51,7 +51,7 @@ class Collectives(Protocol):
         """The result. On a GPU: what is computed from now on waits for it there."""
 
     def broadcast_(self, tensors: dict[str, Tensor]) -> None:
-        """Give every rank the tensors of rank 0, in place."""
+        """Give every rank the tensors of rank 0, in place; they are contiguous, and need no gradient."""
 
     def broadcast_object(self, obj: Any, name: str) -> Any:
         """Rank 0's object."""

@@ -187,7 +187,8 @@ def _notes(file: Path, token: str) -> Iterator[dict]:
 
 def disagreements(hellos: dict[int, dict]) -> list[str]:
     """What the ranks that answered report or contradict each other in; empty if they can work together."""
-    first, wrong, nodes = hellos[0], list(hellos.values()), defaultdict(list)
+    first, nodes = hellos[0], defaultdict(list)
+    wrong = [hellos[rank] for rank in sorted(hellos)]  # not as they came: it reads the same each time
     for hello in wrong[:]:
         nodes[hello["host"]].append(hello)
         if hello["size"] != first["size"]:

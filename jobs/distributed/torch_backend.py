@@ -143,11 +143,8 @@ class TorchDistributed:
         return handle.result
 
     def broadcast_(self, tensors: dict[str, Tensor]) -> None:
-        for tensor in tensors.values():
-            sent = tensor.detach().contiguous()  # the order of its numbers is each rank's own
+        for sent in tensors.values():
             self.wait(self.begin(lambda sent=sent: self.dist.broadcast(sent, 0, async_op=True), sent, sent))
-            if sent.data_ptr() != tensor.data_ptr():
-                tensor.detach().copy_(sent)
 
     def broadcast_object(self, obj: Any, name: str) -> Any:
         data = to_bytes(obj)

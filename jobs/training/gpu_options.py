@@ -1,4 +1,8 @@
-"""What may make a training faster on a GPU, each an option that benchmarks/gpu/gpu_check.py measures, all off."""
+"""What may make a training faster on a GPU, each an option that benchmarks/gpu/gpu_check.py measures, all off; and what
+makes it the same each time.
+"""
+
+import os
 
 import torch
 
@@ -13,6 +17,10 @@ MOST_SHAPES = (
 
 def apply(model: torch.nn.Module, device: torch.device, asked: RuntimeConfig) -> None:
     """Change the model in place. Names and values of its weights stay, so that checkpoints fit with and without."""
+    if asked.deterministic:
+        # cuBLAS reads it when a process first multiplies on a GPU: without, its sums' order may change
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = asked.tf32
     if asked.channels_last:

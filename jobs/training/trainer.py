@@ -33,10 +33,6 @@ class Trainer:
         self.config, self.world, self.signals, self.training_data, self.model, self.run = (
             config, world, signals, training_data, model, run)  # fmt: skip
         self.height = model.geometry.height
-        if config.runtime.deterministic:
-            # cuBLAS reads it when a process first multiplies on a GPU: without, its sums' order may change
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-            torch.use_deterministic_algorithms(True, warn_only=True)
         asked = config.runtime.workers
         self.workers = max(cpus_of_task() - 1, 1) if asked is None else asked
         self.rate = scaled_learning_rate(config.optim.lr, config.data.batch / BATCH, config.optim.lr_rule)

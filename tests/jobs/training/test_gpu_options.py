@@ -1,6 +1,7 @@
 """Options that a GPU may gain from change how a model computes, never what; tried here on a CPU."""
 
 import copy
+import os
 
 import pytest
 import torch
@@ -55,3 +56,18 @@ def test_a_packed_lstm_reads_no_padding():
     used = torch.arange(9)[:, None] < lengths
     torch.testing.assert_close(got[used], wanted[used])
     assert not got[~used].any()
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, ":4096:8"), (":16:8", ":16:8")])
+def test_what_is_asked_to_be_the_same_each_time_tells_cublas_and_torch(monkeypatch, before, after):
+    """cuBLAS's sums have an order of their own choice in as much room as it likes."""
+    asked = []
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda *how, **more: asked.append((how, more)))
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # as it was before is what it will be
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    gpu_options.apply(torch.nn.Linear(2, 2), CPU, RuntimeConfig())
+    assert not asked and "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    if before:  # the user's own choice stands
+        monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", before)
+    gpu_options.apply(torch.nn.Linear(2, 2), CPU, RuntimeConfig(deterministic=True))
+    assert asked == [((True,), {"warn_only": True})] and os.environ["CUBLAS_WORKSPACE_CONFIG"] == after
