@@ -79,11 +79,13 @@ def prepare(config: TrainConfig, world):
     import torch
 
     from htr.models.registry import create, encoder_config
+    from jobs.distributed.precision import precision
     from jobs.training import checkpoint, gpu_options
     from jobs.training.data import TrainingData
     from jobs.training.weight_init import start_from
     from shards.sampler import MIXINGS
 
+    precision(config.runtime.amp, world.device)  # what the device can't do is said before a run is begun
     batch = global_batch(config, world.size)
     data = replace(config.data, batch=batch, batch_per_rank=None)
     # a relative name may be another's, seen from elsewhere

@@ -476,3 +476,8 @@ def test_no_room_for_checkpoints_is_said_before_the_first_step(data: Path, tmp_p
         monkeypatch.setattr("jobs.training.checkpoint.os.statvfs", lambda folder, room=room: room)
         assert main(["train", str(data), "--run", str(tmp_path / "run"), *PLAIN]) == 1
         assert message in capsys.readouterr().err and not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_a_precision_that_the_device_lacks_is_refused_before_a_run_is_begun(data: Path, tmp_path: Path, capsys):
+    message = fails(capsys, "train", data, "--run", tmp_path / "run", *PLAIN, "--amp", "fp16")
+    assert "fp16 needs a GPU" in message and not (tmp_path / "run").exists()
