@@ -16,10 +16,10 @@ which take turns; the shards are in the page cache.
 The last two without augmentation and with it (medium). `two_workers`: lines/s by the clock of two worker processes on
 two cores beside one, with augmentation: how a training scales with the CPUs that it is given. `two_workers_cpu` is the
 same by CPU time, for a machine that is not free: what the busiest process spends, or half of what all of them do; it
-leaves out what they wait for each other. `padding` is that of a rank's pixels. Memory is that of a rank and its worker
-together, processes of their own that stream: of 10 000 lines, all of which are one window, after one epoch and after
-five; of 20 000, which are two, and of 200 000, the first --memory lines of an epoch. Where DATASET has fewer, its rows
-are listed again and again.
+leaves out what they wait for each other. `two_bare_processes`: two that do as `limit` beside one, what the machine has
+to give. `padding` is that of a rank's pixels. Memory is that of a rank and its worker together, processes of their own
+that stream: of 10 000 lines, all of which are one window, after one epoch and after five; of 20 000, which are two, and
+of 200 000, the first --memory lines of an epoch. Where DATASET has fewer, its rows are listed again and again.
 """
 
 import argparse
@@ -40,6 +40,7 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import torch
+from support.drawn_set import drawn
 
 from htr.models.encoder import EncoderConfig
 from shards.index import Index, read_index
@@ -51,32 +52,6 @@ from shards.sampler import EpochSampler, Weight
 HEIGHT = EncoderConfig.height
 SCALED_LINES = 15_000  # by which one and two workers are compared
 GPU = 3000  # lines/s that a GPU is assumed to train with
-
-
-def drawn(folder: Path, count: int = 1200) -> Path:
-    """A data set of drawn lines, 64 high."""
-    from htr.io.sources import read_source
-    from shards.index import merge
-    from shards.plan import Settings, make_plan
-    from shards.write import write_shard
-
-    rng, rows = np.random.default_rng(0), ["image,text,certificate"]
-    (folder / "source").mkdir()
-    for number in range(count):
-        width = int(np.clip(rng.lognormal(6.4, 0.5), 60, 2000))
-        image = rng.normal(225, 6, (64, width)).clip(0, 255).astype(np.uint8)
-        for x in range(8, width - 20, 16):
-            points = np.array([x, 22]) + np.cumsum(rng.normal(0, 7, (6, 2)), axis=0)
-            cv2.polylines(image, [np.rint(points).astype(np.int32)], False, 40, 2, cv2.LINE_AA)
-        cv2.imwrite(str(folder / "source" / f"{number}.png"), image)
-        rows.append(f"{number}.png,{'n' * (width // 16)},c{number}")
-    (folder / "source" / "lines.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    table, images = read_source(folder / "source" / "lines.csv")
-    plan = make_plan(folder / "dataset", table, Settings(rows=250, shares={"train": 1.0}))
-    for number in range(len(plan.shards)):
-        write_shard(plan, number, images)
-    merge(plan)
-    return folder / "dataset"
 
 
 # ---------------------------------------------------------------------------- what is measured
@@ -166,6 +141,30 @@ def scaling(samples: Samples, batch: int, kept: list | None, repeat: int) -> dic
     return found
 
 
+def bare(dataset: Path, processes: int) -> float:
+    """Lines a second by the clock of so many processes at once that read and decode and do nothing else."""
+    argv = [sys.executable, __file__, "--bare", str(dataset)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
+    started = [subprocess.Popen(argv, **pipes) for _ in range(processes)]
+    for process in started:
+        process.stdout.readline()  # it is ready
+    for process in started:
+        process.stdin.write("go\n")
+    return sum(float(process.communicate()[0]) for process in started)
+
+
+def be_bare(dataset: str) -> None:
+    cv2.setNumThreads(1)
+    index, count = read_index(Path(dataset)), 0
+    table = index.samples("train", columns=list(COLUMNS)).slice(0, 6000)
+    print(limit(index, table, 0), flush=True)
+    sys.stdin.readline()
+    began = time.monotonic()
+    while time.monotonic() < began + 2:
+        count += limit(index, table, 0)
+    print(count / (time.monotonic() - began))
+
+
 # ---------------------------------------------------------------------------- memory, in processes of their own
 
 
@@ -236,6 +235,9 @@ def measure(options: argparse.Namespace, dataset: Path, scratch: Path) -> None:
         found = best(works, options.repeat, team)
     os.sched_setaffinity(0, set(sorted(cores)[:2]))
     speed = scaling(samples, batch, kept, options.repeat) if len(cores) > 1 else {}
+    machine = max(bare(dataset, 2) for _ in range(options.repeat)) / max(
+        bare(dataset, 1) for _ in range(options.repeat)
+    )
     heights, widths = table["height"].to_numpy(), table["width"].to_numpy()
     print(f"{table.num_rows} lines, stored {np.median(heights):.0f} x {widths.mean():.0f} px, one core")
     for name, lines in found.items():
@@ -243,6 +245,7 @@ def measure(options: argparse.Namespace, dataset: Path, scratch: Path) -> None:
     for workers, (clock, cpu) in speed.items():
         name = f"{workers} worker{'s' * (workers > 1)}, augmented"
         print(f"{name:18} {clock:8.0f} lines/s by the clock, {cpu:.0f} by CPU time")
+    print(f"2 bare processes   {machine:8.3f} times one")
     print(f"padding            {padded:8.3f}")
     print(f"cores a GPU        {GPU / found['stream, augmented']:8.1f} with augmentation, if it trains {GPU} lines/s")
     figures = {
@@ -256,6 +259,7 @@ def measure(options: argparse.Namespace, dataset: Path, scratch: Path) -> None:
         "first_to_limit": round(found["first"] / found["limit"], 3),
         "two_workers": round(speed[2][0] / speed[1][0], 3) if speed else None,
         "two_workers_cpu": round(speed[2][1] / speed[1][1], 3) if speed else None,
+        "two_bare_processes": round(machine, 3),
         "padding": round(padded, 4),
         "cores_a_gpu": round(GPU / found["stream, augmented"], 2),
     }
@@ -272,7 +276,9 @@ def measure(options: argparse.Namespace, dataset: Path, scratch: Path) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--peaks"]:
+    if sys.argv[1:2] == ["--bare"]:
+        be_bare(sys.argv[2])
+    elif sys.argv[1:2] == ["--peaks"]:
         peak(sys.argv[2], *map(int, sys.argv[3:]))
     else:
         main()
