@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 from dataclasses import asdict
 from itertools import islice
 

@@ -73,7 +73,10 @@ class ChunkWorkers:
             reader = Reader.load(self.model, self.device, self.decoding)
             with SharedReader(reader, mixed) as shared:
                 self.address = shared.address
-                yield from self.in_processes(workers, todo, source, chunks)
+                try:
+                    yield from self.in_processes(workers, todo, source, chunks)
+                finally:
+                    self.address = None  # chunks that others left behind may be done by this process
         else:
             yield from self.in_processes(workers, todo, source, chunks)
 

@@ -13,6 +13,7 @@ from htr.models.registry import create
 from htr.reader import Reader, files_of
 from jobs.cli.command_line import main
 from jobs.transcription import chunks, shared_reader
+from jobs.transcription.chunks import ChunkWorkers
 from jobs.transcription.shared_reader import RemoteReader, SharedReader
 
 
@@ -65,10 +66,12 @@ def test_workers_that_share_a_reader_write_what_one_process_writes(
         return {path.name: path.read_bytes() for path in found}
 
     alone = read("alone", 1)
-    made = as_gpu(monkeypatch)
+    made, workers, init = as_gpu(monkeypatch), [], ChunkWorkers.__init__
+    monkeypatch.setattr(ChunkWorkers, "__init__", lambda self, *args: init(self, *args) or workers.append(self))
     assert read("shared", 2) == alone and len(alone) == 4
     [shared] = made
     assert shared.batches >= 5  # of three chunks: nothing was computed in a worker
+    assert workers[0].address is None  # it is closed: what is still to do connects to none
 
 
 def test_the_process_that_holds_the_gpu_has_a_cpu_and_one_worker_at_least(monkeypatch):
