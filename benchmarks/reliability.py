@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from htr.reliability.calibration import cross_fitted
 from htr.reliability.covariate_shift import covariate_shift_test
 from htr.reliability.diagrams import figures, resamples
-from htr.reliability.risk_control import PER_CLUSTER, PER_LINE, Units, choose, coverage, plan
+from htr.reliability.risk_control import PER_CLUSTER, PER_LINE, Units, choose, coverage, numbered, plan
 from htr.reliability.units import CHARACTER, fit_scores, line_signals, probabilities, word_signals
 from jobs.evaluation.results import Evaluation
 
@@ -174,7 +174,7 @@ def promised(lines: Lines, delta: float) -> dict:
             else:
                 errors = 1 - np.array([float(one) for of_line in words[i] for one in of_line])
                 owners, sizes = lines.writers[mask][word_signals(tables[i])[1]], np.ones(len(errors))
-            units.append((p, errors, sizes, np.unique(owners, return_inverse=True)[1]))
+            units.append((p, errors, sizes, numbered(owners)))
         for by in ("writer", "line, as if alone"):
             for alpha in alphas:
                 fitted, chosen = (Units(p, e, s, *limits(kind, by, len(p), g)) for p, e, s, g in units)
