@@ -175,7 +175,7 @@ def doubts(errors: np.ndarray, totals: np.ndarray, unit: str = "cluster", differ
         what = f", the rate would be up to {100 * missing:.1f} points higher than any interval of it shows"
         if difference:
             what = f" to one of the readers, the difference would be up to {100 * missing:.1f} points off"
-        rare = f"{unit}s as rare as one in {max(round(1 / missing), 1)} may be missing here: were they unreadable"
+        rare = f"{unit}s as rare as one in {max(round(1 / missing), 1)} may be missing here: if they were unreadable"
         found.append(rare + what)
     squares = (e - rate * t) ** 2
     carried = squares.sum() ** 2 / (squares @ squares) if squares.any() else n
