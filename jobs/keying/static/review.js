@@ -19,19 +19,19 @@ function show(next) {
   if (!row) return ended();
   view = 0;
   suggestions = null;
-  untouched = true;
+  untouched = row.draft === undefined;
   get("ask").hidden = true;
   note.value = "";
   get("where").textContent = say("where", row.field, row.line);
   about();
   look();
-  text.value = row.given ? row.given.text : row.start;
+  text.value = row.draft ?? (row.given ? row.given.text : row.start);
   grow();
   choose();
   shownAt = performance.now();
-  if (!note.matches(":focus")) text.focus();
+  text.focus(); // from the note too, which is hidden now
   const first = unsure()[0];
-  if (first && !row.given) text.setSelectionRange(first.from, first.to);
+  if (first && !row.given && untouched) text.setSelectionRange(first.from, first.to);
   else text.setSelectionRange(text.value.length, text.value.length);
 }
 
@@ -197,7 +197,11 @@ async function undo() {
   if (found.refused) return complain(say("refused")[found.refused]);
   answered.pop();
   counted(found);
-  if (row) { delete row.given; queue.unshift(row); }
+  if (row) { // what was typed at it stays, for when it comes again
+    delete row.given;
+    if (!untouched) row.draft = text.value;
+    queue.unshift(row);
+  }
   const held = queue.length;
   arrived([found.item]);
   show(queue.splice(held, 1)[0]);

@@ -133,7 +133,7 @@ def test_rows_of_a_form_say_what_they_contradict():
 
 def test_what_contradicts_is_for_review_however_sure():
     class Promise:
-        scores = ("line",)
+        scores, unit = ("line",), "certificate"
 
         def probability(self, table):
             return [1.0] * len(table)
