@@ -92,7 +92,7 @@ def hold(claim: Path, beat: float) -> Iterator[bool]:
     except FileExistsError:
         yield False
         return
-    os.write(handle, f"{socket.gethostname()} {os.getpid()}".encode())
+    os.write(handle, f"{socket.gethostname()} {os.getpid()} {namespace()}".encode())
     ended = threading.Event()
 
     def renew() -> None:
@@ -140,11 +140,22 @@ def modified(path: Path) -> float | None:
         return None
 
 
-def died_here(claim: Path) -> bool:
-    """Whether the holder was a process of this node and is no more."""
+def namespace() -> str:
+    """In which process ids mean what they mean here: this start of this kernel, and the container's own there, if this
+    is one. Host names tell less: containers and nodes may share one. Empty where the system does not say.
+    """
     try:
-        host, pid = claim.read_text(encoding="utf-8").split()
-        if host == socket.gethostname():
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+        return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def died_here(claim: Path) -> bool:
+    """Whether the holder was a process of this node and is no more; of a container's processes nobody else can tell."""
+    try:
+        host, pid, *of = claim.read_text(encoding="utf-8").split()
+        if host == socket.gethostname() and " ".join(of) == namespace():
             os.kill(int(pid), 0)
     except ProcessLookupError:
         return True

@@ -69,8 +69,27 @@ def test_a_process_that_was_killed_on_this_node_is_succeeded_at_once(tmp_path):
         holder.kill()
     take_turns(claim, done.exists, done.touch, stale=1e6, poll=0)
     assert list(tmp_path.iterdir()) == [done]
-    claim.write_text(f"another-node {holder.pid}")
+    claim.write_text(f"another-node {holder.pid} {claims.namespace()}")
     assert not claims.died_here(claim)
+
+
+ASK = "import sys, pathlib; from shards.claim import died_here; print(died_here(pathlib.Path(sys.argv[1])))"
+
+
+def test_a_container_of_this_node_has_other_process_ids(tmp_path):
+    """The same host name, and a process of that number is another one there, or none: it says nothing of the holder."""
+    claim = tmp_path / "claim"
+    own = ["unshare", "--user", "--map-root-user"] * bool(os.geteuid()) or ["unshare"]
+    container = [*own, "--pid", "--fork", "--mount-proc", sys.executable, "-c", ASK, str(claim)]
+    with hold(claim, 9):  # by this process, which has another number in there
+        inside = subprocess.run(container, cwd=CHECKOUT, capture_output=True, text=True)
+        assert inside.stdout == "False\n", inside.stderr
+    host, pid, of = f"{os.uname().nodename} {2**22 + 1} {claims.namespace()}".split()
+    claim.write_text(f"{host} {pid} {of}")
+    assert claims.died_here(claim)
+    for other in (of.replace("pid:[", "pid:[1"), f"0{of}"):  # a container's, and that of a kernel started before
+        claim.write_text(f"{host} {pid} {other}")
+        assert not claims.died_here(claim)
 
 
 def test_a_node_whose_clock_is_wrong(tmp_path, monkeypatch):

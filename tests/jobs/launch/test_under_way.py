@@ -15,6 +15,7 @@ import pytest
 from jobs.__main__ import main
 from jobs.launch import under_way as module
 from jobs.launch.under_way import MARKS, Work, note_work, state_of, under_way
+from shards.claim import namespace
 
 DEAD = 2**22 + 1  # more than there are processes
 
@@ -22,7 +23,7 @@ DEAD = 2**22 + 1  # more than there are processes
 def mark(folder: Path, part: str, pid: int, host: str = "", age: float = 0) -> Path:
     path = folder / MARKS / part
     path.parent.mkdir(exist_ok=True)
-    path.write_text(f"{host or socket.gethostname()} {pid}")
+    path.write_text(f"{host or socket.gethostname()} {pid} {namespace()}")
     os.utime(path, (time.time() - age,) * 2)
     return path
 
