@@ -21,7 +21,7 @@ from jobs.cli.console import ago, log
 from jobs.cli.settings import setting
 from jobs.launch.slurm_state import ENDED, WAITING, Slurm
 from jobs.training import learning_curves
-from jobs.training.run_status import MAX_FOLDER_DEPTH, describe, find
+from jobs.training.run_status import MAX_FOLDER_DEPTH, describe, find, look_again
 
 HEADINGS = ("run", "model", "world", "step", "lines/s", "CER dev", "evaluation", "job", "beat", "state")
 NUMBERS = ("world", "step", "lines/s", "CER dev", "job", "beat")  # set to the right
@@ -65,7 +65,9 @@ def main(args: Settings) -> int:
 def table(folder: Path, slurm: "Slurm", quiet: bool = False) -> list[dict]:
     """A row a run; `quiet`: folders that can't be read are passed over without a word."""
     rows = [describe(run, str(run.relative_to(folder))) for run in find(folder, quiet=quiet)]
-    refine(rows, slurm.ask(row["job"] for row in rows if row["state"] != "finished"))
+    words = slurm.ask(row["job"] for row in rows if row["state"] != "finished")
+    look_again([row for row in rows if words.get(row["job"] or "") not in (*ENDED, *WAITING)], folder)
+    refine(rows, words)
     return rows
 
 

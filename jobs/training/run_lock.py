@@ -14,10 +14,12 @@ import secrets
 import shutil
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from jobs.cli.console import log
 from shards import files
+from shards.claim import clock_or_own, modified, namespace
 
 BEAT_INTERVAL_S = 5.0  # seconds between heartbeats
 WATCHED_BEATS = 3  # that a lock is watched for, where clocks say that it is old
@@ -183,14 +185,6 @@ def owner_of(job: str) -> dict:
     return owner | {"pid": os.getpid(), "namespace": namespace(), "birth": birth(os.getpid())}
 
 
-def namespace() -> str:
-    """In which process ids mean what they mean here: a container has its own."""
-    try:
-        return os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return ""
-
-
 def died_here(owner: dict) -> bool:
     """Whether the holder was a process of this node and is no more; of a container's processes nobody else can tell."""
     if owner["host"] != platform.node() or owner.get("namespace", namespace()) != namespace():
@@ -213,9 +207,24 @@ def read_json(path: Path) -> dict | None:
         return None
 
 
+def beat_age(lock: Path) -> float | None:
+    """Seconds since its holder's last beat, by the storage's clock where it can be asked; None when nobody holds it."""
+    beat = modified(lock)
+    return None if beat is None else clock_or_own(lock) - beat
+
+
 def is_stale(lock: Path) -> bool | None:
-    """Whether the job that holds a run has stopped beating; None when nobody holds it."""
-    try:
-        return time.time() - lock.stat().st_mtime > STALE_AFTER_S
-    except FileNotFoundError:
-        return None
+    """Whether the job that holds a run seems to have stopped beating, by clocks that may differ; None when nobody holds
+    it."""
+    age = beat_age(lock)
+    return None if age is None else abs(age) > STALE_AFTER_S
+
+
+def seen_to_beat(locks: Iterable[Path]) -> set[Path]:
+    """Those that beat while they are watched, all at once, for a little longer than from one beat to the next."""
+    before = {lock: modified(lock) for lock in locks}
+    deadline, beating = time.monotonic() + 1.5 * BEAT_INTERVAL_S, set()
+    while len(beating) < len(before) and time.monotonic() < deadline:
+        time.sleep(BEAT_INTERVAL_S / 10)
+        beating = {lock for lock, beat in before.items() if modified(lock) not in (beat, None)}
+    return beating

@@ -1,18 +1,20 @@
 """The status of a run folder: settings, progress, figures; damage is a reason, never a crash."""
 
+import contextlib
 import math
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from jobs.cli.console import ago, log
 from jobs.distributed.heartbeat import beats
 from jobs.training.config import has_run, read_run
-from jobs.training.run_lock import is_stale, read_json
+from jobs.training.run_lock import STALE_AFTER_S, beat_age, read_json, seen_to_beat
 
 QUIET_S = 60.0  # seconds without a sign of progress that are shown
 MAX_FOLDER_DEPTH = 3  # levels of folders below the one that is listed
+MAX_CLOCK_SKEW_S = 24 * 3600.0  # seconds: a heartbeat that is older, by whatever clock, is one of the dead
+NO_BEAT = "no heartbeat"
 FIELDS = (
     *("run", "model", "size", "world", "step", "steps", "lines_per_s", "dev_cer"),
     *("eval_cer", "eval_split", "eval_lines", "state", "reason", "job", "heartbeat"),
@@ -51,18 +53,34 @@ def describe(run: Path, name: str, evaluated: bool = True) -> dict:
             metrics = read(newest)
             row |= {f"eval_{name}": number(metrics, name) for name in ("cer", "lines")}
             row["eval_split"] = text(metrics, "split")
-        stale = is_stale(lock)
-        if stale is not None:
-            row["heartbeat"] = round(max(time.time() - lock.stat().st_mtime, 0.0), 1)
         row["state"], row["reason"] = text(status, "state"), text(status, "reason")
+        age = beat_age(lock)
+        if age is not None:
+            row["heartbeat"] = round(max(age, 0.0), 1)
         if row["state"] in ("starting", "running"):
-            if stale is not False:
-                row |= {"state": "lost", "reason": "no heartbeat" if stale else "nobody holds its lock.json"}
+            if age is None or abs(age) > STALE_AFTER_S:
+                row |= {"state": "lost", "reason": "nobody holds its lock.json" if age is None else NO_BEAT}
             else:
                 row["reason"] = still(run) or row["reason"]
     except (ValueError, OSError) as error:
         row |= {"state": "unreadable", "reason": clean(str(error))}
     return row
+
+
+def look_again(rows: list[dict], folder: Path) -> None:
+    """Clocks of nodes may differ by hours, and storage may stamp by them: of the runs in a folder that seem to have
+    stopped beating, those that are seen to beat live.
+    """
+    unsure = {
+        folder / row["run"] / "lock.json": row
+        for row in rows
+        if (row["state"], row["reason"]) == ("lost", NO_BEAT) and row["heartbeat"] < MAX_CLOCK_SKEW_S
+    }
+    for lock in seen_to_beat(unsure):
+        with contextlib.suppress(ValueError, OSError):
+            status = read(lock.with_name("status.json"))
+            state, reason = text(status, "state"), still(lock.parent) or text(status, "reason")
+            unsure[lock] |= {"state": state, "reason": reason, "heartbeat": 0.0}
 
 
 def still(run: Path) -> str:

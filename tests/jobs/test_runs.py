@@ -1,7 +1,9 @@
 """The list of experiments: every state a run can be in, and nothing that a broken folder could do to it."""
 
+import itertools
 import json
 import os
+import threading
 import time
 
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from jobs import runs
 from jobs.cli.command_line import main
 from jobs.launch import slurm_state
-from jobs.training import run_status
+from jobs.training import run_lock, run_status
 from jobs.training.config import TrainConfig
 from jobs.training.run_folder import RunFolder
 from jobs.training.run_lock import STALE_AFTER_S
@@ -23,6 +25,7 @@ def no_cluster(monkeypatch, tmp_path):
     """No sacct of this machine answers for job ids that the tests invent."""
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(run_lock, "BEAT_INTERVAL_S", 0.1)  # how long one that seems dead is looked at
 
 
 def make(folder, job="4711", beat=0.0, **state):
@@ -87,6 +90,41 @@ def test_states(tmp_path, capsys, state, beat, shown, reason):
     make(tmp_path / "runs" / "a", beat=beat, state=state)
     row = listed(tmp_path / "runs", capsys)["a"]
     assert (row["state"], row["reason"]) == (shown, reason)
+
+
+@pytest.mark.parametrize("off", [-7200, 7200])
+def test_a_run_on_a_node_whose_clock_is_two_hours_off(tmp_path, capsys, off):
+    """On storage that stamps files by the clock of who writes them: who is seen to beat lives, who is not does not."""
+    run, ended = make(tmp_path / "runs" / "living", beat=-off, reason="a reason"), threading.Event()
+    make(tmp_path / "runs" / "dead", job="4712", beat=-off)
+
+    def beat():
+        for number in itertools.count():
+            if ended.wait(0.02):
+                return
+            os.utime(run.lock.path, (time.time() + off + number,) * 2)
+
+    beating = threading.Thread(target=beat)
+    beating.start()
+    rows = listed(tmp_path / "runs", capsys)
+    ended.set()
+    beating.join()
+    assert [rows["living"][name] for name in ("state", "reason", "heartbeat")] == ["running", "a reason", 0.0]
+    assert (rows["dead"]["state"], rows["dead"]["reason"]) == ("lost", "no heartbeat")
+
+
+def test_ages_are_by_the_clock_of_the_storage(tmp_path, capsys, monkeypatch):
+    """The machine that lists the runs may be the one whose clock is off."""
+    make(tmp_path / "runs" / "a")
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    row = listed(tmp_path / "runs", capsys)["a"]
+    assert row["state"] == "running" and row["heartbeat"] < 30
+
+
+def test_the_dead_of_days_ago_are_not_waited_for(tmp_path, capsys, monkeypatch):
+    make(tmp_path / "runs" / "a", beat=2 * run_status.MAX_CLOCK_SKEW_S)
+    monkeypatch.setattr(run_lock, "BEAT_INTERVAL_S", 1e9)
+    assert listed(tmp_path / "runs", capsys)["a"]["state"] == "lost"
 
 
 def test_a_failed_run_says_why_in_one_harmless_line(tmp_path, capsys):
@@ -223,7 +261,7 @@ class Rounds:
     time, strftime = staticmethod(time.time), staticmethod(time.strftime)
 
     def __init__(self, monkeypatch, *between):
-        for module in (runs, slurm_state, run_status):
+        for module in (runs, slurm_state):
             monkeypatch.setattr(module, "time", self)
         self.between, self.slept, self.now = list(between), [], 1000.0
 
