@@ -1,6 +1,7 @@
 """Horovod behind the process group: the default, and the only file that imports it."""
 
 import os
+import socket
 import socketserver
 import sys
 import threading
@@ -15,7 +16,8 @@ import torch
 from torch import Tensor
 
 from jobs.distributed.collectives import LOST, CollectiveError
-from jobs.distributed.placement import DistributedError, Placement, Settings, bind
+from jobs.distributed.network import Settings, bind, family, tell_nccl
+from jobs.distributed.placement import DistributedError, Placement
 from jobs.distributed.rendezvous import Rendezvous
 
 NAME = "horovod"
@@ -83,7 +85,7 @@ def _tell(place: Placement, meeting: Rendezvous, settings: Settings, device: tor
         os.environ.setdefault("HOROVOD_CYCLE_TIME", "5")
     os.environ.setdefault("HOROVOD_LOG_LEVEL", "fatal")  # the DistributedError says it in one line
     # the interface that the ranks have met on: of several networks NCCL might take one that leads nowhere
-    os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={meeting.interface}")
+    tell_nccl(meeting.interface, meeting.address)
 
 
 class Server:
@@ -94,6 +96,11 @@ class Server:
     """
 
     def __init__(self, address: str, ports: range | None, hosts: list[tuple[str, int]], allowed: set[str]) -> None:
+        if family(address) == socket.AF_INET6:
+            raise DistributedError(
+                f"the ranks meet at {address}, and Horovod knows IPv4 alone: train with --backend torch, or set "
+                f"HTR_IFACE to an interface that has an IPv4 address"
+            )
         from horovod.runner.common.util.hosts import get_host_assignments, parse_hosts
         from horovod.runner.http.http_server import RendezvousHandler, RendezvousHTTPServer
 

@@ -1,15 +1,13 @@
-"""Where this process stands: among the ranks of its job, and on the network that leads to the others.
+"""Where this process stands among the ranks of its job.
 
 Slurm's step, submitit's local executor and a process alone all fill the same small record, so that nothing else has
 to know who started the ranks. Neither Slurm's nor submitit's code is needed for it, their environment variables are.
 """
 
 import os
-import random
 import re
 import socket
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -165,108 +163,3 @@ def _from_submitit(environ: Mapping[str, str]) -> Placement:
         raise DistributedError(f"process {parent}, which started this rank, has ended") from None
     key = f"local-{re.sub(r'[^A-Za-z0-9.-]', '_', host)}-{parent}-{began}"
     return Placement(rank, size, local_rank, size, 0, 1, ((host, size),), host, key, "local")
-
-
-# --- the network
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What differs from site to site, by environment variables."""
-
-    interface: str = ""  # HTR_IFACE; empty: the one that leads to the other nodes
-    ports: range | None = None  # HTR_PORTS, "20000-20999"; empty: any
-    timeout: float = 120.0  # HTR_START_TIMEOUT, seconds that ranks wait for each other
-    shared_gpu: bool = False  # HTR_SHARED_GPU=1: ranks may share a GPU, and sum over the host's memory without NCCL
-    peer_timeout: float = 60.0  # HTR_PEER_TIMEOUT, seconds without a sign of life after which a rank is lost
-
-    @classmethod
-    def find(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
-        """Read the environment; a DistributedError names the variable that makes no sense."""
-        ports = environ.get("HTR_PORTS", "")
-        first, _, last = ports.partition("-")
-        if ports and not (first.isdigit() and last.isdigit() and 0 < int(first) < int(last) < 65536):
-            raise DistributedError(f"HTR_PORTS={ports!r} is not a range of ports such as 20000-20999")
-        chosen, shared = range(int(first), int(last) + 1) if ports else None, environ.get("HTR_SHARED_GPU", "") == "1"
-        patience = _seconds(environ, "HTR_START_TIMEOUT", "120"), _seconds(environ, "HTR_PEER_TIMEOUT", "60")
-        return cls(environ.get("HTR_IFACE", ""), chosen, patience[0], shared, patience[1])
-
-
-def _seconds(environ: Mapping[str, str], name: str, default: str) -> float:
-    value = environ.get(name) or default
-    if not value.replace(".", "", 1).isdigit() or float(value) <= 0:
-        raise DistributedError(f"{name}={value!r} is not a number of seconds")
-    return float(value)
-
-
-def interfaces() -> dict[str, str]:
-    """The IPv4 address of every network interface of this node that has one and is up."""
-    import psutil
-
-    up = {name for name, stats in psutil.net_if_stats().items() if stats.isup}
-    return {
-        name: address.address
-        for name, addresses in psutil.net_if_addrs().items()
-        for address in reversed(addresses)  # the first of several stays
-        if address.family == socket.AF_INET and name in up
-    }
-
-
-def choose_interface(place: Placement, asked: str = "") -> tuple[str, str]:
-    """(name, IPv4 address) of the interface that leads to the other ranks, or the one asked for (HTR_IFACE).
-
-    On one node that is the loopback. Else the one on the way to another node, to anywhere, or that this host's name
-    resolves to.
-    """
-    found = interfaces()
-    listed = ", ".join(f"{name} ({address})" for name, address in found.items()) or "none"
-    if asked:
-        if asked not in found:
-            raise DistributedError(f"HTR_IFACE={asked}: {_why_not(asked)} on {place.host}, it has {listed}")
-        return asked, found[asked]
-    if place.local_size == place.size and "lo" in found:
-        return "lo", found["lo"]
-    others = [host for host, _ in place.hosts or () if host != place.host]
-    # 192.0.2.1 is set aside for documentation: the way to it is the default route
-    for address in [*(_way_to(host) for host in [*others[:1], "192.0.2.1"]), _resolve(socket.gethostname())]:
-        for name, own in found.items():
-            if own == address and not own.startswith("127."):
-                return name, own
-    raise DistributedError(
-        f"no network interface of {place.host} leads to the other nodes: set HTR_IFACE to one of {listed}"
-    )
-
-
-def _why_not(name: str) -> str:
-    """What keeps ranks from meeting over an interface."""
-    import psutil
-
-    addresses = psutil.net_if_addrs().get(name)
-    if addresses is None:
-        return "no such network interface"
-    if not psutil.net_if_stats()[name].isup:
-        return "that network interface is down"
-    alone = any(address.family == socket.AF_INET6 for address in addresses)
-    return "no IPv4 address at that network interface" + " (IPv6 alone, which Gloo is not given)" * alone
-
-
-def _way_to(host: str) -> str | None:
-    """The address of ours that packets to this host would carry; nothing is sent."""
-    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((host, 9))
-        return probe.getsockname()[0]
-    return None
-
-
-def _resolve(host: str) -> str | None:
-    with suppress(OSError):
-        return socket.gethostbyname(host)
-    return None
-
-
-def bind(address: str, ports: range | None, open_at: Callable):
-    """`open_at((address, port))` at the first port of the site's range that is free, from a random one on."""
-    for port in [0] if ports is None else random.sample(ports, len(ports)):
-        with suppress(OSError):
-            return open_at((address, port))
-    raise DistributedError(f"no free port on {address}" + (f" in HTR_PORTS={ports[0]}-{ports[-1]}" if ports else ""))

@@ -31,7 +31,8 @@ from jobs.distributed.collectives import CollectiveError, Collectives
 from jobs.distributed.devices import take_device, visible_gpus
 from jobs.distributed.gradient_buckets import GradientBuckets
 from jobs.distributed.heartbeat import ACTIVITY
-from jobs.distributed.placement import DistributedError, Placement, Settings
+from jobs.distributed.network import Settings
+from jobs.distributed.placement import DistributedError, Placement
 from jobs.distributed.rendezvous import About, rendezvous_of_ranks
 
 BACKENDS = ("horovod", "torch")  # jobs/distributed/NAME_backend.py

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Protocol
 
 from jobs.distributed.messages import MAX_MESSAGE_BYTES, check, publish, read, sign
-from jobs.distributed.placement import DistributedError, Placement, Settings, bind, choose_interface, interfaces
+from jobs.distributed.network import Settings, addresses, bind, choose_interface, listen, shown
+from jobs.distributed.placement import DistributedError, Placement
 
 LATE_FAILURE_WAIT_S = 2.0  # that rank 0 waits for the others once something is wrong, to tell all of it at once
 
@@ -75,7 +76,7 @@ def rendezvous_of_ranks(place: Placement, folder: Path, settings: Settings, abou
     hello = {
         **{name: getattr(place, name) for name in ("rank", "size", "host", "local_rank", "local_size")},
         **vars(about),
-        "addresses": list(interfaces().values()),
+        "addresses": [address for known in addresses().values() for address in known],
     }
     if place.rank == 0:
         return _lead(file, settings, hello, interface, address, serve)
@@ -92,9 +93,9 @@ def _lead(file: Path, settings: Settings, hello: dict, interface: str, address: 
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not address:  # nobody can reach us: what is wrong stands in the file instead
             raise DistributedError(*_told([hello]))
-        with closing(bind(address, settings.ports, socket.create_server)) as listener:
-            where = {"address": address, "port": listener.getsockname()[1], "interface": interface}
-            publish(file, {**where, "token": token})
+        with closing(bind(address, settings.ports, listen)) as listener:
+            port = listener.getsockname()[1]
+            publish(file, {"address": address, "port": port, "interface": interface, "token": token})
             problems = _collect(listener, token, file, settings.timeout, hellos, sockets)
         problems += disagreements(hellos)
         if problems:
@@ -234,8 +235,8 @@ def _join(file: Path, settings: Settings, hello: dict, interface: str, address: 
             verdict, link = _ask(note, hello, address, patience, settings.timeout + 10)
         except OSError as error:
             trouble = hello["error"] or (
-                f"cannot reach rank 0 at {note['address']}:{note['port']} (its {note['interface']}) over {interface}:"
-                f" {error.strerror or error}; is HTR_IFACE right, are the ports HTR_PORTS open between the nodes?"
+                f"cannot reach rank 0 at {shown(note)} (its {note['interface']}) over {interface}: "
+                f"{error.strerror or error}; is HTR_IFACE right, are the ports HTR_PORTS open between the nodes?"
             )
             if time.monotonic() - since > patience and not left:
                 left = {"token": tried, "rank": hello["rank"], "host": hello["host"], "error": trouble}
@@ -248,7 +249,7 @@ def _join(file: Path, settings: Settings, hello: dict, interface: str, address: 
         if "error" in verdict:
             link.close()
             raise DistributedError(verdict["error"])
-        hosts = tuple((host, count) for host, count in verdict["hosts"])
+        hosts = tuple(map(tuple, verdict["hosts"]))
         return Rendezvous(hosts, interface, verdict["address"], verdict["port"], {0: link})
     if trouble:
         raise DistributedError(*_told([{**hello, "error": trouble}]))
@@ -275,12 +276,11 @@ def _ask(note: dict, hello: dict, source: str, patience: float, wait: float) -> 
         if verdict is None:
             raise ConnectionError("it closed the connection without an answer")
         return verdict, connection
-    except TimeoutError:
+    except BaseException as error:
         connection.close()
-        raise DistributedError(f"rank 0 at {where[0]}:{where[1]} stopped answering for {wait:g} s") from None
-    except BaseException:
-        connection.close()
-        raise
+        if not isinstance(error, TimeoutError):
+            raise
+        raise DistributedError(f"rank 0 at {shown(note)} stopped answering for {wait:g} s") from None
 
 
 # --- small things that both need

@@ -8,7 +8,6 @@ long as it is told: who is lost is said by the lifeline, which every wait on a C
 import ctypes
 import os
 import resource
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +19,8 @@ from torch import Tensor
 
 from jobs.distributed.collectives import LOST, CollectiveError, from_bytes, to_bytes
 from jobs.distributed.lifeline import Lifeline
-from jobs.distributed.placement import DistributedError, Placement, Settings, bind
+from jobs.distributed.network import Settings, bind, listen, tell_nccl
+from jobs.distributed.placement import DistributedError, Placement
 from jobs.distributed.rendezvous import Rendezvous
 
 NAME = "torch"
@@ -51,7 +51,7 @@ class Server:
     def __init__(self, address: str, ports: range | None, hosts: list[tuple[str, int]], allowed: set[str]) -> None:
         import torch.distributed as dist
 
-        listener = bind(address, ports, socket.create_server)
+        listener = bind(address, ports, listen)
         self.port = listener.getsockname()[1]
         size = sum(count for _, count in hosts)
         self.store = dist.TCPStore(
@@ -70,7 +70,7 @@ def join(meeting: Rendezvous, place: Placement, settings: Settings, device: torc
     if most >= 0:  # there is a limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, FILES), most))
     os.environ.setdefault("GLOO_SOCKET_IFNAME", meeting.interface)
-    os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={meeting.interface}")
+    tell_nccl(meeting.interface, meeting.address)
     hosts = [host for host, count in meeting.hosts for _ in range(count)]
     lifeline = Lifeline(place.rank, hosts, meeting.links, settings.peer_timeout)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" and not settings.shared_gpu else "gloo"

@@ -5,7 +5,9 @@ import threading
 import time
 from contextlib import suppress
 
-from jobs.distributed.placement import Placement, Settings, bind, choose_interface, interfaces
+from jobs.distributed.network import Settings, bind, choose_interface, interfaces, is_loopback
+from jobs.distributed.network import listen as listen_at
+from jobs.distributed.placement import Placement
 
 CONNECT_TIMEOUT_S = 5.0  # of an interface that ranks would not take
 MAX_WAYS = 6  # interfaces beside it that are tried: containers and bridges may be many
@@ -26,13 +28,9 @@ def listen_everywhere(token: str, network: dict) -> dict[str, list]:
     return {name: [address, serve(address, settings, token)] for name, address in others[:MAX_WAYS]}
 
 
-def is_loopback(address: str) -> bool:
-    return address.startswith("127.")
-
-
 def serve(address: str, settings: Settings, token: str) -> int:
     """Answer at a free port of this address from now on, in a thread. -> the port."""
-    server = bind(address, settings.ports, socket.create_server)
+    server = bind(address, settings.ports, listen_at)
 
     def answer() -> None:
         while True:

@@ -5,13 +5,11 @@ import socket
 
 import pytest
 
-from jobs.distributed import devices, gpu_names, placement
+from jobs.distributed import devices, gpu_names
 from jobs.distributed.devices import take_device
 from jobs.distributed.placement import (
     DistributedError,
     Placement,
-    Settings,
-    choose_interface,
     expand_hosts,
     expand_tasks,
 )
@@ -161,35 +159,6 @@ def test_lists_of_slurm():
     assert expand_tasks("2(x3),1") == [2, 2, 2, 1]
     assert expand_hosts("node[1-2,05],login") == ["node1", "node2", "node05", "login"]
     assert expand_hosts("r[1-2]n[09-10]-ib") == ["r1n09-ib", "r1n10-ib", "r2n09-ib", "r2n10-ib"]
-
-
-def test_settings():
-    assert Settings.find({}) == Settings("", None, 120.0)
-    found = Settings.find({"HTR_IFACE": "ib0", "HTR_PORTS": "20000-20999", "HTR_START_TIMEOUT": "7.5"})
-    assert found == Settings("ib0", range(20000, 21000), 7.5)
-    for wrong in ({"HTR_PORTS": "20000"}, {"HTR_PORTS": "30-20"}, {"HTR_PORTS": "1-70000"}):
-        with pytest.raises(DistributedError, match="HTR_PORTS"):
-            Settings.find(wrong)
-    with pytest.raises(DistributedError, match="HTR_START_TIMEOUT='soon'"):
-        Settings.find({"HTR_START_TIMEOUT": "soon"})
-
-
-def test_interface(monkeypatch):
-    monkeypatch.setattr(
-        placement, "interfaces", lambda: {"lo": "127.0.0.1", "docker0": "172.17.0.1", "ib0": "10.9.0.2"}
-    )
-    ways = {"node1": "10.9.0.2"}
-    monkeypatch.setattr(placement, "_way_to", lambda host: ways.get(host))
-    monkeypatch.setattr(placement, "_resolve", lambda host: "127.0.1.1")  # what Debian writes in /etc/hosts
-    step = Placement.find(STEP)
-    assert choose_interface(step) == ("ib0", "10.9.0.2")  # the way to the other node
-    assert choose_interface(step, "docker0") == ("docker0", "172.17.0.1")  # what was asked for
-    assert choose_interface(Placement.find(LOCAL))[0] == "lo"  # one node
-    with pytest.raises(DistributedError, match=r"HTR_IFACE=ib7: no such .* on node2, it has lo .*, docker0 .*, ib0"):
-        choose_interface(step, "ib7")
-    ways.clear()
-    with pytest.raises(DistributedError, match="no network interface of node2 leads to the other nodes: set HTR_IFACE"):
-        choose_interface(step)
 
 
 def test_device(monkeypatch):
