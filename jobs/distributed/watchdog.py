@@ -13,7 +13,6 @@ not count. What it can't end: a lone rank in a C function that keeps Python's lo
 import contextlib
 import faulthandler
 import os
-import sys
 import threading
 import time
 from collections import deque
@@ -33,8 +32,13 @@ LONGER = 5  # times the limit: the first step, with its compilation, and what is
 LONGEST_START = 900.0  # seconds until the first step, where the limit is to be found yet
 SILENT = 10.0  # seconds without progress before Horovod's error, from which on a rank was waited for in vain
 TICK = 1.0  # seconds between two looks; a longer pause of the watchdog itself was one of the whole process
+# Of a short limit both are a tenth, and STORAGE not less than MIN_STORAGE:
 GRACE = 5.0  # seconds that the other ranks have to say what they saw, before srun ends them with this one
-STORAGE = 15.0  # seconds for writing the stacks and reading the others' heartbeats: what hangs may be the storage
+STORAGE, MIN_STORAGE = 15.0, 2.0  # seconds for each thing that is asked of the storage: it may be what hangs
+TENTH = 0.1
+END_WITHIN, MIN_END_S, MAX_END_S = 0.4, 8.0, 90.0  # of the limit, and within so many seconds: all of its end
+ENDING: list = []  # of this process, once its end is sure: where that is written to
+DEAD_STORAGE = "; the run folder's storage does not answer"
 
 
 class Watchdog:
@@ -77,7 +81,7 @@ class Watchdog:
         if isinstance(error, DistributedError) and self.quiet > SILENT:  # one that died would have shown at once
             found, said = self.look()
             if found and self.asked != 0:
-                self.end(f"{error}{said}")
+                self.end(f"{error}{said}", self.limit())
             self.heartbeat.__exit__()
             raise DistributedError(f"{error}{said}") from error
         self.heartbeat.__exit__()
@@ -104,30 +108,32 @@ class Watchdog:
                     step = self.activity.step
                     self.lasted.append(self.activity.lasted)
             self.heartbeat.idle = self.quiet
-            if self.asked != 0 and self.quiet > self.limit():
-                at = f"step {self.activity.step}, {self.activity.describe()}"
-                found = self.blame()
-                self.end(f"no step for {self.quiet:.0f} s; this is rank {self.rank} on {self.host} at {at}{found}")
+            limit = self.limit()
+            if self.asked != 0 and self.quiet > limit:
+                at, quiet = f"step {self.activity.step}, {self.activity.describe()}", self.quiet
+                end_after(limit)
+                answers = within(patience(limit), lambda: self.heartbeat.write() or True)
+                found = self.look()[1] if answers else DEAD_STORAGE
+                said = f"no step for {quiet:.0f} s; this is rank {self.rank} on {self.host} at {at}{found}"
+                self.end(said, limit, bool(answers))
                 return
-
-    def blame(self) -> str:
-        """Who keeps the others waiting, by heartbeats; empty where the storage does not answer."""
-        self.heartbeat.write()
-        return self.look()[1]
 
     def look(self) -> tuple[list, str]:
         """What heartbeat.blame says, in bounded time: what hangs may be the storage."""
-        silent = [], "; the run folder's storage does not answer either"
-        return within(STORAGE, lambda: heartbeat.blame(self.folder)) or silent
+        return within(STORAGE, lambda: heartbeat.blame(self.folder)) or ([], DEAD_STORAGE)
 
-    def end(self, reason: str) -> None:
-        """Say it, and end the process: no `finally` and no other thread is waited for."""
-        # all that follows may hang with the storage: this thread of C ends the process then
-        faulthandler.dump_traceback_later(2 * STORAGE + GRACE, exit=True, file=sys.__stderr__)
-        where = within(STORAGE, self.stacks)
+    def end(self, reason: str, limit: float, answers: bool = True) -> None:
+        """Say it, and end the process: no `finally` and no other thread is waited for. `answers`: the storage does."""
+        end_after(limit)
+        where = within(patience(limit), self.stacks) if answers else None
         self.log(f"error: {reason}; stacks of its threads: {where or 'could not be written'}")
-        time.sleep(GRACE)
-        if within(STORAGE, self.is_first):
+        time.sleep(min(GRACE, TENTH * limit))
+        first = within(patience(limit), self.is_first) if answers else None
+        if first is None:
+            self.log(
+                "train: the job is not queued again, since its run folder does not answer; start it again to go on"
+            )
+        elif first:
             with contextlib.suppress(Exception):
                 self.log(f"train: {self.hung(reason)}")
         os._exit(AGAIN)
@@ -146,6 +152,21 @@ class Watchdog:
         except FileExistsError:
             return False
         return True
+
+
+def patience(limit: float) -> float:
+    """Seconds for something that is asked of the storage."""
+    return min(STORAGE, max(TENTH * limit, MIN_STORAGE))
+
+
+def end_after(limit: float) -> None:
+    """The process ends before half of the limit has passed once more: a thread of C sees to it, whatever else
+    hangs with the storage, as a line on stderr may. The first such call counts.
+    """
+    if not ENDING:
+        ENDING.append(open(os.devnull, "w"))  # noqa: SIM115
+        seconds = min(max(END_WITHIN * limit, MIN_END_S), MAX_END_S)
+        faulthandler.dump_traceback_later(seconds, exit=True, file=ENDING[0])
 
 
 def within(seconds: float, work: Callable[[], object]) -> object:

@@ -41,7 +41,8 @@ def again_after_hang(run: Path, most: int, reason: str) -> str:
     run_log.append(run, job_name(), reason)
     count, step, before = status.get("requeues", 0), ACTIVITY.step, status.get("hung_at")
     status |= {"state": "stopped", "reason": reason[:500], "hung_at": step}
-    problem = why_not_again(count, most, not ACTIVITY.first)
+    # a node may be why not even a first step was taken: once that is no reason to stay away
+    problem = why_not_again(count, most, has_stepped=True)
     if not problem and before is not None and step <= before:
         problem = f"it hung before, at step {before}, and came no further: another node does not help"
     if not problem:

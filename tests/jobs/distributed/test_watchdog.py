@@ -32,12 +32,23 @@ def hung(reason):
     (folder / "hung").open("a").write(reason + "\\n")
     return "the job is told"
 
-with watchdog.Watchdog(folder, rank, f"node{rank + 1}", hung, lambda line: print(line, file=sys.stderr, flush=True)):
+def log(line):
+    if what == "logs in vain":
+        time.sleep(1000)
+    print(line, file=sys.stderr, flush=True)
+
+if what == "beats in vain":
+    watchdog.MIN_STORAGE = 0.2
+    watchdog.Heartbeat.write = lambda self: time.sleep(1000 * (heartbeat.ACTIVITY.step == 3))
+if what == "logs in vain":
+    watchdog.MIN_END_S = 2.0
+
+with watchdog.Watchdog(folder, rank, f"node{rank + 1}", hung, log):
     for step in range(1, 4):
         ACTIVITY.progressed("computing"); time.sleep(0.01); ACTIVITY.took(step)
     while len(heartbeat.beats(folder)) < int(sys.argv[4]):  # all are there before the first one stands still
         time.sleep(0.02); ACTIVITY.progressed()
-    if what == "sleeps":
+    if what in ("sleeps", "logs in vain", "beats in vain"):
         ACTIVITY.progressed("computing"); time.sleep(1000)
     if what == "loops":
         ACTIVITY.progressed("computing")
@@ -91,6 +102,20 @@ def test_a_lone_rank_that_stands_still_ends(tmp_path, what, at):
     [stacks] = (tmp_path / "logs").glob("stacks-17-2-rank0-node1.txt")
     assert str(stacks) in error and "most recent call first" in stacks.read_text()
     assert "grippe" not in stacks.read_text()  # names of threads come from nowhere, nor do values
+
+
+def test_storage_that_does_not_answer_keeps_no_rank_from_its_end(tmp_path):
+    code, said = end(start(tmp_path, 0, "beats in vain", ranks=0))
+    assert code == 75 and not list((tmp_path / "logs").iterdir()) and not (tmp_path / "hung").exists()
+    error, told = said.splitlines()[-2:]
+    assert (
+        "at step 3, computing; the run folder's storage does not answer; stacks of its threads: could not be" in error
+    )
+    assert told.startswith("train: the job is not queued again, since its run folder does not answer; start")
+
+
+def test_a_log_that_takes_no_line_keeps_no_rank_from_its_end(tmp_path):
+    assert end(start(tmp_path, 0, "logs in vain")) == (1, "")
 
 
 def test_the_rank_that_others_wait_for_is_named_by_all_and_one_tells_the_job(tmp_path):

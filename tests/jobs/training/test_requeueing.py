@@ -1,0 +1,49 @@
+"""What becomes of the job of a run that hung: back into the queue once, and again only where it came further."""
+
+import json
+
+import pytest
+
+from jobs.distributed.heartbeat import ACTIVITY
+from jobs.training.requeueing import again_after_hang
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A run that job 17 holds, on a node whose scontrol notes what it is asked."""
+    (tmp_path / "scontrol").write_text(f'#!/bin/sh\necho "$*" >>{tmp_path}/asked\n')
+    (tmp_path / "scontrol").chmod(0o755)
+    (tmp_path / "lock.json").write_text('{"job": "17", "restart": 0}')
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
+    ACTIVITY.__init__()
+    yield tmp_path
+    ACTIVITY.__init__()
+
+
+def asked(run) -> int:
+    return (run / "asked").read_text().count("requeue 17") if (run / "asked").exists() else 0
+
+
+def test_a_job_that_hung_before_its_first_step_comes_back_once(run):
+    """Its node may be at fault: a mount that is gone there, a file that is a pipe."""
+    assert again_after_hang(run, 20, "no step") == "the job is queued again, 1 of 20 --requeues"
+    said = again_after_hang(run, 20, "no step")
+    assert "not queued again: it hung before, at step 0, and came no further: another node does not help" in said
+    assert asked(run) == 1 and json.loads((run / "status.json").read_text())["requeues"] == 1
+
+
+def test_a_job_that_comes_further_each_time_comes_back_until_its_requeues_are_spent(run):
+    for step, number in ((10, 1), (30, 2)):
+        ACTIVITY.took(step)
+        assert again_after_hang(run, 2, "no step") == f"the job is queued again, {number} of 2 --requeues"
+    ACTIVITY.took(31)
+    assert "not queued again: 2 of 2 --requeues" in again_after_hang(run, 2, "no step")
+    assert asked(run) == 2 and "no step" in (run / "logs" / "train.log").read_text()
+
+
+def test_a_run_that_is_another_jobs_now_is_left_alone(run):
+    (run / "lock.json").write_text('{"job": "17", "restart": 1}')
+    assert "the run is not its own any more" in again_after_hang(run, 20, "no step")
+    assert not asked(run) and not (run / "status.json").exists()
