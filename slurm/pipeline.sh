@@ -30,8 +30,10 @@ trap 'code=$?; if [ $code != 0 ] && [ -n "$first" ]; then
   echo "error: cancelled again: job $first${second:+ and job $second}" >&2; scancel $first $second || true; fi' EXIT
 # shellcheck disable=SC2046,SC2086 # several options each
 first=$(sbatch --parsable --array=0-$((tasks - 1)) slurm/preprocess.sh "$source" --out "$dataset" ${PREPROCESS:-})
+first=${first%%;*} # of several clusters sbatch names its own, too
 # shellcheck disable=SC2046,SC2086
 second=$(sbatch $(after "$first") --nodes="$nodes" $([ "$gpus" = 0 ] || echo --gpus-per-node="$gpus" $cpus) \
   ${TRAIN_OPTIONS:-} slurm/train.sh "$dataset" --run "$run" "$@")
+second=${second%%;*}
 third=$(sbatch $(after "$second") --array=0-$((tasks - 1)) slurm/evaluate.sh "$dataset" --run "$run" --split "$split")
 echo "preprocess $first, train $second, evaluate $third; then: python -m jobs runs"

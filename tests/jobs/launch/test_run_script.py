@@ -83,3 +83,31 @@ def test_gpus_that_are_the_same_on_each_node(tmp_path: Path):
     told = {"SLURM_GPUS": "a100:8", "SLURM_GPUS_ON_NODE": "4", "SLURM_JOB_NUM_NODES": "2"}
     done = run(tmp_path, "train", "ds", "--run", "runs/a", **told, SLURM_CPUS_PER_TASK="4")
     assert "--ntasks=8 --ntasks-per-node=4 --cpus-per-task=4" in done.stdout, done.stderr
+
+
+SBATCH = """#!/usr/bin/env bash
+echo "$*" >>"$0.asked"
+count=$(wc -l <"$0.asked")
+if [ "$count" = "$REFUSED" ]; then echo "sbatch: error: Invalid partition" >&2; exit 1; fi
+echo "10$count;cluster"
+"""
+SCANCEL = '#!/usr/bin/env bash\necho "$*" >>"$0.asked"\n'
+
+
+@pytest.mark.parametrize(("refused", "cancelled"), [(1, ""), (2, "101"), (3, "101 102"), (0, "")])
+def test_a_pipeline_cancels_what_it_queued_when_a_later_job_is_refused(tmp_path: Path, refused, cancelled):
+    for name, content in (("sbatch", SBATCH), ("scancel", SCANCEL)):
+        (tmp_path / name).write_text(content, encoding="utf-8")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "scancel.asked").touch()
+    environ = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "REFUSED": str(refused)}
+    command = ["bash", str(CHECKOUT / "slurm" / "pipeline.sh"), "lines.csv", str(tmp_path / "run")]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    assert (tmp_path / "scancel.asked").read_text().strip() == cancelled
+    if not refused:
+        assert done.returncode == 0 and "preprocess 101, train 102, evaluate 103" in done.stdout
+        assert "--dependency=afterok:102 " in (tmp_path / "sbatch.asked").read_text()
+    else:
+        assert done.returncode == 1 and "Invalid partition" in done.stderr
+    for job in cancelled.split():
+        assert f"job {job}" in done.stderr

@@ -2,8 +2,13 @@
 
 import threading
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
 from htr.io.sources import read_source
-from jobs.launch.shard_workers import write_missing
+from htr.reliability.risk_control import needed, needed_clusters
+from jobs.launch.shard_workers import report, too_few_to_calibrate, write_missing
 from shards import index
 from shards.index import read_index
 from shards.plan import Settings, make_plan
@@ -38,3 +43,30 @@ def test_tasks_that_end_together_merge_once(tmp_path, source, monkeypatch):
         task.join(100)
     assert ends == [0] * 3 and read_index(tmp_path / "lines").totals
     assert len(merged) == 1
+
+
+def calibration_of(folder, certificates: int, writers: int) -> dict:
+    """An index whose split calibration has so many of both; none: an empty column. -> what index.json says of it."""
+    rows = max(certificates, writers)
+    names = {"certificate": [f"c{row % certificates}" for row in range(rows)]}
+    names["writer"] = [f"w{row % writers}" if writers else None for row in range(rows)]
+    both = {name: [*values, f"{name}-of-train"] for name, values in names.items()}
+    schema = pa.schema([(name, pa.string()) for name in ("certificate", "writer", "split")])
+    pq.write_table(pa.table(both | {"split": ["calibration"] * rows + ["train"]}, schema), folder / "index.parquet")
+    return {"totals": {"calibration": rows, "train": 1}}
+
+
+@pytest.mark.parametrize("writers", [0, 1, 2])
+def test_too_few_for_a_promise_is_said_with_the_number_that_calibrate_takes(tmp_path, writers):
+    by, least = ("writer", needed_clusters(0.02, 0.05)) if writers > 1 else ("certificate", needed(0.02, 0.05))
+    counts = (lambda count: (1, count)) if writers > 1 else (lambda count: (count, writers))
+    said = too_few_to_calibrate(tmp_path, calibration_of(tmp_path, *counts(least - 1)))
+    assert f"calibration has {least - 1} {by}s; a promise of 2 % takes {least} at least" in said
+    assert too_few_to_calibrate(tmp_path, calibration_of(tmp_path, *counts(least))) == ""
+    assert too_few_to_calibrate(tmp_path, {"totals": {"train": 1}}) == ""  # whoever made no such split wants none
+
+
+def test_preprocess_says_it(dataset, capsys):
+    report(dataset.folder)
+    said = capsys.readouterr().err
+    assert "preprocess: split calibration has " in said and "give it a larger share (--shares)" in said
