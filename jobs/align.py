@@ -119,7 +119,8 @@ def main(args: Settings) -> int:
 
 
 def check_out(out: Path, dataset: Path) -> None:
-    """Raises ValueError for a table whose images would lie outside its folder, or that would replace a file."""
+    """Raises ValueError for a table in a folder from which it can't name its images, or one that would replace a file
+    of the data set."""
     if out.suffix != ".parquet":
         raise ValueError(f"--out {out}: a Parquet table is written, give it a name that ends in .parquet")
     if not dataset.resolve().is_relative_to(out.parent.resolve()):
@@ -132,7 +133,8 @@ def check_out(out: Path, dataset: Path) -> None:
 
 
 def measured_delay(index, reader, args: Settings) -> float:
-    """How far right of the writing the model puts its peaks (see align.measure_delay), by the first texts there are."""
+    """By how many pixels the model's peaks lie right of the writing (see align.measure_emission_delay), from the first
+    texts of the data set."""
     from htr.decoding.align import measure_emission_delay
     from jobs.evaluation.alignments import lines_of, texts_of_shard
 

@@ -104,12 +104,14 @@ def main(args: Settings) -> int:
 
 
 def surprise_of(gaps, expected):
-    """(N,) gaps in nats, (N,) edits expected -> (N,): the gap that a doubtful reading has of itself weighs less."""
+    """(N,) gaps in nats and (N,) edits that the reader's own doubts let expect -> (N,): the gap of a doubtful reading
+    counts less."""
     return gaps / (1 + expected)
 
 
 def surprises(edits, expected):
-    """(N,) edits, (N,) edits expected -> (N,) -log10 of the probability of so many or more, were they Poisson's."""
+    """(N,) edits and (N,) edits expected -> (N,) -log10 of the probability of as many or more, if they were Poisson
+    distributed."""
     import math
 
     import numpy as np
@@ -123,7 +125,7 @@ def surprises(edits, expected):
 
 
 def of_source(args, evaluation, chosen, own) -> tuple[list[dict], Path]:
-    """The source's rows, as they are, with ours beside them."""
+    """The rows of the source's table, unchanged, with ours beside them; and the folder of their images."""
     import pyarrow as pa
 
     from htr.io.sources import read_source
@@ -142,7 +144,7 @@ def of_source(args, evaluation, chosen, own) -> tuple[list[dict], Path]:
 
 
 def of_shards(args, evaluation, chosen, own) -> tuple[list[dict], Path]:
-    """Rows whose images are the data set's stored lines."""
+    """Rows whose images are the stored lines of the data set; and the folder of their images."""
     from htr.io.sources import OURS, RESERVED
     from jobs.evaluation.texts import config_of, dataset_of
 
@@ -174,7 +176,8 @@ def of_shards(args, evaluation, chosen, own) -> tuple[list[dict], Path]:
 
 
 def below(rows: list[dict], images: Path, out: Path) -> None:
-    """Name the images by their place below the table's folder, so that preprocess finds them. ValueError: elsewhere."""
+    """Name the images relative to the table's folder, so that preprocess finds them. Raises ValueError where they lie
+    elsewhere."""
     root, folder = images.resolve(), out.parent.resolve()
     if not root.is_relative_to(folder):
         raise ValueError(f"--out {out}: put it into {images} or a folder above it, so that preprocess finds the images")
@@ -184,7 +187,7 @@ def below(rows: list[dict], images: Path, out: Path) -> None:
 
 
 def write(path: Path, rows: list[dict]) -> None:
-    """A CSV of its own mode 0640, whatever the umask, whole or not there."""
+    """Write a CSV, whole or not at all, with mode 0640 whatever the umask."""
     import os
 
     from shards import files
@@ -201,7 +204,7 @@ def write(path: Path, rows: list[dict]) -> None:
 
 
 def put_back(args: Settings) -> int:
-    """The source with the rows that were mended, or rejected, in their places."""
+    """Write the source again, with the rows that were mended or rejected in their places."""
     from htr.io.sources import read_any, read_source
 
     if not (args.source and args.out):

@@ -217,7 +217,7 @@ def unknown_writers(evaluation, unit: str) -> int:
 
 
 def is_read(evaluation, unit: str):
-    """(N,) of each row whether its line, field or certificate was read as some text: nothing else is accepted."""
+    """(N,) bool: whether the row's line, field or certificate was read as some text. Nothing else is ever accepted."""
     import numpy as np
 
     from htr.reliability.units import groups_of_unit

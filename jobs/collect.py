@@ -68,7 +68,7 @@ def main(args: Settings) -> int:
 
 
 def found(folders: list[Path]) -> Iterator[tuple[str, Path]]:
-    """(name, run), each run once. Raises ValueError for a folder that isn't there."""
+    """(name, run) of every run below these folders, each once. Raises ValueError for a folder that is not there."""
     seen = set()
     for folder in folders:
         if not folder.is_dir():
@@ -120,7 +120,7 @@ def setting(value) -> str | int | float | bool | None:
 
 
 def evaluation(folder: Path) -> dict:
-    """The columns of an evaluation; `reason` where it isn't whole or is damaged."""
+    """The columns of an evaluation; `reason` says why, if it is damaged or not complete."""
     row = {"evaluation": folder.name}
     if not (folder / "metrics.json").exists():
         return row | {"reason": "the evaluation is not finished: no metrics.json"}
@@ -157,7 +157,7 @@ def to_csv(rows: list[dict]) -> str:
 
 
 def to_parquet(rows: list[dict]) -> bytes:
-    """Of the columns, those in TEXTS are texts, those in WHOLE whole numbers, a setting what all runs had it as."""
+    """Columns in TEXTS become strings, those in WHOLE integers; a setting has the type that it has in all runs."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -181,7 +181,7 @@ def to_parquet(rows: list[dict]) -> bytes:
 
 
 def to_markdown(rows: list[dict]) -> str:
-    """MAIN alone; rates in percent with their intervals."""
+    """A table of the columns MAIN; rates in percent, with intervals."""
     lines = [MAIN, ["---:" if name not in TEXTS else "---" for name in MAIN]]
     lines += [[cell(row, name) for name in MAIN] for row in rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

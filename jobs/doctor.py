@@ -56,7 +56,7 @@ def main(args: Settings) -> int:
 
 
 def no_slurm() -> str:
-    """Why Slurm cannot be asked; empty if it can."""
+    """Why Slurm can't be asked; empty if it can."""
     if not (shutil.which("srun") and shutil.which("sinfo")):
         return "no srun here"
     try:
@@ -76,7 +76,7 @@ def alone(folder: Path) -> list[str]:
 
 
 def in_slurm(args: Settings, nodes: int, folder: Path) -> list[str]:
-    """The same through srun, in this allocation or with two CPUs a rank, if nodes have as many."""
+    """The same by srun: within this allocation, or in one of its own with two CPUs a rank where nodes have them."""
     srun = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--export=ALL"]
     srun += [f"--gpus-per-node={args.gpus_per_node}"] if args.gpus_per_node else []
     if "SLURM_JOB_ID" in os.environ:  # its CPUs are all given to a step that asks for none; others may work there

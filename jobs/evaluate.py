@@ -202,7 +202,8 @@ def report(args: Settings, metrics: dict, timing: dict | None, has_rules: bool) 
 
 
 def compare(folder: Path, against: Path) -> None:
-    """The paired comparison of this evaluation with another one: printed, and as a file of its folder."""
+    """Compare this evaluation with another, line by line: print the result, and write it into this evaluation's
+    folder."""
     from jobs.evaluation.comparison import paired
     from shards import files
 
@@ -218,7 +219,8 @@ def compare(folder: Path, against: Path) -> None:
 
 
 def shards_of(index, split: str, where: dict[str, list[str]]) -> list[str]:
-    """The shards with texts to read. A field whose lines have texts of their own has no parts, and is read by these."""
+    """The names of the shards with texts to read. A field whose lines have texts of their own has no parts: it is read
+    as these lines."""
     import pyarrow.compute as pc
 
     table = index.samples(split, where, ["shard", "level"])

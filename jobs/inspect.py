@@ -94,6 +94,6 @@ def stages(args: Settings) -> None:
 
 
 def boxed(source) -> bool:
-    """Whether rows say where their lines are, or there is an image a row."""
+    """Whether the source's rows say where their lines are, or each row has an image of its own."""
     given = any(set(source[name].unique().to_pylist()) != {""} for name in ("box", "polygon"))
     return given or len(source["image"].unique()) == source.num_rows

@@ -106,7 +106,7 @@ def main(args: Settings) -> int:
 
 
 def print_plan(args: Settings, promise) -> int:
-    """How large a sample of a batch is to be keyed."""
+    """Print how large a sample of a batch must be keyed."""
     from htr.reliability.monitor import sample_size
 
     many = f"{promise.unit}s"
@@ -132,7 +132,7 @@ def read(path: Path, needed: tuple[str, ...]) -> dict[str, list]:
 
 
 def names_of(table: dict[str, list], unit: str, parts: tuple[str, ...] = PARTS) -> list[tuple]:
-    """Of each row the unit that it is of; of a line, `parts` tell it from the others of its field."""
+    """For each row the name of the unit that it belongs to."""
     columns = [table["certificate"]] if unit == "certificate" else [table["certificate"], table["field"]]
     if unit == "line":
         columns += [of_row(table, name) for name in parts if name in table]
@@ -162,10 +162,7 @@ def of_row(table: dict[str, list], name: str) -> list[str]:
 
 
 def rows_of(table: dict[str, list], unit: str, parts: tuple[str, ...] = PARTS) -> dict[tuple, dict[tuple, str]]:
-    """By unit, its rows: by their own names, the text in NFC, however its words are spaced.
-
-    Raises ValueError where two rows have one name: one of them would stand for both, and hide what is wrong with it.
-    """
+    """Unit -> (row -> its text, NFC, with single spaces)."""
     import unicodedata
 
     found: dict[tuple, dict[tuple, str]] = {}
@@ -182,7 +179,7 @@ def rows_of(table: dict[str, list], unit: str, parts: tuple[str, ...] = PARTS) -
 
 
 def accepted_units(readings: dict[str, list], unit: str, parts: tuple[str, ...] = PARTS) -> tuple[dict, int]:
-    """The units accepted, and how many lines of text they have in all. Raises ValueError where there is none."""
+    """The accepted units, and how many lines of text they have together."""
     kept = [i for i, decision in enumerate(readings["decision"]) if decision == ACCEPT]
     if not kept:
         raise ValueError("nothing was accepted of this batch: there is nothing to watch")
@@ -218,7 +215,7 @@ def sample_of(
 
 
 def edits_of(accepted: dict, typed: dict) -> tuple[list[int], list[int]]:
-    """Of each unit that was keyed, the edits of its reading, and the characters that were keyed."""
+    """For each keyed unit the edits of its reading, and the number of characters keyed."""
     from rapidfuzz.distance import Levenshtein
 
     edits, characters = [], []

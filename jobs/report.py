@@ -61,7 +61,7 @@ def main(args: Settings) -> int:
 
 
 def one(args: Settings, run: Path) -> tuple[str, Path]:
-    """-> the page of one run, and where it goes."""
+    """-> the page of one run, and the file that it is written to."""
     from jobs.evaluation.texts import config_of, dataset_of
     from jobs.html import evaluation, keying, plot, reliability, render, samples, training
     from jobs.training.run_status import text
@@ -99,7 +99,7 @@ def one(args: Settings, run: Path) -> tuple[str, Path]:
 
 
 def contents(view: dict | None, keyed: list, curves: list, samples: dict | None) -> list[tuple[str, str]]:
-    """The page's sections that there are, by the anchors of run.html."""
+    """The sections that this page has, by the anchors of run.html."""
     view = view or {}
     parts = (
         ("figures", "Errors", view),

@@ -120,7 +120,7 @@ def main(args: Settings) -> int:
 
 
 def promised(folder: Path | None) -> tuple[str, float]:
-    """-> the unit that a promise accepted, its delta."""
+    """-> the unit that the promise accepts, its delta."""
     if folder is None:
         return "line", 0.05
     from htr.reliability.promise import Promise
@@ -148,9 +148,8 @@ def make_private(folder: Path) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[Callable[[], bool]]:
-    """The folder of a table's journal, made where there is none, for this process alone. -> what tells whether it still
-    is. Raises ValueError: another one has it.
-    """
+    """Keep the folder of a table's journal for this process alone; it is made if there is none. -> a function that
+    tells whether it still is this one's. Raises ValueError: another review that lives has it."""
     from shards import claim, files
 
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -170,6 +169,7 @@ def locked(folder: Path) -> Iterator[Callable[[], bool]]:
 
 
 def holder(lock: Path) -> str:
+    """Who has the lock, for a message."""
     try:
         host, pid, *_ = lock.read_text(encoding="utf-8").split()
         return f"process {pid} on {host}"
@@ -178,7 +178,8 @@ def holder(lock: Path) -> str:
 
 
 def same_as_before(table, asked) -> None:
-    """Which rows are blind and keyed twice hangs on the table and what was asked. Raises ValueError: it was another."""
+    """Raises ValueError where the table, or what is asked for, differs from before: both decide which rows are blind,
+    and which are keyed twice."""
     from shards import files
 
     note = table.folder / "keying.json"
@@ -198,7 +199,8 @@ def same_as_before(table, asked) -> None:
 
 
 def write(args: Settings, session, unit: str, delta: float) -> int:
-    """The tables, and the figures beside the journal and for `report`. -> how many tables."""
+    """Write the keyed tables, and the figures beside the journal and for `report`. -> the number of files with
+    tables."""
     from jobs.keying.progress import figures
     from shards import files
 
@@ -220,7 +222,7 @@ def write(args: Settings, session, unit: str, delta: float) -> int:
 
 
 def serve(args: Settings, session, unit: str, delta: float) -> None:
-    """Until Ctrl-C or SIGTERM."""
+    """Run the server until Ctrl-C or SIGTERM."""
     import uvicorn
 
     from jobs.keying.lexicon import Lexicon

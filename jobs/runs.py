@@ -63,7 +63,7 @@ def main(args: Settings) -> int:
 
 
 def table(folder: Path, slurm: "Slurm", quiet: bool = False) -> list[dict]:
-    """A row a run; `quiet`: folders that can't be read are passed over without a word."""
+    """A row for each run. `quiet`: without a message on folders that can't be read."""
     rows = [describe(run, str(run.relative_to(folder))) for run in find(folder, quiet=quiet)]
     words = slurm.ask(row["job"] for row in rows if row["state"] != "finished")
     look_again([row for row in rows if words.get(row["job"] or "") not in (*ENDED, *WAITING)], folder)
@@ -72,7 +72,8 @@ def table(folder: Path, slurm: "Slurm", quiet: bool = False) -> list[dict]:
 
 
 def watch(args: Settings, slurm: "Slurm") -> None:
-    """In place on a terminal, one table after the other elsewhere. Ends with KeyboardInterrupt alone."""
+    """Show the table again and again: in place on a terminal, one below the other elsewhere. It ends by
+    KeyboardInterrupt alone."""
     if args.json or not sys.stdout.isatty():
         for rows in renewed(args, slurm):
             show(args, rows)
@@ -154,7 +155,7 @@ def show(args: Settings, rows: list[dict]) -> None:
 
 
 def framed(rows: list[dict], caption: str = ""):
-    """The table of a terminal."""
+    """The table for a terminal."""
     from rich.table import Table
     from rich.text import Text
 

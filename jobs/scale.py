@@ -137,7 +137,7 @@ def plan(args: Settings, cluster: str) -> list[Training]:
 
 
 def submitted(out: Path, known: dict) -> list[Training]:
-    """What scale.json knows. Raises ValueError where nothing was submitted."""
+    """The trainings that scale.json knows. Raises ValueError where none was submitted."""
     if not known:
         raise ValueError(f"{out}: nothing was submitted there (no scale.json): leave out --collect, or give its --out")
     return [
@@ -147,7 +147,7 @@ def submitted(out: Path, known: dict) -> list[Training]:
 
 
 def is_strong(trainings: list[Training]) -> bool:
-    """Whether the sizes have one global batch."""
+    """Whether all sizes have the same global batch (strong scaling)."""
     batches = [training.argv[training.argv.index("--batch") + 1] for training in trainings]
     return len(batches) > 1 and len(set(batches)) == 1
 
@@ -170,7 +170,7 @@ def differs(before: list[str], now: list[str]) -> str:
 
 
 def start(args: Settings, cluster: str, trainings: list[Training], known: dict) -> int:
-    """Submit what is not there or failed; on this machine, wait for each. What is submitted stands in scale.json."""
+    """Submit what is not there or failed; on this machine, wait for each. scale.json has what was submitted."""
     from jobs.launch import code_snapshot
     from jobs.launch.submitit_launcher import CHECKOUT, Request, submit, wait
 
@@ -212,7 +212,7 @@ def start(args: Settings, cluster: str, trainings: list[Training], known: dict) 
 
 @contextmanager
 def cpus_for(ranks: int, most: int, cluster: str) -> Iterator[None]:
-    """What is started inside has a share of this process's CPUs: as many a rank as the largest size has."""
+    """What starts in this block has a part of this process's CPUs: as many a rank as at the largest size."""
     before = os.sched_getaffinity(0)
     each = len(before) // most
     if cluster == "local" and each:
@@ -262,7 +262,7 @@ def wait_for(trainings: list[Training], known: dict) -> None:
 
 
 def collect(args: Settings, trainings: list[Training], known: dict) -> int:
-    """Write the table of what is done, print it, and say what is missing. -> 1 if something failed"""
+    """Write and print the table of the finished trainings, and say what is missing. -> 1 if one has failed."""
     from jobs.scaling.results import rows_of, write
 
     states = states_of(trainings, known)

@@ -69,7 +69,7 @@ def show_run(run: Path) -> None:
 
 
 def read_state(folder: Path) -> dict:
-    """What the folder says: of the plan and its retries, of the committed shards, of the workers."""
+    """What the folder of a data set says of its plan and retries, committed shards, and workers."""
     from shards.plan import read_plan
     from shards.retry import merged, read_retries
 

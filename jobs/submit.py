@@ -89,7 +89,7 @@ def main(args: Settings) -> int:
 
 
 def check(args: Settings, cluster: str) -> None:
-    """Raises ValueError for options that contradict each other, or what is submitted."""
+    """Raises ValueError for options that contradict each other or the verb."""
     if args.array and args.of == "train":
         raise ValueError("a training is one job of many ranks: use --nodes, --gpus-per-node or --tasks-per-node")
     if not re.fullmatch(r"[1-9]\d*(-[1-9]\d*)?", args.nodes):
@@ -128,7 +128,8 @@ def request_of(args: Settings, cluster: str, folder: Path):
 
 
 def folder_of(verb: str, asked) -> Path:
-    """Where the job works, and its logs lie. `asked`: the verb's settings. Raises ValueError: no reader is named."""
+    """The folder that the job works in, which has its logs. `asked`: the verb's settings. Raises ValueError where no
+    reader is named."""
     if verb == "train":
         return asked.run_folder
     if verb == "transcribe":
@@ -143,7 +144,7 @@ def folder_of(verb: str, asked) -> Path:
 
 
 def watch(started: list, run: Path) -> int:
-    """Wait for a training, with the progress that its run folder tells of."""
+    """Wait for a training, with a bar of the progress that its run folder shows."""
     from jobs.launch.submitit_launcher import wait
     from jobs.training.run_lock import read_json
 
