@@ -184,8 +184,12 @@ def test_results_are_as_measured():
 
 
 def test_every_figure_that_is_shown_was_measured():
-    missing = "print(*(f'{name}: {label}' for name, row in figures.measurements().items() "
-    missing += "for label, text in figures.shown(figures.benchmarks()[name], row) if text is None))"
+    """But for a benchmark that has learnt to measure more since: it is to run again."""
+    missing = (
+        "print(*(f'{name}: {label}' for name, row in figures.measurements().items() if name in figures.benchmarks() "
+        "for label, text in figures.shown(figures.benchmarks()[name], row) if text is None "
+        "and not figures.changed_since(row['commit'], [row['command'].split()[1]])))"
+    )
     assert figures(missing) == ""
 
 
