@@ -179,7 +179,7 @@ class Forms:
     def laid_flat(self, found: Found, negative: bool) -> Registration:
         """The edition of a form that was found and flattened, with the simplest way to its places. Raises NoForm."""
         levels = pyramid(found.flat)
-        form, _, frame = self.edition(levels, found.fit)
+        form, _, frame = self.edition(levels, found.fit, flat=found.warp.bend is None)
         warp = found.warp
         if frame is not None:  # pixels of this edition's template to those of the one that was laid
             warp = Warp(warp.matrix, warp.size, warp.bend, frame)
@@ -205,9 +205,12 @@ class Forms:
         for form, matrix, _ in sorted(found, key=lambda entry: -entry[2]):
             yield form, matrix
 
-    def edition(self, levels: list[np.ndarray], first: Fit) -> tuple[Form, np.ndarray, np.ndarray | None]:
+    def edition(
+        self, levels: list[np.ndarray], first: Fit, flat: bool = True
+    ) -> tuple[Form, np.ndarray, np.ndarray | None]:
         """Which of the editions of this layout the scan is of: the one whose marks it shows. Raises NoForm.
 
+        Strokes of marks are compared on paper that lay flat alone: a bend leaves them some pixels beside their places.
         -> the form, its matrix to the scan, its matrix to the template that was laid first, None for that one.
         """
         form, matrix, frame = first.form, first.matrix, None
@@ -234,6 +237,6 @@ class Forms:
         elif marks / max(first.likeness, 0.1) < MIN_MARK_CORRELATION:
             shown = f"marks {marks / max(first.likeness, 0.1):.2f}, score {first.score:.2f}, {name}"
             raise NoForm(f"fits no edition of its form ({shown})")
-        if swapped > 0:
+        if flat and swapped > 0:
             raise NoForm(f"fits no edition of its form (in a mark of {name} it prints something else: {swapped:.2f})")
         return form, matrix, frame
