@@ -89,7 +89,8 @@ def read_columns(path: Path) -> Columns:
             whole = False
         if not whole:
             raise ValueError(f"{path}: cut short or damaged: remove it, it is made again")
-        mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+        # private: a mount without a page cache, as FUSE may be, refuses a shared mapping
+        mapped = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
     return Columns(path, head["note"], views(mapped, head["columns"], start))
 
 
