@@ -84,13 +84,18 @@ def machine():
     return f"{len(os.sched_getaffinity(0))} cores {model or platform.machine()}"
 
 
-def keep(name, command, output, load=None):
-    """Append a measurement to figures.jsonl. `load`: processes that wanted a core in the minute before it began."""
+def head():
+    return git("rev-parse", "--short", "HEAD").stdout.strip()
+
+
+def keep(name, command, output, commit, load=None):
+    """Append a measurement of the code of `commit` to figures.jsonl. `load`: processes that wanted a core in the minute
+    before it began."""
     row = {
         "name": name,
         "command": command,
         "date": datetime.date.today().isoformat(),
-        "commit": git("rev-parse", "--short", "HEAD").stdout.strip(),
+        "commit": commit,
         "machine": machine(),
         "json": last_json(output),
     } | ({} if load is None else {"load": load})
@@ -105,13 +110,13 @@ def run(name, command):
         print(f"{name}: not run, set {', '.join(missing)}", file=sys.stderr)
         return False
     print(f"$ {command}", flush=True)
-    load = round(os.getloadavg()[0], 1)
+    commit, load = head(), round(os.getloadavg()[0], 1)  # a commit may be made while it runs
     done = subprocess.run(["bash", "-c", command], stdout=subprocess.PIPE, text=True)
     print(done.stdout, flush=True)
     if done.returncode:
         print(f"{name}: failed with {done.returncode}", file=sys.stderr)
         return False
-    keep(name, command, done.stdout, load)
+    keep(name, command, done.stdout, commit, load)
     return True
 
 
@@ -174,7 +179,12 @@ def write(path, text):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", nargs="+", metavar="NAME", help="run these benchmarks, or all, and keep their figures")
-    parser.add_argument("--keep", nargs=2, metavar=("NAME", "FILE"), help="keep the JSON at the end of this log")
+    parser.add_argument(
+        "--keep",
+        nargs=2,
+        metavar=("NAME", "FILE"),
+        help="keep the JSON at the end of this log, of the commit that is checked out",
+    )
     parser.add_argument("--write", action="store_true", help="write the tables of RESULTS.md and README.md")
     args = parser.parse_args()
     known = benchmarks()
@@ -185,7 +195,7 @@ def main():
     for name in known if args.run == ["all"] else args.run or []:
         good &= run(name, known[name]["command"])
     if args.keep:
-        keep(args.keep[0], known[args.keep[0]]["command"], Path(args.keep[1]).read_text(encoding="utf-8"))
+        keep(args.keep[0], known[args.keep[0]]["command"], Path(args.keep[1]).read_text(encoding="utf-8"), head())
     if args.write:
         write(RESULTS, tables())
         write(README, readme_table())
