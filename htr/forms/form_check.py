@@ -17,7 +17,7 @@ from htr.forms.edition import MIN_DISCRIMINATOR_PX
 from htr.forms.fields import corners
 from htr.forms.fitting import fit_coarse, fit_form
 from htr.forms.keypoints import CLOSE, apply, fit_affine, outside, pyramid, reduced, search_patch
-from htr.forms.registration import Forms, NoForm, Registration
+from htr.forms.registration import Forms, NoForm, Registration, are_several
 from htr.forms.template import Template
 
 COMPARISON_DPI = 200  # dpi at which editions are compared: a digit is two pixels of stroke at CLOSE.dpi
@@ -125,7 +125,7 @@ def check_scan(forms: Forms, scan: np.ndarray) -> Checked:
         return Checked("", scores, None, str(error))
     first = found[0]
     scores[first.template.name] = max(scores[first.template.name], float(first.score))
-    how = ["several" if len(found + lost) > 1 else "", *special(first)]
+    how = ["several" if are_several(found, lost) else "", *special(first)]
     spread = spread_of(forms, first, scan)
     return Checked(first.template.name, scores, spread, "", ", ".join(filter(None, how)))
 

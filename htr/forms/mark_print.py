@@ -49,7 +49,7 @@ class Tile:
     slopes: list[np.ndarray]  # (2, h * w) float32: what is left, times these, is how far to move by, px
     paper: np.ndarray  # (n,) places in the flat tile with no print near them
     shown: np.ndarray  # (h, w) float32: 0 where people write, else 1
-    around: np.ndarray  # ink with FOLD_ROOM_PX more at each side; of a part of a tile, empty
+    around: np.ndarray  # ink with FOLD_ROOM_PX more at each side; empty for a window that is laid by itself
     weight: float  # all its ink
 
 
@@ -64,10 +64,15 @@ def mark_tiles(template: Template) -> tuple[list[list[Tile]], np.ndarray]:
     free = cv2.erode(free, np.ones((2 * FIELD_MARGIN_PX + 1,) * 2, np.uint8)).astype(np.float32)
     to_fine = resize_to(template.picture.shape, shape)
     ratio = np.tile(np.diag(to_fine)[:2], 2)
-    marks = [np.rint(np.multiply(mark, ratio)).astype(int).tolist() for mark in template.marks]
-    tiles = [[tile_of(pictures, free, box) for box in tiled(mark)] for mark in marks]
-    least = 2 * EDGE_PX + PIECE_PX
-    return [[tile for tile in own if tile.weight > 0 and min(tile.box[2:]) >= least] for own in tiles], to_fine
+    boxes, least = [on_picture(np.multiply(mark, ratio), shape) for mark in template.marks], 2 * EDGE_PX + PIECE_PX
+    tiles = [[tile_of(pictures, free, part) for part in tiled(box) if min(part[2:]) >= least] for box in boxes]
+    return [[tile for tile in own if tile.weight > 0] for own in tiles], to_fine
+
+
+def on_picture(box: np.ndarray, shape: tuple[int, int]) -> Box:
+    """A box (4,) in whole pixels of a picture of this shape: its place and its size may both have been rounded up."""
+    x, y, w, h = np.rint(box).astype(int).tolist()
+    return x, y, min(w, shape[1] - x), min(h, shape[0] - y)
 
 
 def tiled(mark: Box) -> list[Box]:

@@ -54,6 +54,11 @@ class SeveralForms(NoForm):
         self.found, self.lost = found, lost
 
 
+def are_several(found: list["Registration"], lost: list[str]) -> bool:
+    """Whether what `register_all` says is of more than one form: print of no form beside one does not count."""
+    return len(found) + sum(reason != BESIDE for reason in lost) > 1
+
+
 @dataclass(frozen=True, eq=False)
 class Registration:
     template: Template
@@ -109,7 +114,7 @@ class Forms:
         What lies beside a form and is of none, as a note or a patterned table, is no reason to reject it.
         """
         found, lost = self.register_all(scan)
-        if len(found) + len([reason for reason in lost if reason != BESIDE]) > 1:
+        if are_several(found, lost):
             raise SeveralForms(found, lost)
         return found[0]
 

@@ -6,10 +6,10 @@ import pytest
 from other_forms import questionnaire
 from scanned_forms import NAMES, scanned
 
-from htr.forms.feature_matching import homography, matches, similarity
+from htr.forms.feature_matching import Features, homography, matches, similarity
 from htr.forms.fields import corners
 from htr.forms.glass import BESIDE, holds_print
-from htr.forms.registration import Forms, NoForm, SeveralForms
+from htr.forms.registration import Forms, NoForm, SeveralForms, are_several
 from htr.synth.draw_forms import draw
 
 A3, A3_ACROSS = (3307, 2338), (2338, 3307)
@@ -117,7 +117,12 @@ def test_print_beside_a_form_is_told_by_its_room_and_its_density():
     assert not holds_print((1000, 1000), [outline], 700, 10)  # hardly a feature
     assert not holds_print((600, 1000), [outline], 700, 400)  # no room
     assert not holds_print((9000, 9000), [outline], 9000, 100)  # much too sparse
-    assert "no form" in BESIDE
+
+
+def test_print_of_no_form_beside_one_makes_no_second_form():
+    one = object()
+    assert not are_several([one], []) and not are_several([one], [BESIDE])
+    assert are_several([one, one], []) and are_several([one], ["the form is cut off", BESIDE])
 
 
 def test_features_of_two_forms_leave_a_similarity_where_a_homography_is_bent():
@@ -129,7 +134,5 @@ def test_features_of_two_forms_leave_a_similarity_where_a_homography_is_bent():
     assert agree >= 30 and np.allclose(matrix, [[0.8, 0, 40], [0, 0.8, 30], [0, 0, 1]], atol=0.05)
     assert similarity(source[:5], target[:5], 3.0) == (None, 5) and homography(source[:5], target[:5], 3.0) == (None, 5)
     assert similarity(source[:20], rng.uniform(0, 1000, (20, 2)), 0.5)[0] is None
-    from htr.forms.feature_matching import Features
-
     none = Features(np.zeros((0, 2)), np.zeros((0, 128), np.float32))
     assert len(matches(none, none)[0]) == 0

@@ -114,6 +114,15 @@ def test_a_mark_may_be_small_or_at_the_edge(mark):
     assert Forms([template]).register(scanned("adult-2018", 3, severity="light")[0]).template is template
 
 
+def test_a_mark_on_a_fine_template_may_be_a_pixel_wide_or_end_at_its_edge():
+    """At the resolution of strokes the one has no width left; of the other place and size are both rounded up."""
+    form, picture = draw("adult-2018"), cv2.resize(draw("adult-2018").picture, (3306, 2330))
+    fine = replace(form, picture=picture, dpi=400.0, fields=(), marks=((100, 100, 1, 300), (1003, 100, 2303, 200)))
+    (narrow, wide), _ = mark_tiles(fine)
+    assert narrow == [] and wide
+    assert all(ink.shape == tile.box[:1:-1] for tile in wide for ink in (*tile.inks, tile.shown))
+
+
 def test_parts_of_a_mark():
     assert tiled((5, 6, 100, 40)) == [(5, 6, 100, 40)]
     parts = tiled((10, 20, 500, 130))
