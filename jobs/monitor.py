@@ -135,7 +135,7 @@ def names_of(table: dict[str, list], unit: str, parts: tuple[str, ...] = PARTS) 
     """For each row the name of the unit that it belongs to."""
     columns = [table["certificate"]] if unit == "certificate" else [table["certificate"], table["field"]]
     if unit == "line":
-        columns += [of_row(table, name) for name in parts if name in table]
+        columns += [table[name] for name in parts if name in table]
     return list(zip(*([value or "" for value in column] for column in columns), strict=True))
 
 
@@ -153,12 +153,6 @@ def parts_of_both(readings: dict[str, list], keyed: dict[str, list]) -> tuple[st
             keyed["image"] = names
             return tuple(parts)
     return tuple(name for name in parts if name != "image")
-
-
-def of_row(table: dict[str, list], name: str) -> list[str]:
-    if name == "line":  # what has no number of its own has its place in the input instead
-        return [line or str(item) for line, item in zip(table[name], table.get("item", table[name]), strict=True)]
-    return table[name]
 
 
 def rows_of(table: dict[str, list], unit: str, parts: tuple[str, ...] = PARTS) -> dict[tuple, dict[tuple, str]]:

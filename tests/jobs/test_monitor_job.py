@@ -38,7 +38,7 @@ def batch(folder: Path, seed: int, wrong: float, easy: float = 1.0, sample: int 
         decision = "accept" if row["signal_likelihood"] > 0.5 else "review"
         known = {name: row[name] for name in ("certificate", "field")}
         signals = {name: value for name, value in row.items() if name.startswith("signal_")}
-        rows.append({"item": len(rows), **known, "text": row["reference"], "decision": decision, **signals})
+        rows.append({**known, "text": row["reference"], "decision": decision, **signals})
     accepted = [row for row in rows if row["decision"] == "accept"]
     chosen = [accepted[i] for i in sorted(rng.permutation(len(accepted))[:sample].tolist())]
     # who fills in a text need not empty what said that there was none
