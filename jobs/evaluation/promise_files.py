@@ -3,6 +3,7 @@
 `args`: the settings of the verb, of which unit, loss, alpha and delta are used.
 """
 
+import math
 from dataclasses import asdict
 
 import numpy as np
@@ -83,7 +84,8 @@ def promise_in_words(args, by: str, threshold, steps, units, unknown: int = 0) -
 
 def in_digits(probability: float) -> str:
     """Four digits, and as many as it takes to tell it from 1."""
-    return f"{probability:.4f}" if probability < 0.99995 else f"{probability:.9f}".rstrip("0")
+    digits = math.ceil(-math.log10(1 - probability)) if 0.99995 <= probability < 1 else 4
+    return f"{probability:.{digits}f}"
 
 
 def describe_promise(args, by: str, threshold, steps, units, choosing, unknown: int = 0) -> dict:

@@ -169,8 +169,11 @@ def test_promises_of_one_part_are_counted(run: Path, capsys):
             assert f"picked when they are known, with {least} at least" in said
 
 
-@pytest.mark.parametrize(("threshold", "said"), [(0.97312, "0.9731"), (0.99996, "0.99996"), (1 - 1e-6, "0.999999")])
-def test_a_threshold_is_never_said_to_be_one(threshold: float, said: str):
+@pytest.mark.parametrize(
+    ("threshold", "said"),
+    [(0.97312, "0.9731"), (0.99996, "0.99996"), (1 - 1e-6, "0.999999"), (1 - 2e-12, "0.999999999998"), (1.0, "1.0000")],
+)
+def test_a_threshold_below_one_is_never_said_to_be_one(threshold: float, said: str):
     assert in_digits(threshold) == said
 
 
