@@ -204,8 +204,8 @@ def write(args: Settings, session, unit: str, delta: float) -> int:
     from jobs.keying.progress import figures
     from shards import files
 
-    session.forget_unsaved()
     with WRITING:  # the page may ask for it while all that is done is being written
+        session.forget_unsaved()
         both = zip(session.tables, session.answers, strict=True)
         written = [path for table, answers in both for path in table.write(answers.final)]
     found = figures(session, args.seconds, unit, delta)
