@@ -84,10 +84,6 @@ def rows_of(run: Path, name: str) -> list[dict]:
     row = dict.fromkeys(COLUMNS) | {"run": name}
     try:
         described = describe(run, name, evaluated=False)
-        if not (run / "status.json").exists() and has_run(run) and settings(run).get("adopted"):
-            # a model's folder that was evaluated: nothing was trained here, and nothing is missing
-            known = {key: text(settings(run), key) for key in ("model", "size")}
-            described |= known | {"state": "adopted", "reason": None}
         row |= {key: described[key] for key in (*PROGRESS, "state", "reason", "model", "size")}
         if described["state"] != "unreadable":
             row |= used_and_asked(run)

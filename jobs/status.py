@@ -40,7 +40,8 @@ def main(args: Settings) -> int:
     if args.dataset.is_file():
         raise ValueError(f"{args.dataset}: no {args.dataset.name}.parts beside it, which transcribe makes")
     if has_run(args.dataset) or (args.dataset / "status.json").is_file():
-        show_run(args.dataset)
+        while show_run(args.dataset) in ("starting", "running") and args.watch:
+            time.sleep(5)
         return 0
     if not (args.dataset / "plan.json").exists():
         raise ValueError(
@@ -58,20 +59,27 @@ def main(args: Settings) -> int:
         time.sleep(5)
 
 
-def show_run(run: Path) -> None:
-    """A training that has no evaluation and no alignment under way: one line, as its row of `runs`."""
-    from jobs.training.run_status import describe
+def show_run(run: Path) -> str | None:
+    """A run that has no evaluation and no alignment under way: one line, as its row of `runs`. -> its state."""
+    from jobs.training.run_status import describe, look_again
 
     row = describe(run, str(run), evaluated=False)
+    look_again([row], Path())
+    if row["state"] == "adopted":
+        print(f"{run}: the run folder of a model that was trained elsewhere; more: python -m jobs report {run}")
+        return row["state"]
     step = f", step {row['step']} of {row['steps']}" if row["step"] is not None else ""
     reason = f" ({row['reason']})" if row["reason"] else ""
-    print(f"{run}: training, {row['state'] or 'just begun'}{reason}{step}; more: python -m jobs runs {run.parent}")
+    said = f"{run}: training, {row['state'] or 'just begun'}{reason}{step}; more: python -m jobs runs {run.parent}"
+    print(said, flush=True)
+    return row["state"]
 
 
 def read_state(folder: Path) -> dict:
     """What the folder of a data set says of its plan and retries, committed shards, and workers."""
+    from shards.index import read_retries
     from shards.plan import read_plan
-    from shards.retry import merged, read_retries
+    from shards.retry import merged
 
     plan, retries = read_plan(folder), read_retries(folder)
     index = json.loads((folder / "index.json").read_text(encoding="utf-8")) if (folder / "index.json").exists() else {}

@@ -45,7 +45,10 @@ def describe(run: Path, name: str, evaluated: bool = True) -> dict:
     """
     row = dict.fromkeys(FIELDS) | {"run": name}
     try:
-        config, status, lock = settings(run), read(run / "status.json"), run / "lock.json"
+        config, lock = settings(run), run / "lock.json"
+        # a model's folder that was evaluated: nothing was trained here, and nothing is missing
+        adopted = bool(config.get("adopted")) and not (run / "status.json").exists()
+        status = {"state": "adopted"} if adopted else read(run / "status.json")
         row |= {"model": text(config, "model"), "size": text(config, "size"), "job": text(status, "job")}
         row |= {name: number(status, name) for name in ("world", "step", "steps", "lines_per_s", "dev_cer")}
         newest = max(run.glob("evaluation/*/metrics.json"), key=lambda path: path.stat().st_mtime, default=None)

@@ -10,6 +10,7 @@ from htr.io.sources import read_source
 from jobs.cli.command_line import main
 from jobs.launch.worker_status import StatusWriter
 from jobs.status import duration, read_state
+from jobs.training.config import write_adopted
 from shards.plan import Settings, make_plan
 from shards.write import write_shard
 
@@ -70,6 +71,29 @@ def test_a_run_that_trains(tmp_path, capsys, step):
     assert main(["status", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert f"{tmp_path}: training" in said and ("step 7 of 20" in said) == bool(step)
+
+
+def test_a_run_is_watched_to_its_end(tmp_path, capsys, monkeypatch):
+    (tmp_path / "config.yaml").write_text("model: {architecture: ctc, size: tiny}\n")
+    (tmp_path / "lock.json").write_text("{}")
+    states = [("running", 7), ("running", 9), ("finished", 20)]
+
+    def goes_on(_) -> None:
+        state, step = states.pop(0)
+        (tmp_path / "status.json").write_text(json.dumps({"state": state, "step": step, "steps": 20}))
+
+    goes_on(None)
+    monkeypatch.setattr("jobs.status.time.sleep", goes_on)
+    assert main(["status", str(tmp_path), "--watch"]) == 0
+    said = capsys.readouterr().out
+    assert [line.split("step ")[1].split(" ")[0] for line in said.splitlines()] == ["7", "9", "20"]
+
+
+def test_a_model_s_run_folder_is_no_training_that_has_just_begun(tmp_path, capsys):
+    write_adopted(tmp_path, {"architecture": "ctc", "size": "tiny"}, {"adopted": "given"})
+    assert main(["status", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "trained elsewhere" in said and "damage" not in said
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(3, "3 seconds"), (90, "1.5 minutes"), (86400 * 2, "2.0 days")])
