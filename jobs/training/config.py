@@ -92,7 +92,7 @@ class OptimConfig:
     lr: float = setting(2e-3, f"peak learning rate, for batches of {BATCH} lines", fixed=True)
     lr_rule: Literal["none", "sqrt", "linear"] = setting(
         "none",
-        "how the rate grows with the batch: none, linear (the ratio to 32 lines), or sqrt (its square root)",
+        f"how the rate grows with the batch: none, linear (the ratio to {BATCH} lines), or sqrt (its square root)",
     )
     ema: float = setting(
         0.998, "decay of the averaged weights per step; 0 switches averaging off", metavar="DECAY", fixed=True
