@@ -22,7 +22,7 @@ NEVER_WITH = {"bilevel": ("faint", "uneven", "texture"), "faint": ("uneven",)}
 @dataclass(frozen=True)
 class Strength:
     """How strong each distortion is: its probability for a line, and its greatest amount; the amount of each line is
-    drawn evenly from 0 to that.
+    drawn evenly up to that.
 
     Lengths are in pixels of a line that is 64 high, tones in gray levels of 255. What is not given is off.
     """

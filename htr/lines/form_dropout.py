@@ -20,7 +20,7 @@ class PrintedForm:
     """A template's print on a field, reduced as the field is: each of its rows, but of every small pixel's columns the
     middle one alone."""
 
-    comb: np.ndarray  # (H, w) uint8, > 0 where there is print within OFF columns
+    comb: np.ndarray  # (H, w) uint8, > 0 where there is print within PRINT_TOLERANCE_PX columns
     bands: list[tuple[int, int]]  # first and last row of each level ruling
 
     @classmethod

@@ -31,9 +31,8 @@ class FoundLine:
 
     box: tuple[int, int, int, int]  # x, y, w, h of its ink but the outermost 0.3 % left and right, 1 % above and below
     core: float  # the row that halves its ink
-    rows: tuple[
-        int, int
-    ]  # first row of its ink and the one after the last; not of a stamp's or a fold's beside writing
+    # the first row of its ink and the one after the last, without a stamp's or a fold's where there is writing, too
+    rows: tuple[int, int]
     number: int  # 1 is the uppermost
     labels: np.ndarray = dataclass_field(
         repr=False

@@ -39,7 +39,6 @@ FRENCH = Path(htr.__file__).parent / "terms.csv"
 KINDS = ("duration", "date", "number")
 MIN_TRUSTED_CLUSTERS = 25  # clusters that misread a category, below which its bias is said to stand on few
 
-
 HYPHENS = "\u00ad\u2010\u2011-"
 PARTED = re.compile(rf"(?<=\w)[{HYPHENS}]\s+(?=\w)")  # at the end of a line
 POINTED = re.compile(r"(?<!\w)(?:[a-z]\.){1,5}[a-z](?:\.|(?!\w))")  # a.v.c.
@@ -53,15 +52,15 @@ DENIED = re.compile(
 
 @dataclass(frozen=True)
 class Terms:
-    """Categories in the order of the table, each with its terms, which are plain."""
+    """`categories`: in the order of the table, each with its terms, which are plain."""
 
-    patterns: Mapping[str, Sequence[str]]
+    categories: Mapping[str, Sequence[str]]
 
     @cached_property
     def beginning(self) -> dict[str, list[tuple[int, re.Pattern]]]:
         """By its first letter, what finds each term, and the number of its category."""
         found: dict[str, list[tuple[int, re.Pattern]]] = {}
-        for number, terms in enumerate(self.patterns.values()):
+        for number, terms in enumerate(self.categories.values()):
             for term in terms:
                 found.setdefault(term[0], []).append((number, re.compile(rf"{pattern_of(term)}(?!\w)")))
         return found
@@ -81,25 +80,27 @@ class Terms:
         found: dict[str, list[str]] = {}
         for number, row in enumerate(rows, 2):
             term, category = plain(row["term"] or ""), (row["category"] or "").strip()
-            if not term or term.startswith("*") or not category:
+            if not term.strip("*") or not category:
                 raise ValueError(f"{path}: row {number} lacks a term or a category")
+            if term.startswith("*"):
+                raise ValueError(f"{path}: row {number}: a term begins with *, which stands for an ending alone")
             found.setdefault(category, []).append(term)
         return cls(found)
 
     def of(self, texts: Sequence[str | None]) -> np.ndarray:
         """N texts -> (N, categories) bool."""
         known = {text: self.of_one(text or "") for text in set(texts)}
-        return np.array([known[text] for text in texts], bool).reshape(len(texts), len(self.patterns))
+        return np.array([known[text] for text in texts], bool).reshape(len(texts), len(self.categories))
 
     def of_one(self, text: str) -> list[bool]:
-        found = [False] * len(self.patterns)
+        found = [False] * len(self.categories)
         for said in dict.fromkeys((plain(text), plain(PARTED.sub("", text)))):
             found = [one or other for one, other in zip(found, self.found_in(said), strict=True)]
         return found
 
     def found_in(self, said: str) -> list[bool]:
         """Which categories a plain text has: terms that are neither denied nor part of a longer one."""
-        found = [False] * len(self.patterns)
+        found = [False] * len(self.categories)
         spans: dict[tuple[int, int], set[int]] = {}
         for start in map(re.Match.start, WORD_START.finditer(said)):
             for number, pattern in self.beginning.get(said[start], ()):
@@ -156,7 +157,7 @@ def find(terms: Terms, references: Sequence[str | None], hypotheses: Sequence[st
         for side in values
     ]
     alike = np.array([a is not None and a == b for a, b in zip(*values, strict=True)], bool).reshape(-1, 1)
-    names = [*terms.patterns, *(f"value: {kind}" for kind in KINDS)]
+    names = [*terms.categories, *(f"value: {kind}" for kind in KINDS)]
     both = np.concatenate([one & two, kinds[0] & alike], axis=1)
     return Found(names, np.concatenate([one, kinds[0]], axis=1), np.concatenate([two, kinds[1]], axis=1), both)
 

@@ -1,4 +1,4 @@
-"""The conditions of a reading: all that may change a text or a confidence, but for image and weights.
+"""The conditions of a reading: all but the image that may change a text or a confidence.
 
 A promise holds for readings made as those were that it was chosen on. An evaluation notes its conditions, a promise
 keeps them, and production is refused where one is another (htr/reliability/promise.py).
