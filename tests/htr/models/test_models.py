@@ -206,6 +206,15 @@ def test_labels_are_counted_at_the_peaks_of_ctc():
     assert torch.equal(label_counts(longer.log())[:, :7], label_counts(probs.log()))
 
 
+def test_where_bits_are_to_be_the_same_labels_are_counted_on_the_cpu(monkeypatch):
+    log_probs, asked = torch.rand(2, 7, 4).log_softmax(2), []
+    counts = label_counts(log_probs)
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: asked.append(tensor.shape) or tensor)
+    for same_bits in (False, True):
+        monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda same_bits=same_bits: same_bits)
+        assert torch.equal(label_counts(log_probs), counts) and asked == [(2, 7)] * same_bits
+
+
 def test_a_decoder_looks_where_ctc_has_the_label_before_it_has_learnt_anything():
     torch.manual_seed(0)
     decoder = Decoder(32, 5).eval()
