@@ -99,7 +99,6 @@ def main(args: Settings) -> int:
             raise ValueError("two tables would be written to the same file: key them one after the other")
         journals = []
         for table in tables:
-            make_private(table.folder)
             ours = stack.enter_context(locked(table.folder))
             same_as_before(table, asked)
             journal = stack.enter_context(contextlib.closing(Journal(table.folder / "journal.jsonl", ours)))
@@ -149,10 +148,10 @@ def make_private(folder: Path) -> None:
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[Callable[[], bool]]:
     """Keep the folder of a table's journal for this process alone; it is made if there is none. -> a function that
-    tells whether it still is this one's. Raises ValueError: another review that lives has it."""
+    tells whether it still is this one's. Raises ValueError: another review that lives has it, or as make_private."""
     from shards import claim, files
 
-    folder.mkdir(mode=0o700, exist_ok=True)
+    make_private(folder)
     files.sync(folder.parent)
     lock = folder / "lock"
     if lock.exists() and not claim.died_here(lock):
