@@ -7,6 +7,7 @@ the chunk alone, whoever reads it.
 """
 
 import contextlib
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -20,6 +21,8 @@ import torch
 from htr.reader import Prediction, Reader
 from htr.types import EncoderOutput
 from jobs.distributed.devices import batch_fits
+
+KNOCK_S = 1.0  # seconds; longer means that others wait to be let in, and they wake the thread as well
 
 
 class SharedReader:
@@ -42,7 +45,10 @@ class SharedReader:
 
     def __exit__(self, *_) -> None:
         self.closed = True
-        Client(self.address, family="AF_UNIX", authkey=key()).close()  # who waits for one more to come goes on
+        # the thread that waits for one more to come goes on; it may have ended already, so nothing waits for its answer
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as knock:
+            knock.settimeout(KNOCK_S)
+            knock.connect(self.address)
         self.thread.join()
         self.listener.close()
 

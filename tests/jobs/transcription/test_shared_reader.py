@@ -1,5 +1,6 @@
 """One process that computes for all workers of a task, as on a GPU; the CPU stands in for it."""
 
+import socket
 from pathlib import Path
 
 import cv2
@@ -110,3 +111,14 @@ def test_many_workers_come_and_go_and_strangers_are_not_heard(untrained, monkeyp
             worker.connection.close()
     assert not shared.thread.is_alive() and not Path(shared.address).exists()
     assert np.isfinite([found.confidence for found in expected]).all()
+
+
+@pytest.mark.timeout(60)
+def test_a_worker_that_dies_as_it_connects_keeps_nobody_from_the_end(untrained):
+    """The thread that lets workers in may have ended before it is told to."""
+    with SharedReader(Reader.load(untrained / "model"), torch.no_grad) as shared:
+        shared.closed = True
+        with socket.socket(socket.AF_UNIX) as dying:
+            dying.connect(shared.address)
+        shared.thread.join()
+    assert not Path(shared.address).exists()
