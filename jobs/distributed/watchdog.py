@@ -88,7 +88,7 @@ class Watchdog:
 
     def limit(self) -> float:
         """Seconds without a sign of progress that are too long now."""
-        longer = self.activity.first or self.activity.at not in ("waiting for data", "computing")
+        longer = self.activity.first or self.activity.at in ("evaluating", "writing a checkpoint")
         if self.asked is not None:
             return self.asked * (LONGER if longer else 1)
         if self.activity.first or not self.lasted:
