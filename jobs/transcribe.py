@@ -148,10 +148,10 @@ def main(args: Settings) -> int:
     def is_merged() -> bool:
         return read_summary(folder).get("asked") == note and all(path.exists() for path in asked.written)
 
-    def work() -> None:
+    def merge_parts() -> None:
         merge(folder, parts, source.kind, source.images, asked, note, source.account)
 
-    take_turns(folder / ".merge.claim", is_merged, work)
+    take_turns(folder / ".merge.claim", is_merged, merge_parts)
     for line in report(read_summary(folder), source.count, source.unit, asked):
         log(f"transcribe: {line}" if not line.startswith(" ") else line)
     return 0
