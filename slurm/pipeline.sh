@@ -36,4 +36,5 @@ second=$(sbatch $(after "$first") --nodes="$nodes" $([ "$gpus" = 0 ] || echo --g
   ${TRAIN_OPTIONS:-} slurm/train.sh "$dataset" --run "$run" "$@")
 second=${second%%;*}
 third=$(sbatch $(after "$second") --array=0-$((tasks - 1)) slurm/evaluate.sh "$dataset" --run "$run" --split "$split")
+third=${third%%;*}
 echo "preprocess $first, train $second, evaluate $third; then: python -m jobs runs"

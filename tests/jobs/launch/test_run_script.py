@@ -105,7 +105,7 @@ def test_a_pipeline_cancels_what_it_queued_when_a_later_job_is_refused(tmp_path:
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
     assert (tmp_path / "scancel.asked").read_text().strip() == cancelled
     if not refused:
-        assert done.returncode == 0 and "preprocess 101, train 102, evaluate 103" in done.stdout
+        assert done.returncode == 0 and "preprocess 101, train 102, evaluate 103; then" in done.stdout
         assert "--dependency=afterok:102 " in (tmp_path / "sbatch.asked").read_text()
     else:
         assert done.returncode == 1 and "Invalid partition" in done.stderr
