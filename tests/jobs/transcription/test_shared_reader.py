@@ -50,7 +50,6 @@ def as_gpu(monkeypatch) -> list[SharedReader]:
     return made
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("kind", ["greedy", "beam", "attention"])
 def test_workers_that_share_a_reader_write_what_one_process_writes(
     kind, lines, untrained, attention, tmp_path, monkeypatch, one_thread
@@ -81,7 +80,6 @@ def test_the_process_that_holds_the_gpu_has_a_cpu_and_one_worker_at_least(monkey
         assert chunks.workers_beside("cuda:0") == workers and chunks.workers_beside("cpu") == cpus
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_gpu_out_of_memory_is_one_line_of_the_verb(workers, lines, untrained, tmp_path, monkeypatch, capsys):
     def full(*_) -> None:
@@ -95,7 +93,6 @@ def test_a_gpu_out_of_memory_is_one_line_of_the_verb(workers, lines, untrained, 
     assert "memory is too small for" in said and "set a smaller --batch" in said and "Traceback" not in said
 
 
-@pytest.mark.timeout(60)
 def test_many_workers_come_and_go_and_strangers_are_not_heard(untrained, monkeypatch):
     reader = Reader.load(untrained / "model")
     images = torch.randint(0, 255, (3, 1, reader.geometry.height, 160), dtype=torch.uint8)
@@ -113,7 +110,6 @@ def test_many_workers_come_and_go_and_strangers_are_not_heard(untrained, monkeyp
     assert np.isfinite([found.confidence for found in expected]).all()
 
 
-@pytest.mark.timeout(60)
 def test_a_worker_that_dies_as_it_connects_keeps_nobody_from_the_end(untrained):
     """The thread that lets workers in may have ended before it is told to."""
     with SharedReader(Reader.load(untrained / "model"), torch.no_grad) as shared:
