@@ -86,7 +86,9 @@ def serving(*words: object, log: Path) -> Iterator[Running]:
     environ = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "jobs", "review", *map(str, words)]
     with open(log, "ab") as err:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=err, env=environ, text=True)
+        # tests that a shell runs in the background ignore SIGINT, and so would the server until it has its own handler
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=err, env=environ, text=True,
+                                   preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # fmt: skip
     try:
         said = ""
         for line in process.stdout:
