@@ -164,7 +164,7 @@ def end_after(limit: float) -> None:
     hangs with the storage, as a line on stderr may. The first such call counts.
     """
     if not ENDING:
-        ENDING.append(open(os.devnull, "w"))  # noqa: SIM115
+        ENDING.append(open(os.devnull, "wb"))  # noqa: SIM115
         seconds = min(max(END_WITHIN * limit, MIN_END_S), MAX_END_S)
         faulthandler.dump_traceback_later(seconds, exit=True, file=ENDING[0])
 

@@ -118,6 +118,7 @@ ip -6 addr add fd77::1/64 dev net6 nodad; ip link set net6 up
 on_other() { nsenter --target $other --net "$@"; }
 on_other ip link set lo up; on_other ip -6 addr add fd77::2/64 dev net6 nodad; on_other ip link set net6 up
 until ip -6 route get fd77::2 2>/dev/null | grep -q net6; do sleep 0.05; done
+until ip link show net6 | grep -q "state UP" && on_other ip link show net6 | grep -q "state UP"; do sleep 0.05; done
 "$0" -c "$1" "$2" 0 & first=$!
 on_other "$0" -c "$1" "$2" 1
 wait $first
