@@ -20,6 +20,7 @@ from shards.open_shards import shards_under_way
 
 BEAT_INTERVAL_S = 3.0  # seconds
 FOLDER = ".heartbeat"
+WATCH_S = BEAT_INTERVAL_S + 1.5  # seconds in which whoever lives is seen to beat
 BEAT_BYTES = 400  # bytes of a heartbeat
 MAX_NAMED_SHARDS = 5  # in a heartbeat, which has to stay whole
 # files of the code in which a rank that has come to a collective waits for the others
@@ -141,7 +142,7 @@ def beats(folder: Path) -> dict[tuple[int, str], dict]:
     return found
 
 
-def blame(folder: Path, watch: float = BEAT_INTERVAL_S + 1.5) -> tuple[list[tuple[int, str, str]], str]:
+def blame(folder: Path, watch: float = WATCH_S) -> tuple[list[tuple[int, str, str]], str]:
     """Watch the heartbeats for so many seconds. -> (rank, host, what of it) of those that keep the others waiting, and
     the same as the end of a message; empty where nobody stands out.
     """

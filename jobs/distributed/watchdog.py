@@ -120,7 +120,8 @@ class Watchdog:
 
     def look(self) -> tuple[list, str]:
         """What heartbeat.blame says, in bounded time: what hangs may be the storage."""
-        return within(patience(self.limit()), lambda: heartbeat.blame(self.folder)) or ([], DEAD_STORAGE)
+        seconds = heartbeat.WATCH_S + patience(self.limit())
+        return within(seconds, lambda: heartbeat.blame(self.folder)) or ([], DEAD_STORAGE)
 
     def end(self, reason: str, limit: float, answers: bool = True) -> None:
         """Say it, and end the process: no `finally` and no other thread is waited for. `answers`: the storage does."""

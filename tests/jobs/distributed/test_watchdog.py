@@ -196,6 +196,20 @@ def test_what_is_no_step_does_not_make_steps_seem_long():
     assert activity.lasted < 0.1 and activity.at == "waiting for data"
 
 
+def test_whom_to_blame_is_waited_for_as_long_as_it_is_watched(tmp_path, monkeypatch):
+    """However short the limit is: who lives is seen to beat only in so many seconds."""
+    monkeypatch.setattr(heartbeat, "WATCH_S", 0.3)
+    monkeypatch.setattr(watchdog, "MIN_STORAGE", 0.2)
+    monkeypatch.setenv("HTR_STEP_TIMEOUT", "1")
+
+    def blame(folder: Path) -> tuple[list, str]:
+        time.sleep(heartbeat.WATCH_S)
+        return [(1, "node2", "asleep")], "; rank 1"
+
+    monkeypatch.setattr(heartbeat, "blame", blame)
+    assert Watchdog(tmp_path, 0, "node1", str, print, Activity()).look()[1] == "; rank 1"
+
+
 def test_a_limit_that_is_no_number(monkeypatch):
     monkeypatch.setenv("HTR_STEP_TIMEOUT", "soon")
     with pytest.raises(ValueError, match="HTR_STEP_TIMEOUT='soon' is not a number of seconds"):
