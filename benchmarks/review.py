@@ -33,7 +33,7 @@ document.addEventListener("keydown", (event) => { if (event.key === "Enter") pre
 new MutationObserver(() => { const from = pressed;
   if (from) requestAnimationFrame(() => took.push(performance.now() - from)); })
   .observe(document.getElementById("where"), {childList: true, characterData: true, subtree: true}); 0"""
-sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "tests")]
+sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "tests"), str(CHECKOUT / "tests" / "jobs" / "keying")]
 
 
 def main() -> None:
