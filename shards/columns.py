@@ -8,6 +8,7 @@ import contextlib
 import json
 import mmap
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +103,8 @@ def views(mapped: mmap.mmap, placed: dict[str, tuple], start: int) -> dict[str, 
 
 def made_once(path: Path, note: dict, make: Callable[[], None]) -> Columns:
     """The columns at this path, whose note says this among other things; made now where they are missing or of another
-    index, by one process, while all others that need them wait. Raises OSError where they can't be written."""
+    index, by one process, while all others that need them wait. Raises OSError where they can't be written or mapped,
+    before any work."""
 
     def good() -> bool:
         try:
@@ -113,5 +115,13 @@ def made_once(path: Path, note: dict, make: Callable[[], None]) -> Columns:
 
     if not good():
         path.parent.mkdir(exist_ok=True)
+        try_mapping(path.parent)
         take_turns(path.with_name(f".{path.name}.claim"), good, make, poll=0.2)
     return read_columns(path)
+
+
+def try_mapping(folder: Path) -> None:
+    """Raises OSError where a file of this folder can't be written or mapped, as on some FUSE."""
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        probe.truncate(1)
+        mmap.mmap(probe.fileno(), 1).close()

@@ -230,7 +230,7 @@ def kept(index: Index, name: str, note: dict, make: Callable[[Path], None]) -> C
     except PermissionError:
         pass
     except OSError as error:
-        if error.errno not in (errno.EROFS, errno.ENODEV):  # ENODEV: files can't be mapped there, as on some FUSE
+        if error.errno not in (errno.EROFS, errno.ENODEV):  # ENODEV: see try_mapping
             raise
     folder = own_folder() / f"maps-{index.digest}"
     return made_once(folder / name, note, lambda: make(folder / name))

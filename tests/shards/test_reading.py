@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import mmap
 import os
 import shutil
 from pathlib import Path
@@ -257,3 +258,20 @@ def test_a_data_set_that_may_not_be_written_has_its_map_in_scratch(indexed, tmp_
     assert len(MapSource(indexed, "train", ("line",), {}).row) == 3
     assert not (indexed.folder / "maps").exists()
     assert len(list((tmp_path / "scratch").rglob("rows.map"))) == 1
+
+
+def test_where_files_cannot_be_mapped_the_index_is_read_for_scratch_alone(indexed, tmp_path, monkeypatch):
+    """As on some FUSE: and for the next reader, whose map lies there, not at all."""
+    mapped, groups, read = mmap.mmap, row_map.groups, []
+
+    def refused(handle, *rest, **options):
+        if Path(os.readlink(f"/proc/self/fd/{handle}")).parent == indexed.folder / "maps":
+            raise OSError(errno.ENODEV, "No such device")
+        return mapped(handle, *rest, **options)
+
+    monkeypatch.setattr(mmap, "mmap", refused)
+    monkeypatch.setattr(row_map, "groups", lambda *of: read.append(of) or groups(*of))
+    monkeypatch.setenv("HTR_SCRATCH", str(tmp_path / "scratch"))
+    for _ in range(2):
+        assert len(MapSource(indexed, "train", ("line",), {}).row) == 3
+        assert len(read) == 2 and len(list((tmp_path / "scratch").rglob("rows.map"))) == 1  # to count, and to write
