@@ -94,7 +94,7 @@ class Terms:
 
     def of_one(self, text: str) -> list[bool]:
         found = [False] * len(self.categories)
-        for said in dict.fromkeys((plain(text), plain(PARTED.sub("", text)))):
+        for said in map(plain, dict.fromkeys((text, PARTED.sub("", text)))):
             found = [one or other for one, other in zip(found, self.found_in(said), strict=True)]
         return found
 
