@@ -70,6 +70,11 @@ def code_point(character: str) -> str:
     return f"U+{ord(character):04X}"
 
 
-def writer_key(name: str | None) -> str:
-    """The same for all ways in which one writer's name is typed: capitals, spaces, Unicode's forms. "": not known."""
-    return " ".join(unicodedata.normalize("NFC", name or "").split()).casefold()
+def single_spaced(text: str) -> str:
+    """NFC, every run of white space one space and none at the ends."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def person_key(name: str | None) -> str:
+    """The same for all ways in which one person's name is typed: capitals, spaces, Unicode's forms. "": not known."""
+    return single_spaced(name or "").casefold()

@@ -17,6 +17,7 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from htr.certificate import single_spaced
 from jobs.cli.console import log
 from jobs.cli.settings import setting
 from shards.sample import given_reason
@@ -157,8 +158,6 @@ def parts_of_both(readings: dict[str, list], keyed: dict[str, list]) -> tuple[st
 
 def rows_of(table: dict[str, list], unit: str, parts: tuple[str, ...] = PARTS) -> dict[tuple, dict[tuple, str]]:
     """Unit -> (row -> its text, NFC, with single spaces)."""
-    import unicodedata
-
     found: dict[tuple, dict[tuple, str]] = {}
     both = zip(names_of(table, unit, parts), names_of(table, "line", parts), table["text"], strict=True)
     for name, row, text in both:
@@ -168,7 +167,7 @@ def rows_of(table: dict[str, list], unit: str, parts: tuple[str, ...] = PARTS) -
                 f"two rows have one {' and '.join(('certificate', 'field', *parts))}: which one was keyed is "
                 "unknown; take the tables as transcribe wrote them"
             )
-        rows[row] = " ".join(unicodedata.normalize("NFC", text or "").split())
+        rows[row] = single_spaced(text or "")
     return found
 
 

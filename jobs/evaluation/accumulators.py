@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from htr.certificate import log_name, writer_key
+from htr.certificate import log_name, person_key
 from htr.metrics.counts import OF_TEXT
 
 NO_SLICE = ("key", "certificate", "writer", "line", "image", "shard", "split", "reference", "hypothesis")
@@ -163,7 +163,7 @@ def cluster_of(table: pa.Table) -> pa.Array:
     """The cluster of each line for intervals: "w WRITER" or, for an unknown writer, "c CERTIFICATE"."""
     certificate, writer = strings(table, "certificate"), strings(table, "writer")
     writer = writer.dictionary_encode()
-    keys = pa.array(list(map(writer_key, writer.dictionary.to_pylist())), pa.string())
+    keys = pa.array(list(map(person_key, writer.dictionary.to_pylist())), pa.string())
     writer = keys.take(writer.indices)
     known = pc.not_equal(writer, "")
     return pc.binary_join_element_wise(pc.if_else(known, "w", "c"), pc.if_else(known, writer, certificate), " ")

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from htr.certificate import writer_key
+from htr.certificate import person_key
 from htr.metrics.intervals import cluster_ids
 from htr.reliability.conditions import conditions_in
 
@@ -54,13 +54,13 @@ class Evaluation:
     def groups(self, by: str) -> np.ndarray:
         """(N,) "writer": of each line the writer or, where none is known, the certificate; or "certificate"."""
         writers, certificates = (self.table[name].to_pylist() for name in ("writer", "certificate"))
-        keys = {name: writer_key(name) if by == "writer" else "" for name in set(writers)}
+        keys = {name: person_key(name) if by == "writer" else "" for name in set(writers)}
         return np.array(cluster_ids([keys[name] for name in writers], certificates))
 
     def names(self, column: str) -> set[str]:
         """Of certificates or writers, those that are known; a writer under however many spellings is one."""
         found = set(self.table[column].to_pylist()) - {None}
-        return {writer_key(name) if column == "writer" else name for name in found} - {""}
+        return {person_key(name) if column == "writer" else name for name in found} - {""}
 
     @property
     def has_writers(self) -> bool:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
+from htr.certificate import single_spaced
 from htr.metrics.intervals import ratio_interval, share_interval
-from jobs.keying.answers import ASK, ILLEGIBLE, Answers, plain
+from jobs.keying.answers import ASK, ILLEGIBLE, Answers
 from jobs.keying.tables import KeyTable
 
 
@@ -46,7 +47,7 @@ def pairs_of(table: KeyTable, answers: Answers) -> tuple[list[Pair], int]:
         if asked or any(answer.kind == ILLEGIBLE for answer in keyed[:2]):
             uncertain += 1
             continue
-        texts = [plain(answer.written) for answer in keyed[:2]]
+        texts = [single_spaced(answer.written) for answer in keyed[:2]]
         found.append(Pair(table.cell(row, "certificate"), table.cell(row, "field"), *texts))
     return found, uncertain
 

@@ -4,8 +4,9 @@ A row takes one answer, or two by different people where it is keyed twice (doub
 person, who settles it. Who asks a colleague has not answered: somebody else gets the row, with the note.
 """
 
-import unicodedata
 from dataclasses import asdict, dataclass
+
+from htr.certificate import person_key, single_spaced
 
 TEXT, BLANK, ILLEGIBLE, CROSSED, ASK = "text", "blank", "illegible", "crossed", "ask"
 KINDS = (TEXT, BLANK, ILLEGIBLE, CROSSED, ASK)
@@ -55,13 +56,13 @@ class Answers:
         if "withdraws" in record:
             answer = self.by_id[record["withdraws"]]
             self.standing[answer.row].remove(answer)
-            self.of_operator[person(answer.by)].remove(answer.id)
+            self.of_operator[person_key(answer.by)].remove(answer.id)
             self.withdrawals[record["id"]] = answer.id
             return
         answer = Answer(**record)
         self.by_id[answer.id] = answer
         self.standing.setdefault(answer.row, []).append(answer)
-        self.of_operator.setdefault(person(answer.by), []).append(answer.id)
+        self.of_operator.setdefault(person_key(answer.by), []).append(answer.id)
 
     def keyed(self, row: int) -> list[Answer]:
         """The row's valid answers that people gave without seeing each other's."""
@@ -90,7 +91,7 @@ class Answers:
     def wants(self, row: int, operator: str) -> bool:
         """Whether the row still needs an answer that this operator may give. Nobody answers a row twice."""
         standing = self.standing.get(row, ())
-        if any(person(answer.by) == person(operator) for answer in standing):
+        if any(person_key(answer.by) == person_key(operator) for answer in standing):
             return False
         return not standing or self.final(row) is None
 
@@ -114,14 +115,4 @@ class Answers:
 
 def same(one: Answer, other: Answer) -> bool:
     """Whether two answers mean the same, apart from spaces."""
-    return plain(one.written) == plain(other.written)
-
-
-def plain(text: str) -> str:
-    """NFC, with runs of white space as one space."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
-
-
-def person(name: str) -> str:
-    """The operator's name, the same for all ways of writing it."""
-    return plain(name).casefold()
+    return single_spaced(one.written) == single_spaced(other.written)

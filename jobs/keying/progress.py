@@ -9,9 +9,10 @@ from statistics import median
 
 import numpy as np
 
+from htr.certificate import single_spaced
 from htr.reliability.monitor import most_wrong
 from jobs.keying.agreement import agreement, pairs_of
-from jobs.keying.answers import ASK, KEY, TEXT, plain
+from jobs.keying.answers import ASK, KEY, TEXT
 from jobs.keying.session import Session
 from jobs.keying.tables import AUDIT, TEXTS, KeyTable
 
@@ -36,7 +37,7 @@ def figures(session: Session, seconds: float = 20.0, unit: str = "line", delta: 
             if final is None or final.blind or table.kind == AUDIT:
                 continue
             shown += 1
-            as_read += final.kind == TEXT and plain(final.text) == plain(table.reading(row))
+            as_read += final.kind == TEXT and single_spaced(final.text) == single_spaced(table.reading(row))
             mending += sum(min(answer.seconds, MAX_ANSWER_S) for answer in own)
     both = zip(session.tables, session.answers, strict=True)
     accepted = [accepted_of(table, answers, unit, delta) for table, answers in both if table.kind == TEXTS]
@@ -74,7 +75,7 @@ def accepted_of(table: KeyTable, answers, unit: str, delta: float) -> dict:
     units = {}
     for row, answer in final.items():
         name = tuple(table.cell(row, part) for part in names) if names else row
-        units[name] = units.get(name, False) or plain(answer.written) != plain(table.reading(row))
+        units[name] = units.get(name, False) or single_spaced(answer.written) != single_spaced(table.reading(row))
     wrong = sum(units.values())
     bound = most_wrong(wrong, len(units), table.accepted_units, delta)
     return found | {"wrong": wrong, "rate": wrong / len(units), "bound": bound / table.accepted_units}

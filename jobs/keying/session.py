@@ -16,6 +16,7 @@ from concurrent.futures import Future
 
 import numpy as np
 
+from htr.certificate import person_key, single_spaced
 from jobs.keying.answers import (
     ASK,
     COLLEAGUE,
@@ -28,8 +29,6 @@ from jobs.keying.answers import (
     THIRD,
     Answer,
     Answers,
-    person,
-    plain,
 )
 from jobs.keying.journal import Journal, read
 from jobs.keying.order import ordered
@@ -102,7 +101,7 @@ class Session:
 
     def begin(self, name: str) -> str:
         """-> a tab of this operator. Raises Refused for what is no name."""
-        name = plain(name)
+        name = single_spaced(name)
         if not 0 < len(name) <= MAX_NAME_LENGTH or not name.isprintable():
             raise Refused("name")
         if len(self.tabs) >= MAX_TABS:  # pages that were closed without a word, as when the network was away
@@ -222,7 +221,7 @@ class Session:
         """The operator's last answer of all tables, or the one with this id."""
         found = []
         for number, answers in enumerate(self.answers):
-            own = answers.of_operator.get(person(name), [])
+            own = answers.of_operator.get(person_key(name), [])
             ids = [id] if id in own else [] if id else own[-1:]
             found += [(answers.by_id[one].at, number, answers.by_id[one]) for one in ids]
         if not found:
