@@ -71,9 +71,8 @@ def code_in(source: str) -> str:
     return ast.dump(tree)
 
 
-def difference(made: Mapping, asked: Mapping, names: tuple[str, ...] = NAMES) -> str:
-    """Which of the conditions differ, and how; "" where none does."""
-    differ = [name for name in names if made.get(name) != asked.get(name)]
-    if names == NAMES:
-        differ += [name for name in OF_FORMS if name in made and name in asked and made[name] != asked[name]]
+def difference(made: Mapping, asked: Mapping, names: tuple[str, ...] = (*NAMES, *OF_FORMS)) -> str:
+    """Which of these conditions differ, and how; "" where none does."""
+    compared = [name for name in names if name not in OF_FORMS or (name in made and name in asked)]
+    differ = [name for name in compared if made.get(name) != asked.get(name)]
     return ", ".join(f"{name} {asked.get(name)} in place of {made.get(name)}" for name in differ)

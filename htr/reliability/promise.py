@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from htr.reliability.calibration import Score
-from htr.reliability.conditions import NAMES, READER, difference
+from htr.reliability.conditions import READER, difference
 from htr.reliability.risk_control import PER_LINE
 from htr.reliability.units import CHARACTER, probabilities, word_signals
 
@@ -78,7 +78,7 @@ class Promise:
         """Raises ValueError where readings are made under other conditions than those that were calibrated;
         `reader_alone`: by another model or decoding.
         """
-        differ = difference(self.conditions, asked, READER if reader_alone else NAMES)
+        differ = difference(self.conditions, asked, READER) if reader_alone else difference(self.conditions, asked)
         if differ:
             raise ValueError(
                 f"the promise was made for other readings ({differ}): read as they were, or evaluate under the new "
