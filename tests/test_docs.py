@@ -167,10 +167,10 @@ def test_python_examples_run(number: int, capsys: pytest.CaptureFixture, monkeyp
     assert capsys.readouterr().out.strip()
 
 
-def figures(code: str, *arguments: str) -> str:
+def figures(code: str) -> str:
     """What this code prints, which has benchmarks/figures.py as `figures`."""
     done = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, 'benchmarks'); import figures; {code}", *arguments],
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, 'benchmarks'); import figures; {code}"],
         cwd=CHECKOUT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     return done.stdout.strip()
@@ -196,9 +196,8 @@ def test_every_figure_that_is_shown_was_measured():
 def test_rows_of_the_readme_without_a_benchmark_stand_in_results():
     results = (CHECKOUT / "benchmarks/RESULTS.md").read_text(encoding="utf-8")
     by_hand = results.split("<!-- to here -->")[1]
-    for label, text in tomllib.loads((CHECKOUT / "benchmarks/figures.toml").read_text(encoding="utf-8"))["readme"][
-        "rows"
-    ]:
+    known = tomllib.loads((CHECKOUT / "benchmarks/figures.toml").read_text(encoding="utf-8"))
+    for label, text in known["readme"]["rows"]:
         if "{" not in text:
             [number, *_] = re.findall(r"\d[\d .]*\d", text)
             assert re.search(rf"(?<![\d.]){re.escape(number)}(?![\d.])", by_hand), label
@@ -238,8 +237,7 @@ def test_no_other_number_in_the_readme():
 
 def test_the_model_cards_rates_are_those_measured():
     card = (CHECKOUT / "htr/pretrained/MODEL_CARD.md").read_text(encoding="utf-8")
-    rows = dict(json.loads(figures("import json; print(json.dumps(figures.measurements()))")))
-    found = rows["accuracy"]["json"]
+    found = json.loads(figures("import json; print(json.dumps(figures.measurements()))"))["accuracy"]["json"]
     for way, name in (("greedy", "greedy"), ("beam search with language models and lexicon", "beam")):
         [row] = [line for line in card.splitlines() if line.startswith(f"| {way} |")]
         low, high = (f"{100 * bound:.2f}" for bound in found[f"val_{name}_interval"])
