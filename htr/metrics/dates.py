@@ -57,7 +57,8 @@ def date_of(text: str) -> Parts | None:
 def year_alone(text: str) -> Parts | None:
     """A year is a date where the text says so: "en 2019", "depuis 2019", "depuis l'an 2000"."""
     found = SINCE.match(text)
-    return (int(found[1]), None, None) if found and FIRST_YEAR <= int(found[1]) <= LAST_YEAR else None
+    year = year_of(found[1]) if found else None
+    return (year, None, None) if year else None
 
 
 def whole(text: str) -> int | None:
