@@ -46,12 +46,7 @@ class NoForm(RejectedInput):
 
 
 class SeveralForms(NoForm):
-    """More than one form lies on the scan: `found`, from the top, and why others are not among them, `lost`."""
-
-    def __init__(self, found: list["Registration"], lost: list[str]):
-        names = ", ".join(registration.template.name for registration in found)
-        super().__init__(f"several forms on one scan ({'; '.join([names, *lost])})")
-        self.found, self.lost = found, lost
+    """More than one form lies on the scan; `register_all` has them."""
 
 
 def are_several(found: list["Registration"], lost: list[str]) -> bool:
@@ -115,7 +110,8 @@ class Forms:
         """
         found, lost = self.register_all(scan)
         if are_several(found, lost):
-            raise SeveralForms(found, lost)
+            names = ", ".join(registration.template.name for registration in found)
+            raise SeveralForms(f"several forms on one scan ({'; '.join([names, *lost])})")
         return found[0]
 
     def register_all(self, scan: np.ndarray) -> tuple[list[Registration], list[str]]:
