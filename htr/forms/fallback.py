@@ -74,8 +74,7 @@ def as_found(form: Form, scan: np.ndarray, warp: Warp, score: float) -> Found:
     sheet = form.template.picture.shape
     height, width = sheet
     outline = warp.places(np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64))
-    middle = warp.linear(np.array([width, height]) / 2)
-    scale = float(np.sqrt(abs(np.linalg.det(middle[:, :2]))))
+    scale = warp.scale(sheet)
     flat, to_flat = flatten(scan, warp, sheet, scale, fill=255)
     # marks beyond the scan must look as if they lay beyond the flat image
     there, _ = flatten(np.full(scan.shape, 255, np.uint8), warp, sheet, scale, fill=0)
@@ -105,9 +104,9 @@ def locate_keypoints(
 def refit_warp(form: Form, scan: np.ndarray, warp: Warp) -> tuple[Warp | None, np.ndarray, np.ndarray]:
     """The warp fitted to the close keypoints on the scan that it flattens -> it, who agree, who are shown."""
     sheet, ours = form.template.picture.shape, form.close.points
-    middle = warp.linear(np.array(sheet[::-1]) / 2)
-    scale = min(float(np.sqrt(abs(np.linalg.det(middle[:, :2])))), 1.2 * CLOSE.dpi / form.template.dpi)
-    source, warped = downscaled(scan, warp, scale / max(np.sqrt(abs(np.linalg.det(middle[:, :2]))), 1e-6))
+    full = warp.scale(sheet)
+    scale = min(full, 1.2 * CLOSE.dpi / form.template.dpi)
+    source, warped = downscaled(scan, warp, scale / max(full, 1e-6))
     flat, to_flat = flatten(source, warped, sheet, scale, fill=255)
     found, correlation, _, _ = locate_keypoints(form, flat, to_flat)
     pixels = apply(np.linalg.inv(form.to_close), ours)  # of the template

@@ -118,8 +118,7 @@ def from_the_top(forms: Sequence[Found]) -> list[Found]:
 def dpi_of(found: Found) -> float:
     """Of the scan, as a form that was found there says."""
     template = found.fit.form.template
-    middle = found.warp.linear(np.array(template.picture.shape[::-1]) / 2)
-    return template.dpi * float(np.sqrt(abs(np.linalg.det(middle[:, :2]))))
+    return template.dpi * found.warp.scale(template.picture.shape)
 
 
 def holds_print(shape: tuple[int, int], outlines: Sequence[np.ndarray], inside: int, left: int) -> bool:

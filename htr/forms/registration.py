@@ -72,8 +72,7 @@ class Registration:
         if self.warp is None:
             return scan, self.matrix
         shape = self.template.picture.shape
-        middle = self.warp.linear(np.array(shape[::-1]) / 2)
-        return flatten(scan, self.warp, shape, float(np.sqrt(abs(np.linalg.det(middle[:, :2])))))
+        return flatten(scan, self.warp, shape, self.warp.scale(shape))
 
 
 class Forms:

@@ -37,6 +37,11 @@ class Warp:
         slopes = np.column_stack([(right - left) / 2, (below - above) / 2])
         return np.column_stack([slopes, at - slopes @ point])
 
+    def scale(self, sheet: tuple[int, int]) -> float:
+        """px of the scan to one of the template, whose sheet (rows, columns) it is, in the middle of that."""
+        middle = self.linear(np.array(sheet[::-1]) / 2)
+        return float(np.sqrt(abs(np.linalg.det(middle[:, :2]))))
+
 
 def cubic(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(n, 10): the monomials up to the third degree of points, -1 to 1 within the frame."""
