@@ -9,7 +9,7 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-from htr.forms.keypoints import CLOSE, WIDE, Box, Keypoints, apply, resize_to, search_patch
+from htr.forms.keypoints import CLOSE, WIDE, Box, Keypoints, apply, resize_to, search_patch, top_beside
 from htr.forms.mark_print import STROKE_DPI, Tile, mark_tiles, other_print, part_of_tile
 from htr.forms.template import Template
 
@@ -135,12 +135,8 @@ def summit(values: np.ndarray, at: tuple[int, int]) -> tuple[float, float]:
     (x, y), (rows, columns) = at, values.shape
     if not (0 < x < columns - 1 and 0 < y < rows - 1):
         return float(x), float(y)
-    left, most, right = (float(v) for v in values[y, x - 1 : x + 2])
-    above, below = float(values[y - 1, x]), float(values[y + 1, x])
-    return (
-        x + 0.5 * (left - right) / min(left - 2 * most + right, -1e-6),
-        y + 0.5 * (above - below) / min(above - 2 * most + below, -1e-6),
-    )
+    row, column = values[y, x - 1 : x + 2].astype(np.float64), values[y - 1 : y + 2, x].astype(np.float64)
+    return float(x + top_beside(*row)), float(y + top_beside(*column))
 
 
 def printed(picture: np.ndarray, box: Box) -> np.ndarray | None:

@@ -95,10 +95,14 @@ class Keypoints:
                 cross = response[[row, row, row - 1, row + 1], [column - 1, column + 1, column, column]]
             best.append((top, column, row, *cross))
         likeness, column, row, left, right, above, below = np.array(best, np.float64).reshape(-1, 7).T
-        # the top of the parabola through the greatest value and its neighbours lies a fraction beside it
-        across = column - reach + 0.5 * (left - right) / np.minimum(left - 2 * likeness + right, -1e-6)
-        down = row - reach + 0.5 * (above - below) / np.minimum(above - 2 * likeness + below, -1e-6)
+        across = column - reach + top_beside(left, likeness, right)
+        down = row - reach + top_beside(above, likeness, below)
         return self.points + np.column_stack([across, down]), likeness
+
+
+def top_beside(before: np.ndarray, most: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """How far the top of the parabola through the greatest value and its two neighbours lies beside it."""
+    return 0.5 * (before - after) / np.minimum(before - 2 * most + after, -1e-6)
 
 
 def outside(template: Template, shape: tuple[int, int], margin: int) -> np.ndarray:
