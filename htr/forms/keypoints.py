@@ -153,11 +153,16 @@ def fit_affine(ours: np.ndarray, theirs: np.ndarray, usable: np.ndarray, near: f
 def search_patch(levels: list[np.ndarray], matrix: np.ndarray, box: Box, room: int) -> np.ndarray:
     """A box of the template with room around it, as it is on the scan, in pixels of the template."""
     x, y, w, h = box
+    image, to_image = level_for(levels, matrix)
+    way, flags = to_image @ translation(x - room, y - room), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(image, way[:2], (w + 2 * room, h + 2 * room), flags=flags, borderValue=255)
+
+
+def level_for(levels: list[np.ndarray], matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The level of a scan's pyramid about as fine as pixels that the matrix brings to the scan, and theirs to it."""
     size = max(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))), 1e-6)
     level = int(np.clip(np.log2(size) + 0.2, 0, len(levels) - 1))
-    way = scale_matrix(0.5**level, 0.5**level) @ matrix @ translation(x - room, y - room)
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(levels[level], way[:2], (w + 2 * room, h + 2 * room), flags=flags, borderValue=255)
+    return levels[level], scale_matrix(0.5**level, 0.5**level) @ matrix
 
 
 def pyramid(scan: np.ndarray) -> list[np.ndarray]:

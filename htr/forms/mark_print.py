@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from htr.forms.keypoints import Box, outside, resize_to, scale_matrix
+from htr.forms.keypoints import Box, level_for, outside, resize_to
 from htr.forms.template import Template
 
 STROKE_DPI = 200.0  # a thin stroke has two pixels
@@ -136,9 +136,8 @@ class Look:
 
     @classmethod
     def at(cls, levels: list[np.ndarray], matrix: np.ndarray) -> "Look":
-        size = max(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))), 1e-6)
-        level = int(np.clip(np.log2(size) + 0.2, 0, len(levels) - 1))
-        return cls(levels[level], (scale_matrix(0.5**level, 0.5**level) @ matrix)[:2])
+        image, way = level_for(levels, matrix)
+        return cls(image, way[:2])
 
     def patch(self, box: Box, beside: Sequence[float]) -> np.ndarray:
         x, y, w, h = box
