@@ -166,10 +166,7 @@ def other_print(levels: list[np.ndarray], matrix: np.ndarray, tiles: list[tuple[
     largest = max(range(len(tiles)), key=lambda number: tiles[number][0].weight)
     inks = tiles[largest][0].inks
     blur = int(np.argmax([np.vdot(ink, seen[largest]) / max(np.linalg.norm(ink), 1e-6) for ink in inks]))
-    laid = []
-    for (tile, beside), one in zip(tiles, seen, strict=True):
-        dark = darkness(tile.inks[blur], one)
-        laid.append(Laid(tile, np.array(beside, np.float64), dark, one - dark * tile.inks[blur]))
+    laid = [Laid.of(tile, np.array(at, np.float64), one, blur) for (tile, at), one in zip(tiles, seen, strict=True)]
     dark = float(np.median([one.dark for one in laid]))
     if dark < MIN_CONTRAST or all(missing(one.apart).max() < MIN_SWAPPED * dark for one in laid):
         return 0.0  # as on most scans
@@ -207,6 +204,12 @@ class Laid:
     dark: float
     apart: np.ndarray
 
+    @classmethod
+    def of(cls, tile: Tile, at: np.ndarray, seen: np.ndarray, blur: int) -> "Laid":
+        """`seen`: (h, w) how much darker than its paper the scan is there."""
+        dark = darkness(tile.inks[blur], seen)
+        return cls(tile, at, dark, seen - dark * tile.inks[blur])
+
 
 def closer(look: Look, one: Laid, blur: int) -> Laid:
     """Moved by steps of Lucas and Kanade (1981) while they explain more."""
@@ -215,12 +218,10 @@ def closer(look: Look, one: Laid, blur: int) -> Laid:
         step = np.clip(-(tile.slopes[blur] @ one.apart.ravel()) / one.dark, -1, 1)
         if np.abs(step).max() < MIN_STEP_PX or np.abs(one.at + step - start).max() > MAX_SHIFT_PX:
             break
-        seen = look.ink(tile, one.at + step)
-        dark = darkness(tile.inks[blur], seen)
-        apart = seen - dark * tile.inks[blur]
-        if np.linalg.norm(apart) >= np.linalg.norm(one.apart):
+        moved = Laid.of(tile, one.at + step, look.ink(tile, one.at + step), blur)
+        if np.linalg.norm(moved.apart) >= np.linalg.norm(one.apart):
             break
-        one = Laid(tile, one.at + step, dark, apart)
+        one = moved
     return one
 
 
@@ -253,9 +254,7 @@ def swapped_alone(look: Look, one: Laid, window: tuple[slice, slice], blur: int,
     h, w = inks[0].shape
     box = tile.box[0] + left, tile.box[1] + top, w, h
     part = part_of(box, inks, np.ascontiguousarray(tile.shown[window]))
-    seen = look.ink(part, one.at)
-    own = darkness(part.inks[blur], seen)
-    alone = closer(look, Laid(part, one.at, own, seen - own * part.inks[blur]), blur)
+    alone = closer(look, Laid.of(part, one.at, look.ink(part, one.at), blur), blur)
     alone = no_darker(alone, dark, blur)
     room = FOLD_ROOM_PX
     ink = tile.around[top : top + h + 2 * room, left : left + w + 2 * room]
