@@ -14,6 +14,7 @@ import numpy as np
 from htr.forms.edition import Form
 from htr.forms.fallback import Found, fit_projection
 from htr.forms.feature_matching import (
+    INLIER_DISTANCE_PX,
     MAX_SCAN_FEATURES,
     SCAN_SIDE_PX,
     Features,
@@ -97,13 +98,14 @@ class Matcher:
     ) -> tuple[Found | None, str]:
         """The layout that most features agree on, beside the outlines -> where it is, or why it is none."""
         pairs = [matches(own, seen) for own in self.known]
-        tried = [homography(*pair, 4 * size) for pair in pairs]
+        near = INLIER_DISTANCE_PX * size
+        tried = [homography(*pair, near) for pair in pairs]
         why = ""
         for number in sorted(range(len(tried)), key=lambda number: -tried[number][1])[:MAX_LAYOUTS_TRIED]:
             if tried[number][0] is None:
                 continue
             # features of another form may bend a homography out of shape: on a glass paper lies flat
-            for matrix, _ in (tried[number], similarity(*pairs[number], 4 * size)):
+            for matrix, _ in (tried[number], similarity(*pairs[number], near)):
                 found, reason = (None, "") if matrix is None else fit_projection(self.layouts[number], scan, matrix)
                 if found is not None and not any(inside_outline(found.outline.mean(axis=0)[None], o) for o in outlines):
                     return found, ""
