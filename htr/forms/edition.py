@@ -66,11 +66,12 @@ class Form:
             zone[y : y + h, x : x + w] = 1
         return zone
 
-    def marks_seen(self, levels: list[np.ndarray], matrix: np.ndarray) -> tuple[float | None, float]:
+    def marks_seen(self, levels: list[np.ndarray], matrix: np.ndarray, flat: bool) -> tuple[float | None, float]:
         """How alike scan and template are in the marks, and how much of a letter's print there is another's.
 
         A correlation, the least but one, as a stamp may hide one: 1 where the template's marks are bare paper, None
-        where none of them lies on the scan; and the share that `other_print` says.
+        where none of them lies on the scan; and the share that `other_print` says, 0 on paper that did not lie `flat`:
+        a bend leaves strokes some pixels beside their places.
         """
         to_scan, to_fine = matrix @ np.linalg.inv(self.to_close), matrix @ np.linalg.inv(self.tiles[1])
         zoom = STROKE_DPI / CLOSE.dpi
@@ -83,6 +84,8 @@ class Form:
             likenesses = cv2.matchTemplate(search_patch(levels, to_scan, part, TOLERANCE_PX), own, cv2.TM_CCOEFF_NORMED)
             _, most, _, at = cv2.minMaxLoc(likenesses)
             seen.append(max(most, 0.0))
+            if not flat:
+                continue
             beside = [zoom * (v - TOLERANCE_PX) for v in summit(likenesses, at)]
             there = parts_on_scan([tile.box for tile in strokes], to_fine, levels[0].shape)
             shown = [part_of_tile(tile, piece) for tile, piece in zip(strokes, there, strict=True)]

@@ -210,7 +210,7 @@ class Forms:
     ) -> tuple[Form, np.ndarray, np.ndarray | None]:
         """Which of the editions of this layout the scan is of: the one whose marks it shows. Raises NoForm.
 
-        Strokes of marks are compared on paper that lay flat alone: a bend leaves them some pixels beside their places.
+        `flat`: whether the paper lay flat; strokes of marks are compared there alone.
         -> the form, its matrix to the scan, its matrix to the template that was laid first, None for that one.
         """
         form, matrix, frame = first.form, first.matrix, None
@@ -229,7 +229,7 @@ class Forms:
         name = form.template.name
         if leads and min(leads) < MIN_EDITION_LEAD:
             raise NoForm(f"two editions fit alike ({name}, {rivals[int(np.argmin(leads))][0].template.name})")
-        marks, swapped = form.marks_seen(levels, matrix)
+        marks, swapped = form.marks_seen(levels, matrix, flat)
         if marks is None:
             # no other edition is known, and all the rest is this form's: nothing speaks against it
             if self.similar_editions[name] or first.score < HIGH_SCORE:
@@ -237,6 +237,6 @@ class Forms:
         elif marks / max(first.likeness, 0.1) < MIN_MARK_CORRELATION:
             shown = f"marks {marks / max(first.likeness, 0.1):.2f}, score {first.score:.2f}, {name}"
             raise NoForm(f"fits no edition of its form ({shown})")
-        if flat and swapped > 0:
+        if swapped > 0:
             raise NoForm(f"fits no edition of its form (in a mark of {name} it prints something else: {swapped:.2f})")
         return form, matrix, frame
