@@ -18,6 +18,7 @@ import defusedxml.ElementTree
 import numpy as np
 
 from htr.forms.field_rules import rules_of
+from htr.forms.fields import corners
 from htr.forms.template import MAX_FIELD_LINES, Field, Template, as_field
 from htr.io.page_xml import Region, box_outline, page_xml
 
@@ -265,10 +266,8 @@ def the_one(names: Sequence[str], form: str, what: str) -> int:
 
 def turned(box: Sequence[float], degrees: float, about: Sequence[float]) -> np.ndarray:
     """Corners (4, 2) of a box after a turn, clockwise as one sees it."""
-    x, y, w, h = box
     sine, cosine = np.sin(np.deg2rad(degrees)), np.cos(np.deg2rad(degrees))
-    away = np.array([[x, y], [x + w, y], [x + w, y + h], [x, y + h]]) - about
-    return away @ np.array([[cosine, sine], [-sine, cosine]]) + about
+    return (corners(box) - about) @ np.array([[cosine, sine], [-sine, cosine]]) + about
 
 
 def around(points: Sequence[Sequence[float]]) -> tuple[float, float, float, float]:
