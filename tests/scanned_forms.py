@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 
+from htr.forms.fields import corners
 from htr.forms.registration import Forms
 from htr.synth.draw_forms import draw
 from htr.synth.scanner import SEVERITIES, scan
@@ -27,6 +28,15 @@ def scanned_picture(picture, fields, seed, dpi=200, severity="hard"):
             cv2.polylines(ink, [np.rint(steps).astype(np.int32)], False, 230, 3)
     result = scan(picture, ink, SEVERITIES[severity], rng, dpi)
     return result.image, result.matrix
+
+
+def farthest(registration, matrix, shape):
+    """The error of the field corner that is off the most, of those on the scan (rows, columns); px of the scan."""
+    places = np.concatenate([corners(field.box) for field in registration.template.fields])
+    truth = cv2.perspectiveTransform(places[None], matrix)[0]
+    inside = ((truth >= 0) & (truth < shape[::-1])).all(axis=1)
+    assert inside.any()
+    return np.linalg.norm(truth - registration.places(places), axis=1)[inside].max()
 
 
 def matrices(seeds):

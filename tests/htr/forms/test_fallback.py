@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from scanned_forms import NAMES, scanned
+from scanned_forms import NAMES, farthest, scanned
 
 from htr.forms.fields import DeskewedScan, corners
 from htr.forms.fitting import bend_statistic
@@ -15,15 +15,6 @@ from htr.synth.draw_forms import draw
 @pytest.fixture(scope="module")
 def forms():
     return Forms([draw(name) for name in NAMES])
-
-
-def farthest(registration, matrix, shape):
-    """The error of the field corner that is off the most, of those on the scan; px of the scan."""
-    places = np.concatenate([corners(field.box) for field in registration.template.fields])
-    truth = cv2.perspectiveTransform(places[None], matrix)[0]
-    inside = ((truth >= 0) & (truth < shape[::-1])).all(axis=1)
-    assert inside.any()
-    return np.linalg.norm(truth - registration.places(places), axis=1)[inside].max()
 
 
 def shifted(x, y):

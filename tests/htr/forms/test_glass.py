@@ -4,10 +4,9 @@ import cv2
 import numpy as np
 import pytest
 from other_forms import questionnaire
-from scanned_forms import NAMES, scanned
+from scanned_forms import NAMES, farthest, scanned
 
 from htr.forms.feature_matching import Features, homography, matches, similarity
-from htr.forms.fields import corners
 from htr.forms.glass import BESIDE, holds_print
 from htr.forms.registration import Forms, NoForm, SeveralForms, are_several
 from htr.synth.draw_forms import draw
@@ -37,13 +36,6 @@ def glass_of(shape, pieces, severity="medium", seed=40):
         image, matrix = scanned(name, seed + number, dpi=200, severity=severity)
         matrices.append((name, laid(glass, image, matrix, at, angle)))
     return glass, matrices
-
-
-def farthest(registration, matrix, shape):
-    places = np.concatenate([corners(field.box) for field in registration.template.fields])
-    truth = cv2.perspectiveTransform(places[None], matrix)[0]
-    inside = ((truth >= 0) & (truth < shape[::-1])).all(axis=1)
-    return np.linalg.norm(truth - registration.places(places), axis=1)[inside].max()
 
 
 TURNED = [("adult-2018", (850, 620), 91), ("neonatal-2018", (1700, 1700), 181)]
