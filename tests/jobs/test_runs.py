@@ -1,12 +1,11 @@
 """The list of experiments: every state a run can be in, and nothing that a broken folder could do to it."""
 
-import itertools
 import json
 import os
-import threading
 import time
 
 import pytest
+from beating import beating
 
 from jobs import runs
 from jobs.cli.command_line import main
@@ -95,20 +94,10 @@ def test_states(tmp_path, capsys, state, beat, shown, reason):
 @pytest.mark.parametrize("off", [-7200, 7200])
 def test_a_run_on_a_node_whose_clock_is_two_hours_off(tmp_path, capsys, off):
     """On storage that stamps files by the clock of who writes them: who is seen to beat lives, who is not does not."""
-    run, ended = make(tmp_path / "runs" / "living", beat=-off, reason="a reason"), threading.Event()
+    run = make(tmp_path / "runs" / "living", beat=-off, reason="a reason")
     make(tmp_path / "runs" / "dead", job="4712", beat=-off)
-
-    def beat():
-        for number in itertools.count():
-            if ended.wait(0.02):
-                return
-            os.utime(run.lock.path, (time.time() + off + number,) * 2)
-
-    beating = threading.Thread(target=beat)
-    beating.start()
-    rows = listed(tmp_path / "runs", capsys)
-    ended.set()
-    beating.join()
+    with beating(run.lock.path, off):
+        rows = listed(tmp_path / "runs", capsys)
     assert [rows["living"][name] for name in ("state", "reason", "heartbeat")] == ["running", "a reason", 0.0]
     assert (rows["dead"]["state"], rows["dead"]["reason"]) == ("lost", "no heartbeat")
 

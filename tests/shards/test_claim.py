@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from beating import beating
 from bed import wait_for
 
 from shards import claim as claims
@@ -162,43 +163,23 @@ def test_a_fault_of_the_machine_is_not(tmp_path):
 @pytest.mark.parametrize("off", [-7200, 7200])
 def test_who_is_seen_to_beat_lives_though_its_clock_is_two_hours_off(tmp_path, off):
     """Where the storage stamps files by the clock of who writes them; and who does not beat is left all the same."""
-    claim, done, ended = tmp_path / "claim", tmp_path / "done", threading.Event()
+    claim, done = tmp_path / "claim", tmp_path / "done"
     claim.touch()
-
-    def beat() -> None:
-        number = 0
-        while not ended.wait(0.02):
-            number += 1
-            os.utime(claim, (time.time() + off + number,) * 2)
-
     os.utime(claim, (time.time() + off,) * 2)
-    beating = threading.Thread(target=beat)
-    beating.start()
     with ThreadPoolExecutor() as pool:
-        waiting = pool.submit(take_turns, claim, done.exists, done.touch, 2, 0.01)
-        time.sleep(3)
-        assert not waiting.done() and not done.exists()
-        ended.set()
-        beating.join()
+        with beating(claim, off):
+            waiting = pool.submit(take_turns, claim, done.exists, done.touch, 2, 0.01)
+            time.sleep(3)
+            assert not waiting.done() and not done.exists()
         waiting.result()
     assert list(tmp_path.iterdir()) == [done]
 
 
 def test_of_many_claims_those_are_abandoned_that_nobody_is_seen_to_beat(tmp_path):
-    alive, gone, ended = tmp_path / "alive", tmp_path / "gone", threading.Event()
+    alive, gone = tmp_path / "alive", tmp_path / "gone"
     for claim in (alive, gone):
         claim.write_text("another-node 1")
         os.utime(claim, (time.time() + 7200,) * 2)
-
-    def beat() -> None:
-        while not ended.wait(0.02):
-            os.utime(alive)
-
-    beating = threading.Thread(target=beat)
-    beating.start()
-    try:
+    with beating(alive):
         assert claims.abandoned([alive], 600) == set()  # at its first beat
         assert claims.abandoned([alive, gone, tmp_path / "none"], 2) == {gone}
-    finally:
-        ended.set()
-        beating.join()

@@ -1,12 +1,10 @@
 """The verb review, over HTTP: answers, undo, blind rows, two operators, what comes out."""
 
 import json
-import os
-import threading
-import time
 from pathlib import Path
 
 import pytest
+from beating import beating
 from keyed import CANARY, answer, ask, begin, identity, post, rows_of, serving, table
 
 from jobs.cli.command_line import main
@@ -211,21 +209,11 @@ def test_a_server_elsewhere_that_beats_keeps_the_table_though_its_clock_is_two_h
 ):
     made = table(tmp_path, 3)
     (tmp_path / "review.csv.keying").mkdir()
-    lock, ended = tmp_path / "review.csv.keying" / "lock", threading.Event()
+    lock = tmp_path / "review.csv.keying" / "lock"
     lock.write_text("elsewhere 1")
-
-    def beat() -> None:
-        while not ended.wait(0.02):
-            os.utime(lock, (time.time() + off,) * 2)
-
-    beating = threading.Thread(target=beat)
-    beating.start()
-    try:
+    with beating(lock, off):
         assert main(["review", str(made), "--write"]) == 1
         assert "(process 1 on elsewhere), which is seen to live" in capsys.readouterr().err
-    finally:
-        ended.set()
-        beating.join()
     monkeypatch.setattr("jobs.review.SILENT_FOR_S", 0.3)
     assert main(["review", str(made), "--write"]) == 0 and not lock.exists()
 

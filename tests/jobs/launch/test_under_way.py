@@ -1,16 +1,14 @@
 """Parts of a work that tasks share: one that lives keeps its part, one that is gone leaves it, status tells which."""
 
-import contextlib
 import json
 import os
 import shlex
 import socket
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from beating import beating
 
 from jobs.__main__ import main
 from jobs.launch import under_way as module
@@ -60,24 +58,6 @@ def test_what_is_done_under_way_and_left(tmp_path):
 
 def parts(folder: Path) -> set[str]:
     return {path.stem for path in (folder / "parts").glob("*.parquet")}
-
-
-@contextlib.contextmanager
-def beating(path: Path) -> Iterator[None]:
-    """As the task that holds the mark does while it lives."""
-    ended = threading.Event()
-
-    def beat() -> None:
-        while not ended.wait(0.02):
-            os.utime(path)
-
-    thread = threading.Thread(target=beat)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def test_an_array_task_that_is_resubmitted_alone(trained, dataset, tmp_path, monkeypatch, capsys):

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from beating import beating
 from bed import wait_for
 
 from jobs.training import checkpoint, run_lock
@@ -100,19 +101,9 @@ def test_who_beats_lives_whatever_the_clocks_say(tmp_path: Path, monkeypatch):
     held_elsewhere(tmp_path, "11")
     lock = tmp_path / "lock.json"
     for off in (-7200, 7200):
-        ended, number = threading.Event(), itertools.count()
-
-        def beat(off=off, ended=ended, number=number) -> None:
-            while not ended.wait(0.02):
-                os.utime(lock, (time.time() + off + next(number),) * 2)
-
         os.utime(lock, (time.time() + off,) * 2)
-        thread = threading.Thread(target=beat)
-        thread.start()
-        with pytest.raises(ValueError, match="job 11 on another works in this run folder"):
+        with beating(lock, off), pytest.raises(ValueError, match="job 11 on another works in this run folder"):
             begin(tmp_path, "12")
-        ended.set()
-        thread.join()
     monkeypatch.setattr(
         "jobs.training.run_lock.STALE_AFTER_S", 0.5
     )  # nobody beats now: it is not refused for two hours
