@@ -27,7 +27,7 @@ from jobs.cli.settings import group, setting
 from jobs.launch.cluster_options import ClusterConfig, cluster_options, local_gpus
 from jobs.launch.slurm_state import ENDED, WAITING, Slurm
 from jobs.training.config import TrainConfig
-from jobs.training.run_lock import is_stale, read_json
+from jobs.training.run_lock import beat_age, read_json, seems_to_beat
 from shards import files
 
 # settings of train that the experiment sets itself; the others are passed on
@@ -241,7 +241,7 @@ def states_of(trainings: list[Training], known: dict, slurm: Slurm | None = None
             found[training.ranks] = "not submitted"
         elif status.get("state") == "finished":
             found[training.ranks] = "done"
-        elif is_stale(training.run / "lock.json") is False:
+        elif seems_to_beat(beat_age(training.run / "lock.json")):
             found[training.ranks] = "running"
         elif word in WAITING or (
             word is None and entry["cluster"] == "slurm" and time.time() - entry["at"] < UNKNOWN_JOB_WAIT_S

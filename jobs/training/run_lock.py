@@ -155,17 +155,7 @@ class RunLock:
         if age > STALE_AFTER_S:
             seconds = min(WATCHED_BEATS * BEAT_INTERVAL_S, STALE_AFTER_S)
         log(f"train: {self.folder}: waiting {seconds:.0f} s for a sign of job {owner['job']} on {owner['host']}")
-        return self.beats(seconds)
-
-    def beats(self, seconds: float) -> bool:
-        """Whether the lock's heart beats within so many seconds; one that is given back doesn't."""
-        with contextlib.suppress(FileNotFoundError):
-            before, deadline = self.path.stat().st_mtime, time.monotonic() + seconds
-            while time.monotonic() < deadline:
-                time.sleep(0.2)
-                if self.path.stat().st_mtime != before:
-                    return True
-        return False
+        return bool(seen_to_beat([self.path], seconds))
 
     def keep_beating(self) -> None:
         """In a thread, until the lock is given back."""
@@ -213,18 +203,20 @@ def beat_age(lock: Path) -> float | None:
     return None if beat is None else clock_or_own(lock) - beat
 
 
-def is_stale(lock: Path) -> bool | None:
-    """Whether the job that holds a run seems to have stopped beating, by clocks that may differ; None when nobody holds
-    it."""
-    age = beat_age(lock)
-    return None if age is None else abs(age) > STALE_AFTER_S
+def seems_to_beat(age: float | None) -> bool:
+    """Whether a lock with this `beat_age` is one of a job that lives, as far as clocks tell, which may differ."""
+    return age is not None and abs(age) <= STALE_AFTER_S
 
 
-def seen_to_beat(locks: Iterable[Path]) -> set[Path]:
-    """Those that beat while they are watched, all at once, for a little longer than from one beat to the next."""
-    before = {lock: modified(lock) for lock in locks}
-    deadline, beating = time.monotonic() + 1.5 * BEAT_INTERVAL_S, set()
-    while len(beating) < len(before) and time.monotonic() < deadline:
-        time.sleep(BEAT_INTERVAL_S / 10)
-        beating = {lock for lock, beat in before.items() if modified(lock) not in (beat, None)}
+def seen_to_beat(locks: Iterable[Path], seconds: float | None = None) -> set[Path]:
+    """Those that beat within so many seconds (default: a little longer than from one beat to the next). All are watched
+    at once; one that is given back doesn't beat.
+    """
+    before = {lock: beat for lock in locks if (beat := modified(lock)) is not None}
+    deadline, beating = time.monotonic() + (1.5 * BEAT_INTERVAL_S if seconds is None else seconds), set()
+    while before and time.monotonic() < deadline:
+        time.sleep(0.2)
+        now = {lock: modified(lock) for lock in before}
+        beating |= {lock for lock, beat in now.items() if beat not in (before[lock], None)}
+        before = {lock: beat for lock, beat in before.items() if now[lock] == beat}
     return beating

@@ -9,7 +9,7 @@ from pathlib import Path
 from jobs.cli.console import ago, log
 from jobs.distributed.heartbeat import beats
 from jobs.training.config import has_run, read_run
-from jobs.training.run_lock import STALE_AFTER_S, beat_age, read_json, seen_to_beat
+from jobs.training.run_lock import beat_age, read_json, seems_to_beat, seen_to_beat
 
 QUIET_S = 60.0  # seconds without a sign of progress that are shown
 MAX_FOLDER_DEPTH = 3  # levels of folders below the one that is listed
@@ -61,7 +61,7 @@ def describe(run: Path, name: str, evaluated: bool = True) -> dict:
         if age is not None:
             row["heartbeat"] = round(max(age, 0.0), 1)
         if row["state"] in ("starting", "running"):
-            if age is None or abs(age) > STALE_AFTER_S:
+            if not seems_to_beat(age):
                 row |= {"state": "lost", "reason": "nobody holds its lock.json" if age is None else NO_BEAT}
             else:
                 row["reason"] = still(run) or row["reason"]
