@@ -132,11 +132,11 @@ def read(path: Path, needed: tuple[str, ...]) -> dict[str, list]:
     return {name: table[name].to_pylist() for name in table.column_names}
 
 
-def names_of(table: dict[str, list], unit: str, parts: tuple[str, ...] = PARTS) -> list[tuple]:
+def names_of(table: dict[str, list], unit: str, parts: tuple[str, ...]) -> list[tuple]:
     """For each row the name of the unit that it belongs to."""
     columns = [table["certificate"]] if unit == "certificate" else [table["certificate"], table["field"]]
     if unit == "line":
-        columns += [table[name] for name in parts if name in table]
+        columns += [table[name] for name in parts]
     return list(zip(*([value or "" for value in column] for column in columns), strict=True))
 
 
@@ -156,7 +156,7 @@ def parts_of_both(readings: dict[str, list], keyed: dict[str, list]) -> tuple[st
     return tuple(name for name in parts if name != "image")
 
 
-def rows_of(table: dict[str, list], unit: str, parts: tuple[str, ...] = PARTS) -> dict[tuple, dict[tuple, str]]:
+def rows_of(table: dict[str, list], unit: str, parts: tuple[str, ...]) -> dict[tuple, dict[tuple, str]]:
     """Unit -> (row -> its text, NFC, with single spaces)."""
     found: dict[tuple, dict[tuple, str]] = {}
     both = zip(names_of(table, unit, parts), names_of(table, "line", parts), table["text"], strict=True)
@@ -171,7 +171,7 @@ def rows_of(table: dict[str, list], unit: str, parts: tuple[str, ...] = PARTS) -
     return found
 
 
-def accepted_units(readings: dict[str, list], unit: str, parts: tuple[str, ...] = PARTS) -> tuple[dict, int]:
+def accepted_units(readings: dict[str, list], unit: str, parts: tuple[str, ...]) -> tuple[dict, int]:
     """The accepted units, and how many lines of text they have together."""
     kept = [i for i, decision in enumerate(readings["decision"]) if decision == ACCEPT]
     if not kept:
@@ -182,7 +182,7 @@ def accepted_units(readings: dict[str, list], unit: str, parts: tuple[str, ...] 
 
 
 def sample_of(
-    accepted: dict, keyed: dict[str, list], unit: str, path: Path, parts: tuple[str, ...] = PARTS
+    accepted: dict, keyed: dict[str, list], unit: str, path: Path, parts: tuple[str, ...]
 ) -> dict[tuple, dict[tuple, str]]:
     """-> what was keyed, by unit as what was accepted. Names none of them.
 

@@ -131,17 +131,9 @@ def test_a_certificate_is_wrong_when_one_of_its_fields_is(run: Path, tmp_path: P
     assert (entry["accepted"], entry["sampled"], entry["wrong"], entry["drift"]) == (30, 10, 1, None)
 
 
-def table(path: Path, rows: list[dict]) -> Path:
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
-
-
 @pytest.mark.parametrize("unit", ["field", "certificate", "cer"])
 @pytest.mark.parametrize("place", [("line",), ("page",), ("image",), ("line", "image")])
-def test_each_row_of_a_unit_is_compared(run: Path, tmp_path: Path, unit: str, place: tuple[str, ...]):
+def test_each_row_of_a_unit_is_compared(run: Path, tmp_path: Path, write_table, unit: str, place: tuple[str, ...]):
     """Lines of one field, or two pages of a certificate: a misreading of the first is as wrong as one of the last."""
     for wrong in (0, 1):
         rows = [
@@ -154,25 +146,26 @@ def test_each_row_of_a_unit_is_compared(run: Path, tmp_path: Path, unit: str, pl
                  for row in rows[:20]]  # fmt: skip
         keyed[wrong] = keyed[wrong] | {"text": "chute"}
         log = tmp_path / f"log{wrong}.jsonl"
-        paths = table(tmp_path / f"batch{wrong}.csv", rows), table(tmp_path / f"keyed{wrong}.csv", keyed)
+        paths = [write_table(tmp_path / f"{name}{wrong}.csv", t) for name, t in (("batch", rows), ("keyed", keyed))]
         assert monitor(run, log, *paths, unit=unit) in (0, ALARM)
         entry = json.loads(log.read_text(encoding="utf-8"))
         assert entry["wrong"] == 1 and entry["accepted"] == (60 if unit == "cer" else 30)
         assert entry["sampled"] == (20 if unit == "cer" else 10)
 
 
-def test_rows_that_cannot_be_told_apart_or_are_missing_are_refused(run: Path, tmp_path: Path, capsys):
+def test_rows_that_cannot_be_told_apart_or_are_missing_are_refused(run: Path, tmp_path: Path, write_table, capsys):
     rows = [{"certificate": f"c{i // 2}", "field": "II", "line": str(i % 2), "text": "grippe", "decision": "accept"}
             for i in range(20)]  # fmt: skip
-    log, whole = tmp_path / "log.jsonl", table(tmp_path / "batch.csv", rows)
-    twins = table(tmp_path / "twins.csv", [row | {"line": "0"} for row in rows])
+    log, whole = tmp_path / "log.jsonl", write_table(tmp_path / "batch.csv", rows)
+    twins = write_table(tmp_path / "twins.csv", [row | {"line": "0"} for row in rows])
+    none = write_table(tmp_path / "none.csv", [row | {"decision": "review"} for row in rows])
     for batch_of, keyed, said in (
         (twins, rows[:4], "two rows have one certificate and field and line"),
         (whole, [*rows[:2], rows[0]], "two rows have one"),
         (whole, rows[:3], "of 1 of its fields rows are missing"),
-        (table(tmp_path / "none.csv", [r | {"decision": "review"} for r in rows]), rows[:2], "nothing was accepted"),
+        (none, rows[:2], "nothing was accepted"),
     ):
-        assert monitor(run, log, batch_of, table(tmp_path / "keyed.csv", keyed)) == 1
+        assert monitor(run, log, batch_of, write_table(tmp_path / "keyed.csv", keyed)) == 1
         assert said in capsys.readouterr().err and not log.exists()
 
 

@@ -98,11 +98,13 @@ def test_texts_of_which_a_sample_is_drawn(tmp_path: Path):
         assert (accepted["wrong"], accepted["sampled"], accepted["units"]) == (1, 10, 30)
         assert 1 / 30 < accepted["bound"] < 1 and accepted["rate"] == 0.1
         assert running.stop() == 0
-    from jobs.monitor import accepted_units, read, sample_of
+    from jobs.monitor import accepted_units, parts_of_both, read, sample_of
 
-    accepted, _ = accepted_units(read(made, ("certificate", "field", "text", "decision")), "line")
     path = tmp_path / "texts-keyed-sample.csv"
-    typed = sample_of(accepted, read(path, ("certificate", "field", "text")), "line", path)
+    both = read(made, ("certificate", "field", "text", "decision")), read(path, ("certificate", "field", "text"))
+    parts = parts_of_both(*both)
+    accepted, _ = accepted_units(both[0], "line", parts)
+    typed = sample_of(accepted, both[1], "line", path, parts)
     assert len(typed) == 10 and sum(texts != accepted[name] for name, texts in typed.items()) == 1  # as monitor counts
     keyed, sample = (rows_of(tmp_path / f"texts-keyed{end}.csv") for end in ("", "-sample"))
     assert len(keyed) == 30 and sum(row["text"] != "" for row in keyed) == 2 and len(sample) == 10
