@@ -84,7 +84,6 @@ def _tell(place: Placement, meeting: Rendezvous, settings: Settings, device: tor
     if device.type == "cpu":  # each cycle costs a message to every rank, on the core that computes
         os.environ.setdefault("HOROVOD_CYCLE_TIME", "5")
     os.environ.setdefault("HOROVOD_LOG_LEVEL", "fatal")  # the DistributedError says it in one line
-    # the interface that the ranks have met on: of several networks NCCL might take one that leads nowhere
     tell_nccl(meeting.interface, meeting.address)
 
 

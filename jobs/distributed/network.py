@@ -84,21 +84,20 @@ def choose_interface(place: Placement, asked: str = "") -> tuple[str, str]:
     On one node that is the loopback. Else the one on the way to another node, to anywhere, or that this host's name
     resolves to.
     """
-    found = interfaces()
-    listed = ", ".join(f"{name} ({address})" for name, address in found.items()) or "none"
+    found = addresses()
+    listed = ", ".join(f"{name} ({known[0]})" for name, known in found.items()) or "none"
     if asked:
         if asked not in found:
             raise DistributedError(f"HTR_IFACE={asked}: {_why_not(asked)} on {place.host}, it has {listed}")
-        return asked, found[asked]
+        return asked, found[asked][0]
     if place.local_size == place.size and "lo" in found:
-        return "lo", found["lo"]
-    every = addresses()
+        return "lo", found["lo"][0]
     others = [host for host, _ in place.hosts or () if host != place.host]
     ways = (own for host in (*others[:1], *ANYWHERE) for own in _ways_to(host))
     for own in (*ways, *_resolve(socket.gethostname())):
-        for name, known in every.items():
+        for name, known in found.items():
             if own in known and not is_loopback(own):
-                return name, found[name]
+                return name, known[0]
     raise DistributedError(
         f"no network interface of {place.host} leads to the other nodes: set HTR_IFACE to one of {listed}"
     )
