@@ -39,10 +39,10 @@ def main(args: Settings) -> int:
         raise ValueError(f"export needs {', '.join(lacking)}: pip install -e '.[onnx]'")
     from htr.export import check, to_onnx
     from htr.reader import Reader
+    from jobs.training.adopted import model_in
     from shards import files
 
-    folder = args.model or args.run
-    reader = Reader.load(folder / "model" if (folder / "model" / "config.json").exists() else folder)
+    reader = Reader.load(model_in(args.model or args.run))
     content = to_onnx(reader)
     agreed = check(content, reader)
     args.out.parent.mkdir(parents=True, exist_ok=True)

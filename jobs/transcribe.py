@@ -159,12 +159,12 @@ def main(args: Settings) -> int:
 
 def model_folder(asked: Path | None) -> Path:
     """Raises ValueError when no model was named and the project comes with none."""
+    from jobs.training.adopted import model_in
+
     folder = asked or Path(os.environ.get("HTR_MODEL") or PRETRAINED)
-    if (folder / "model" / "config.json").exists():
-        return folder / "model"
     if not asked and "HTR_MODEL" not in os.environ and not folder.is_dir():
         raise ValueError("no reader: name a model's folder or a run with --model, or in HTR_MODEL")
-    return folder
+    return model_in(folder)
 
 
 def made_under(args: Settings, model: Path, decoding: Path | None, device) -> dict:

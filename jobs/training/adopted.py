@@ -31,10 +31,15 @@ def folder_of_run(run: Path | None, model: Path | None) -> Path:
 
 def files_of_model(model: Path) -> Path:
     """The folder that config.json and the weights lie in: this one or its model/. Raises ValueError: they don't."""
-    inner = model / "model" if (model / "model" / "config.json").exists() else model
+    inner = model_in(model)
     if not all((inner / name).exists() for name in ("config.json", "weights.safetensors")):
         raise ValueError(f"--model {model}: no model here (config.json and weights.safetensors are needed)")
     return inner
+
+
+def model_in(folder: Path) -> Path:
+    """The folder of the model, given that one or the folder of its run."""
+    return folder / "model" if (folder / "model" / "config.json").exists() else folder
 
 
 def adopt(inner: Path, run: Path) -> None:
