@@ -239,17 +239,29 @@ def test_workers_write_what_one_writes(folder, model, tmp_path):
 
 
 @pytest.mark.parametrize("damage", [lambda tar: os.truncate(tar, 700), Path.unlink], ids=["cut short", "gone"])
-def test_what_fails_in_a_worker_process_fails_the_task(dataset, model, tmp_path, capsys, damage):
+def test_a_shard_that_cannot_be_read_fails_the_task(dataset, model, tmp_path, capsys, damage):
     """ValueError and OSError alike; the next run does what is missing."""
     index = read_index(shutil.copytree(dataset.folder, tmp_path / "lines"))
     [*_, shard] = sorted(index.folder.glob("train-*.tar"))
     content = shard.read_bytes()
     damage(shard)
-    # of several chunks: one alone is read again in the task's own process
     options = [index.folder, "--model", model, "--out", tmp_path / "o.csv", "--chunk", 2, "--workers", 2]
     assert shard.name in fails(capsys, *options) and not (tmp_path / "o.csv").exists()
     shard.write_bytes(content)
     assert run(*options) == 0 and len(rows_of(tmp_path / "o.csv")) == 60
+
+
+def test_what_a_worker_process_cannot_write_fails_the_task(folder, model, tmp_path, capsys):
+    """Of several chunks: one alone would be written again by the task's own process."""
+    pages = [tmp_path / "xml" / f"{name}.xml" for name in ("b.png", "a.png", "c/d.jpg", "c/a.png")]
+    for page in pages:
+        page.mkdir(parents=True)
+    options = [folder, "--model", model, "--out", tmp_path / "o.csv", "--chunk", 1, "--workers", 2]
+    said = fails(capsys, *options, "--xml", tmp_path / "xml")
+    assert any(page.name in said for page in pages) and not (tmp_path / "o.csv").exists()
+    for page in pages:
+        page.rmdir()
+    assert run(*options, "--xml", tmp_path / "xml") == 0 and all(page.is_file() for page in pages)
 
 
 def test_a_chunk_is_read_by_one_thread_whatever_the_process_had(folder, model, tmp_path, monkeypatch):
