@@ -21,6 +21,7 @@ import resource
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,8 @@ def measure(backend: str, size: int, agreements: int) -> dict:
                 try:
                     be_rank(Path(folder), backend, rank, size, agreements, began)
                     code = 0
+                except BaseException:
+                    traceback.print_exc()
                 finally:
                     sys.stdout.flush()
                     sys.stderr.flush()
@@ -103,7 +106,7 @@ def measure(backend: str, size: int, agreements: int) -> dict:
             children.append(child)
         codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
         if any(codes):
-            raise SystemExit(f"{backend}, {size} ranks: {sum(map(bool, codes))} of them failed")
+            raise SystemExit(f"{backend}, {size} ranks: some failed, exit status by rank {codes}")
         said = [json.loads((Path(folder) / f"{rank}.json").read_text(encoding="utf-8")) for rank in range(size)]
     row = {name: max(one[name] for one in said) for name in ("met_s", "joined_s", "agree_ms")}
     row |= {"root_cpu_s": said[0]["cpu_s"], "rank_cpu_s": float(np.mean([one["cpu_s"] for one in said]))}

@@ -4,6 +4,9 @@ A process that dies closes its connection at once, whoever waits for whom. One t
 beats no more; after `silent_after` seconds it counts as lost. Rank 0 tells the others. So every rank ends with the same
 line, which names a rank and its host, whatever a library of collectives says of it, or does not.
 
+At the end of the work the ranks leave together. A rank that has its last sum closes its connections of Gloo, and one
+that is still in that sum would take this for the end of a process. So each says goodbye, and stays until all have.
+
 A process that lives and takes no step is not noticed here: its thread goes on beating. The watchdog ends that one, and
 a rank that waits inside a kernel of NCCL's, where it comes to no verdict (see watchdog.py).
 """
@@ -18,6 +21,7 @@ import time
 
 BEAT_S = 2.0  # between two signs of life
 VERDICT_WITHIN_S = 5.0  # for rank 0's word on who was lost, once a collective has failed
+LEAVE_WITHIN_S = 30.0  # for the goodbyes of all: rank 0 may have files to write when the others are done
 GRACE_S = 10.0  # for the main thread to come to the verdict and raise it; then it is at least printed
 
 
@@ -29,6 +33,10 @@ class Lifeline:
         self.rank, self.hosts, self.links, self.silent_after = rank, hosts, dict(links), silent_after
         self.verdict = ""  # which rank was lost first, and how
         self.known, self.ended, self.noticed = threading.Event(), threading.Event(), threading.Event()
+        self.staying = set(self.links)  # the peers that have not said goodbye
+        self.over = threading.Event()  # nobody is to be waited for: all have said goodbye, or one is lost
+        if not self.staying:
+            self.over.set()
         self.lock = threading.Lock()  # of what is sent: the main thread says goodbye
         self.wake = socket.socketpair()
         for link in self.links.values():
@@ -54,12 +62,14 @@ class Lifeline:
                         heard[key.data] = time.monotonic()
                         *lines, pieces[key.data] = (pieces[key.data] + data).split(b"\n")
                         gone = [self.hear(line) for line in lines]
-                    if not data or any(gone):  # the end of a process, or its goodbye
+                    if not data or any(gone):  # the end of a process, or its goodbye: it still waits for ours
                         selector.unregister(key.fileobj)
-                        self.links.pop(key.data)
-                        heard.pop(key.data)
+                        heard.pop(key.data, None)
                         if not data:
                             self.lose(key.data, "ended")
+                        self.staying.discard(key.data)
+                        if not self.staying:
+                            self.over.set()
                 now = time.monotonic()
                 if now - before > 3 * BEAT_S:  # this process itself was stopped, and has not read yet what came
                     heard = dict.fromkeys(heard, now)
@@ -97,6 +107,7 @@ class Lifeline:
         if self.rank == 0:
             self.send(f"lost {rank} {why}\n".encode())
         self.known.set()
+        self.over.set()
 
     def send(self, line: bytes) -> None:
         with self.lock:
@@ -111,17 +122,25 @@ class Lifeline:
         return self.verdict
 
     def close(self, failed: bool) -> None:
-        """`failed`: without a goodbye, so that the others hear of an end too early."""
+        """`failed`: without a goodbye, so that the others hear of an end too early. Else with theirs, see `leave`."""
         if failed and self.rank == 0 and self.known.is_set():
             time.sleep(0.1)  # the others hear the verdict before they see rank 0 end
         if not failed:
-            self.send(b"bye\n")
+            self.leave()
         self.noticed.set()
         self.ended.set()
         with contextlib.suppress(OSError):
             self.wake[1].send(b".")
         self.thread.join(5.0)
         self.drop()
+
+    def leave(self) -> None:
+        """Say goodbye, and wait until all others have: rank 0 hears them, and is the last to say it."""
+        if self.rank:
+            self.send(b"bye\n")
+        self.over.wait(LEAVE_WITHIN_S)
+        if not self.rank:
+            self.send(b"bye\n")
 
     def drop(self) -> None:
         """Also in a forked child, which would hold a dead rank's connection open."""
