@@ -21,7 +21,7 @@ from jobs.distributed.placement import DistributedError
 from jobs.training.metrics import MetricsLogger
 
 KEY = "slurm-17-0-0-38559"
-START = 3.0  # seconds that the ranks of these tests wait for each other
+START = 5.0  # seconds that ranks wait for one that never comes
 
 
 # --- what the ranks do
@@ -129,15 +129,16 @@ def environment(rank: int, tasks: str = "2", nodes: str = "node1", **more: str) 
     texts = {"JOB_ID": 17, "STEP_ID": 0, "STEP_LAUNCHER_PORT": 38559}
     lists = {"STEP_NODELIST": nodes, "STEP_TASKS_PER_NODE": tasks}
     slurm = {f"SLURM_{name}": str(value) for name, value in (numbers | texts | lists).items()}
-    return slurm | {"HTR_START_TIMEOUT": str(START), "HTR_PEER_TIMEOUT": "10"} | more
+    return slurm | {"HTR_START_TIMEOUT": "200", "HTR_PEER_TIMEOUT": "200"} | more
 
 
 def be_rank(
-    folder: str, env: dict[str, str], work: str, device: str, gpus: list[str], dead_port: int, wait: float, backend: str
+    folder: str, env: dict[str, str], work: str, device: str, gpus: list[str], dead_port: int, wait: str, backend: str
 ):
     """One rank, as the main program of a job does it: a DistributedError is one line, without a traceback."""
     os.environ.update(env)
-    time.sleep(wait)
+    while wait and not (Path(folder) / wait).exists():  # what must have happened before this rank begins
+        time.sleep(0.02)
     if gpus:  # of which a library can sum on
         devices.visible_gpus = process_group.visible_gpus = lambda: gpus
         import_module(f"jobs.distributed.{backend}_backend").check = torch.cuda.set_device = lambda device: None
@@ -181,7 +182,7 @@ def nursery() -> None:
                 sys.stderr.flush()
                 os._exit(code)
             children[child] = log
-        killer = threading.Timer(30, lambda alive=children: [os.kill(child, signal.SIGKILL) for child in alive])
+        killer = threading.Timer(240, lambda alive=children: [os.kill(child, signal.SIGKILL) for child in alive])
         killer.start()
         ends = []
         for child, log in list(children.items()):
@@ -201,7 +202,7 @@ class Ranks:
         self.process, self.folder, self.backend = process, folder, backend
 
     def start(self, *ranks: dict, work: str = "work") -> None:
-        base = {"work": work, "device": "cpu", "gpus": [], "dead_port": 0, "wait": 0.0, "backend": self.backend}
+        base = {"work": work, "device": "cpu", "gpus": [], "dead_port": 0, "wait": "", "backend": self.backend}
         request = {"folder": str(self.folder), "ranks": [base | rank for rank in ranks]}
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()

@@ -54,7 +54,7 @@ def test_which_python_wins(tmp_path, venv, conda, name, wins, told):
         made(environment, conda == "set up")
         environ |= {"CONDA_PREFIX": str(environment), "CONDA_DEFAULT_ENV": name}
         environ["PATH"] = f"{environment}/bin:{environ['PATH']}"
-    done = subprocess.run(["bash", "-euc", ASK], cwd=home, env=environ, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["bash", "-euc", ASK], cwd=home, env=environ, capture_output=True, text=True, timeout=250)
     python, python_home = done.stdout.split()
     assert python == str((home / ".venv" if wins == "venv" else environment) / "bin" / "python")
     assert python_home == "none" and done.returncode == 0
@@ -64,7 +64,7 @@ def test_which_python_wins(tmp_path, venv, conda, name, wins, told):
 def test_the_variables_are_not_left_to_those_who_source_it():
     done = subprocess.run(
         ["bash", "-c", '. slurm/env.sh; echo "${conda-unset} ${said-unset}"'],
-        cwd=CHECKOUT, env=os.environ | {"CONDA_PREFIX": ""}, capture_output=True, text=True, timeout=60,
+        cwd=CHECKOUT, env=os.environ | {"CONDA_PREFIX": ""}, capture_output=True, text=True, timeout=250,
     )  # fmt: skip
     assert done.stdout.split() == ["unset", "unset"]
 
@@ -80,7 +80,7 @@ def test_modules_of_the_site_are_loaded_in_a_batch_script_too(tmp_path, strict: 
     environ = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "MODULESHOME": str(tmp_path)}
     ask = '. slurm/env.sh || { echo "failed $?"; exit 0; }; echo "${LOADED:-none} $-"'
     done = subprocess.run(
-        ["bash", strict, ask], cwd=tmp_path / "home", env=environ, capture_output=True, text=True, timeout=60
+        ["bash", strict, ask], cwd=tmp_path / "home", env=environ, capture_output=True, text=True, timeout=250
     )
     assert told in done.stderr and done.returncode == 0
     said, flags = done.stdout.split()

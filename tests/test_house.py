@@ -170,7 +170,7 @@ def test_help_and_dry_run_need_no_cluster(verb: str, tmp_path: Path):
 
     def run(*options: str) -> str:
         command = ["bash", script, *options]
-        done = subprocess.run(command, cwd=CHECKOUT, env=environ, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, cwd=CHECKOUT, env=environ, capture_output=True, text=True, timeout=250)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

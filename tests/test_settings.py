@@ -199,7 +199,7 @@ def test_help_groups_the_verbs_and_needs_no_torch(capsys):
             "import sys; from jobs.cli.command_line import main\n"
             f"try: main(['{verb}', '--help'])\nfinally: print(*sys.modules)"
         )
-        done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, timeout=60)
+        done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, timeout=250)
         assert "jobs.cli.settings" in done.stdout.split() and not {"torch", "jsonargparse"} & set(done.stdout.split())
 
 

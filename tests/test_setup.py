@@ -16,7 +16,7 @@ def say(command: str, **environ: str) -> tuple[int, str]:
     known = {"PATH": "/usr/bin:/bin", "HTR_SITE": "/nowhere"} | environ
     script = f"set -euo pipefail; . slurm/toolchain.sh; {command}"
     done = subprocess.run(
-        ["/bin/bash", "-c", script], cwd=CHECKOUT, env=known, capture_output=True, text=True, timeout=30
+        ["/bin/bash", "-c", script], cwd=CHECKOUT, env=known, capture_output=True, text=True, timeout=250
     )
     return done.returncode, (done.stdout + done.stderr).strip()
 

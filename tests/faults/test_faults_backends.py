@@ -15,7 +15,6 @@ from bed import wait_for
 
 from jobs.distributed.process_group import BACKENDS
 
-pytestmark = pytest.mark.timeout(300)
 CHECKOUT = Path(__file__).parents[2]
 STEPS, EVERY = 40, 5
 TRAIN = ["--size", "tiny", "--batch", "6", "--warmup", "5", "--log-every", "1", "--amp", "off", "--deterministic"]

@@ -68,7 +68,7 @@ def test_killed_and_resumed_is_the_run_that_never_was_killed(data: Path, tmp_pat
     process = subprocess.Popen(
         command, cwd=CHECKOUT, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 250
     while not (tmp_path / "cut" / "checkpoints" / "step-000008.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
@@ -273,7 +273,7 @@ def test_second_job_on_a_run_folder_is_refused(capsys, data: Path, tmp_path: Pat
         command, cwd=CHECKOUT, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 250
         while not (tmp_path / "run" / "metrics.jsonl").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         message = fails(capsys, "train", data, "--run", tmp_path / "run", *options)
@@ -375,7 +375,7 @@ def started(*argv: object) -> subprocess.Popen:
 
 
 def wait_for_step(run: Path, step: int) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 250
     while time.monotonic() < deadline:
         path = run / "metrics.jsonl"
         if path.exists() and any(
@@ -396,7 +396,7 @@ def test_a_signal_ends_it_with_a_checkpoint_and_the_rest_is_as_if_undisturbed(
     with started(data, *cut, "--workers", 1) as process:
         wait_for_step(run, 3)
         process.send_signal(number)
-        said = process.communicate(timeout=60)[1]
+        said = process.communicate(timeout=250)[1]
     assert process.returncode == code, said
     status = json.loads((run / "status.json").read_text(encoding="utf-8"))
     assert status["state"] == "stopped" and not (run / "lock.json").exists()
@@ -452,7 +452,7 @@ def test_a_run_that_used_up_its_requeues_ends(data: Path, tmp_path: Path):
     with started(data, *FEW, "--device", "cpu", "--run", run, "--requeues", 0) as process:
         wait_for_step(run, 1)
         process.send_signal(signal.SIGUSR1)
-        said = process.communicate(timeout=60)[1]
+        said = process.communicate(timeout=250)[1]
     assert process.returncode == 143 and "0 of 0 --requeues, start it again" in said
 
 

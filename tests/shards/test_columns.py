@@ -67,7 +67,7 @@ def test_one_of_many_processes_makes_it(tmp_path):
     for rank in ranks:
         rank.start()
     for rank in ranks:
-        rank.join(100)
+        rank.join(200)
     assert [rank.exitcode for rank in ranks] == [0] * 4
     assert log.read_text(encoding="utf-8") == "made\n" and read_columns(path)["a"][5] == 5
 

@@ -66,7 +66,7 @@ sys.stdin.read()
     assert len(workers) == 2 and all(alive(pid) for pid in workers)
     rank.kill()
     rank.communicate()
-    end = time.monotonic() + 60
+    end = time.monotonic() + 250
     while any(alive(pid) for pid in workers) and time.monotonic() < end:
         time.sleep(0.05)
     assert not any(alive(pid) for pid in workers)

@@ -264,7 +264,7 @@ def test_attempts_that_meet_make_one_shard(tmp_path, plan, source, monkeypatch):
     """All four have written their files before the first links one."""
     alone = make_plan(tmp_path / "alone", read_source(source)[0], ONE)
     write_shard(alone, 0, source.parent)
-    together, commit, seen = threading.Barrier(4, timeout=20), files.commit, threading.local()
+    together, commit, seen = threading.Barrier(4, timeout=200), files.commit, threading.local()
 
     def wait(attempt: Path, path: Path) -> bool:
         if not hasattr(seen, "waited"):

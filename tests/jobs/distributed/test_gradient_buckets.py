@@ -73,7 +73,6 @@ def nursery():
         yield process
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_sums_are_right_whatever_the_compression(nursery, tmp_path, backend, size):

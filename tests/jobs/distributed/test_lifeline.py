@@ -38,7 +38,7 @@ def test_no_rank_leaves_before_the_last_is_done(lifelines, last):
         assert thread.is_alive(), "a rank was gone while another still worked"
     lifelines[last].close(failed=False)
     for thread in early:
-        thread.join(20.0)
+        thread.join(200.0)
         assert not thread.is_alive()
     assert not any(lifeline.known.is_set() for lifeline in lifelines)
 
@@ -48,7 +48,7 @@ def test_who_waits_for_the_goodbyes_hears_who_was_lost(lifelines, lost):
     early = [closing(lifeline) for lifeline in lifelines if lifeline.rank != lost]
     lifelines[lost].close(failed=True)
     for thread in early:
-        thread.join(20.0)
+        thread.join(200.0)
         assert not thread.is_alive()
     said = {lifeline.verdict for lifeline in lifelines if lifeline.rank != lost}
     assert said == {f"rank {lost} on n{lost} ended; if that comes again, --exclude=n{lost}"}
@@ -57,7 +57,7 @@ def test_who_waits_for_the_goodbyes_hears_who_was_lost(lifelines, lost):
 def test_a_rank_that_never_says_goodbye_is_not_waited_for_for_ever(lifelines, monkeypatch):
     monkeypatch.setattr("jobs.distributed.lifeline.LEAVE_WITHIN_S", 0.2)
     thread = closing(lifelines[1])
-    thread.join(20.0)
+    thread.join(200.0)
     assert not thread.is_alive()
 
 

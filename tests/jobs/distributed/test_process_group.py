@@ -31,7 +31,6 @@ def ranks(nursery, tmp_path, request):
 # --- they work together
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize(("tasks", "nodes"), [("2", "node1"), ("2,1", "node[1-2]")])
 def test_ranks_work_together(ranks, tasks, nodes):
     size = sum(placement.expand_tasks(tasks))
@@ -52,7 +51,6 @@ def test_ranks_work_together(ranks, tasks, nodes):
     assert first["raised"] == "the disk is full"
 
 
-@pytest.mark.timeout(60)
 def test_gradients_are_those_of_one_process_with_all_samples(ranks):
     found = ranks.results(rank(0), rank(1))[0]
     torch.manual_seed(0)
@@ -72,7 +70,6 @@ def test_gradients_are_those_of_one_process_with_all_samples(ranks):
     torch.testing.assert_close(torch.tensor(found["weights"]), model[0].weight.detach())
 
 
-@pytest.mark.timeout(60)
 def test_an_exception_on_rank_0_that_cannot_travel_reaches_all_as_a_ring_error(ranks):
     ranks.start(rank(0), rank(1), work="fail_on_root")
     root, other = ranks.ends()
@@ -80,7 +77,6 @@ def test_an_exception_on_rank_0_that_cannot_travel_reaches_all_as_a_ring_error(r
     assert ranks.last_line(other) == "Odd on rank 0: the table has no column text"
 
 
-@pytest.mark.timeout(60)
 def test_a_rank_that_dies_ends_the_others(ranks):
     ranks.start(rank(0), rank(1), work="die")
     survivor, dead = ranks.ends()
@@ -94,15 +90,16 @@ def test_a_rank_that_dies_ends_the_others(ranks):
 
 # --- they fail together
 
+IMPATIENT = {"HTR_START_TIMEOUT": str(START)}
 FAILURES = {
     "missing": (
-        [rank(0, "4"), rank(1, "4")],
+        [rank(0, "4", more=IMPATIENT), rank(1, "4", more=IMPATIENT)],
         f"ranks 2, 3 did not start within {START:g} s (nodes that answered: node1)",
     ),
     "doubled": ([rank(0, "3"), rank(1, "3"), rank(1, "3")], "rank 1 on node1 was started a second time, on node1"),
     "rank 0 doubled": ([rank(0, "3"), rank(0, "3"), rank(1, "3")], "rank 0 was started twice"),
     "rank 0 absent": (
-        [rank(1, "3"), rank(2, "3")],
+        [rank(1, "3", more=IMPATIENT), rank(2, "3", more=IMPATIENT)],
         f"rank 0 did not start within {START:g} s (no {KEY}.json in FOLDER/rendezvous:",
     ),
     "interface of rank 0": (
@@ -114,7 +111,7 @@ FAILURES = {
         "rank 1 on node1: HTR_IFACE=ib7: no such network interface on node1, it has lo",
     ),
     "unreachable": (
-        [rank(0), rank(1, dead_port=9)],
+        [rank(0, more=IMPATIENT), rank(1, dead_port=9, more=IMPATIENT)],
         "rank 1 on node1: cannot reach rank 0 at 127.0.0.1:9 (its lo) over lo: Connection refused; is HTR_IFACE right,"
         " are the ports HTR_PORTS open between the nodes?",
     ),
@@ -155,7 +152,6 @@ FAILURES = {
 }
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("failure", FAILURES)
 def test_what_is_wrong_is_said_on_every_rank(ranks, failure):
     started, message = FAILURES[failure]
@@ -166,31 +162,31 @@ def test_what_is_wrong_is_said_on_every_rank(ranks, failure):
     assert len(set(lines)) == 1
 
 
-@pytest.mark.timeout(60)
 def test_nobody_listens_at_the_published_address(ranks):
     file = ranks.folder / "rendezvous" / f"{KEY}.json"
     file.parent.mkdir()
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     rendezvous.publish(file, {"address": "127.0.0.1", "port": port, "interface": "lo", "token": "old"})
-    (line,) = ranks.errors(rank(1))
+    (line,) = ranks.errors(rank(1, more=IMPATIENT))
     assert f"rank 1 on node1: cannot reach rank 0 at 127.0.0.1:{port}" in line
     assert json.loads(file.with_suffix(".rank-1.error").read_text(encoding="utf-8"))["error"] in line
 
 
-@pytest.mark.timeout(60)
 def test_a_file_of_an_earlier_start_does_not_mislead(ranks):
     file = ranks.folder / "rendezvous" / f"{KEY}.json"
     file.parent.mkdir()
     old = {"address": "127.0.0.1", "port": 9, "interface": "lo", "token": "old"}
     rendezvous.publish(file, old)
     rendezvous.publish(file.with_suffix(".rank-1.error"), {"token": "old", "rank": 1, "host": "node1", "error": "old"})
-    assert len(ranks.results(rank(0, wait=0.5), rank(1))) == 2
+    ranks.start(rank(0, wait="later"), rank(1))
+    time.sleep(0.5)  # rank 1 finds the old file alone, unless the machine is slow
+    (ranks.folder / "later").touch()
+    assert [code for code, _, _ in ranks.ends()] == [0, 0]
 
 
-@pytest.mark.timeout(60)
 def test_strangers_do_not_disturb_the_barrier(ranks):
-    ranks.start(rank(0), rank(1, wait=1.5))
+    ranks.start(rank(0), rank(1, wait="strangers-came"))
     file = ranks.folder / "rendezvous" / f"{KEY}.json"
     while not file.exists():
         time.sleep(0.02)
@@ -204,12 +200,12 @@ def test_strangers_do_not_disturb_the_barrier(ranks):
             stranger.sendall(said)
         strangers.append(stranger)
     strangers[1].close()
+    (ranks.folder / "strangers-came").touch()
     assert [code for code, _, _ in ranks.ends()] == [0, 0]
     for stranger in strangers:
         stranger.close()
 
 
-@pytest.mark.timeout(30)
 def test_versions_and_nodes_that_disagree():
     def hello(number, **other):
         about = {"device": "cpu", "gpu": "", "versions": {"code": "1a", "torch": "2.13.0"}, "error": ""}
@@ -233,7 +229,6 @@ def test_a_rank_without_horovod_tells_the_others_of_it(monkeypatch):
     assert about.error.endswith("run slurm/setup.sh")
 
 
-@pytest.mark.timeout(30)
 def test_horovods_server_hears_the_nodes_of_the_job_only():
     for allowed, heard in (({"127.0.0.1"}, b"404"), (set(), b"")):
         server = horovod_backend.Server("127.0.0.1", range(28500, 28600), [("node1", 2)], allowed)
@@ -280,9 +275,10 @@ with ring.start(Path("/nowhere"), "cpu") as world:
 """
 
 
-@pytest.mark.timeout(60)
 def test_a_world_of_one_needs_no_horovod():
     env = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SUBMITIT"))}
     root = Path(__file__).parents[3]
-    found = subprocess.run([sys.executable, "-c", ALONE], cwd=root, env=env, capture_output=True, text=True, timeout=50)
+    found = subprocess.run(
+        [sys.executable, "-c", ALONE], cwd=root, env=env, capture_output=True, text=True, timeout=250
+    )
     assert (found.stdout, found.stderr) == ("False\n", "")

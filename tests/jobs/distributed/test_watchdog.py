@@ -82,7 +82,7 @@ def start(folder: Path, rank: int, what: str, ranks: int = 1) -> subprocess.Pope
 
 
 def end(process: subprocess.Popen) -> tuple[int, str]:
-    said = process.communicate(timeout=60)
+    said = process.communicate(timeout=250)
     return process.returncode, "".join(said)
 
 

@@ -102,7 +102,7 @@ def test_a_pipeline_cancels_what_it_queued_when_a_later_job_is_refused(tmp_path:
     (tmp_path / "scancel.asked").touch()
     environ = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "REFUSED": str(refused)}
     command = ["bash", str(CHECKOUT / "slurm" / "pipeline.sh"), "lines.csv", str(tmp_path / "run")]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=250)
     assert (tmp_path / "scancel.asked").read_text().strip() == cancelled
     if not refused:
         assert done.returncode == 0 and "preprocess 101, train 102, evaluate 103; then" in done.stdout

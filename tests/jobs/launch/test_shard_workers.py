@@ -25,7 +25,7 @@ def test_tasks_that_end_together_merge_once(tmp_path, source, monkeypatch):
     def missing(plan, missing=index.missing_shards):
         found = missing(plan)
         if threading.current_thread().name.startswith("task") and not found:
-            both.wait(60)  # all of them have seen the last shard
+            both.wait(200)  # all of them have seen the last shard
         return found
 
     monkeypatch.setattr(index, "merge", lambda plan, merge=index.merge: merged.append(1) or merge(plan))
@@ -40,7 +40,7 @@ def test_tasks_that_end_together_merge_once(tmp_path, source, monkeypatch):
     for task in tasks:
         task.start()
     for task in tasks:
-        task.join(100)
+        task.join(200)
     assert ends == [0] * 3 and read_index(tmp_path / "lines").totals
     assert len(merged) == 1
 

@@ -122,7 +122,6 @@ def test_a_rank_that_stays_slow_is_named_once_with_its_host():
     assert slow.look([0.0, 0.0], hosts) == ""
 
 
-@pytest.mark.timeout(90)
 def test_two_ranks_of_which_one_is_slow(tmp_path):
     with open_nursery() as nursery:
         said = RealRanks(nursery, tmp_path, "torch").results(rank(0), rank(1), work="slow")
