@@ -3,7 +3,7 @@
 promise = Promise.load("runs/ctc-16/reliability/fields")
 promise.check(conditions(…))                     # readings are made as those were that it was chosen on
 probability = promise.probability(table)         # (N,), a row a line with signal_NAME, certificate, field
-accepted = promise.accept(probability)           # (N,) bool
+accepted = promise.accept(probability, lines_in(table))    # (N,) bool
 
 `python -m jobs calibrate` writes them: score.json (the scores), promise.json, reliability.json (figures).
 """
@@ -19,7 +19,7 @@ import numpy as np
 from htr.reliability.calibration import Score
 from htr.reliability.conditions import READER, difference
 from htr.reliability.risk_control import PER_LINE
-from htr.reliability.units import CHARACTER, probabilities, word_signals
+from htr.reliability.units import CHARACTER, probabilities, units_among, word_signals
 
 FORMAT = 2
 OLDER = {1: "made by an older version, whose test did not hold: the bound of a group's loss was estimated"}
@@ -96,11 +96,14 @@ class Promise:
         rows = word_signals(table)[1]
         return np.split(found, np.searchsorted(rows, np.arange(1, len(table["word_confidence"]))))
 
-    def accept(self, probability: np.ndarray) -> np.ndarray:
-        """(N,) -> (N,) bool."""
+    def accept(self, probability: np.ndarray, lines: np.ndarray) -> np.ndarray:
+        """(N,) probabilities, (N,) how many lines each row has (`units.lines_in`) -> (N,) bool: what is accepted.
+
+        A promise of lines accepts no row of several lines (`units.units_among`).
+        """
         if self.threshold is None:
             return np.zeros(len(probability), bool)
-        return np.asarray(probability) >= self.threshold
+        return (np.asarray(probability) >= self.threshold) & units_among(self.unit, lines)
 
 
 def score_of(unit: str, loss: str) -> str:

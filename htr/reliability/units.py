@@ -52,6 +52,15 @@ def lines_in(table) -> np.ndarray:
     return np.bincount(lines_of(table)[1])
 
 
+def units_among(unit: str, lines: np.ndarray) -> np.ndarray:
+    """(N,) how many lines each row has (`lines_in`) -> (N,) bool: which rows a promise of this unit speaks of.
+
+    A promise of lines speaks of single lines. A field whose lines have one text together is none: if one line of it is
+    wrong the text is, and the threshold was not chosen for that.
+    """
+    return np.asarray(lines) == 1 if unit == "line" else np.ones(len(lines), bool)
+
+
 def listed_in(table, name: str) -> tuple[np.ndarray, np.ndarray]:
     """A column of lists of two values and more, or null -> (N,) their lengths, their values one after the other."""
     if name not in names_of(table):

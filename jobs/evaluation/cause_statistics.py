@@ -61,9 +61,7 @@ def selection(evaluation: Evaluation, promise: Promise, clusters: np.ndarray, fo
     than those of the promise."""
     promise.check(evaluation.conditions)
     read = np.array([bool((text or "").strip()) for text in evaluation.table["hypothesis"].to_pylist()])
-    accepted = promise.accept(promise.probability(evaluation.table)) & read
-    if promise.unit == "line":  # as transcribe has it
-        accepted &= lines_in(evaluation.table) == 1
+    accepted = promise.accept(promise.probability(evaluation.table), lines_in(evaluation.table)) & read
     result = {"texts": len(accepted), "accepted": int(accepted.sum()), "coverage": float(accepted.mean())}
     result["by"] = {}
     names = evaluation.table.column_names

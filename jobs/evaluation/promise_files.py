@@ -20,6 +20,7 @@ from htr.reliability.units import (
     line_signals,
     lines_in,
     probabilities,
+    units_among,
     word_signals,
 )
 
@@ -154,7 +155,7 @@ def reliability_of(judging, scores) -> dict:
         if unit in ("line", CHARACTER):
             plain["frames"], extra = judging.numbers("signal_frames"), {"edits": edits, "characters": characters}
             right = exact if unit == "line" else 1 - np.minimum(edits, characters) / np.maximum(characters, 1)
-            alone = lines_in(table) == 1
+            alone = units_among("line", lines_in(table))
             right, of_unit, calibrated = right[alone], groups[alone], calibrated[alone]
             plain, extra = ({name: values[alone] for name, values in part.items()} for part in (plain, extra))
         elif unit == "word":

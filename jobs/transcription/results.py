@@ -89,13 +89,11 @@ def decide(part: pa.Table, promise, sure: float) -> pa.Table:
     probability[read] = probabilities[least]
     accepted = np.zeros(len(part), bool)
     if promise is not None and len(rows):
-        accepted[read] = promise.accept(probability[read])
+        accepted[read] = promise.accept(probability[read], counts[read])
 
     reason, text = (np.asarray(part[name].to_pylist(), object) for name in ("reason", "text"))
     told_by_ink = (counts == 0) & (reason == "") & (part["confidence"].to_numpy() >= sure)
     accepted &= (reason == "") & (text != "")
-    if promise is not None and promise.unit == "line":
-        accepted &= counts == 1  # the promise was chosen on lines alone: a field of several is no unit of it
     if "contradicts" in part.column_names:  # what can't be true together is never accepted, however sure
         apart = np.asarray(part["contradicts"].to_pylist(), object) != ""
         accepted, told_by_ink = accepted & ~apart, told_by_ink & ~apart

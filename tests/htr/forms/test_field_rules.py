@@ -138,7 +138,7 @@ def test_what_contradicts_is_for_review_however_sure():
         def probability(self, table):
             return [1.0] * len(table)
 
-        def accept(self, probability):
+        def accept(self, probability, lines):
             return probability >= 0.9
 
     rows = [

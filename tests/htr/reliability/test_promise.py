@@ -19,7 +19,7 @@ from htr.reliability.conditions import (
     reading_code,
 )
 from htr.reliability.promise import Promise, files_of, score_of
-from htr.reliability.units import codes, fit_scores, probabilities
+from htr.reliability.units import codes, fit_scores, lines_in, probabilities
 
 MADE = conditions_in(evaluated.ASKED)
 TABLE = evaluated.lines(0, 200)
@@ -46,7 +46,7 @@ def test_a_promise_accepts_what_its_scores_say(tmp_path: Path, scores):
     assert promise.text == "so much"
     found = promise.probability(TABLE)
     assert np.array_equal(found, probabilities(scores, TABLE, "field"))
-    accepted = promise.accept(found)
+    accepted = promise.accept(found, lines_in(TABLE))
     assert accepted.dtype == bool and 0 < accepted.sum() < len(TABLE)
     assert found[accepted].min() >= 0.9 > found[~accepted].max()
     # a mapping of columns is as good as a table, and part of it too, if its fields are whole
@@ -60,12 +60,20 @@ def test_a_promise_accepts_what_its_scores_say(tmp_path: Path, scores):
 def test_a_unit_exactly_at_the_threshold_is_accepted():
     """As it was when the threshold was chosen: it is one of the probabilities seen then."""
     promise = Promise("line", "wrong", 0.02, 0.05, 0.9, "", {}, {})
-    assert promise.accept(np.array([0.9, np.nextafter(0.9, 0), 0.95])).tolist() == [True, False, True]
+    assert promise.accept(np.array([0.9, np.nextafter(0.9, 0), 0.95]), np.ones(3)).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("unit, accepted", [("line", [True, False, False]), ("field", [True, True, False])])
+def test_a_promise_of_lines_accepts_no_row_of_several(unit: str, accepted: list[bool]):
+    """Of three accepted lines of a field each may be wrong: the text of the field then is, three times as often."""
+    promise = Promise(unit, "wrong", 0.02, 0.05, 0.5, "", {}, {})
+    assert promise.accept(np.array([0.9, 0.9, 0.1]), np.array([1, 3, 1])).tolist() == accepted
 
 
 def test_where_nothing_can_be_promised_nothing_is_accepted(tmp_path: Path, scores):
     promise = Promise.load(write(tmp_path, scores, threshold=None))
-    assert promise.threshold is None and not promise.accept(np.ones(5)).any() and len(promise.accept(np.ones(5))) == 5
+    accepted = promise.accept(np.ones(5), np.ones(5))
+    assert promise.threshold is None and not accepted.any() and len(accepted) == 5
 
 
 def test_a_promise_of_cer_orders_lines_by_their_characters(tmp_path: Path, scores):

@@ -21,6 +21,7 @@ from htr.forms.template import load_templates
 from htr.io.image_files import decode
 from htr.io.pages import read_pages
 from htr.lines.normalise import Region, cut
+from htr.reliability.promise import Promise
 from htr.scan import cut_scan
 from htr.synth.simulate import simulate
 from jobs.transcription.results import decide
@@ -52,8 +53,8 @@ class Promised:
             least[group] = min(value, least.get(group, 1.0))
         return np.array([least[group] for group in groups])
 
-    def accept(self, probability: np.ndarray) -> np.ndarray:
-        return probability >= self.threshold if self.threshold is not None else np.zeros(len(probability), bool)
+    def accept(self, probability: np.ndarray, lines: np.ndarray) -> np.ndarray:
+        return Promise(self.unit, "wrong", 0.02, 0.05, self.threshold, "", {}, {}).accept(probability, lines)
 
 
 @pytest.fixture
