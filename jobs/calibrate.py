@@ -48,6 +48,11 @@ class Settings:
     )
     alpha: float = setting(0.02, "largest error rate among what is accepted, as a share")
     delta: float = setting(0.05, "largest probability that the rate is higher")
+    promises: int = setting(
+        1,
+        "number of promises that you will choose on this part, this one among them: each is tested at delta / N, so "
+        "that all of them hold together with a probability of 1 - delta",
+    )
     by: Literal["writer", "certificate", "unit"] | None = setting(
         None, "what is taken as independent (default: writer where writers are known, else certificate)"
     )
@@ -76,15 +81,10 @@ def main(args: Settings) -> int:
     )
     from shards import files
 
-    args = replace(args, run=run_of(args.run, args.model))
-    name = args.name or f"{args.unit}-{args.loss}-{args.alpha:g}-{args.delta:g}"
-    folder = args.run / "reliability" / name
-    if args.loss == "cer" and args.unit != "line":
-        raise ValueError("--loss cer is of lines: give --unit line")
-    if not (0 < args.alpha < 1 and 0 < args.delta < 1):
-        raise ValueError(f"--alpha {args.alpha:g} --delta {args.delta:g}: both are shares, over 0 and below 1")
-    if (args.per_cluster is not None and args.per_cluster < 1) or args.per_line < 1:
-        raise ValueError("--per-cluster and --per-line are 1 or more")
+    check_options(args)
+    # what is tested at delta / N each is true of all N with 1 - delta (Bonferroni)
+    args = replace(args, run=run_of(args.run, args.model), delta=args.delta / args.promises)
+    folder = args.run / "reliability" / (args.name or f"{args.unit}-{args.loss}-{args.alpha:g}-{args.delta:g}")
     if (folder / "promise.json").exists():
         raise ValueError(
             f"{folder}: this promise exists already and is never replaced: give another --name, or remove the folder"
@@ -110,7 +110,7 @@ def main(args: Settings) -> int:
     units = units_of(choosing, args, by, scores)
     threshold, steps = choose(plan(before, units.count, args.alpha, args.delta), units)
 
-    # ---------------------------------------------------------------- judge, and say
+    # ---------------------------------------------------------------- judge
     check_conditions(choosing)
     unknown = unknown_writers(choosing, args.unit) if by == "writer" else 0
     said = describe_promise(args, by, threshold, steps, units, choosing, unknown)
@@ -123,15 +123,7 @@ def main(args: Settings) -> int:
     for file, content in files_of(scores, fitted, note, reliability_of(judging, scores)).items():
         files.replace(folder / file, content)
     print(Promise.load(folder).text)
-    found = note["judged"]
-    if threshold is not None and found["total"]:
-        about = "" if found["low"] is None else f" ({100 * found['low']:.2f} to {100 * found['high']:.2f})"
-        what = "of them wrong" if args.loss == "wrong" else "of their characters wrong"
-        print(f"on {judging.name}: {100 * found['coverage']:.1f} % of {found['items']} accepted, "
-              f"{100 * found['rate']:.2f} %{about} {what}")  # fmt: skip
-    if note["drift"] and note["drift"]["warns"]:
-        moved = [f"{signal} (p {p:.3f})" for signal, p in note["drift"]["signals"].items() if p <= 0.05]
-        print(f"drift: {judging.name} is not like {choosing.name}: {', '.join(moved)}; the promise may not hold there")
+    print_judgement(args, note, choosing, judging)
     if others := promises_on(args.run, choosing, but=folder):
         surely = max(1 - args.delta - sum(other["delta"] for other in others), 0)
         log(f"calibrate: {len(others)} more promises were chosen on {choosing.name}: all {len(others) + 1} hold "
@@ -139,6 +131,31 @@ def main(args: Settings) -> int:
     then = "" if threshold is None else f"; next: python -m jobs transcribe SCANS --promise {folder} --out FILE"
     log(f"calibrate: {folder / 'promise.json'}{then}")
     return 0
+
+
+def check_options(args: Settings) -> None:
+    """Raises ValueError for values that no promise can have."""
+    if args.loss == "cer" and args.unit != "line":
+        raise ValueError("--loss cer is of lines: give --unit line")
+    if not (0 < args.alpha < 1 and 0 < args.delta < 1):
+        raise ValueError(f"--alpha {args.alpha:g} --delta {args.delta:g}: both are shares, over 0 and below 1")
+    if (args.per_cluster is not None and args.per_cluster < 1) or args.per_line < 1:
+        raise ValueError("--per-cluster and --per-line are 1 or more")
+    if args.promises < 1:
+        raise ValueError("--promises is 1 or more")
+
+
+def print_judgement(args: Settings, note: dict, choosing, judging) -> None:
+    """How the promise did on the part that it was not chosen on, and whether that part is like the other."""
+    found = note["judged"]
+    if note["threshold"] is not None and found["total"]:
+        about = "" if found["low"] is None else f" ({100 * found['low']:.2f} to {100 * found['high']:.2f})"
+        what = "of them wrong" if args.loss == "wrong" else "of their characters wrong"
+        print(f"on {judging.name}: {100 * found['coverage']:.1f} % of {found['items']} accepted, "
+              f"{100 * found['rate']:.2f} %{about} {what}")  # fmt: skip
+    if note["drift"] and note["drift"]["warns"]:
+        moved = [f"{signal} (p {p:.3f})" for signal, p in note["drift"]["signals"].items() if p <= 0.05]
+        print(f"drift: {judging.name} is not like {choosing.name}: {', '.join(moved)}; the promise may not hold there")
 
 
 def check_draws(fitting, choosing, by: str) -> None:
@@ -200,13 +217,13 @@ def units_of(evaluation, args, by: str, scores=None, held_out=None):
 
 
 def rows_of_units(evaluation, unit: str):
-    """(units,) a row of each. A field of several lines is no line: production reviews it under a promise of lines."""
+    """(units,) the number of one row of each unit."""
     import numpy as np
 
-    from htr.reliability.units import first_rows, groups_of_unit, lines_in
+    from htr.reliability.units import first_rows, groups_of_unit, lines_in, units_among
 
     if unit == "line":
-        return np.flatnonzero(lines_in(evaluation.table) == 1)
+        return np.flatnonzero(units_among(unit, lines_in(evaluation.table)))
     return first_rows(groups_of_unit(evaluation.table, unit))
 
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from htr.reliability.promise import Promise
+from htr.reliability.units import lines_in
 from jobs.cli.command_line import main
 from jobs.evaluation.promise_files import in_digits
 from jobs.evaluation.results import Evaluation, check_right_and_wrong
@@ -48,7 +49,7 @@ def test_a_promise_of_fields_that_the_third_part_bears_out(run: Path, capsys):
     assert coverages == sorted(coverages)  # strict to loose
     # what the promise accepts of the third part is what it was judged by
     table = Evaluation.read(run / "evaluation" / "test").table
-    accepted = promise.accept(promise.probability(table))
+    accepted = promise.accept(promise.probability(table), lines_in(table))
     fields = list(zip(table["certificate"].to_pylist(), table["field"].to_pylist(), strict=True))
     chosen = {field for field, kept in zip(fields, accepted, strict=True) if kept}
     judged = found["judged"]
@@ -167,6 +168,19 @@ def test_promises_of_one_part_are_counted(run: Path, capsys):
         if before:
             assert f"{before} more promises" in said and f"all {before + 1} hold together" in said
             assert f"picked when they are known, with {least} at least" in said
+
+
+def test_promises_that_are_announced_share_the_delta(tmp_path: Path, capsys):
+    """Each of three is tested at a third of it, so that all of them hold together with 1 - delta."""
+    run = evaluated.run(tmp_path / "run", SIZES, easy=1.0)
+    for number, alpha in enumerate((0.2, 0.25, 0.3)):
+        assert calibrate(run, "--alpha", alpha, "--delta", 0.06, "--promises", 3, "--name", f"one-{number}") == 0
+        found = note(run, f"one-{number}")
+        assert found["delta"] == pytest.approx(0.02) and "probability of at least 98 %" in found["promise"]
+        assert all(step["p"] <= 0.02 for step in found["sequence"] if step["passed"])
+    assert "all 3 hold together" in (said := capsys.readouterr().err) and "known, with 94 % at least" in said
+    assert calibrate(run, "--promises", 0) == 1
+    assert "--promises is 1 or more" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
