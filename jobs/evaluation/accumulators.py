@@ -84,9 +84,9 @@ class Accumulator:
             on_texts(table)
 
     def add(self, table: pa.Table) -> None:
-        certificate, writer = strings(table, "certificate"), strings(table, "writer")
+        certificate, writer = strings(table, "certificate"), writer_keys(table)
         self.without_writer += pc.sum(pc.equal(writer, "")).as_py() or 0
-        found = {"cluster": cluster_of(table), "certificate": certificate, "writer": writer}
+        found = {"cluster": cluster_of(certificate, writer), "certificate": certificate, "writer": writer}
         codes = {name: self.names[name].of(column) for name, column in found.items()}
         for name in list(self.slices):
             codes[f"by {name}"] = self.slices[name].of(strings(table, name)).astype(np.int16)
@@ -159,12 +159,17 @@ def strings(table: pa.Table, name: str) -> pa.Array:
     return pc.fill_null(column.combine_chunks() if column.num_chunks != 1 else column.chunk(0), "")
 
 
-def cluster_of(table: pa.Table) -> pa.Array:
-    """The cluster of each line for intervals: "w WRITER" or, for an unknown writer, "c CERTIFICATE"."""
-    certificate, writer = strings(table, "certificate"), strings(table, "writer")
-    writer = writer.dictionary_encode()
+def writer_keys(table: pa.Table) -> pa.Array:
+    """(lines,) the writer of each line, the same for all spellings of one name (`person_key`); "" where unknown."""
+    writer = strings(table, "writer").dictionary_encode()
     keys = pa.array(list(map(person_key, writer.dictionary.to_pylist())), pa.string())
-    writer = keys.take(writer.indices)
+    return keys.take(writer.indices)
+
+
+def cluster_of(certificate: pa.Array, writer: pa.Array) -> pa.Array:
+    """(lines,) certificates, (lines,) `writer_keys` -> (lines,) the cluster of each line for intervals: "w WRITER" or,
+    where the writer is unknown, "c CERTIFICATE".
+    """
     known = pc.not_equal(writer, "")
     return pc.binary_join_element_wise(pc.if_else(known, "w", "c"), pc.if_else(known, writer, certificate), " ")
 

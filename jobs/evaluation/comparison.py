@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from htr.metrics.intervals import difference_interval, doubts
 from htr.metrics.significance import false_discovery, is_small, sign_flip
-from jobs.evaluation.accumulators import MAX_SLICES, NO_SLICE, NameCodes, cluster_of, grouped, strings
+from jobs.evaluation.accumulators import MAX_SLICES, NO_SLICE, NameCodes, cluster_of, grouped, strings, writer_keys
 
 OF_LINES = ("key", "certificate", "writer", "reference", "edits", "characters")
 
@@ -38,7 +38,7 @@ def paired(folder: Path, other: Path) -> dict:
     both = both.sort_by("key")
     edits = both["edits"].to_numpy().astype(np.int64) - both["other edits"].to_numpy()
     counts = {"edits": edits, "characters": both["characters"].to_numpy().astype(np.int64)}
-    names = cluster_of(both)
+    names = cluster_of(strings(both, "certificate"), writer_keys(both))
     known = pc.sum(pc.starts_with(names, "w")).as_py()
     cluster = NameCodes().of(names)
     unit = "writer" if known == both.num_rows else "writer or certificate" if known else "certificate"

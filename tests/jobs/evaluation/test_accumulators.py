@@ -128,6 +128,15 @@ def test_slices(rows, metrics):
     assert metrics["drift"]["first"] == "2015" and list(metrics["drift"]["years"]) == ["2016", "2017", "2018"]
 
 
+def test_spellings_of_one_writer_are_one_writer(rows, metrics, tmp_path):
+    """As everywhere: in clusters, in the mean over writers and in the slices by writer."""
+    other = str.upper, "  {} ".format
+    spelt = [row | {"writer": other[number % 2](row["writer"])} for number, row in enumerate(rows)]
+    assert len({row["writer"] for row in spelt}) == 2 * len({row["writer"] for row in rows})
+    merge(tmp_path, write(tmp_path, spelt), {"split": "val"}, {"choc", "septique"})
+    assert json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8")) == metrics
+
+
 def test_values_blanks_classes_and_confusions(rows, metrics):
     durations = [row for row in rows if row["reference"] == "3 j"]
     value = metrics["value"]["duration"]
