@@ -257,8 +257,14 @@ def from_coco(content: dict, form: str) -> tuple[tuple[int, int], list[Drawn]]:
 
 
 def the_one(names: Sequence[str], form: str, what: str) -> int:
-    """Which of several pictures in one file is the form's: the only one, or the one whose file is named as it is."""
-    own = [place for place, name in enumerate(names) if re.split(r"[/\\]", name)[-1].rpartition(".")[0].endswith(form)]
+    """The index of the form's picture among the file names of one export: the only one, or the one named FORM.png.
+
+    Label Studio puts some hexadecimal digits and a dash before the name of an uploaded file. Raises ValueError where
+    several pictures, or none of several, have that name.
+    """
+    stems = [re.split(r"[/\\]", name)[-1].rpartition(".")[0] for name in names]
+    named = re.compile(rf"([0-9a-f]{{4,}}-)?{re.escape(form)}")
+    own = [place for place, stem in enumerate(stems) if named.fullmatch(stem)]
     if len(names) == 1 or len(own) == 1:
         return 0 if len(names) == 1 else own[0]
     raise ValueError(f"{len(names)} {what}, {len(own)} of them of {form}.png: export the one of this form alone")

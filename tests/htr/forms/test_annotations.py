@@ -185,6 +185,12 @@ def test_of_several_pictures_in_one_file_the_forms_own_is_taken(tmp_path):
     path.write_text(json.dumps(coco([("other.png", [other]), ("another.png", [own])])))
     with pytest.raises(ValueError, match=r"2 images, 0 of them of adult-2018\.png"):
         read_fields(FORM, path)
+    # a name that ends with the form's is another picture's
+    path.write_text(json.dumps(coco([("old-adult-2018.png", [other]), ("adult-2018.png", [own])])))
+    assert [field.name for field in read_fields(FORM, path).fields] == ["Ia"]
+    path.write_text(json.dumps(coco([("old-adult-2018.png", [other]), ("another.png", [own])])))
+    with pytest.raises(ValueError, match=r"2 images, 0 of them of adult-2018\.png"):
+        read_fields(FORM, path)
     tasks = [{"data": {"image": f"/data/upload/1/ab12-{name}.png"}, "annotations": [{"result": []}]}
              for name in ("adult-2018", "other")]  # fmt: skip
     tasks[0]["annotations"] = polygons("labelstudio", [[200, 300], [900, 310], [890, 380]], "II")[0]["annotations"]
