@@ -149,7 +149,7 @@ class Forms:
             bent = fit_bent_paper(best.form, scan, best.matrix)
             if bent is not None and bent.fit.score >= best.score + (0 if curled else MIN_BEND_GAIN):
                 return self.laid_flat(bent, negative)
-        form, matrix, _ = self.edition(levels, best)
+        form, matrix, _ = self.edition(levels, best, flat=not curled)
         # what differs from one kind of processor to the next is rounded off: 0.002 px at most
         return Registration(form.template, np.round(matrix, 6), best.score, negative=negative)
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from scanned_forms import NAMES, farthest, scanned
 
+import htr.forms.registration as registration_module
 from htr.forms.fields import DeskewedScan, corners
 from htr.forms.fitting import bend_statistic
 from htr.forms.registration import Forms, NoForm, SeveralForms
@@ -112,17 +113,21 @@ def test_paper_that_does_not_lie_flat_is_straightened(forms):
     assert np.median(distance) < 1 and distance.max() < 4
 
 
+def curled(image, bow, pull):
+    """The scan of a sheet that bends: `bow` px down in its middle, about `pull` px aside."""
+    height, width = image.shape
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    return cv2.remap(image, x - pull * np.sin(x / width * np.pi + 0.8).astype(np.float32),
+                     y - bow * np.sin(x / width * np.pi).astype(np.float32), cv2.INTER_LINEAR,
+                     borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("bow", "pull"), [(4, 3), (6, -4), (11, 7)])
 def test_paper_that_is_curled_a_little_or_more_lies_within_3_px(forms, name, bow, pull):
     """A small bend leaves nearly all keypoints within reach of a flat fit, and the corners 3 to 6 px off."""
     image, matrix = scanned(name, 37, severity="medium", dpi=200)
-    height, width = image.shape
-    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    bent = cv2.remap(image, x - pull * np.sin(x / width * np.pi + 0.8).astype(np.float32),
-                     y - bow * np.sin(x / width * np.pi).astype(np.float32), cv2.INTER_LINEAR,
-                     borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
-    registration = forms.register(bent)
+    registration, width = forms.register(curled(image, bow, pull)), image.shape[1]
     places = np.concatenate([corners(field.box) for field in registration.template.fields])
     flat = cv2.perspectiveTransform(places[None], matrix)[0]
     truth = flat.copy()
@@ -131,6 +136,22 @@ def test_paper_that_is_curled_a_little_or_more_lies_within_3_px(forms, name, bow
         truth = flat + np.column_stack([pull * np.sin(across + 0.8), bow * np.sin(across)])
     assert registration.template.name == name and registration.warp is not None
     assert np.linalg.norm(truth - registration.places(places), axis=1).max() < 3
+
+
+def test_strokes_of_marks_are_compared_on_flat_paper_alone(forms, monkeypatch):
+    """Also where the paper is curled and no bend fits it better: its strokes lie beside their places all the same."""
+    asked, edition = [], Forms.edition
+
+    def noted(self, levels, first, flat=True):
+        asked.append(flat)
+        return edition(self, levels, first, flat)
+
+    monkeypatch.setattr(Forms, "edition", noted)
+    monkeypatch.setattr(registration_module, "fit_bent_paper", lambda *_: None)
+    image, _ = scanned("adult-2018", 37, severity="medium", dpi=200)
+    for scan in (image, curled(image, 6, -4)):
+        assert forms.register(scan).warp is None
+    assert asked == [True, False]
 
 
 def test_the_statistic_of_a_bend():
