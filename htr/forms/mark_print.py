@@ -65,7 +65,11 @@ def mark_tiles(template: Template) -> tuple[list[list[Tile]], np.ndarray]:
     to_fine = resize_to(template.picture.shape, shape)
     ratio = np.tile(np.diag(to_fine)[:2], 2)
     boxes, least = [on_picture(np.multiply(mark, ratio), shape) for mark in template.marks], 2 * EDGE_PX + PIECE_PX
-    tiles = [[tile_of(pictures, free, part) for part in tiled(box) if min(part[2:]) >= least] for box in boxes]
+    framed = cv2.copyMakeBorder(pictures[1], *[FOLD_ROOM_PX] * 4, cv2.BORDER_CONSTANT, value=0)
+    full = max(float(pictures[0].max()), 1.0)
+    tiles = [
+        [tile_of(pictures, framed, full, free, part) for part in tiled(box) if min(part[2:]) >= least] for box in boxes
+    ]
     return [[tile for tile in own if tile.weight > 0] for own in tiles], to_fine
 
 
@@ -90,15 +94,18 @@ def tiled(mark: Box) -> list[Box]:
     return parts
 
 
-def tile_of(pictures: list[np.ndarray], free: np.ndarray, box: Box) -> Tile:
+def tile_of(pictures: list[np.ndarray], framed: np.ndarray, full: float, free: np.ndarray, box: Box) -> Tile:
+    """A tile of the template's darkness (h, w) uint8, `pictures` for each of BLURS.
+
+    `framed`: the middle one with FOLD_ROOM_PX of paper around it. `full`: the darkness of full ink. `free`: float32, 1
+    where nobody writes.
+    """
     x, y, w, h = box
     shown = np.ascontiguousarray(free[y : y + h, x : x + w])
     blurred = [picture[y : y + h, x : x + w] * shown for picture in pictures]
-    most, room = max(float(pictures[0].max()), 1.0), FOLD_ROOM_PX
-    framed = cv2.copyMakeBorder(pictures[1], *[room] * 4, cv2.BORDER_CONSTANT, value=0)
-    around = framed[y : y + h + 2 * room, x : x + w + 2 * room] / np.float32(most)
+    around = framed[y : y + h + 2 * FOLD_ROOM_PX, x : x + w + 2 * FOLD_ROOM_PX] / np.float32(full)
     printed = blurred[0].max(initial=0) > MIN_INK
-    return part_of(box, [ink / most if printed else np.zeros_like(shown) for ink in blurred], shown, around)
+    return part_of(box, [ink / full if printed else np.zeros_like(shown) for ink in blurred], shown, around)
 
 
 def part_of(box: Box, inks: list[np.ndarray], shown: np.ndarray, around: np.ndarray = EMPTY) -> Tile:
