@@ -57,7 +57,12 @@ def point(link: Path, target: str, attempts: Path) -> None:
 
 def steps(folder: Path) -> list[Path]:
     """The checkpoints in the folder, the newest first."""
-    return sorted(folder.glob("step-*.pt"), key=lambda path: int(path.stem[5:]), reverse=True)
+    return sorted(folder.glob("step-*.pt"), key=step_of, reverse=True)
+
+
+def step_of(checkpoint: Path) -> int:
+    """step-000123.pt -> 123."""
+    return int(checkpoint.stem.removeprefix("step-"))
 
 
 def load_newest(folder: Path) -> dict | None:

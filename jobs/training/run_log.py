@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from jobs.cli.console import log
-from jobs.training.checkpoint import steps
+from jobs.training.checkpoint import step_of, steps
 
 
 def tell(run: Path, job: str, message: str) -> None:
@@ -35,7 +35,7 @@ def last_line(run: Path, state: dict) -> str:
     """How it ended, what is kept, what to do next. `state`: of status.json."""
     how, reason = state.get("state"), state.get("reason") or ""
     written = steps(run / "checkpoints")
-    kept = f"checkpoint of step {int(written[0].stem[5:])} written" if written else "no checkpoint was written"
+    kept = f"checkpoint of step {step_of(written[0])} written" if written else "no checkpoint was written"
     if how == "finished":
         following = f"next: python -m jobs evaluate --run {run}"
     elif "queued again" in reason or "chain goes on" in reason:
