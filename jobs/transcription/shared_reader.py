@@ -31,7 +31,6 @@ class SharedReader:
     def __init__(self, reader: Reader, mixed: Callable[[], AbstractContextManager]) -> None:
         """`mixed`: the context of a forward pass, see jobs.distributed.precision."""
         self.reader, self.mixed = reader, mixed
-        self.batches = 0  # read so far
         self.lock = threading.Lock()  # of the device: batches one after the other
         self.closed = False
         # a socket in a folder of this process alone, with a key that its own children know
@@ -68,7 +67,6 @@ class SharedReader:
                 try:
                     with self.lock, batch_fits(asked[0]):
                         answer = self.answer(*asked)
-                        self.batches += 1
                 except Exception as error:
                     answer = error
                 with contextlib.suppress(OSError):  # it was killed meanwhile
