@@ -18,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
+from htr.certificate import single_spaced
+
 ALPHABET = (
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
     "àâäçéèêëîïôöùûüœÀÂÇÉÈÊËÎÏÔÖÙÛÜŒ .,'-/()+°:%"
@@ -166,7 +168,7 @@ def load_terms(source: str) -> Terms:
             texts = [row[column] or "" for row in table for column in columns]
     except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: not a word list that can be read ({type(error).__name__}: {error})") from None
-    clean = (" ".join(unicodedata.normalize("NFC", text).split()) for text in texts)
+    clean = map(single_spaced, texts)
     terms = tuple(dict.fromkeys(text for text in clean if 3 <= len(text) <= 60 and set(text) <= set(ALPHABET)))
     if not terms:
         raise ValueError(f"{path}: no term of 3 to 60 French characters in its column {columns[0]!r}")
