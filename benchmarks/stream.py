@@ -41,6 +41,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from support.drawn_set import drawn
+from support.process_memory import memory_gib
 
 from htr.models.encoder import EncoderConfig
 from shards.index import Index, read_index
@@ -190,15 +191,9 @@ def peak(dataset: str, count: int, epochs: int, most: int, batch: int) -> None:
             with contextlib.closing(batches):
                 for number, _ in enumerate(islice(batches, most // batch)):
                     if number % 20 == 0:
-                        highest = max(highest, sum(map(held, processes)))
+                        highest = max(highest, sum(map(memory_gib, processes)))
             found.append(highest)
     print(json.dumps(found))
-
-
-def held(process: int) -> float:
-    """GiB of a process; what it shares with others is shared out among them."""
-    lines = Path(f"/proc/{process}/smaps_rollup").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 2**20
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ BEGAN = time.monotonic()
 ROOT = Path(__file__).resolve().parents[2]
 LINES, GROUP = 10_000, 20  # of a shard; shards of a row group
 STEP_S = 0.05
+PRIVATE = ("Pss_Anon", "Pss_Shmem")  # memory that is no file's
 
 
 def measure(folder: Path, rows: int, ranks: int, batch: int, steps: int) -> dict:
@@ -56,7 +57,7 @@ def measure(folder: Path, rows: int, ranks: int, batch: int, steps: int) -> dict
 
 def run(data: Path, ranks: int, size: int, batch: int, steps: int) -> list[dict]:
     command = [sys.executable, __file__]
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environ = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'benchmarks'}", "OMP_NUM_THREADS": "1"}
     given = [[str(data), str(rank), str(size), str(batch), str(steps)] for rank in range(ranks)]
     processes = [
         subprocess.Popen(
@@ -80,6 +81,7 @@ def run(data: Path, ranks: int, size: int, batch: int, steps: int) -> list[dict]
 
 def be_rank(data: str, rank: int, size: int, batch: int, steps: int) -> None:
     import torch  # noqa: F401
+    from support.process_memory import memory_gib
 
     from jobs.training.config import DataConfig
     from jobs.training.data import TrainingData
@@ -88,7 +90,7 @@ def be_rank(data: str, rank: int, size: int, batch: int, steps: int) -> None:
     from shards.sampler import EpochSampler
     from shards.window import Planner
 
-    before, planned = memory(os.getpid()), []
+    before, planned = memory_gib(os.getpid(), PRIVATE), []
     windows = Planner.windows
 
     def timed(self, given):
@@ -121,7 +123,7 @@ def be_rank(data: str, rank: int, size: int, batch: int, steps: int) -> None:
         # the first one has the epoch's order in it, which is no part of any other
         (order_s, _), (seconds, count) = planned[0], (sum(part) for part in zip(*planned[1:], strict=True))
         said = {
-            "private_gib": sum(map(memory, processes)) - before,
+            "private_gib": sum(memory_gib(process, PRIVATE) for process in processes) - before,
             "open_files": sum(len(os.listdir(f"/proc/{process}/fd")) for process in processes),
             "planning_share": seconds / count / STEP_S,
             "order_s": order_s,
@@ -129,13 +131,6 @@ def be_rank(data: str, rank: int, size: int, batch: int, steps: int) -> None:
         }
         print(json.dumps(said), flush=True)
         sys.stdin.read()
-
-
-def memory(process: int) -> float:
-    """GiB that are no file's."""
-    lines = Path(f"/proc/{process}/smaps_rollup").read_text(encoding="utf-8").splitlines()
-    sizes = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.startswith("Pss")}
-    return (sizes["Pss_Anon"] + sizes["Pss_Shmem"]) / 2**20
 
 
 # ---------------------------------------------------------------------------- the made data set
