@@ -22,8 +22,7 @@ want=$(cat pyproject.toml slurm/setup.sh slurm/build_horovod.sh slurm/toolchain.
 if [ "$(head -n 1 "$stamp" 2>/dev/null)" = "$want" ] && [ -x "$python" ]; then exit 0; fi
 
 htr_read_site .
-said=$(htr_load_modules) || fail "$said"
-htr_load_modules >/dev/null # the one before was a subshell's
+htr_load_modules >&2 || fail "the site's modules could not be loaded"
 said=$(htr_missing_tools); [ -z "$said" ] || fail "$said"
 if [ ! -x "$python" ]; then
   base=$(command -v python3.11 || command -v python3) || fail "Python 3.11 is missing"
