@@ -1,10 +1,11 @@
-"""Calibration of signals to probabilities: a small logistic regression, plain enough to be a JSON file.
+"""Calibration: from signals of a reading to the probability that it is right. A logistic regression, kept as JSON.
 
-Each signal is brought to a scale on which it is about linear (a probability to its logit), bent at a few quantiles
-(a linear spline), kept within what the fitting part has shown, and weighed; a ridge, chosen by cross-validation over
-groups (writers or certificates), holds the weights. Logistic calibration: Platt 1999; of several signals: Menon et
-al. 2012 (Predicting accurate probabilities with a ranking loss) and what speech recognition does since Evermann &
-Woodland 2000 (Posterior probability decoding, confidence estimation and system combination).
+Each signal is put on a scale on which the log odds are about linear in it: a probability on its logit, a length on its
+logarithm. A linear spline, whose slope may change at two quantiles, takes up the rest. A value outside the range of the
+fitting part counts as the end of that range. The weights have a ridge penalty, chosen by cross-validation over groups
+(writers or certificates). Logistic calibration: Platt 1999; of several signals: Menon et al. 2012 (Predicting accurate
+probabilities with a ranking loss), and in speech recognition since Evermann & Woodland 2000 (Posterior probability
+decoding, confidence estimation and system combination).
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,19 +13,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MIN_PROBABILITY = 1e-6  # of a probability: an exact 0 or 1 has no logit
-SCALES = {"width": "log", "length": "log", "lines": "log"}  # of signals that are no probability
+MIN_PROBABILITY = 1e-6  # probabilities are kept this far from 0 and 1, which have no logit
+SCALES = {"width": "log", "length": "log", "lines": "log"}  # of signals that are not probabilities
 KNOT_QUANTILES = (1 / 3, 2 / 3)  # quantiles at which a slope may change
 RIDGES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 FOLDS = 5
-DIGITS = 9  # of a probability
-MAX_FIT_ROWS = 50_000  # rows that a fit looks at: more change nothing of some thirty weights
+DIGITS = 9  # decimals of a probability
+MAX_FIT_ROWS = 50_000  # rows of a fit, drawn at random: more do not change some thirty weights
 
 
 @dataclass(frozen=True)
 class Feature:
-    """A signal on its scale (logit or log), within low and high, and its slopes: one from low on, one more from each
-    knot on.
+    """The linear spline of a signal. `low`, `high`, `knots` are on its scale (`transform`: logit or log).
+
+    Values are clipped to low and high. The slope may change at each knot.
     """
 
     signal: str
@@ -34,20 +36,23 @@ class Feature:
     knots: tuple[float, ...]
 
     def columns(self, values: np.ndarray) -> np.ndarray:
-        """(N,) -> (N, 1 + knots)."""
+        """(N,) values of the signal -> (N, 1 + len(knots)), the columns that weights are given to."""
         x = np.clip(on_scale(values, self.transform), self.low, self.high)
         return np.stack([x, *(np.maximum(x - knot, 0.0) for knot in self.knots)], axis=1)
 
 
 @dataclass(frozen=True)
 class Score:
-    """Signals -> the probability that a unit is right: sigmoid(intercept + weights · (columns - mean) / scale)."""
+    """From signals to the probability that a unit is right: sigmoid(intercept + weights · (columns - mean) / scale).
 
-    unit: str
+    C columns: those of all features, side by side.
+    """
+
+    unit: str  # line, word, field, certificate, or character
     features: tuple[Feature, ...]
-    mean: np.ndarray
-    scale: np.ndarray
-    weights: np.ndarray
+    mean: np.ndarray  # (C,) float64
+    scale: np.ndarray  # (C,) float64, standard deviations
+    weights: np.ndarray  # (C,) float64
     intercept: float
     ridge: float
 
@@ -56,12 +61,13 @@ class Score:
         return [feature.signal for feature in self.features]
 
     def probability(self, signals: Mapping[str, Sequence[float]]) -> np.ndarray:
-        """Columns of N values by name (more than are needed do no harm) -> (N,) probabilities. Raises ValueError for
-        a signal that is missing or holds what is no number.
+        """Signals by name, N values each (others than its own are ignored) -> (N,) probabilities.
+
+        Raises ValueError for a signal that is missing or has a value that is not finite.
         """
         columns = design(self.features, columns_of(signals, self.signals, self.unit))
         found = sigmoid(self.intercept + ((columns - self.mean) / self.scale) @ self.weights)
-        # the last bits of a sum hang on how many rows there are, and a threshold is one of these numbers
+        # the last bits of a sum depend on the number of rows, and a threshold is one of these numbers
         return np.round(found, DIGITS)
 
     def to_json(self) -> dict:
@@ -71,7 +77,7 @@ class Score:
 
     @classmethod
     def from_json(cls, content: Mapping) -> "Score":
-        """Raises ValueError, KeyError or TypeError for what is no score."""
+        """The inverse of `to_json`. Raises ValueError, KeyError or TypeError for anything else."""
         features = tuple(
             Feature(f["signal"], f["transform"], f["low"], f["high"], tuple(f["knots"])) for f in content["features"]
         )
@@ -90,16 +96,18 @@ def fit(
     weights: Sequence[float] | None = None,
     seed: int = 0,
 ) -> Score:
-    """Columns of N values by name, (N,) whether right (or what share is), (N,) groups, (N,) weights -> a score.
+    """Fit the score of a unit.
 
-    Raises ValueError with fewer than two groups, or when all are right or all are wrong: nothing can be learnt then.
+    `signals`: by name, N values each. `right` (N,): 1 for right and 0 for wrong, or the share that is right. `groups`
+    (N,): writers or certificates, for cross-validation. `weights` (N,): of the rows, 1 by default.
+    Raises ValueError with fewer than two groups, where all units are right or all wrong, and where no signal varies.
     """
     columns, right, groups, weights = prepared(unit, signals, right, groups, weights, seed)
     features = [f for name, values in columns.items() if (f := feature_of(name, values)) is not None]
     if not features:
-        raise ValueError(f"{unit}: every signal is the same in all {len(right)} of them: nothing to tell them by")
+        raise ValueError(f"{unit}: each signal has one value in all {len(right)} of them: nothing can be fitted")
     matrix = design(features, columns)
-    # a spline whose quantiles coincide has a column without any variety, which weighs nothing
+    # a spline whose quantiles coincide has a constant column: its weight has no effect
     mean, scale = matrix.mean(axis=0), np.maximum(matrix.std(axis=0), 1e-9)
     matrix = (matrix - mean) / scale
     folds = folds_of(groups, seed)
@@ -123,7 +131,7 @@ def cross_fitted(
     folds: int = FOLDS,
     seed: int = 0,
 ) -> np.ndarray:
-    """(N,) probabilities, each by a score that was fitted without the row's group."""
+    """(N,) probabilities of the rows, each from a score that was fitted without the row's fold of groups. See `fit`."""
     columns, right, groups, weights = arrays_of(unit, signals, right, groups, weights)
     fold, result = folds_of(groups, seed, folds), np.zeros(len(right))
     for number in range(fold.max() + 1):
@@ -134,7 +142,7 @@ def cross_fitted(
 
 
 def prepared(unit, signals, right, groups, weights, seed):
-    """Arrays, checked, of MOST rows at most; weights of mean 1."""
+    """The arguments of `fit` as checked arrays of at most MAX_FIT_ROWS rows; the weights have mean 1."""
     columns, right, groups, weights = arrays_of(unit, signals, right, groups, weights)
     if len(right) > MAX_FIT_ROWS:
         some = np.sort(np.random.default_rng(seed).choice(len(right), MAX_FIT_ROWS, replace=False))
@@ -142,7 +150,7 @@ def prepared(unit, signals, right, groups, weights, seed):
         right, groups, weights = right[some], groups[some], weights[some]
     share = float(weights @ right / weights.sum()) if len(right) and weights.sum() else 0.0
     if not 0 < share < 1:
-        raise ValueError(f"{unit}: {len(right)} of them, and no right ones beside wrong ones: nothing can be fitted")
+        raise ValueError(f"{unit}: {len(right)} of them, all right or all wrong: nothing can be fitted")
     return columns, right, groups, weights / weights.mean()
 
 
@@ -158,15 +166,15 @@ def columns_of(signals: Mapping, names: Sequence[str], unit: str) -> dict[str, n
         try:
             columns[name] = np.asarray(signals[name], np.float64)
         except KeyError:
-            raise ValueError(f"{unit}: no signal '{name}' here, and the score was fitted with it") from None
+            raise ValueError(f"{unit}: the signal '{name}' is missing, and the score was fitted with it") from None
         bad = int(np.count_nonzero(~np.isfinite(columns[name])))
         if bad:
-            raise ValueError(f"{unit}: the signal '{name}' is missing or no number in {bad} of {len(columns[name])}")
+            raise ValueError(f"{unit}: the signal '{name}' is missing or not finite in {bad} of {len(columns[name])}")
     return columns
 
 
 def feature_of(name: str, values: np.ndarray) -> Feature | None:
-    """None for a signal that is always the same."""
+    """(N,) values of a signal -> its spline; None for a signal with one value alone."""
     transform = SCALES.get(name, "logit")
     x = on_scale(values, transform)
     low, *knots, high = np.quantile(x, (0.0, *KNOT_QUANTILES, 1.0)).tolist()
@@ -197,7 +205,7 @@ def cross_entropy(probs: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def folds_of(groups: np.ndarray, seed: int, folds: int = FOLDS) -> np.ndarray:
-    """(N,) the fold of each row's group. Raises ValueError with fewer than two groups."""
+    """(N,) groups -> (N,) the number of each row's fold; a group is in one fold. ValueError with fewer than two."""
     names, group = np.unique(groups, return_inverse=True)
     if len(names) < 2:
         raise ValueError(f"{len(names)} writer or certificate: at least two are needed to fit a score")
@@ -206,7 +214,10 @@ def folds_of(groups: np.ndarray, seed: int, folds: int = FOLDS) -> np.ndarray:
 
 
 def newton(matrix: np.ndarray, right: np.ndarray, weights: np.ndarray, ridge: float) -> tuple[float, np.ndarray]:
-    """The weights of least cross-entropy + ridge / 2 · |w|², the intercept free."""
+    """Logistic regression by Newton's method: the weights of least cross-entropy + ridge / 2 · |w|².
+
+    (N, C) columns, (N,) targets between 0 and 1, (N,) weights of rows -> the intercept, which has no penalty, and (C,).
+    """
     full = np.concatenate([np.ones((len(matrix), 1)), matrix], axis=1)
     penalty = np.full(full.shape[1], ridge)
     penalty[0] = 1e-6
@@ -225,7 +236,7 @@ def newton(matrix: np.ndarray, right: np.ndarray, weights: np.ndarray, ridge: fl
         step = np.linalg.solve(hessian, gradient)
         size = 1.0
         while (then := loss(w - size * step)) > now and size > 1e-4:
-            size /= 2  # far from the optimum a whole step of Newton's may overshoot
+            size /= 2  # far from the optimum a full step may overshoot
         w, before, now = w - size * step, now, min(then, now)
         if before - now < 1e-9 * max(abs(before), 1.0):
             break

@@ -1,16 +1,19 @@
-"""The conditions of a reading: all but the image that may change a text or a confidence.
+"""The conditions of a reading: everything except the image that can change its text or its confidence.
 
-A promise holds for readings made as those were that it was chosen on. An evaluation notes its conditions, a promise
-keeps them, and production is refused where one is another (htr/reliability/promise.py).
+A promise holds for readings that are made in the same way as those that its threshold was chosen on. An evaluation
+notes its conditions and a promise keeps them. Where a condition differs production is refused
+(htr/reliability/promise.py).
 
-    weights decode decoding   a digest of the model's weights, alphabet and shape; greedy or beam; the digest of the
-                              search's own files, None: greedy
-    amp                       off, bf16 or fp16: under bf16 5 of 160 texts differ, confidences by up to 0.27
-    batch device              lines read at once (how far they are padded), cpu or cuda
-    passes                    how often a line is read, at how many scales: see PASSES
-    code                      `reading_code`: the code that makes readings, and the libraries that it computes with
-    forms rulings             of fields found on their forms alone, in a data set as in production: the digest of the
-                              templates, and whether printed rulings were removed
+    weights     digest of the model's weights, alphabet and shape
+    decode      greedy or beam
+    decoding    digest of the files of the beam search; None: greedy
+    amp         precision: off, bf16 or fp16. Under bf16 5 of 160 texts differ, and confidences by up to 0.27
+    batch       number of lines that are read at once: it decides how far they are padded
+    device      cpu or cuda
+    passes      how often a line is read, at how many scales: see PASSES
+    code        `reading_code`: digest of the code that makes readings, and the versions of its libraries
+    forms       digest of the templates; only for fields that were cut from scans, in a data set or in production
+    rulings     keep or remove: whether printed rulings were removed; for the same fields
 """
 
 import ast
@@ -26,16 +29,16 @@ import torch
 
 READER = ("weights", "decode", "decoding")
 NAMES = (*READER, "amp", "batch", "device", "passes", "code")
-OF_FORMS = ("forms", "rulings")  # compared where both readings have them
-PASSES = 1  # the place for reading narrow writing twice: whoever reads with other passes says so here, or as an option
-# packages and modules whose code makes readings; by name, since they lie above this one
+OF_FORMS = ("forms", "rulings")  # compared only where both readings have them
+PASSES = 1  # a reader that reads a line more than once, at other scales, must give another number
+# packages and modules whose code makes readings; by name, since they are on higher floors than this one
 READERS = ("htr.models", "htr.decoding", "htr.reader", "htr.types", "htr.lines.normalise", "htr.io.given")
 
 
 def conditions(
     weights: str, decode: str, decoding: str | None, amp: str, batch: int, device: str, passes: int = PASSES
 ) -> dict[str, object]:
-    """By NAMES. `amp` is what is computed with, never "auto"; `device` its kind. Raises ValueError for "auto"."""
+    """The conditions by name. `amp` and `device` are what is computed with: ValueError for "auto"."""
     if "auto" in (amp, device):
         raise ValueError("conditions hold what was computed with: bf16, fp16 or off, and cpu or cuda, not auto")
     known = {"weights": weights, "decode": decode, "decoding": decoding}
@@ -43,14 +46,15 @@ def conditions(
 
 
 def conditions_in(asked: Mapping) -> dict[str, object]:
-    """Of an evaluation.json, which may be older and lack some of NAMES: None then."""
+    """The conditions in the content of an evaluation.json. An older one lacks some of NAMES: they are None."""
     return {name: asked.get(name) for name in NAMES} | {name: asked[name] for name in OF_FORMS if name in asked}
 
 
 @cache
 def reading_code() -> str:
-    """A digest of the code that makes readings, whatever its comments and docstrings say, and of the versions of torch,
-    numpy and OpenCV.
+    """A digest, 16 hexadecimal digits, of the code of READERS and of the versions of torch, numpy and OpenCV.
+
+    Comments, docstrings and layout do not count.
     """
     digest = hashlib.sha256(f"{torch.__version__} {np.__version__} {cv2.__version__}".encode())
     for module in READERS:
@@ -62,7 +66,7 @@ def reading_code() -> str:
 
 
 def code_in(source: str) -> str:
-    """The code without comments, docstrings and layout."""
+    """Python source -> a dump of its syntax tree, without comments, docstrings and layout."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
@@ -72,7 +76,10 @@ def code_in(source: str) -> str:
 
 
 def difference(made: Mapping, asked: Mapping, names: tuple[str, ...] = (*NAMES, *OF_FORMS)) -> str:
-    """Which of these conditions differ, and how; "" where none does."""
+    """Which of these conditions differ, as text: "amp bf16 in place of off"; "" if none differs.
+
+    `made`: the conditions of a promise; `asked`: those of the readings that it is asked about.
+    """
     compared = [name for name in names if name not in OF_FORMS or (name in made and name in asked)]
     differ = [name for name in compared if made.get(name) != asked.get(name)]
     return ", ".join(f"{name} {asked.get(name)} in place of {made.get(name)}" for name in differ)

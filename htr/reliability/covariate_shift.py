@@ -1,9 +1,10 @@
-"""Covariate shift test: whether new lines have the signals of those of a promise; needs no transcription.
+"""Covariate shift test: whether the signals of new lines are distributed like those of a promise's lines.
 
-A promise holds for what is exchangeable with the part that chose its threshold. The test: of each group (certificates;
-writers, where the batches have others) the mean of each signal; the largest difference of the two parts' means, in
-standard errors, against what it is when the groups are dealt to the two parts at random (a permutation test, Westfall &
-Young 1993 for many signals at once). It may warn of what does not matter to errors, and can't see what no signal shows.
+It needs no transcription. A promise holds for lines that are exchangeable with the part that chose its threshold. The
+test takes the mean of each signal in each group (a certificate, or a writer if the parts have different writers). Its
+statistic is the largest difference between the two parts' means, in standard errors. It is compared with the same
+statistic after groups are assigned to the two parts at random: a permutation test, for many signals at once by Westfall
+& Young 1993. It may warn of a shift that changes no error rate, and it can't see a shift that changes no signal.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,15 +14,15 @@ import numpy as np
 
 PERMUTATIONS = 999
 SIGNIFICANCE_LEVEL = 0.05
-PERMUTATIONS_PER_BLOCK = 100  # permutations at once
+PERMUTATIONS_PER_BLOCK = 100  # that are computed at once
 
 
 @dataclass(frozen=True)
 class CovariateShift:
-    p: float  # of all signals together
-    signals: dict[str, float]  # of each, adjusted for their number
-    shifts: dict[str, float]  # how far its mean moved, in standard deviations of the reference's groups
-    groups: tuple[int, int]
+    p: float  # p-value of all signals together
+    signals: dict[str, float]  # p-value of each signal, adjusted for their number
+    shifts: dict[str, float]  # how far the mean of each moved, in standard deviations of the reference's groups
+    groups: tuple[int, int]  # number of groups of the reference, and of the new lines
 
     @property
     def warns(self) -> bool:
@@ -36,13 +37,14 @@ def covariate_shift_test(
     permutations: int = PERMUTATIONS,
     seed: int = 0,
 ) -> CovariateShift:
-    """Signals by name, (N,) and (M,), and the group of each line. Raises ValueError with fewer than two groups in
-    either part, and where the two have no signal in common.
+    """Signals by name, (N,) of the reference and (M,) of the new lines, and the group of each line.
+
+    Raises ValueError with fewer than two groups in either part, and where the parts have no signal in common.
     """
     names = [name for name in reference if name in new]
     if not names:
         raise ValueError("the two parts have no signal in common")
-    # by ranks, so that one outlier does not hide what all others do
+    # ranks: one outlier does not hide the shift of all others
     pooled = [np.concatenate([np.asarray(part[name], np.float64) for part in (reference, new)]) for name in names]
     values = np.stack([ranks(column) for column in pooled], axis=1)
     size = len(np.asarray(reference_groups))
@@ -69,26 +71,26 @@ def covariate_shift_test(
 
 
 def statistic(groups: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(G, signals) means, (P, G) which groups are of the second part -> (P, signals) |difference| / standard error."""
+    """(G, signals) means of groups, (P, G) bool: in the second part -> (P, signals) |difference| / standard error."""
     second = second.astype(np.float64)
     m = second.sum(axis=1, keepdims=True)
     n = len(groups) - m
     total, squares = groups.sum(axis=0), (groups**2).sum(axis=0)
     sums, of_squares = second @ groups, second @ groups**2
     one, other = (total - sums) / n, sums / m
-    # each part with a variance of its own (Welch): parts of very different size would else see spread, not shift
+    # each part has its own variance (Welch): otherwise parts of very different size would show spread as shift
     spread = np.maximum((squares - of_squares) / n - one**2, 0) / n + np.maximum(of_squares / m - other**2, 0) / m
     return np.abs(other - one) / np.sqrt(np.maximum(spread, 1e-12))
 
 
 def means_by(values: np.ndarray, groups: Sequence) -> np.ndarray:
-    """(N, signals) -> (G, signals)."""
+    """(N, signals) of lines -> (G, signals): the mean of each group."""
     _, group, counts = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
     return np.stack([np.bincount(group, column) for column in values.T], axis=1) / counts[:, None]
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
-    """(N,) -> (N,) 0 to 1, equal for equal values."""
+    """(N,) values -> (N,) their ranks, from 0 to 1; equal values have equal ranks."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     return ((ends - counts / 2) / len(values))[inverse]

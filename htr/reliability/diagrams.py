@@ -1,10 +1,11 @@
 """Calibration and ranking of probabilities: reliability diagram, ECE, Brier score, log loss, risk-coverage curve.
 
-The expected calibration error of N units is sum over bins |right - predicted| · share, bins of equal numbers. It is
-never 0, of an ideal score neither: 2.6 % with 2 200 units. So beside it stand what an ideal score would show, and the
-debiased error (Kumar, Liang & Ma 2019, Verified uncertainty calibration, appendix: what noise adds, taken off), here
-with the variance of groups, since the lines of one writer err together. Risk and coverage: El-Yaniv & Wiener 2010;
-the area under that curve: Geifman, Uziel & El-Yaniv 2019. Intervals: 95 %, bootstrap over groups.
+The expected calibration error (ECE) of N units is the sum over bins of |right - predicted| · share, in bins of equal
+numbers of units. Even an ideal score does not reach 0: it shows 2.6 % with 2 200 units. So two figures stand beside it:
+the ECE of an ideal score, and the debiased error, from which the part that noise adds is subtracted (Kumar, Liang & Ma
+2019, Verified uncertainty calibration, appendix). Here that noise has the variance among groups, since the lines of
+one writer err together. Risk and coverage: El-Yaniv & Wiener 2010; the area under that curve: Geifman, Uziel & El-Yaniv
+2019. Intervals: 95 %, bootstrap over groups.
 """
 
 import math
@@ -16,9 +17,9 @@ from htr.reliability.calibration import cross_entropy
 from htr.reliability.risk_control import lower, upper
 
 BIN_COUNT = 15
-CURVE_POINTS = 50  # of a curve of risk and coverage
-RESAMPLES = 400
-MAX_GROUPS = 5000  # more are put together: a bootstrap gains nothing from them
+CURVE_POINTS = 50  # of the curve of risk and coverage
+RESAMPLES = 400  # of the bootstrap
+MAX_GROUPS = 5000  # more groups are merged at random into so many: the bootstrap gains nothing from more
 MIN_PROBABILITY = 1e-6  # a probability of exactly 0 or 1 would have an infinite log loss
 
 
@@ -30,16 +31,17 @@ def figures(
     characters: Sequence[float] | None = None,
     seed: int = 0,
 ) -> dict:
-    """(N,) probabilities, (N,) whether right, (N,) groups -> ece, brier, log_loss, aurc, bins, risk_coverage.
+    """(N,) probabilities, (N,) right, (N,) groups -> ece, brier, log_loss, aurc, bins, risk_coverage.
 
-    `edits` and `characters` (N,) add the CER of what is accepted to the curve. Raises ValueError without a unit.
+    `right`: 1 for right, 0 for wrong, or the share that is right. `edits` and `characters` (N,) add the CER of the
+    accepted units to the curve. Raises ValueError where there is no unit.
     """
     p, y = (
         np.clip(np.asarray(probability, np.float64), MIN_PROBABILITY, 1 - MIN_PROBABILITY),
         np.asarray(right, np.float64),
     )
     if not len(p):
-        raise ValueError("no units to judge a score by")
+        raise ValueError("there is no unit to judge the probabilities by")
     group, draws = resamples(groups, seed)
     count = draws.shape[1]
     found = {"ece": ece(p, y, group, draws)}
@@ -57,14 +59,14 @@ def figures(
 
 
 def bins_of(p: np.ndarray, bins: int = BIN_COUNT) -> np.ndarray:
-    """(N,) probabilities -> (N,) the bin of each, of equal numbers; equal probabilities are in one bin."""
+    """(N,) probabilities -> (N,) the number of the bin of each. Bins have equal numbers; ties stay together."""
     edges = np.unique(np.quantile(p, np.arange(1, bins) / bins, method="lower"))
     found = np.searchsorted(edges, p, side="right")
     return np.unique(found, return_inverse=True)[1]
 
 
 def tables(p: np.ndarray, y: np.ndarray, group: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """-> (groups, bins) sums of right - predicted, and numbers."""
+    """(N,) probabilities, right, groups; how many groups -> (groups, bins) sums of right - predicted, and of units."""
     bins = bins_of(p)
     shape = count, int(bins.max()) + 1
     cell = group * shape[1] + bins
@@ -73,8 +75,10 @@ def tables(p: np.ndarray, y: np.ndarray, group: np.ndarray, count: int) -> tuple
 
 
 def gaps(sums: np.ndarray, numbers: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(groups, bins) twice, (groups,) how often each group counts -> of each bin its share, right - predicted, and the
-    variance of that among groups.
+    """Calibration gaps of resampled groups.
+
+    (groups, bins) sums and numbers of `tables`, (groups,) how often each group was drawn -> (bins,) the share of units
+    in each bin, (bins,) right - predicted, (bins,) the variance of that among groups.
     """
     n = np.maximum(weights @ numbers, 1e-12)
     gap = (weights @ sums) / n
@@ -84,7 +88,7 @@ def gaps(sums: np.ndarray, numbers: np.ndarray, weights: np.ndarray) -> tuple[np
 
 
 def debiased(share: np.ndarray, gap: np.ndarray, variance: np.ndarray) -> float:
-    """The error less what its own noise adds: E|gap + noise| - |gap|, the noise normal."""
+    """The calibration error without the part that noise adds, E|gap + noise| - |gap| with normal noise; at least 0."""
     sd = np.sqrt(np.maximum(variance, 1e-18))
     z = gap / sd
     expected = sd * math.sqrt(2 / math.pi) * np.exp(-(z**2) / 2) + gap * np.array(
@@ -107,14 +111,18 @@ def ece(p: np.ndarray, y: np.ndarray, group: np.ndarray, draws: np.ndarray) -> d
 
 
 def ideal(p: np.ndarray) -> float:
-    """What ECE shows where each p is true and units are independent: the mean absolute of normal noise."""
+    """The expected ECE of an ideal score: each p is true, units are independent, and the gaps are normal noise."""
     bins = bins_of(p)
     variance = np.bincount(bins, p * (1 - p))
     return float(np.sqrt(variance * 2 / math.pi).sum() / len(p))
 
 
 def diagram(p: np.ndarray, y: np.ndarray, group: np.ndarray) -> list[dict]:
-    """A row a bin; the interval is exact (Clopper & Pearson) on as many units as the groups' variance leaves."""
+    """The reliability diagram, a dict a bin.
+
+    The interval is exact (Clopper & Pearson) for the effective number of units: fewer than there are, where the units
+    of a group err together.
+    """
     bins, rows = bins_of(p), []
     for number in range(int(bins.max()) + 1):
         inside = bins == number
@@ -142,28 +150,31 @@ def diagram(p: np.ndarray, y: np.ndarray, group: np.ndarray) -> list[dict]:
 
 
 def ordered(p: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """-> the units from sure to unsure, and what each errs; units of equal probability err alike, on average."""
+    """(N,) probabilities, (N,) right -> (N,) the units from the surest on, (N,) the error of each in this order.
+
+    Units of equal probability all have their mean error, so that their order does not matter.
+    """
     order = np.argsort(-p, kind="stable")
     _, ties = np.unique(-p, return_inverse=True)
     return order, (np.bincount(ties, 1 - y) / np.bincount(ties))[ties][order]
 
 
 def area(weights: np.ndarray, risk: np.ndarray) -> float:
-    """The mean over the coverage of the risk of what is accepted."""
+    """Area under the risk-coverage curve. (N,) weights and errors of units, from the surest on."""
     accepted = np.cumsum(weights)
     risks = np.cumsum(weights * risk) / np.maximum(accepted, 1e-12)
     return float(weights @ risks / accepted[-1])
 
 
 def curve(p: np.ndarray, y: np.ndarray, edits=None, characters=None) -> list[dict]:
-    """Coverage, risk, the threshold that gives both, and the CER of the accepted where edits are given."""
+    """Points of coverage and risk, with the threshold that gives both; with edits also the CER of what is accepted."""
     order = np.argsort(-p, kind="stable")
     wrong = np.cumsum(1 - y[order])
     ratio = None
     if edits is not None:
         lengths = np.cumsum(np.asarray(characters, np.float64)[order])
         ratio = np.cumsum(np.asarray(edits, np.float64)[order]) / np.maximum(lengths, 1)
-    # a threshold accepts all that are equal to it
+    # a threshold accepts all units that are equal to it
     ends = np.flatnonzero(np.append(np.diff(p[order]) != 0, True))
     wanted = np.searchsorted(ends, np.arange(1, CURVE_POINTS + 1) / CURVE_POINTS * len(p) - 1)
     points = []
@@ -181,7 +192,7 @@ def curve(p: np.ndarray, y: np.ndarray, edits=None, characters=None) -> list[dic
 
 
 def resamples(groups: Sequence, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) groups -> (N,) their numbers, (RESAMPLES, G) how often each is drawn."""
+    """(N,) groups -> (N,) their numbers from 0 on, (RESAMPLES, G) how often each is drawn in each resample."""
     _, group = np.unique(np.asarray(groups), return_inverse=True)
     rng, count = np.random.default_rng(seed), int(group.max()) + 1
     if count > MAX_GROUPS:
@@ -191,7 +202,10 @@ def resamples(groups: Sequence, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def with_interval(value: float, draws: np.ndarray, of: Callable[[np.ndarray], float]) -> dict:
-    """`of`: (G,) weights of groups -> the figure. No interval with fewer than two groups."""
+    """The figure with its 95 % bootstrap interval; None, None with fewer than two groups.
+
+    `of`: (G,) how often each group counts -> the figure.
+    """
     if draws.shape[1] < 2:
         return {"value": value, "low": None, "high": None}
     low, high = np.quantile([of(weights) for weights in draws], (0.025, 0.975))

@@ -1,15 +1,21 @@
-"""Monitoring in production, batch by batch: a bound of the error rate, and tests of whether it grows.
+"""Monitoring in production, batch by batch: an upper bound of the error rate, and tests of whether it has grown.
 
-A random sample of a batch's accepted units is typed by a person who does not see the readings. The number of wrong ones
-in the sample bounds that of the very batch by the hypergeometric distribution, exactly and whatever has drifted; where
-CER is promised, their edits bound the batch's CER (`most_cer`).
+A person types a random sample of the accepted units of a batch, without sight of the readings. The number of wrong
+units in the sample bounds the number in this batch by the hypergeometric distribution. That bound is exact and assumes
+nothing of other batches. Where CER is promised, the edits of the sample bound the CER of the batch (`most_cer`).
 
-Over the batches two alarms watch whether the accepted err more than alpha: a bet that they do, whose wealth is over
-1 / false with probability `false` at most, ever, while they do not (Ville 1939; Shafer & Vovk 2019); and a detector
-that begins anew with every batch, so that it is as quick to see what changes late (Shiryaev and Roberts; Shin, Ramdas &
-Rinaldo 2022, E-detectors), whose false alarms are APART batches apart on average, at least. Where CER is promised, the
-bets are on what each unit's edits are over alpha times its characters (Waudby-Smith & Ramdas 2024), both counted as the
-promise counts them: a unit as at most so many characters and edits, longer ones in proportion.
+Two alarms watch over all batches whether the accepted units err more than alpha.
+
+The bet: wealth that grows if they do. While they do not, it ever reaches 1 / false with a probability of at most
+`false` (Ville 1939; Shafer & Vovk 2019).
+
+The detector: a sum of bets, one begun with each batch, so that it sees a late change as quickly as an early one
+(Shiryaev and Roberts; Shin, Ramdas & Rinaldo 2022, E-detectors). Between two false alarms there are at least APART
+batches on average.
+
+Where CER is promised, the bets are on the edits of each unit less alpha times its characters (Waudby-Smith & Ramdas
+2024). Both are counted as in the promise: a unit counts as at most so many characters and edits, a longer one in
+proportion.
 """
 
 import math
@@ -21,25 +27,27 @@ from scipy import stats
 
 from htr.reliability.risk_control import PER_LINE
 
-STAKES = np.geomspace(0.5, 16.0, 12)  # how much higher than alpha the rate may have become, less one
-OF_EDITS = np.geomspace(0.01, 0.9, 12)  # of the largest stake with which no unit can ruin
-OF_BATCH = np.geomspace(0.02, 0.95, 8)  # stakes on a batch's rate
-HIGHEST = 64.0  # of a rate that is looked for
-FALSE_ALARM_RATE = 0.05
-APART = 200
+STAKES = np.geomspace(0.5, 16.0, 12)  # rates that are bet on, as (rate / alpha) - 1
+OF_EDITS = np.geomspace(0.01, 0.9, 12)  # stakes, as shares of the largest one at which no unit can lose everything
+OF_BATCH = np.geomspace(0.02, 0.95, 8)  # stakes of the bound of a batch's rate
+HIGHEST = 64.0  # largest rate that the bound is looked for at
+FALSE_ALARM_RATE = 0.05  # largest probability that the bet ever gives a false alarm
+APART = 200  # batches between two false alarms of the detector, on average and at least
 
 
 # ---------------------------------------------------------------------------------------------------- one batch
 
 
 def hypergeometric(k: int, wrong: int, batch: int, sample: int) -> float:
-    """P(at most k wrong ones in the sample) of a batch that has so many."""
+    """P(at most k wrong units in the sample), for a batch that has `wrong` wrong units."""
     return float(stats.hypergeom.cdf(k, batch, wrong, sample))
 
 
 def most_wrong(k: int, sample: int, batch: int, delta: float) -> int:
-    """The largest number of wrong ones in the batch that k of the sample do not rule out at the level delta: with
-    probability 1 - delta at least, whatever the batch, there are not more. Raises ValueError for no such sample.
+    """The upper bound of the number of wrong units in a batch, from k wrong units in a random sample of it.
+
+    Whatever the batch, it has no more than that with a probability of at least 1 - delta. Raises ValueError for numbers
+    that no sample can have.
     """
     if not 0 <= k <= sample <= batch:
         raise ValueError(f"{k} wrong ones in a sample of {sample} from a batch of {batch}: this is impossible")
@@ -51,8 +59,10 @@ def most_wrong(k: int, sample: int, batch: int, delta: float) -> int:
 
 
 def sample_size(batch: int, alpha: float, delta: float, expected: float = 0.0) -> int:
-    """The smallest sample that bounds the batch's share of wrong ones by alpha, if it shows no more than `expected`
-    (a rate, rounded up) of them; the whole batch where nothing smaller does.
+    """The size of the smallest sample that bounds the batch's error rate by alpha.
+
+    `expected`: the error rate that the sample is expected to show; its number of wrong units is rounded up. The whole
+    batch where no smaller sample is enough.
     """
 
     def enough(sample: int) -> bool:
@@ -67,7 +77,7 @@ def sample_size(batch: int, alpha: float, delta: float, expected: float = 0.0) -
 
 
 def counted(edits: Sequence[int], characters: Sequence[int], per_line: float) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) edits and characters of lines -> the same, a line as at most `per_line` of either, in proportion."""
+    """(n,) edits, (n,) characters of lines -> the same as they count: a line as at most `per_line` of either."""
     e, s = np.asarray(edits, np.float64), np.asarray(characters, np.float64)
     most = np.maximum(np.maximum(e, s), per_line) / per_line
     return e / most, s / most
@@ -76,21 +86,23 @@ def counted(edits: Sequence[int], characters: Sequence[int], per_line: float) ->
 def most_cer(
     edits: Sequence[int], characters: Sequence[int], batch: int, delta: float, per_line: float = PER_LINE
 ) -> float:
-    """The character error rate that a batch of so many accepted lines does not exceed, with probability 1 - delta.
+    """The upper bound of the character error rate of a batch of accepted lines, with a probability of 1 - delta.
 
-    (n,) edits of the lines of a random sample, and their characters as keyed. A line counts as at most `per_line`
-    characters and edits, longer ones in proportion, as in the promise (risk_control.py); the lines of the batch weigh
-    alike. For a rate r the loss x = (edits - r characters) / per_line of a line is at most 1. Were the batch's rate r
-    or more, the mean loss would be 0 or more, and the product of 1 - stake x would have a mean of at most 1, and so the
-    mean of it over stakes: without replacement it is at most what it is with (Maclaurin's inequality). By Markov's
-    inequality the smallest rate at which it is 1 / delta is the bound. `inf` where a sample so small bounds
-    nothing. Raises ValueError for a sample that is larger than its batch.
+    `edits` (n,): of the lines of a random sample; `characters` (n,): of their text as keyed. A line counts as at most
+    `per_line` characters and edits, a longer one in proportion, as in the promise (risk_control.py). All lines of the
+    batch have the same weight. `inf` where so small a sample bounds nothing. Raises ValueError for a sample that is
+    larger than its batch.
+
+    Why it holds: for a rate r the loss of a line, x = (edits - r characters) / per_line, is at most 1. If the batch's
+    rate is r or more, then the mean loss is 0 or more. Then the product of 1 - stake · x has a mean of at most 1, and
+    so has its mean over stakes; a sample without replacement makes the product smaller (Maclaurin's inequality). By
+    Markov's inequality the smallest rate at which this mean is 1 / delta is the bound.
     """
     if len(edits) > batch:
         raise ValueError(f"a sample of {len(edits)} from a batch of {batch}: this is impossible")
     e, s = (values / per_line for values in counted(edits, characters, per_line))
     if len(e) == batch and s.sum():
-        return float(e.sum() / s.sum())  # all of it was keyed
+        return float(e.sum() / s.sum())  # the whole batch was keyed
     need = math.log(len(OF_BATCH) / delta)
 
     def is_ruled_out(rate: float) -> bool:
@@ -101,7 +113,7 @@ def most_cer(
         low, high = high, 2 * high
         if high > HIGHEST:
             return math.inf
-    for _ in range(50):  # the higher the rate, the more is against it
+    for _ in range(50):  # bisection: a rate above one that is ruled out is ruled out too
         middle = (low + high) / 2
         low, high = (low, middle) if is_ruled_out(middle) else (middle, high)
     return high
@@ -112,34 +124,34 @@ def most_cer(
 
 @dataclass
 class BatchMonitor:
-    """What has been seen so far, of batches one after the other; a JSON object between them."""
+    """The state of both alarms after the batches so far. It is stored as JSON between two batches."""
 
     alpha: float
     false: float = FALSE_ALARM_RATE
     batches: int = 0
-    sampled: int = 0  # units, or their characters
-    wrong: int = 0  # units, or edits
-    wealth: list[float] | None = None  # logarithms, one a stake
-    detector: list[float] | None = None
+    sampled: int = 0  # units of all samples; where CER is promised, their characters
+    wrong: int = 0  # wrong units of all samples; where CER is promised, edits
+    wealth: list[float] | None = None  # of the bet: logarithms, one a stake
+    detector: list[float] | None = None  # of the detector: the same
 
     def add(self, k: int, sample: int) -> None:
-        """A batch of whose sample of so many k were wrong.
+        """Add a batch: k wrong units in a sample of `sample`. Raises ValueError for numbers that no sample can have.
 
-        Within a batch units are drawn without replacement: the product's mean is then at most what it is with
-        (Hoeffding 1963), so that both alarms keep their promise.
+        Units are drawn without replacement. The mean of the product is then at most that with replacement (Hoeffding
+        1963), so both alarms keep their guarantee.
         """
         if not 0 <= k <= sample:
             raise ValueError(f"{k} wrong ones in a sample of {sample}: this is impossible")
         rates = np.minimum(self.alpha * (1 + STAKES), (1 + self.alpha) / 2)
-        # the likelihood ratio of a higher rate and alpha: a bet at fair odds
+        # the likelihood ratio of a higher rate and alpha is a bet at fair odds
         gain = k * np.log(rates / self.alpha) + (sample - k) * (np.log1p(-rates) - math.log1p(-self.alpha))
         self._bet(gain, k, sample)
 
     def add_edits(self, edits: Sequence[int], characters: Sequence[int], per_line: float = PER_LINE) -> None:
-        """A batch of whose sample each unit had so many edits, of so many characters as were keyed.
+        """Add a batch: (n,) edits and (n,) keyed characters of the units of its sample.
 
-        A unit counts as at most `per_line` of either, so it can lose no more than alpha times that stakes. Without
-        replacement the product's mean is smaller than with, too (Maclaurin's inequality).
+        A unit counts as at most `per_line` characters and edits, so that it loses at most alpha · per_line · stake.
+        Also here sampling without replacement makes the mean of the product smaller (Maclaurin's inequality).
         """
         e, s = counted(edits, characters, per_line)
         stakes = OF_EDITS / (self.alpha * per_line)
@@ -155,17 +167,17 @@ class BatchMonitor:
 
     @property
     def bet(self) -> float:
-        """The wealth of who bets that more than alpha are wrong; from 1 / false on, an alarm."""
+        """The wealth of the bet that more than alpha are wrong; an alarm from 1 / false on."""
         return mean_of(self.wealth)
 
     @property
     def change(self) -> float:
-        """What the detector has; from APART on, an alarm."""
+        """The value of the detector; an alarm from APART on."""
         return mean_of(self.detector)
 
     @property
     def alarms(self) -> list[str]:
-        """Of "bet" and "detector"."""
+        """The alarms that are on: some of "bet" and "detector"."""
         return [name for name, on in (("bet", self.bet >= 1 / self.false), ("detector", self.change >= APART)) if on]
 
     def to_json(self) -> dict:
@@ -179,13 +191,14 @@ def mean_of(logs: list[float] | None) -> float:
 
 
 def hours(accepted: int, sampled: int, lines: float, seconds: float) -> float:
-    """What a person need not type: of each accepted unit so many lines at so many seconds, less the sample's."""
+    """Hours of typing that were saved. `accepted`, `sampled`: units; `lines`: of a unit; `seconds`: to type a line."""
     return (accepted - sampled) * lines * seconds / 3600
 
 
 def false_alarms(samples: Sequence[int], alpha: float, rate: float, runs: int, seed: int = 0) -> dict[str, float]:
-    """Simulated: the share of `runs` sequences of batches, of which so many are sampled each, wrong with this rate,
-    that the bet and the detector alarm in.
+    """By simulation: the share of `runs` sequences of batches in which each alarm comes at least once, by its name.
+
+    `samples`: the sample size of each batch of a sequence. `rate`: the true error rate.
     """
     rng, found = np.random.default_rng(seed), {"bet": 0, "detector": 0}
     for _ in range(runs):

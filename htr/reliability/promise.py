@@ -1,11 +1,11 @@
-"""A promise and the scores that it rests on, as three files of RUN/reliability/NAME; what production asks of them.
+"""A promise (a threshold with a guarantee) and its scores: three files of RUN/reliability/NAME, and their use.
 
 promise = Promise.load("runs/ctc-16/reliability/fields")
-promise.check(conditions(…))                     # readings are made as those were that it was chosen on
+promise.check(conditions(…))                     # ValueError unless readings are made as in its calibration
 probability = promise.probability(table)         # (N,), a row a line with signal_NAME, certificate, field
 accepted = promise.accept(probability, lines_in(table))    # (N,) bool
 
-`python -m jobs calibrate` writes them: score.json (the scores), promise.json, reliability.json (figures).
+`python -m jobs calibrate` writes the files: score.json (the scores), promise.json, reliability.json (figures).
 """
 
 import hashlib
@@ -29,7 +29,12 @@ LOSSES = ("wrong", "cer")
 
 @dataclass(frozen=True)
 class Promise:
-    """`threshold` None: nothing can be promised, and nothing is accepted."""
+    """The accepted units err at most alpha, with a probability of at least 1 - delta (risk_control.py).
+
+    `unit`: one of UNITS; `loss`: one of LOSSES, the share of wrong units or the character error rate. `threshold`: the
+    least probability that is accepted; None: nothing can be promised, and nothing is accepted. `text`: the promise in
+    words.
+    """
 
     unit: str
     loss: str
@@ -38,12 +43,12 @@ class Promise:
     threshold: float | None
     text: str
     scores: Mapping[str, Score]
-    conditions: Mapping[str, object]  # of the readings that it was chosen on: htr/reliability/conditions.py
-    per_line: float = PER_LINE  # of CER: characters that a line counts as, at most
+    conditions: Mapping[str, object]  # of the readings of its calibration: htr/reliability/conditions.py
+    per_line: float = PER_LINE  # for CER: most characters that a line counts as
 
     @classmethod
     def load(cls, folder: str | Path) -> "Promise":
-        """Raises ValueError for a folder without a promise, a damaged one, one of a newer format or another score."""
+        """Raises ValueError where the folder has no promise, a damaged one, one of another format or of another score."""
         folder = Path(folder)
         try:
             content = (folder / "score.json").read_bytes()
@@ -75,8 +80,9 @@ class Promise:
             raise ValueError(f"{folder}: not a promise that can be read ({kind}{error}): calibrate again") from None
 
     def check(self, asked: Mapping[str, object], reader_alone: bool = False) -> None:
-        """Raises ValueError where readings are made under other conditions than those that were calibrated;
-        `reader_alone`: by another model or decoding.
+        """Raises ValueError where readings are made under other conditions than those of the calibration.
+
+        `reader_alone`: only the model and its decoding are compared.
         """
         differ = difference(self.conditions, asked, READER) if reader_alone else difference(self.conditions, asked)
         if differ:
@@ -86,8 +92,10 @@ class Promise:
             )
 
     def probability(self, table, unit: str | None = None) -> np.ndarray | list[np.ndarray]:
-        """A row a line -> (N,) the probability of the line, or of the field or certificate that it is of, all of whose
-        lines must be here; where CER is promised, the share of its characters that is likely right. "word": N arrays.
+        """A table with a row a text -> (N,) the probability of each row's line, field or certificate.
+
+        All rows of a field or certificate must be in the table. Where CER is promised it is the share of characters
+        that is likely right. `unit`: another one that has a score; for "word" the answer is a list of N arrays.
         """
         unit = unit or score_of(self.unit, self.loss)
         found = probabilities(self.scores, table, unit)
@@ -107,13 +115,14 @@ class Promise:
 
 
 def score_of(unit: str, loss: str) -> str:
-    """Which score orders the units of a promise."""
+    """The name of the score that orders the units of a promise."""
     return CHARACTER if loss == "cer" else unit
 
 
 def files_of(scores: Mapping[str, Score], fitted: Mapping, note: Mapping, figures: Mapping) -> dict[str, bytes]:
-    """The files by name, promise.json last: without it the others are no promise. `note`: promise.json but for format
-    and score; it has the conditions.
+    """The contents of the files of a promise, by name. Write promise.json last: without it the others are no promise.
+
+    `note`: the content of promise.json except format and score; it has the conditions.
     """
 
     def pack(content: Mapping) -> bytes:

@@ -1,15 +1,18 @@
-"""Units of a promise: lines, words, fields or certificates, with their signals and scores, made from lines.
+"""Units of a promise: lines, words, fields or certificates. Their signals and scores are made from those of lines.
 
-A table has a row a text: signal_NAME, and for fields and certificates the columns certificate and field;
-word_confidence and word_signal_NAME hold a list a row. A pa.Table will do, or a mapping of columns.
+A table is a pa.Table or a mapping of columns. It has a row for each text, with these columns:
 
-A text is a line's or that of a field of several lines, of which nobody knows what each of them says. Such a row has the
-lists line_signal_NAME, a value a line, and line_words, how many words of its reading each line has; they are null in
-rows of one line. Its signal_NAME are those of its least sure line.
+    signal_NAME                         a number, the signals of the text's line
+    certificate, field                  names; needed for fields and certificates
+    word_confidence, word_signal_NAME   lists, a value for each word
+    line_signal_NAME, line_words        lists, a value for each line; line_words: how many words its reading has
 
-A field is right when all its texts are, a certificate when all its fields are. Their signals are made of the lines'
-probabilities: their product (what it would be, were they independent), the least of them, and how many there are. The
-score of lines is fitted on texts of one line alone.
+The last two are null in rows of one line. They are there for a field whose lines have one transcription together, so
+that nobody knows which line is wrong; the signal_NAME of such a row are those of its least sure line.
+
+A field is right if all its texts are, and a certificate if all its fields are. Their signals are made of the
+probabilities of their lines: the product (the probability of all, if they were independent), the least one, and the
+number of lines. The score of lines is fitted on rows of one line.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,13 +23,13 @@ import pyarrow.compute as pc
 
 from htr.reliability.calibration import Score, cross_fitted, fit
 
-CHARACTER = "character"  # the share of a line's characters that are right: what orders lines where CER is promised
+CHARACTER = "character"  # the score of the share of right characters: it orders lines where CER is promised
 PREFIX, WORD_PREFIX, LINE_PREFIX, LINE_WORDS = "signal_", "word_signal_", "line_signal_", "line_words"
-OF_LINE = ("likelihood", "frames", "top_share", "language", "agreement")  # signals of its line that a word has, too
+OF_LINE = ("likelihood", "frames", "top_share", "language", "agreement")  # signals of a line that its words have too
 
 
 def line_signals(table) -> dict[str, np.ndarray]:
-    """-> (N,) of each signal of rows, by name without its prefix. Raises ValueError for a table without any."""
+    """-> (N,) values of each signal of the rows, by its name without prefix. Raises ValueError where there is none."""
     found = {name.removeprefix(PREFIX): column(table, name) for name in names_of(table) if name.startswith(PREFIX)}
     if not found:
         raise ValueError("a table without a column signal_NAME: were its lines read by an older version?")
@@ -34,7 +37,7 @@ def line_signals(table) -> dict[str, np.ndarray]:
 
 
 def lines_of(table) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """-> (L,) of each signal of lines, in the order of their rows, and (L,) the row that each is of."""
+    """-> (L,) values of each signal of the lines, by name, in the order of their rows; (L,) the row of each line."""
     own = line_signals(table)
     if LINE_WORDS not in names_of(table):
         return own, np.arange(len(next(iter(own.values()))))
@@ -48,7 +51,7 @@ def lines_of(table) -> tuple[dict[str, np.ndarray], np.ndarray]:
 
 
 def lines_in(table) -> np.ndarray:
-    """(N,) how many lines each row has."""
+    """-> (N,) the number of lines of each row."""
     return np.bincount(lines_of(table)[1])
 
 
@@ -62,7 +65,10 @@ def units_among(unit: str, lines: np.ndarray) -> np.ndarray:
 
 
 def listed_in(table, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """A column of lists of two values and more, or null -> (N,) their lengths, their values one after the other."""
+    """A column of lists, or null -> (N,) their lengths, 0 for null; and their values one after the other.
+
+    Raises ValueError where the column is missing.
+    """
     if name not in names_of(table):
         raise ValueError(f"a table with {LINE_WORDS} and without {name}: were its rows read by different readers?")
     column = table[name]
@@ -74,7 +80,10 @@ def listed_in(table, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def word_signals(table) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """-> (W,) of each signal of all words, those of their lines among them, and (W,) the row that each is of."""
+    """-> (W,) values of each signal of the words, by name, with signals of their lines as line_NAME; (W,) their rows.
+
+    Raises ValueError for a table without word_confidence, and where a row's lists have different lengths.
+    """
     if "word_confidence" not in names_of(table):
         raise ValueError("a table without word_confidence: its reader does not say how sure it is of a word")
     lists = {"confidence": table["word_confidence"]}
@@ -88,7 +97,7 @@ def word_signals(table) -> tuple[dict[str, np.ndarray], np.ndarray]:
         rows = np.repeat(np.arange(len(values)), sizes)
         found[name] = np.array([value for words in values for value in words], np.float64)
     of_line, row = lines_of(table)
-    words = np.bincount(rows, minlength=len(lists["confidence"]))[row]  # of each line, where its row has no other
+    words = np.bincount(rows, minlength=len(lists["confidence"]))[row]  # of each line that is alone in its row
     several = np.bincount(row)[row] > 1
     if several.any():
         words[several] = listed_in(table, LINE_WORDS)[1]
@@ -97,7 +106,7 @@ def word_signals(table) -> tuple[dict[str, np.ndarray], np.ndarray]:
 
 
 def groups_of_unit(table, unit: str) -> np.ndarray:
-    """(N,) the number of the field or certificate that each row is of."""
+    """-> (N,) the number of the field or certificate of each row, from 0 on."""
     groups = codes(table, "certificate")
     if unit == "field":
         fields = codes(table, "field")
@@ -106,7 +115,7 @@ def groups_of_unit(table, unit: str) -> np.ndarray:
 
 
 def combined(lines: np.ndarray, groups: np.ndarray) -> dict[str, np.ndarray]:
-    """(L,) probabilities of lines, (L,) numbers of their fields or certificates -> (G,) product, least and lines."""
+    """(L,) probabilities of lines, (L,) numbers of their fields or certificates -> (G,) signals product, least, lines."""
     count = int(groups.max(initial=-1)) + 1
     least = least_of(lines, groups, count)
     product = np.exp(np.bincount(groups, np.log(np.maximum(lines, 1e-12)), count))
@@ -114,19 +123,19 @@ def combined(lines: np.ndarray, groups: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def least_of(values: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
-    """(L,) of lines, (L,) the row that each is of -> (count,) of rows, 1 where there is none."""
+    """(L,) values of lines, (L,) their rows -> (count,) the least value of each row; 1 for a row without lines."""
     least = np.ones(count)
     np.minimum.at(least, rows, values)
     return least
 
 
 def all_right(right: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """(N,) whether texts are right -> (G,) whether all of each field or certificate are."""
+    """(N,) 1 for a right text, (N,) numbers of fields or certificates -> (G,) 1 where all texts of one are right."""
     return (np.bincount(groups, 1 - np.asarray(right, np.float64)) == 0).astype(np.float64)
 
 
 def first_rows(groups: np.ndarray) -> np.ndarray:
-    """(N,) -> (G,) a row of each."""
+    """(N,) numbers of groups -> (G,) the first row of each group."""
     return np.unique(groups, return_index=True)[1]
 
 
@@ -141,16 +150,18 @@ def fit_scores(
     clusters: np.ndarray,
     word_right: Sequence[Sequence[bool]] | None = None,
 ) -> tuple[dict[str, Score], dict[str, np.ndarray]]:
-    """A table of N texts, (N,) whether each is right, its edits and reference characters, its cluster (writer or
-    certificate), and of each whether its words are right -> the scores by unit, and of each unit (lines: each row) the
-    probabilities that scores fitted without its cluster give, on the scale of the score fitted with all: what a promise
-    is planned with.
+    """Fit the scores of all units that the table has.
 
-    Units that the table does not have (no word_confidence, no field), or of which all are right or all wrong, are
-    left out; but for lines, of which ValueError is raised then.
+    `table`: N texts. `right` (N,): 1 for a right text. `edits`, `characters` (N,): of each text, and of its reference.
+    `clusters` (N,): writers or certificates. `word_right`: for each text, whether each of its words is right. -> the
+    scores by unit; and by unit the probabilities that a promise is planned with: those of scores that were fitted
+    without the unit's cluster, on the scale of the final score (for lines: a value a row).
+
+    A unit is left out where its columns are missing, and where all are right or all wrong. For lines this raises
+    ValueError.
     """
     signals, row = lines_of(table)
-    alone = (np.bincount(row) == 1).astype(np.float64)  # of a field's lines nobody knows which one is wrong
+    alone = (np.bincount(row) == 1).astype(np.float64)  # in a field of several nobody knows which line is wrong
     given = ("line", signals, np.asarray(right, np.float64)[row], clusters[row], alone[row])
     scores, of_lines = {"line": fit(*given)}, cross_fitted(*given)
     held_out = {"line": least_of(of_lines, row, len(alone))}
@@ -175,7 +186,7 @@ def fit_scores(
         whole, of_unit = all_right(right, groups), clusters[first_rows(groups)]
         if not 0 < whole.sum() < len(whole):
             continue
-        # what the score of lines says of lines that it has not seen: else a field would look better than it is
+        # probabilities of lines from scores that have not seen them: otherwise a field would look better than it is
         made = combined(of_lines, groups[row])
         scores[unit] = fit(unit, made, whole, of_unit)
         held_out[unit] = cross_fitted(unit, made, whole, of_unit)
@@ -184,8 +195,10 @@ def fit_scores(
 
 
 def on_scale_of(values: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(N,) twice -> the others, in the order of the values: scores of parts of the data reach further at their ends
-    than the score of all, and a threshold there would accept nothing.
+    """(N,) values, (N,) others -> (N,) the others, sorted into the order of the values.
+
+    Scores of parts of the data have more extreme values than the score of all. A threshold among those would accept
+    nothing.
     """
     result = np.empty(len(values))
     result[np.argsort(values, kind="stable")] = np.sort(others)
@@ -193,9 +206,10 @@ def on_scale_of(values: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def probabilities(scores: Mapping[str, Score], table, unit: str) -> np.ndarray:
-    """(N,) the probability of each row: of its least sure line or that line's characters, or of the field or
-    certificate that it is of; with unit "word" (W,), of all words one after the other. Raises ValueError for a unit
-    without a score.
+    """(N,) the probability of each row: that of its least sure line, or of its field or certificate.
+
+    "character": the least share of right characters among its lines. "word": (W,) the probabilities of all words, one
+    row after the other. Raises ValueError for a unit without a score.
     """
     if unit not in scores:
         raise ValueError(f"no score of a {unit} here, only of {', '.join(scores)}")
@@ -216,7 +230,7 @@ def names_of(table) -> Sequence[str]:
 
 
 def column(table, name: str) -> np.ndarray:
-    """(N,) numbers. Raises ValueError where the column is missing."""
+    """(N,) float64, the numbers of a column. Raises ValueError where it is missing."""
     if name not in names_of(table):
         raise ValueError(f"a table without the column {name}")
     values = table[name]
@@ -224,11 +238,11 @@ def column(table, name: str) -> np.ndarray:
 
 
 def codes(table, name: str) -> np.ndarray:
-    """(N,) texts of a column as numbers, equal ones for equal texts; nothing is a text, too."""
+    """(N,) int64, equal numbers for equal texts of a column; null is "". Raises ValueError where it is missing."""
     if name not in names_of(table):
         raise ValueError(f"a table without the column {name}")
     values = table[name]
-    if hasattr(values, "combine_chunks"):  # arrow's own, many times as fast
+    if hasattr(values, "combine_chunks"):  # Arrow's own, many times as fast
         return values.fill_null("").combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
     texts = np.array(["" if value is None else str(value) for value in values], dtype=str)
     return np.unique(texts, return_inverse=True)[1].astype(np.int64)

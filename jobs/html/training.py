@@ -45,7 +45,7 @@ def tips(label: str, spots: list[tuple[int, float]], scale: plot.Scale) -> list[
 
 
 def thinned(spots: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """At most about MOST points, the last one among them, all finite."""
+    """At most about MAX_CURVE_POINTS points, the last one among them; all are finite."""
     spots = [(x, y) for x, y in spots if math.isfinite(y)]
     every = max(math.ceil(len(spots) / MAX_CURVE_POINTS), 1)
     return spots[::every] + (spots[-1:] if every > 1 and (len(spots) - 1) % every else [])

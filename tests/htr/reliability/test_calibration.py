@@ -83,11 +83,11 @@ def test_what_was_not_seen_in_fitting_is_not_extrapolated():
 
 def test_what_cannot_be_fitted_or_asked_is_an_error():
     score = fit("line", signals(), RIGHT, GROUPS)
-    with pytest.raises(ValueError, match="no signal 'width' here"):
+    with pytest.raises(ValueError, match="the signal 'width' is missing, and"):
         score.probability({"likelihood": [0.5]})
-    with pytest.raises(ValueError, match="'width' is missing or no number in 1 of 2"):
+    with pytest.raises(ValueError, match="'width' is missing or not finite in 1 of 2"):
         score.probability({"likelihood": [0.5, 0.5], "width": [1.0, np.nan]})
-    with pytest.raises(ValueError, match="no right ones beside wrong ones"):
+    with pytest.raises(ValueError, match="all right or all wrong"):
         fit("line", signals(), np.ones(len(RIGHT)), GROUPS)
     with pytest.raises(ValueError, match="at least two are needed"):
         fit("line", signals(), RIGHT, np.zeros(len(RIGHT)))

@@ -149,7 +149,7 @@ def test_groups_without_an_accepted_line_lose_nothing():
 def test_a_loss_over_the_bound_is_refused_and_never_clipped():
     losses = np.full(100, -0.02)
     losses[7] = 1e6
-    with pytest.raises(ValueError, match=r"a loss of 1e\+06: the test wants losses of 1 at most"):
+    with pytest.raises(ValueError, match=r"a loss of 1e\+06: losses must be at most 1"):
         betting(losses)
 
 

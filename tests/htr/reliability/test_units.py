@@ -120,7 +120,7 @@ def test_what_a_table_lacks_is_left_out_or_named():
     assert set(scores) == {"line", "character"}
     with pytest.raises(ValueError, match="no score of a field here, only of line, character"):
         probabilities(scores, bare, "field")
-    with pytest.raises(ValueError, match="no signal 'frames' here"):
+    with pytest.raises(ValueError, match="the signal 'frames' is missing, and"):
         probabilities(scores, bare.select(["signal_likelihood"]), "line")
     with pytest.raises(ValueError, match="without a column signal_NAME"):
         line_signals(TABLE.select(["exact"]))
