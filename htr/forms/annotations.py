@@ -1,10 +1,11 @@
-"""A template's fields to and from programs that people draw boxes with: PAGE XML, Label Studio, LabelMe, COCO (CVAT).
+"""The fields of a template to and from annotation programs: PAGE XML, Label Studio, LabelMe, COCO (CVAT).
 
     write_fields(template, Path("form.xml"), "page")          # one of FORMATS
-    template = read_fields(template, Path("form.json"))       # the format is known by its content
+    template = read_fields(template, Path("form.json"))       # the format is recognised by its content
 
-A program that knows names alone keeps `kind`, `lines` and `pitch` of the template's field of that name; a new box is
-a tick box if it is a small square. Boxes drawn on a picture of another size are scaled to the template's.
+Kind, lines and pitch of a field go into what each program has for attributes. Some programs drop these: then a box has
+those of the template's field of that name. A box with a new name is a tick box if it is a small square. Boxes that were
+drawn on a picture of another size are scaled to the template's.
 """
 
 import json
@@ -23,15 +24,15 @@ from htr.forms.template import MAX_FIELD_LINES, Field, Template, as_field
 from htr.io.page_xml import Region, box_outline, page_xml
 
 FORMATS = {"page": ".xml", "labelstudio": ".json", "labelme": ".json", "coco": ".json"}
-MAX_TICK_MM = 8.0  # mm: a square that is smaller is a tick box
-NEW_LINE_MM = 9.0  # mm of height that a line of a new field has
+MAX_TICK_MM = 8.0  # longer side of a square that counts as a tick box
+NEW_LINE_MM = 9.0  # height of a line of a new field
 KINDS = ("text", "tick")
-BESIDE = ("textarea", "choices", "taxonomy", "number", "rating", "datetime", "relation")  # of Label Studio: no shapes
+BESIDE = ("textarea", "choices", "taxonomy", "number", "rating", "datetime", "relation")  # of Label Studio, not shapes
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A box of another program, in pixels of its picture, with what it says of it; "" and 0: nothing."""
+    """A box of another program, in pixels of its picture, with its attributes; "" and 0 where they are not given."""
 
     name: str
     box: tuple[float, float, float, float]  # x, y, w, h
@@ -44,6 +45,7 @@ class Drawn:
 
 
 def write_fields(template: Template, path: Path, to: str) -> None:
+    """Write the fields as a file of one of FORMATS. Raises ValueError for another format."""
     if to not in FORMATS:
         raise ValueError(f"format {to!r}: choose one of {', '.join(FORMATS)}")
     writers = {"page": as_page, "labelstudio": as_label_studio, "labelme": as_labelme, "coco": as_coco}
@@ -118,7 +120,10 @@ def as_coco(template: Template) -> dict:
 
 
 def read_fields(template: Template, path: Path) -> Template:
-    """The template with the fields that were drawn on it. Raises ValueError that says what is wrong where."""
+    """The template with the fields of the file in place of its own.
+
+    Raises ValueError with the file and what is wrong.
+    """
     try:
         content = path.read_bytes()
         if content.lstrip()[:1] == b"<":
@@ -160,6 +165,7 @@ def read_fields(template: Template, path: Path) -> Template:
 
 
 def as_own(drawn: Drawn, template: Template, scale: tuple[float, float]) -> Field:
+    """A drawn box as a field of the template. `scale`: px of the template to one of the drawing, across and down."""
     height, width = template.picture.shape
     left, top = (min(max(round(drawn.box[i] * scale[i]), 0), (width, height)[i] - 4) for i in (0, 1))
     right, bottom = (min(round((drawn.box[i] + drawn.box[i + 2]) * scale[i]), (width, height)[i]) for i in (0, 1))
@@ -257,10 +263,8 @@ def from_coco(content: dict, form: str) -> tuple[tuple[int, int], list[Drawn]]:
 
 
 def the_one(names: Sequence[str], form: str, what: str) -> int:
-    """The index of the form's picture among the file names of one export: the only one, or the one named FORM.png.
-
-    Label Studio puts some hexadecimal digits and a dash before the name of an uploaded file. Raises ValueError where
-    several pictures, or none of several, have that name.
+    """The index of the form's picture in an export: the only one, or else the one file named FORM.png (Label Studio
+    puts hexadecimal digits and a dash before it). Raises ValueError where there is no such file, or more than one.
     """
     stems = [re.split(r"[/\\]", name)[-1].rpartition(".")[0] for name in names]
     named = re.compile(rf"([0-9a-f]{{4,}}-)?{re.escape(form)}")
@@ -271,19 +275,19 @@ def the_one(names: Sequence[str], form: str, what: str) -> int:
 
 
 def turned(box: Sequence[float], degrees: float, about: Sequence[float]) -> np.ndarray:
-    """Corners (4, 2) of a box after a turn, clockwise as one sees it."""
+    """Corners (4, 2) of a box that is turned clockwise, as seen on the screen, about a point (x, y)."""
     sine, cosine = np.sin(np.deg2rad(degrees)), np.cos(np.deg2rad(degrees))
     return (corners(box) - about) @ np.array([[cosine, sine], [-sine, cosine]]) + about
 
 
 def around(points: Sequence[Sequence[float]]) -> tuple[float, float, float, float]:
-    """The upright box around points."""
+    """x, y, w, h of the upright box around points (n, 2)."""
     (left, top), (right, bottom) = np.min(points, axis=0), np.max(points, axis=0)
     return float(left), float(top), float(right - left), float(bottom - top)
 
 
 def attributes_of(text: str) -> dict:
-    """What this project wrote beside a name: "kind:text; lines:2; pitch:94;"."""
+    """What this project writes beside a name, "kind:text; lines:2; pitch:94;", as arguments of `Drawn`."""
     return dict(pairs(text))
 
 

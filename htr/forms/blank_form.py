@@ -1,8 +1,8 @@
-"""The blank form from filled-in scans: registered on each other without a template, then their median or so.
+"""The blank form, made from filled-in scans: they are registered on each other, then a quantile of each pixel is taken.
 
-The scans' SIFT features are matched with those of the one that most others agree with; what they share is print. The
-sheet is turned and sized as the middle one of them. A second round lays each scan on the first round's picture by the
-keypoints that registration uses, so that the picture is as sharp as its print.
+No template is needed. The SIFT features of all scans are matched with those of one scan, the one that most others agree
+with. What matches is print. The sheet has the median rotation and size of the scans. A second round registers each
+scan on the picture of the first round, by the keypoints of registration.py, so that the print of the result is sharp.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,16 +20,16 @@ from htr.forms.template import Field, Template
 from htr.lines.segmentation import flatten_background
 
 DPI = 200  # of the picture that is made
-MIN_SCANS = 8  # scans: writing in more than a third of fewer stays
-MAX_SCANS = 120  # scans that are laid on each other
-REFERENCE_CANDIDATES = 5  # scans that may be the one that all others are registered on
-SCANS_PER_CANDIDATE = 9  # others by which each of them is judged
-MIN_INLIERS = 25  # matches with that scan, for another to be of the same form
-BRIGHTNESS_QUANTILE = 0.66  # of the brightness of all scans at a place: print is dark on nearly all, writing on fewer
-MIN_SCORE = 0.5  # score of a scan in the second round
-# A4, A5, letter, A3, A6 in inches: those first that forms are on
+MIN_SCANS = 8  # with fewer, writing that stands on more than a third of them would stay
+MAX_SCANS = 120  # that are used
+REFERENCE_CANDIDATES = 5  # scans of which one becomes the reference that all others are registered on
+SCANS_PER_CANDIDATE = 9  # other scans that each candidate is matched with
+MIN_INLIERS = 25  # matches with the reference that a scan of the same form has
+BRIGHTNESS_QUANTILE = 0.66  # of all scans at a pixel: print is dark on nearly all of them, writing on fewer
+MIN_SCORE = 0.5  # registration score of a scan in the second round
+# A4, A5, letter, A3, A6, the most usual of forms first
 PAPER_SIZES_INCH = (11.69, 8.27), (8.27, 5.83), (11.0, 8.5), (16.54, 11.69), (5.83, 4.13)
-MIN_SIDE_INCH, MAX_SIDE_INCH = 3.5, 24.0  # of a form's longer side, A7 to A2
+MIN_SIDE_INCH, MAX_SIDE_INCH = 3.5, 24.0  # longer side of a form, A7 to A2
 USUAL_DPI = 100, 150, 200, 240, 300, 400, 600
 
 
@@ -37,12 +37,12 @@ USUAL_DPI = 100, 150, 200, 240, 300, 400, 600
 class Blank:
     picture: np.ndarray  # (H, W) uint8, paper 255
     dpi: float
-    used: list[int]  # numbers of the scans that it was made of
-    left_out: list[int]  # those that show another form
+    used: list[int]  # indices of the scans that it was made of
+    left_out: list[int]  # indices of those that show another form
 
 
 def guess_dpi(shape: tuple[int, int]) -> float | None:
-    """The resolution at which an image (rows, columns) is a usual paper at a usual resolution; None: at none."""
+    """The dpi of an image (rows, columns) if its size is that of a usual paper at a usual resolution, else None."""
     fits = [
         (max(abs(max(shape) / long / dpi - 1), abs(min(shape) / short / dpi - 1)), number, dpi)
         for number, (long, short) in enumerate(PAPER_SIZES_INCH)
@@ -51,12 +51,14 @@ def guess_dpi(shape: tuple[int, int]) -> float | None:
     best = min(fits)[0]
     if best >= 0.04:
         return None
-    # A5 at 300 dpi has the pixels of A3 at 150, but for some: the more usual paper
+    # A5 at 300 dpi has nearly as many pixels as A3 at 150: the more usual paper is taken
     return float(min((number, dpi) for off, number, dpi in fits if off < best + 0.01)[1])
 
 
 def likely_dpi(said: float | None, shape: tuple[int, int]) -> float | None:
-    """What a file says, unless its paper (rows, columns) were as large as a poster or as small as a stamp then."""
+    """The dpi that a file states, unless the paper of this `shape` (rows, columns) would be larger than A2 or smaller
+    than A7; then a guess.
+    """
     if said and MIN_SIDE_INCH <= max(shape) / said <= MAX_SIDE_INCH:
         return said
     return guess_dpi(shape) or said
@@ -65,9 +67,10 @@ def likely_dpi(said: float | None, shape: tuple[int, int]) -> float | None:
 def blank_of_scans(
     scans: Sequence[np.ndarray], dpi: Sequence[float | None], progress: Callable[[int], object] = lambda _: None
 ) -> Blank:
-    """Scans (H, W) uint8 of one form, filled in, with their resolutions -> the blank form, at DPI.
+    """Filled-in scans (H, W) uint8 of one form, with the dpi that their files state -> the blank form, at DPI.
 
-    Raises ValueError: too few of them show the same print, or their resolution is not known.
+    `progress` is called with 1 after each scan, in both rounds. Raises ValueError where too few scans show the same
+    print, and where the resolution is not known.
     """
     if len(scans) < MIN_SCANS:
         raise ValueError(f"{len(scans)} scans: the blank form is found from {MIN_SCANS} on, better from 30")
@@ -76,7 +79,7 @@ def blank_of_scans(
     if len(known) < len(scans) / 2:
         raise ValueError("the scans' resolution is not in their files, nor is their size that of a usual paper: "
                          "give it with --dpi")  # fmt: skip
-    # as if all had one resolution: those that don't say take the middle one's paper
+    # a scan without a known resolution is taken to have the median length of paper
     long = float(np.median([max(scan.shape) / size for scan, size in zip(scans, sizes, strict=True) if size]))
     zooms = [DPI / size if size else DPI * long / max(scan.shape) for scan, size in zip(scans, sizes, strict=True)]
     seen = []
@@ -96,7 +99,7 @@ def blank_of_scans(
     slope = slope_of_rulings(picture)
     turn = np.array([[1, -slope, 0], [slope, 1, 0], [0, 0, 1]])
     about = translation(shape[1] / 2, shape[0] / 2)
-    frame = frame @ about @ turn @ np.linalg.inv(about)  # its rulings level
+    frame = frame @ about @ turn @ np.linalg.inv(about)  # so that its rulings are level
     matrices = {i: ways[i] @ frame for i in used}
     picture = middle_picture([(scans[i], matrices[i]) for i in used], shape)
     template = Template("blank", picture, DPI, tuple(fields_or_none(picture)), ())
@@ -113,18 +116,18 @@ def blank_of_scans(
 
 
 def fields_or_none(picture: np.ndarray) -> list[Field]:
-    """What is proposed, where keypoints are not to be; a template has at least one field."""
+    """The proposed fields, in which no keypoint may lie; a dummy one if there is none, since a template needs one."""
     return propose_fields(picture, DPI) or [Field("none", "tick", (0, 0, 8, 8), 1, 8.0)]
 
 
 def common_frame(seen: list[tuple[Features, float]]) -> list[np.ndarray | None]:
-    """Features of each scan -> the affine (3, 3) from the scan that most agree with to each; None: of another form."""
+    """Features of each scan -> the affine (3, 3) from the reference scan to each; None for a scan of another form."""
     count = len(seen)
     candidates = sorted({round(place) for place in np.linspace(0, count - 1, REFERENCE_CANDIDATES)})
     judges = sorted({round(place) for place in np.linspace(0, count - 1, SCANS_PER_CANDIDATE)})
 
     def agreement(number: int) -> float:
-        # the middle one counts: a judge of another form, or an illegible one, decides nothing
+        # the median: a scan of another form, or an illegible one, decides nothing
         own = [affine_between(seen[number], seen[other])[1] for other in judges if other != number]
         return float(np.median(own))
 
@@ -136,7 +139,10 @@ def common_frame(seen: list[tuple[Features, float]]) -> list[np.ndarray | None]:
 
 
 def affine_between(first: tuple[Features, float], second: tuple[Features, float]) -> tuple[np.ndarray | None, int]:
-    """-> (3, 3) from the pixels of one scan to another's, how many places agree."""
+    """Features of two scans, each with the px of its scan to one of the reduced scan -> affine (3, 3), inliers.
+
+    Inliers at one place count once. None, 0 where no affine is found.
+    """
     (ours, _), (theirs, factor) = first, second
     if min(len(ours.points), len(theirs.points)) < MIN_INLIERS:
         return None, 0
@@ -163,15 +169,18 @@ def affine_between(first: tuple[Features, float], second: tuple[Features, float]
 def middle_sheet(
     shapes: list[tuple[int, int]], ways: list[np.ndarray], zooms: list[float]
 ) -> tuple[np.ndarray, tuple[int, int]]:
-    """The sheet whose turn, size and edges are the middle ones of all scans -> (3, 3) from it to the first frame,
-    its (rows, columns) at DPI."""
+    """The sheet with the median rotation, size and edges of all scans.
+
+    `shapes`: (rows, columns) of the scans; `ways`: (3, 3) from the reference to each; `zooms`: px at DPI to one of
+    each. -> (3, 3) from the sheet to the reference; its (rows, columns) at DPI.
+    """
     linear = [zoom * way[:2, :2] for way, zoom in zip(ways, zooms, strict=True)]  # frame to the scan at DPI
-    # those that lie on their side or head are not to count
+    # scans on their side or upside down do not count
     quarter = np.array([round(float(np.arctan2(m[1, 0], m[0, 0])) / (np.pi / 2)) % 4 for m in linear])
     usual = int(np.bincount(quarter, minlength=4).argmax())
     upright = [m for m, q in zip(linear, quarter, strict=True) if q == usual]
     to_sheet = np.median(upright, axis=0)
-    # a shear is of the scans, not of the form
+    # a form has no shear: what there is comes from the scans
     u, _, vt = np.linalg.svd(to_sheet)
     to_sheet = u @ vt * float(np.sqrt(abs(np.linalg.det(to_sheet))))
     edges = []
@@ -191,7 +200,10 @@ def middle_sheet(
 
 
 def middle_picture(scans: list[tuple[np.ndarray, np.ndarray]], shape: tuple[int, int]) -> np.ndarray:
-    """What most scans show of a sheet (rows, columns), paper evened; `scans` with their matrices from the sheet."""
+    """The BRIGHTNESS_QUANTILE of each pixel of a sheet (rows, columns) over all scans, their backgrounds flattened.
+
+    `scans`: each with its matrix (3, 3) from the sheet.
+    """
     height, width = shape
     stack = np.empty((len(scans), height, width), np.uint8)
     for number, (scan, matrix) in enumerate(scans):
@@ -203,7 +215,7 @@ def middle_picture(scans: list[tuple[np.ndarray, np.ndarray]], shape: tuple[int,
 
 
 def sharpened(picture: np.ndarray) -> np.ndarray:
-    """Paper white and print dark, as a blank form that was scanned alone."""
+    """The picture with white paper and dark print, as a scan of the blank form has them."""
     dark = picture[picture < 190]
     ink = float(np.percentile(dark, 20)) if len(dark) > 100 else 60.0
     values = (np.arange(256) - ink) / max(238.0 - ink, 1) * (255 - 20) + 20
@@ -211,7 +223,7 @@ def sharpened(picture: np.ndarray) -> np.ndarray:
 
 
 def resampled(picture: np.ndarray, dpi: float, wanted: float) -> np.ndarray:
-    """A picture at another resolution."""
+    """A picture of `dpi`, resized to the resolution `wanted`."""
     scale = wanted / dpi
     kind = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     return picture if scale == 1 else cv2.resize(picture, None, fx=scale, fy=scale, interpolation=kind)

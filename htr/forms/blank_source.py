@@ -1,4 +1,4 @@
-"""A blank form from a file: an image, or a page of a PDF at the resolution of what it shows, with its own fields."""
+"""A blank form from a file: an image, or a page of a PDF with the fields that it defines."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from htr.forms.pdf_fields import fields_of_pdf
 from htr.forms.template import Field
 from htr.io.image_files import RejectedInput, decode, resolution
 
-DPI, MAX_DPI = 200.0, 300.0  # of a page that is drawn, not scanned; of a template: more only costs time
+DPI, MAX_DPI = 200.0, 300.0  # of a PDF page that is no scan; of a template: more only costs time
 MAX_PAGE_PT = 3400  # points of a side of a PDF's page: A0
 
 
@@ -19,12 +19,14 @@ MAX_PAGE_PT = 3400  # points of a side of a PDF's page: A0
 class BlankPage:
     picture: np.ndarray  # (H, W) uint8
     dpi: float
-    fields: tuple[Field, ...] = ()  # of a PDF that can be filled in on a screen
+    fields: tuple[Field, ...] = ()  # form fields of a PDF
     pages: int = 1  # of the file
 
 
 def read_blank(path: Path, page: int, dpi: float | None) -> BlankPage:
-    """`page` counts from 1. Raises ValueError."""
+    """`page` counts from 1. `dpi`: that of the user, in place of the file's. Raises ValueError where no blank form of a
+    known resolution can be read.
+    """
     if page < 1:
         raise ValueError(f"--page {page}: pages count from 1")
     encoded = path.read_bytes()
@@ -46,7 +48,7 @@ def read_blank(path: Path, page: int, dpi: float | None) -> BlankPage:
 
 
 def read_pdf(path: Path, page: int) -> BlankPage:
-    """The page as it is printed; a page that is one scan at the scan's own resolution."""
+    """The page, rendered at DPI; a page that consists of one scan, at the resolution of that. Raises ValueError."""
     import pypdfium2
     import pypdfium2.raw as raw
 
@@ -76,7 +78,10 @@ def read_pdf(path: Path, page: int) -> BlankPage:
 
 
 def whitened(picture: np.ndarray) -> np.ndarray:
-    """Paper that was scanned gray becomes white, as blank forms are compared with; what is white already stays."""
+    """Gray paper is made white, as in all templates; a picture with white paper is unchanged.
+
+    ValueError: it is dark.
+    """
     paper = float(np.median(picture))
     if paper >= 250:
         return picture

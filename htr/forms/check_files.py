@@ -1,4 +1,4 @@
-"""The scans of a folder checked, several at a time: each process reads, registers and lets go of its own."""
+"""Check many scans against templates, in several processes. Each reads and registers its own scans, one at a time."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -14,21 +14,22 @@ from htr.forms.registration import Forms
 from htr.forms.template import Template
 from htr.io.image_files import RejectedInput, decode
 
-PICTURE_SIDE_PX = 700  # px of the picture of a scan that fails
-MIN_SCANS_PER_WORKER = 24  # scans that are done before another process would have started
+PICTURE_SIDE_PX = 700  # longer side of the picture of a rejected scan
+MIN_SCANS_PER_WORKER = 24  # scans that are checked in the time that a process takes to start
 MAX_WORKERS = 8
 
 forms: Forms | None = None  # of a process of the pool
 
 
 def begin(templates: Sequence[Template]) -> None:
+    """Prepare the forms of this process, once."""
     global forms
     cv2.setNumThreads(1)
     forms = Forms(templates)
 
 
 def check_file(path: Path) -> tuple[Checked, np.ndarray | None] | None:
-    """What became of a scan, and a small picture of it if it failed; None: it is no image that can be read."""
+    """The result of a scan, and a small picture of it if it was rejected; None: no image that can be read."""
     try:
         scan = decode(path.read_bytes())
     except RejectedInput:
@@ -43,7 +44,7 @@ def check_file(path: Path) -> tuple[Checked, np.ndarray | None] | None:
 def check_files(
     templates: Sequence[Template], paths: Sequence[Path], advance: Callable[[int], object] = lambda _: None
 ) -> list[tuple[Checked, np.ndarray | None] | None]:
-    """-> `check_file` of each path, in their order."""
+    """`check_file` of each path, in their order. `advance` is called with 1 after each."""
     workers = min(len(os.sched_getaffinity(0)), MAX_WORKERS, len(paths) // MIN_SCANS_PER_WORKER)
     found = []
     if workers < 2:

@@ -1,6 +1,7 @@
-"""A template prepared for registration, and the discrimination of editions of one layout by their marks.
+"""A template prepared for registration, and how editions of one layout are told apart by their marks.
 
-Marks that a scan does not show, since it is cut off there, say nothing; the others decide.
+A mark is a box whose print differs between editions: the form's number, or a title. Marks that lie beyond the edge of a
+scan are left out; the others decide.
 """
 
 from dataclasses import dataclass
@@ -14,14 +15,14 @@ from htr.forms.mark_print import STROKE_DPI, Tile, mark_tiles, other_print, part
 from htr.forms.template import Template
 
 MIN_WIDE_KEYPOINTS, MIN_CLOSE_KEYPOINTS = 6, 12  # keypoints without which a template can't be recognised
-MIN_DISCRIMINATOR_PX = 12  # px that differ at CLOSE.dpi
-TOLERANCE_PX = 1  # px at CLOSE.dpi by which marks and discriminating boxes may be off
-MIN_SHOWN_SHARE = 0.4  # share of a mark that must lie on the scan for it to say anything
+MIN_DISCRIMINATOR_PX = 12  # least number of different px, at CLOSE.dpi, in a box that tells editions apart
+TOLERANCE_PX = 1  # px at CLOSE.dpi that marks and such boxes may be off their places
+MIN_SHOWN_SHARE = 0.4  # share of a mark that must lie on the scan for it to be compared
 
 
 @dataclass(frozen=True, eq=False)
 class Form:
-    """What a template needs to be recognised; picture and marks in px at CLOSE.dpi."""
+    """A template prepared for registration. `picture` and `marks` are in px at CLOSE.dpi."""
 
     template: Template
     picture: np.ndarray
@@ -32,6 +33,7 @@ class Form:
 
     @classmethod
     def prepare(cls, template: Template) -> "Form":
+        """Raises ValueError for a template with too little print outside its fields and marks."""
         wide, close = Keypoints.pick(template, WIDE), Keypoints.pick(template, CLOSE)
         if len(wide.points) < MIN_WIDE_KEYPOINTS or len(close.points) < MIN_CLOSE_KEYPOINTS:
             raise ValueError(
@@ -47,7 +49,7 @@ class Form:
 
     @cached_property
     def printed_marks(self) -> list[tuple[Box, np.ndarray, list[Tile]]]:
-        """The marks that are not bare paper, what they show, and its strokes."""
+        """The marks that have print: box, picture (h, w), and tiles for the comparison of strokes (mark_print.py)."""
         tiles, _ = self.tiles
         return [
             (mark, patch, own)
@@ -67,11 +69,12 @@ class Form:
         return zone
 
     def marks_seen(self, levels: list[np.ndarray], matrix: np.ndarray, flat: bool) -> tuple[float | None, float]:
-        """How alike scan and template are in the marks, and how much of a letter's print there is another's.
+        """Compare the marks of a scan with those of the template.
 
-        A correlation, the least but one, as a stamp may hide one: 1 where the template's marks are bare paper, None
-        where none of them lies on the scan; and the share that `other_print` says, 0 on paper that did not lie `flat`:
-        a bend leaves strokes some pixels beside their places.
+        `levels`: the scan's pyramid; `matrix` (3, 3): template to scan; `flat`: whether the paper lay flat. -> the
+        second least correlation of the marks, as a stamp may hide one (1 where the template's marks have no print, None
+        where none lies on the scan); and the figure of `other_print`, 0 unless the paper lay flat, since a bend moves
+        strokes by some pixels.
         """
         to_scan, to_fine = matrix @ np.linalg.inv(self.to_close), matrix @ np.linalg.inv(self.tiles[1])
         zoom = STROKE_DPI / CLOSE.dpi
@@ -97,7 +100,7 @@ class Form:
 
 @dataclass(frozen=True, eq=False)
 class EditionDiscriminator:
-    """Boxes in which two editions of one layout differ, and how each looks there, in px at CLOSE.dpi of the first."""
+    """Boxes in which two editions of one layout differ, and what each prints there; px at CLOSE.dpi of the first."""
 
     first: Form
     matrix: np.ndarray  # (3, 3): pixels of the first's template to the other's
@@ -121,12 +124,12 @@ class EditionDiscriminator:
         return cls(first, matrix, boxes, *([printed(image, box) for box in boxes] for image in (first.picture, laid)))
 
     def lead(self, levels: list[np.ndarray], matrix: np.ndarray) -> float:
-        """How much more the scan looks like the first than like the other: a mean difference of correlations."""
+        """How much better the scan fits the first edition than the other: weighted mean difference of correlations."""
         to_scan = matrix @ np.linalg.inv(self.first.to_close)
         leads, weights = [], []
         parts = parts_on_scan(self.boxes, to_scan, levels[0].shape)
         for box, part, own, other in zip(self.boxes, parts, self.own, self.other, strict=True):
-            if part == box:  # a piece of a letter tells nothing
+            if part == box:  # a part of a letter can't be compared
                 seen = search_patch(levels, to_scan, box, TOLERANCE_PX)
                 leads.append(likeness(seen, own) - likeness(seen, other))
                 weights.append(np.sqrt(box[2] * box[3]))
@@ -143,19 +146,21 @@ def summit(values: np.ndarray, at: tuple[int, int]) -> tuple[float, float]:
 
 
 def printed(picture: np.ndarray, box: Box) -> np.ndarray | None:
-    """What the picture shows there; None: bare paper."""
+    """The part of the picture in the box; None where it has no print."""
     x, y, w, h = box
     patch = picture[y : y + h, x : x + w].copy()
     return patch if patch.size and patch.std() > 8 else None
 
 
 def likeness(seen: np.ndarray, patch: np.ndarray | None) -> float:
-    """The best correlation of the patch with a place on what is seen, at least 0; 0 for bare paper."""
+    """The largest correlation of the patch with any place of the image, at least 0; 0 for a patch without print."""
     return 0.0 if patch is None else max(cv2.minMaxLoc(cv2.matchTemplate(seen, patch, cv2.TM_CCOEFF_NORMED))[1], 0.0)
 
 
 def parts_on_scan(boxes: list[Box], to_scan: np.ndarray, shape: tuple[int, int]) -> list[Box | None]:
-    """The part of each box that lies on a scan of this shape, in its own pixels; None: hardly any of it."""
+    """The part of each box that lies on a scan of this shape, in the pixels of the box; None: less than
+    MIN_SHOWN_SHARE of it.
+    """
     if not boxes:
         return []
     x, y, w, h = np.array(boxes).T

@@ -48,7 +48,7 @@ class Promise:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Promise":
-        """Raises ValueError where the folder has no promise, a damaged one, one of another format or of another score."""
+        """Raises ValueError where the folder has no promise, a damaged one, or one of another format or score."""
         folder = Path(folder)
         try:
             content = (folder / "score.json").read_bytes()

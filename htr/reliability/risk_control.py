@@ -181,7 +181,7 @@ def betting(losses: np.ndarray, own: float | None = None, seed: int = 0) -> floa
 
 
 def best_stake(losses: np.ndarray) -> tuple[float, float, float]:
-    """(G,) losses -> the stake of the fastest growth, the mean of its log growth a cluster, and the deviation of that."""
+    """(G,) losses -> the stake of the fastest growth, its mean log growth a cluster, and the deviation of that."""
     growth = np.log1p(-STAKES[:, None] * losses)
     means = growth.mean(axis=1)
     best = int(np.argmax(means))

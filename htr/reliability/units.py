@@ -115,7 +115,7 @@ def groups_of_unit(table, unit: str) -> np.ndarray:
 
 
 def combined(lines: np.ndarray, groups: np.ndarray) -> dict[str, np.ndarray]:
-    """(L,) probabilities of lines, (L,) numbers of their fields or certificates -> (G,) signals product, least, lines."""
+    """(L,) probabilities of lines, (L,) numbers of their fields or certificates -> (G,) product, least, lines."""
     count = int(groups.max(initial=-1)) + 1
     least = least_of(lines, groups, count)
     product = np.exp(np.bincount(groups, np.log(np.maximum(lines, 1e-12)), count))
