@@ -1,8 +1,8 @@
-"""Fallback registration, for scans that the first way fails on: A5 on an A4 glass, cut off, photographs.
+"""Fallback registration, for scans on which the usual one fails: A5 on an A4 glass, cut-off scans, photographs.
 
-Where features (glass.py) say that a form may lie the scan is flattened, and the form fitted to its close keypoints as
-on any scan, by the simplest of an affine, a homography and a bend that they agree on. What is accepted is judged by the
-same keypoints as ever: features accept nothing.
+Feature matching (glass.py) proposes where a form may lie. There the scan is flattened, and the form is fitted to its
+close keypoints as on any other scan, by the simplest transform that they agree on: an affine, a homography or a bend.
+The same keypoints decide whether the fit is accepted; features alone never do.
 """
 
 from dataclasses import dataclass
@@ -16,20 +16,20 @@ from htr.forms.fitting import MIN_CLEAR_CORRELATION, Fit, bend_of
 from htr.forms.keypoints import CLOSE, apply, fit_affine, pyramid, search_patch, translation
 from htr.forms.warp import Warp, cubic, flatten
 
-MIN_VISIBLE_SHARE = 0.7  # of a form that must lie on the scan
-MIN_KEYPOINTS = 8  # keypoints that must
+MIN_VISIBLE_SHARE = 0.7  # of the form's area that must lie on the scan
+MIN_KEYPOINTS = 8  # that must lie on the scan, and agree
 MIN_SCORE = 0.5  # share of the keypoints on the scan that must lie in their places
-SIMPLER_SHARE = 0.95  # a simpler way is taken that so many of the keypoints agree on
-MIN_BEND_SCORE = 0.3  # score from which paper that doesn't lie flat is thought of
-MIN_BEND_STATISTIC = 12.0  # from which it surely does not: 2.5 at most on flat scans, 90 at least on curled ones
-MIN_BEND_KEYPOINTS = 24  # keypoints that a bend is fitted to
-MAX_BEND_PX = 12.0  # px at CLOSE.dpi that a bend moves any place
-MAX_STEPS = 3
+SIMPLER_SHARE = 0.95  # a simpler transform is taken if at least this share of the keypoints agrees on it too
+MIN_BEND_SCORE = 0.3  # score from which a bend is tried
+MIN_BEND_STATISTIC = 12.0  # from which paper is curled: at most 2.5 on flat scans, at least 90 on curled ones
+MIN_BEND_KEYPOINTS = 24  # that a bend is fitted to
+MAX_BEND_PX = 12.0  # px at CLOSE.dpi that a bend may move any point
+MAX_STEPS = 3  # fits one after the other
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """A form on a scan: flattened, with its fit there, and the way back."""
+    """A form that was found on a scan: the flattened scan, the fit on it, and the transform back to the scan."""
 
     warp: Warp
     flat: np.ndarray  # the part of the scan that the form's sheet covers, as from a flatbed
@@ -39,11 +39,15 @@ class Found:
 
 
 def fit_projection(form: Form, scan: np.ndarray, matrix: np.ndarray) -> tuple[Found | None, str]:
-    """A form where a homography, template to scan, puts it, fitted to its close keypoints; or why it isn't there."""
+    """Fit a form to its close keypoints, from a first homography (3, 3), template to scan -> it, or None and the
+    reason.
+
+    The reason is "" where nothing speaks for this form.
+    """
     name, sheet = form.template.name, form.template.picture.shape
     steep = steepness(matrix, sheet)
     if steep > 2 * MAX_SCALE_RATIO:
-        return None, ""  # no paper lies like that: chance
+        return None, ""  # paper does not lie like that: the matches were chance
     warp = Warp(matrix / matrix[2, 2], sheet[::-1])
     for _ in range(MAX_STEPS):
         warp, near, shown = refit_warp(form, scan, warp)
@@ -61,7 +65,7 @@ def fit_projection(form: Form, scan: np.ndarray, matrix: np.ndarray) -> tuple[Fo
 
 
 def fit_bent_paper(form: Form, scan: np.ndarray, matrix: np.ndarray) -> Found | None:
-    """A form that an affine lays only half right, as paper is that doesn't lie flat; None: nothing is better."""
+    """Fit a form on curled paper from its affine (3, 3), template to scan; None where no fit is found."""
     warp = Warp(matrix, form.template.picture.shape[::-1])
     for _ in range(MAX_STEPS):
         warp, near, shown = refit_warp(form, scan, warp)
@@ -71,12 +75,13 @@ def fit_bent_paper(form: Form, scan: np.ndarray, matrix: np.ndarray) -> Found | 
 
 
 def as_found(form: Form, scan: np.ndarray, warp: Warp, score: float) -> Found:
+    """Flatten the scan by the warp, without the parts of the sheet that lie beyond the scan."""
     sheet = form.template.picture.shape
     height, width = sheet
     outline = warp.places(np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64))
     scale = warp.scale(sheet)
     flat, to_flat = flatten(scan, warp, sheet, scale, fill=255)
-    # marks beyond the scan must look as if they lay beyond the flat image
+    # parts of the sheet beyond the scan are cut off, so that marks there count as beyond the flat image
     there, _ = flatten(np.full(scan.shape, 255, np.uint8), warp, sheet, scale, fill=0)
     rows, columns = (np.flatnonzero((there > 0).mean(axis=axis) > 0.5) for axis in (1, 0))
     top, left = int(rows[0]), int(columns[0])
@@ -90,7 +95,10 @@ def as_found(form: Form, scan: np.ndarray, warp: Warp, score: float) -> Found:
 def locate_keypoints(
     form: Form, flat: np.ndarray, to_flat: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The close keypoints on a flat image -> (n, 2) where, px at CLOSE.dpi, correlation, who agree, who lie on it."""
+    """Look for the close keypoints on a flat image.
+
+    -> (n, 2) places, px at CLOSE.dpi; (n,) correlations; (n,) bool: which agree; (n,) bool: which lie on the image.
+    """
     to_scan = to_flat @ np.linalg.inv(form.to_close)
     found, correlation = form.close.locate(
         search_patch(pyramid(flat), to_scan, (0, 0, *form.close.shape[::-1]), CLOSE.reach)
@@ -102,7 +110,10 @@ def locate_keypoints(
 
 
 def refit_warp(form: Form, scan: np.ndarray, warp: Warp) -> tuple[Warp | None, np.ndarray, np.ndarray]:
-    """The warp fitted to the close keypoints on the scan that it flattens -> it, who agree, who are shown."""
+    """Fit the warp once more, to the close keypoints on the scan that it flattens.
+
+    -> the warp, None where no transform is found; (n,) bool: keypoints that agree; (n,) bool: keypoints on the scan.
+    """
     sheet, ours = form.template.picture.shape, form.close.points
     full = warp.scale(sheet)
     scale = min(full, 1.2 * CLOSE.dpi / form.template.dpi)
@@ -126,7 +137,12 @@ def refit_warp(form: Form, scan: np.ndarray, warp: Warp) -> tuple[Warp | None, n
 def simplest(
     form: Form, found: np.ndarray, correlation: np.ndarray, usable: np.ndarray, shown: np.ndarray, was_bent: bool
 ) -> tuple[str, np.ndarray, np.ndarray] | None:
-    """The simplest of an affine, a homography and a bend that the keypoints agree on -> its kind, it, who agrees."""
+    """The simplest of an affine, a homography and a bend that the keypoints agree on; None: none of them.
+
+    `found` (n, 2), `correlation` (n,): where the keypoints are; `usable`, `shown` (n,) bool: found well enough, and on
+    the scan; `was_bent`: the warp so far has a bend. -> "affine", "projective" or "bent"; (3, 3) or (10, 2); (n,) bool:
+    agree.
+    """
     ours, size, best = form.close.points, form.close.shape[::-1], None
     rough, _ = fit_affine(ours, found, usable, 2 * CLOSE.near)
     plain, agree = fit_affine(ours, found, usable, CLOSE.near)
@@ -147,7 +163,10 @@ def simplest(
 
 
 def downscaled(scan: np.ndarray, warp: Warp, zoom: float) -> tuple[np.ndarray, Warp]:
-    """The scan about as small as it will be flattened: a warp that only shrinks picks single pixels."""
+    """The scan halved until it is about as small as its flattened image, and its warp: shrinking by a warp aliases.
+
+    `zoom`: px of the flattened image to one of the scan.
+    """
     level, factor = scan, 1.0
     while zoom * factor < 0.6 and min(level.shape) >= 300:
         height, width = level.shape
@@ -161,7 +180,7 @@ def downscaled(scan: np.ndarray, warp: Warp, zoom: float) -> tuple[np.ndarray, W
 def fit_homography(
     ours: np.ndarray, theirs: np.ndarray, usable: np.ndarray, start: np.ndarray
 ) -> tuple[np.ndarray | None, np.ndarray]:
-    """The homography through the usable pairs that agree, from a first guess, and which they are."""
+    """The homography (3, 3) through the usable pairs that agree, from a first guess `start`; (n,) bool: which agree."""
     fit = start
     for limit in (4 * CLOSE.near, 2 * CLOSE.near, CLOSE.near, CLOSE.near):
         near = usable & (np.linalg.norm(apply(fit, ours) - theirs, axis=1) < limit)
@@ -177,14 +196,17 @@ def fit_homography(
 def fit_bend(
     ours: np.ndarray, theirs: np.ndarray, usable: np.ndarray, start: np.ndarray, size: tuple[int, int]
 ) -> tuple[np.ndarray | None, np.ndarray]:
-    """Coefficients (10, 2) of the displacement that the usable pairs agree on, px at CLOSE.dpi, and who agrees."""
+    """Coefficients (10, 2) of the cubic displacement that the usable pairs agree on, px at CLOSE.dpi; (n,) bool: which.
+
+    None where too few agree, and where it moves a point by more than MAX_BEND_PX.
+    """
     terms = cubic(ours, size)
     moved = np.linalg.lstsq(terms, apply(start, ours) - ours, rcond=None)[0]
     for limit in (4 * CLOSE.near, 3 * CLOSE.near, 2 * CLOSE.near, CLOSE.near, CLOSE.near):
         near = usable & (np.linalg.norm(ours + terms @ moved - theirs, axis=1) < limit)
         if near.sum() < MIN_BEND_KEYPOINTS:
             return None, near
-        # a little ridge on the higher terms: where no keypoint is they must not run away
+        # a small ridge penalty on the higher terms: they must stay small where there is no keypoint
         ridge = np.diag([0.0] * 3 + [0.01] * 3 + [0.05] * 4) * near.sum()
         square = terms[near].T @ terms[near] + ridge
         moved = np.linalg.solve(square, terms[near].T @ (theirs - ours)[near])
@@ -194,7 +216,7 @@ def fit_bend(
 
 
 def with_bend(form: Form, warp: Warp, kind: str, fit: np.ndarray) -> Warp:
-    """The warp after a step within its frame: the displacement of both together, refitted on a grid."""
+    """The warp after one more fit (`kind`, `fit` as of `simplest`): one cubic displacement, fitted to both on a grid."""
     height, width = form.template.picture.shape
     across, down = np.meshgrid(np.linspace(0, width - 1, 12), np.linspace(0, height - 1, 12))
     grid = np.column_stack([across.ravel(), down.ravel()])
@@ -208,14 +230,14 @@ def with_bend(form: Form, warp: Warp, kind: str, fit: np.ndarray) -> Warp:
 
 
 def visible_share(warp: Warp, sheet: tuple[int, int], shape: tuple[int, int]) -> float:
-    """The share of a form's sheet (rows, columns) that lies on a scan of this shape."""
+    """The share of the area of a form's sheet (rows, columns) that lies on a scan of this shape (rows, columns)."""
     across, down = np.meshgrid(np.linspace(0, sheet[1], 40), np.linspace(0, sheet[0], 30))
     places = warp.places(np.column_stack([across.ravel(), down.ravel()]))
     return float(((places >= 0) & (places < shape[::-1])).all(axis=1).mean())
 
 
 def is_negative(scan: np.ndarray) -> bool:
-    """Whether what is thin and stands out is lighter than the paper: a negative has been scanned, or saved."""
+    """Whether thin strokes are lighter than the paper: the scan (H, W) uint8 is a negative."""
     small = pyramid(scan)
     small = small[max(len(small) - 2, 0)] if len(small) > 2 else small[0]
     away = small.astype(np.float32) - cv2.medianBlur(small, 9)

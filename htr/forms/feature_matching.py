@@ -1,7 +1,8 @@
-"""Feature matching: SIFT features of a form's print found on a scan of any size, turn and tilt, and a homography.
+"""Feature matching: SIFT features of a form's print, found on a scan of any size, rotation and tilt; a homography.
 
-Slower than keypoints, and blinder to small differences; so it only finds where to look. Lowe's SIFT and ratio test
-(IJCV 60, 2004), and the robust fit MAGSAC++ (Barath et al., CVPR 2020), as OpenCV has them, with its fixed seed.
+It is slower than keypoints and less sensitive to small differences, so it only proposes where a form may lie. SIFT and
+ratio test of Lowe (IJCV 60, 2004), the robust fit MAGSAC++ (Barath et al., CVPR 2020), as in OpenCV with its fixed
+seed.
 """
 
 from collections.abc import Sequence
@@ -13,18 +14,18 @@ import numpy as np
 from htr.forms.keypoints import CLOSE, apply, outside, pyramid, reduced, resize_to
 from htr.forms.template import Template
 
-SCAN_SIDE_PX = 1170  # px of the scan's longer side: A4 at 100 dpi
-MAX_FORM_FEATURES, MAX_SCAN_FEATURES = 700, 3000  # features at most
-CONTRAST_LIMIT = 4.0  # most that faint print is strengthened by
-MAX_DISTANCE_RATIO = 0.8  # a match is so much nearer than the next best
-INLIER_DISTANCE_PX = 4.0  # px of the reduced scan that a match may be off a homography
-MIN_INLIERS = 10  # matches that agree, for a form to be looked for there
-MAX_SCALE_RATIO = 1.9  # scales at the corners of a form to each other: some 25 degrees of tilt
+SCAN_SIDE_PX = 1170  # longer side of the reduced scan: A4 at 100 dpi
+MAX_FORM_FEATURES, MAX_SCAN_FEATURES = 700, 3000
+CONTRAST_LIMIT = 4.0  # of CLAHE
+MAX_DISTANCE_RATIO = 0.8  # of the best match to the second best
+INLIER_DISTANCE_PX = 4.0  # px of the reduced scan that a match may be off the transform
+MIN_INLIERS = 10  # matches that agree, for a form to be fitted there
+MAX_SCALE_RATIO = 1.9  # largest ratio of scales at two corners of a form: about 25 degrees of tilt
 
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Of a picture, in pixels of it."""
+    """SIFT features of an image, in its pixels."""
 
     points: np.ndarray  # (n, 2) float64
     descriptors: np.ndarray  # (n, 128) float32
@@ -34,6 +35,7 @@ class Features:
 
 
 def features(picture: np.ndarray, most: int, mask: np.ndarray | None = None) -> Features:
+    """The `most` strongest features (0: all) of an image (H, W) uint8, where the mask is not 0."""
     points, descriptors = cv2.SIFT_create(most, contrastThreshold=0.03).detectAndCompute(picture, mask)
     if descriptors is None:
         return Features(np.zeros((0, 2)), np.zeros((0, 128), np.float32))
@@ -41,14 +43,14 @@ def features(picture: np.ndarray, most: int, mask: np.ndarray | None = None) -> 
 
 
 def features_of_template(template: Template) -> Features:
-    """Of its print outside fields and marks, in pixels of its picture: those that no other place of it looks like."""
+    """The most distinctive features of a template's print outside its fields and marks, in pixels of its picture."""
     scale = CLOSE.dpi / template.dpi
     shape = tuple(max(round(side * scale), 1) for side in template.picture.shape)
     picture = cv2.resize(template.picture, shape[::-1], interpolation=cv2.INTER_AREA)
     found = features(cv2.GaussianBlur(picture, (0, 0), 0.6), 0, 255 * outside(template, shape, 4).astype(np.uint8))
     if len(found.points) > 2:
         near = cv2.BFMatcher().knnMatch(found.descriptors, found.descriptors, 3)
-        # the second is the first feature of another place: several stand at one, one for each direction
+        # distance to the nearest feature at another place: several, of different directions, lie at one place
         apart = [
             next((m.distance for m in row[1:] if np.linalg.norm(found.points[m.trainIdx] - found.points[i]) > 3), 1e9)
             for i, row in enumerate(near)
@@ -60,10 +62,10 @@ def features_of_template(template: Template) -> Features:
 def features_of_scan(
     scan: np.ndarray, without: Sequence[np.ndarray] = (), even: bool = False, side: float = SCAN_SIDE_PX
 ) -> tuple[Features, float]:
-    """-> in pixels of the scan, and how many of them are a pixel of the reduced scan that they were found on.
+    """-> features in pixels of the scan, and px of the scan to one of the reduced scan on which they were found.
 
-    `without`: outlines (4, 2) on the scan within which none is looked for. `even`: its contrast is equalised before
-    (CLAHE), for print that is fainter than the writing on it. `side`: the longer one of the reduced scan, px.
+    `without`: outlines (4, 2) on the scan that are left out. `even`: contrast is equalised first (CLAHE), for print
+    that is fainter than the writing on it. `side`: px of the longer side of the reduced scan.
     """
     levels = pyramid(scan)
     image, to_scan = reduced(levels, min(side, max(scan.shape)))
@@ -77,7 +79,7 @@ def features_of_scan(
 
 
 def matches(ours: Features, theirs: Features) -> tuple[np.ndarray, np.ndarray]:
-    """Template's features, the scan's -> places (n, 2) on the template and on the scan of those that match (Lowe)."""
+    """Features of template and scan -> (n, 2) places on the template and (n, 2) on the scan that match (ratio test)."""
     if min(len(ours.points), len(theirs.points)) < MIN_INLIERS:
         return np.zeros((0, 2)), np.zeros((0, 2))
     pairs = cv2.BFMatcher().knnMatch(ours.descriptors, theirs.descriptors, 2)
@@ -86,7 +88,7 @@ def matches(ours: Features, theirs: Features) -> tuple[np.ndarray, np.ndarray]:
 
 
 def homography(source: np.ndarray, target: np.ndarray, near: float) -> tuple[np.ndarray | None, int]:
-    """Matches (n, 2) -> (3, 3) from template to scan, how many agree; None: too few do.
+    """Matches (n, 2) -> the homography (3, 3) from template to scan, None where too few agree; how many agree.
 
     `near`: px of the scan that a match may be off.
     """
@@ -97,7 +99,7 @@ def homography(source: np.ndarray, target: np.ndarray, near: float) -> tuple[np.
 
 
 def similarity(source: np.ndarray, target: np.ndarray, near: float) -> tuple[np.ndarray | None, int]:
-    """As `homography`, but of paper that lies flat: turned, scaled and moved alone."""
+    """As `homography`, for paper that lies flat: a rotation, a scale and a translation alone."""
     if len(source) < MIN_INLIERS:
         return None, len(source)
     matrix, agree = cv2.estimateAffinePartial2D(source, target, None, cv2.RANSAC, near, 5000, 0.9999)
@@ -107,16 +109,16 @@ def similarity(source: np.ndarray, target: np.ndarray, near: float) -> tuple[np.
 def agreeing(
     matrix: np.ndarray | None, target: np.ndarray, agree: np.ndarray, near: float
 ) -> tuple[np.ndarray | None, int]:
-    """The matrix, if enough of the matches agree on it, and how many."""
+    """The matrix if enough matches agree on it, else None; and how many agree. `agree` (n, 1): OpenCV's inliers."""
     if matrix is None:
         return None, 0
-    # a place counts once: repeated print would agree with itself
+    # a place counts once: otherwise repeated print would agree with itself
     places = {tuple(place) for place in np.rint(target[agree[:, 0] > 0] / near).astype(int).tolist()}
     return (matrix, len(places)) if len(places) >= MIN_INLIERS else (None, len(places))
 
 
 def steepness(matrix: np.ndarray, shape: tuple[int, int]) -> float:
-    """How many times larger one corner of a form (rows, columns) lies on the scan than another; inf: it is folded."""
+    """The largest ratio of scales at two corners of a form (rows, columns); inf where the transform folds it."""
     height, width = shape
     ends = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64)
     depth = ends @ matrix[2, :2] + matrix[2, 2]

@@ -1,6 +1,6 @@
-"""The content of a cut field: its lines, their images as a data set stores and a reader reads them, or its tick.
+"""The content of a cut field: its lines with their images, or its tick.
 
-One place for both, so that a reader sees on a scan what it saw in training.
+Data sets and readers both take it from here, so that a reader gets the same images from a scan as in training.
 """
 
 from dataclasses import replace
@@ -17,8 +17,8 @@ RULING_MODES = ("keep", "remove")
 
 
 def written_lines(cut: FieldImage, field: Field) -> list[FoundLine]:
-    """The lines of a text field from the top; none if it is blank."""
-    if cut.upright is None:  # without a template nobody knows what was printed
+    """The lines of a text field, from the top; [] if it is blank."""
+    if cut.upright is None:  # without a template the print is not known
         clean = remove_rulings(cut.image, None, pitch=cut.pitch)
     elif cut.upright.is_bare(field):
         return []
@@ -28,15 +28,18 @@ def written_lines(cut: FieldImage, field: Field) -> list[FoundLine]:
 
 
 def is_stray(cut: FieldImage) -> bool:
-    """Whether what is on a field looks like stamps, folds, hairs and specks alone, and no writing beside them.
+    """Whether all ink on a field looks like that of stamps, folds, hairs and specks.
 
-    Meant for fields that nobody typed a text of: writing under a stamp counts as the stamp's.
+    For fields without a transcription alone: writing under a stamp counts as part of the stamp.
     """
     return only_stray_ink(cut.image, cut.form, box=cut.box, pitch=cut.pitch)
 
 
 def with_rulings(cut: FieldImage, rulings: str) -> FieldImage:
-    """The field as its lines are cut from it: the form's rulings kept, or removed ("remove")."""
+    """The field with the form's rulings as printed ("keep"), or without them ("remove").
+
+    Raises ValueError otherwise.
+    """
     if rulings not in RULING_MODES:
         raise ValueError(f"rulings {rulings!r}: choose one of {', '.join(RULING_MODES)}")
     if rulings == "keep":
@@ -45,10 +48,10 @@ def with_rulings(cut: FieldImage, rulings: str) -> FieldImage:
 
 
 def line_image(cut: FieldImage, line: FoundLine) -> np.ndarray:
-    """A found line, gray (h, w) uint8, small writing enlarged."""
+    """The image (h, w) uint8 of a found line; small writing is enlarged (`enlarging`)."""
     return enlarged(cut_line(cut.image, line, cut.pitch), enlarging(cut.pitch))
 
 
 def tick_score(cut: FieldImage) -> float:
-    """How surely a tick field is ticked, 0 to 1; 0.5 is the threshold."""
+    """The score of a tick field, 0 to 1; it is ticked from 0.5 on."""
     return 0.0 if is_empty(cut.image, cut.box) else read_tick(cut.image, cut.printed).score

@@ -1,6 +1,6 @@
-"""Rules between fields, as data of a template: readings that contradict each other. No rule changes a reading.
+"""Rules between fields, as data of a template: they find readings that contradict each other, and change none.
 
-In NAME.json, each names its fields in the order that it speaks of:
+In NAME.json each rule names its fields, in their order:
 
     "rules": [{"at_most": "one of", "fields": ["autopsy_yes", "autopsy_no"]},
               {"between": ["1900-01-01", "2030-12-31"], "fields": ["birth", "death"]},
@@ -8,10 +8,10 @@ In NAME.json, each names its fields in the order that it speaks of:
               {"order": "dates", "fields": ["birth", "death"]},
               {"order": "durations", "fields": ["Ia_interval", "Ib_interval", "Ic_interval"]}]
 
-`at_most`: of these boxes at most one is ticked. `between`: a date or a duration, written in any way that
-htr/metrics/values.py knows, lies within. `order`: those that are written do not decrease. A text that says no such
-value contradicts nothing, nor does a blank field; "about 3 days" and a month of unknown days are only counted where
-they contradict however they are meant.
+`at_most`: at most one of these boxes is ticked. `between`: the date or duration lies in this range; it may be written
+in any way that htr/metrics/values.py reads. `order`: the values that are written do not decrease. A blank field, and a
+text that is no date or duration, contradict nothing. An inexact value ("about 3 days", a month without its day)
+contradicts only if all its possible values do.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,9 +20,9 @@ from fractions import Fraction
 
 from htr.metrics.values import Value, parse
 
-DAYS_OF_MONTH, DAYS_OF_YEAR = (28, 31), (365, 366)  # days that they have at least and at most
-UNBOUNDED_DAYS = Fraction(10**7)
-Range = tuple[Fraction, Fraction]  # what a value may be, from and to
+DAYS_OF_MONTH, DAYS_OF_YEAR = (28, 31), (365, 366)  # least and largest number of days
+UNBOUNDED_DAYS = Fraction(10**7)  # stands for infinity
+Range = tuple[Fraction, Fraction]  # the least and the largest possible value, days
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Rule:
     fields: tuple[str, ...]
 
     def note(self) -> dict:
-        """As it stands in NAME.json."""
+        """The rule as written in NAME.json."""
         value = list(self.value) if self.kind == "between" else self.value
         return {self.kind: value, "fields": list(self.fields)}
 
     def broken_by(self, texts: Mapping[str, str]) -> tuple[str, ...]:
-        """Readings by field -> the fields whose readings can't be true together; () if nothing contradicts."""
+        """Readings by field -> the fields whose readings can't all be right; () if none contradicts."""
         if self.kind == "at_most":
             ticked = tuple(name for name in self.fields if texts.get(name) == "1")
             return ticked if len(ticked) > 1 else ()
@@ -66,7 +66,10 @@ class Rule:
 
 
 def extent(value: Value | None, wanted: str | None = None) -> Range | None:
-    """The least and the most, in days, that a date or duration may mean; None for another kind than is wanted."""
+    """The range of a date or duration in days; None for a number, and for another kind than `wanted`.
+
+    A date counts from year 0 with 372 days a year and 31 a month: only the order matters.
+    """
     if value is None or value.kind == "number" or (wanted and value.kind != wanted):
         return None
     if value.kind == "date":
@@ -87,12 +90,12 @@ def extent(value: Value | None, wanted: str | None = None) -> Range | None:
 
 
 def days(base: str, size: Fraction, end: int) -> Fraction:
-    """The days that so many months, or days, have at least (end 0) or at most (1)."""
+    """The least (end 0) or largest (1) number of days of `size` months, or of `size` days if the base is "day"."""
     return size if base == "day" else size // 12 * DAYS_OF_YEAR[end] + size % 12 * DAYS_OF_MONTH[end]
 
 
 def rules_of(entries: object, kinds: Mapping[str, str]) -> tuple[Rule, ...]:
-    """The rules of a template with these fields (name to kind). Raises ValueError that says which is wrong how."""
+    """The rules of a template with these fields (name to kind). Raises ValueError with the rule and what is wrong."""
     if not isinstance(entries, list):
         raise ValueError("rules is a list")
     return tuple(rule_of(entry, number, kinds) for number, entry in enumerate(entries, 1))
@@ -131,7 +134,7 @@ def checked_ends(here: str, ends: Sequence[object]) -> tuple[str, str]:
 
 
 def contradictions(rules: Sequence[Rule], texts: Mapping[str, str]) -> dict[str, list[str]]:
-    """Readings by field -> what each field contradicts, in words; only fields that do."""
+    """Readings by field -> for each field that contradicts another, the rules that are broken, in words."""
     found: dict[str, list[str]] = {}
     for rule in rules:
         for name in rule.broken_by(texts):
