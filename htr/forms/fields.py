@@ -1,6 +1,6 @@
-"""Field extraction from a registered scan: deskewed, each field cut with a margin, and the way back to the scan.
+"""Field extraction from a registered scan: the scan is deskewed, and each field is cut out with a margin.
 
-upright = Upright(scan, forms.register(scan))
+upright = DeskewedScan(scan, forms.register(scan))
 crop = upright.cut(field)               # crop.image, crop.form, crop.box, crop.pitch
 crop.on_scan(line_box)                  # [x, y, w, h] on the scan, for the sample's JSON
 """
@@ -20,31 +20,31 @@ from htr.lines.normalise import RejectedInput
 from htr.lines.rulings import bands_of
 from htr.lines.segmentation import flatten_background
 
-MIN_PITCH_PX = 96.0  # px of a stored line; smaller ones are enlarged
-MARGIN_ABOVE_PITCHES, MARGIN_BESIDE_PITCHES = 0.5, 1 / 3  # of a text field: writing leaves its field
-TICK_MARGIN_RATIO = 0.35  # margin of a tick field, in its height
-PRINT_DARKNESS = 64  # of 255: darkness of a template's picture that is print
-COARSE_PX = 4  # px of a scan of the template's resolution that become one where bare fields are told
-COARSE_INK_DARKNESS = 20  # of 255: darkness of a coarse pixel that may be ink
-MAX_BARE_COARSE_PX = 2  # pixels so dark that a bare field may have
+MIN_PITCH_PX = 96.0  # of a stored line; smaller ones are enlarged
+MARGIN_ABOVE_PITCHES, MARGIN_BESIDE_PITCHES = 0.5, 1 / 3  # of a text field: people write over its edges
+TICK_MARGIN_RATIO = 0.35  # of a tick field, as a share of its height
+PRINT_DARKNESS = 64  # of 255: least darkness of print in a template's picture
+COARSE_PX = 4  # px of the template's resolution to one of the coarse page on which bare fields are recognised
+COARSE_INK_DARKNESS = 20  # of 255: least darkness of a coarse pixel that may be ink
+MAX_BARE_COARSE_PX = 2  # most coarse pixels of that darkness in a bare field
 
 
 @dataclass(frozen=True, eq=False)
 class FieldImage:
-    """A field cut out of its scan."""
+    """A field that was cut out of a scan."""
 
-    image: np.ndarray  # (H, W) uint8, upright, paper evened out to about 255
+    image: np.ndarray  # (H, W) uint8, upright, background flattened to about 255
     box: tuple[int, int, int, int]  # x, y, w, h of the field proper, in pixels of the crop
     pitch: float  # height of a line of writing, in pixels of the crop
     to_scan: np.ndarray  # (2, 3) float64: pixels of the crop to pixels of the scan
     page: tuple[int, int]  # rows, columns of the scan
-    upright: "DeskewedScan | None" = None  # what it was cut out of; None where there is no template
-    place: tuple[int, int] = (0, 0)  # x, y of the crop in that
+    upright: "DeskewedScan | None" = None  # the deskewed scan; None where there is no template
+    place: tuple[int, int] = (0, 0)  # x, y of the crop on the deskewed scan
     rulings: tuple[tuple[int, int], ...] = ()  # first and last row of the template's level rulings in the crop
 
     @property
     def raw(self) -> np.ndarray:
-        """(H, W) uint8, as scanned; evened where there is no template."""
+        """(H, W) uint8, without flattening of the background; flattened where there is no template."""
         (left, top), (height, width) = self.place, self.image.shape
         return self.image if self.upright is None else self.upright.raw[top : top + height, left : left + width]
 
@@ -55,7 +55,7 @@ class FieldImage:
 
     @property
     def form(self) -> PrintedForm | None:
-        """The print as lines are found beside it."""
+        """The print in the form that line segmentation takes; None where there is no template."""
         if self.upright is None:
             return None
         factor = factor_of(self.pitch)
@@ -63,8 +63,8 @@ class FieldImage:
         return PrintedForm(comb, list(self.rulings))
 
     def on_scan(self, box: tuple[int, int, int, int]) -> list[int]:
-        """A box of the crop -> [x, y, w, h], the upright box around it on the scan, clipped to it."""
-        # edges of a box lie between pixels, half a pixel before their centres; a thousandth is the rounding of floats
+        """A box x, y, w, h of the crop -> [x, y, w, h], the upright box around it on the scan, clipped to the scan."""
+        # edges of a box lie between pixels, half a pixel before their centres; 0.001 allows for the rounding of floats
         left, top = box[0] - 0.499, box[1] - 0.499
         right, bottom = left + box[2] - 0.002, top + box[3] - 0.002
         ends = []
@@ -78,9 +78,10 @@ class FieldImage:
 
 
 class DeskewedScan:
-    """A scan (H, W) uint8 turned by its registration, in its own resolution, as far as its fields, or its form, go.
+    """A scan (H, W) uint8, deskewed by its registration, at its own resolution. It covers the fields; with `whole` the
+    form.
 
-    Turned once for all fields: twenty warps and evenings of overlapping pieces take three times as long as one.
+    It is deskewed and flattened once for all fields: twenty overlapping pieces would take three times as long.
     """
 
     def __init__(self, scan: np.ndarray, registration: Registration, whole: bool = False):
@@ -89,7 +90,7 @@ class DeskewedScan:
         places = Places.of(template)
         angle = np.arctan2(matrix[1, 0], matrix[0, 0])
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        upright = turn.T @ matrix[:2]  # pixels of the template to pixels upright, whose origin is still the scan's
+        upright = turn.T @ matrix[:2]  # pixels of the template to deskewed pixels, with the origin of the scan
         height, width = template.picture.shape
         outline = corners((0, 0, width, height)) if whole else places.outlines.reshape(-1, 2)
         first, last = extent(apply(upright, outline))
@@ -105,17 +106,19 @@ class DeskewedScan:
         first = np.maximum(np.floor(outlines.min(axis=1)), 0)
         self.outer = np.hstack([first, np.ceil(outlines.max(axis=1))]).astype(int).tolist()
         self.inner = np.rint(np.hstack([boxes.min(axis=1), boxes.max(axis=1)])).astype(int).tolist()
-        self.to_flat = matrix  # pixels of the template to those of the flat scan, which a flatbed's is itself
+        self.to_flat = matrix  # pixels of the template to those of the flat scan (Registration.flat)
         self.on_page = on_page(self.placed(places.boxes), self.page).tolist()
 
     def placed(self, outlines: np.ndarray) -> np.ndarray:
-        """Outlines (n, 4, 2) on the template -> on the scan as it came."""
+        """Outlines (n, 4, 2) on the template -> on the original scan."""
         if self.warp is None:
             return apply(self.to_flat, outlines)
         return self.warp.places(outlines.reshape(-1, 2)).reshape(outlines.shape)
 
     def way_to_scan(self, left: int, top: int, middle: tuple[float, float]) -> np.ndarray:
-        """Pixels of a crop at (left, top) to those of the scan as it came, (2, 3); about its middle if it is warped."""
+        """(2, 3) from pixels of a crop at (left, top) to those of the original scan; on a warped one, that at its
+        middle.
+        """
         to_flat = self.to_scan[:2].copy()
         to_flat[:, 2] += to_flat[:, :2] @ (left, top)
         if self.warp is None:
@@ -125,8 +128,11 @@ class DeskewedScan:
         return near @ to_template
 
     def is_bare(self, field: Field) -> bool:
-        """Whether nothing at all is dark in a text field but the form's print: most fields, for a thousandth of the
-        time that it takes to tell specks, stains and what shines through from writing."""
+        """Whether a text field has nothing dark but the form's print.
+
+        That is so for most fields. It takes a thousandth of the time of line segmentation, which tells specks, stains
+        and writing that shines through from writing.
+        """
         number = Places.of(self.template).numbers[field.name]
         left, top, right, bottom = self.inner[number]
         near = 0.1 * Places.of(self.template).pitches[number] * self.scale
@@ -138,7 +144,7 @@ class DeskewedScan:
 
     @cached_property
     def dark(self) -> tuple[int, np.ndarray]:
-        """-> px that became one, the integral (h + 1, w + 1) of the coarse page's dark pixels that are no print."""
+        """-> px to one coarse px; (h + 1, w + 1) integral image of the coarse page's dark pixels that are not print."""
         factor = max(round(COARSE_PX * self.scale), 1)
         height, width = (side // factor for side in self.image.shape)
         whole = self.image[: height * factor, : width * factor]
@@ -152,7 +158,7 @@ class DeskewedScan:
         return factor, cv2.integral(cv2.min(dark, 1))
 
     def cut(self, field: Field) -> FieldImage:
-        """With a margin around the field's box. Raises RejectedInput: less than half of the field lies on the scan."""
+        """The field with a margin. Raises RejectedInput where less than half of the field's box lies on the scan."""
         places = Places.of(self.template)
         number = places.numbers[field.name]
         if not self.on_page[number]:
@@ -160,7 +166,7 @@ class DeskewedScan:
         left, top, right, bottom = self.outer[number]
         x, y, to_x, to_y = self.inner[number]
         to_scan = self.way_to_scan(left, top, ((x + to_x) / 2 - left, (y + to_y) / 2 - top))
-        _, down, start = self.from_template[1].tolist()  # a level line of the template is level here
+        _, down, start = self.from_template[1].tolist()  # level lines of the template are level here
         rulings = tuple(tuple(round(down * row + start) - top for row in band) for band in places.bands[number])
         return FieldImage(
             image=self.image[top:bottom, left:right],
@@ -174,15 +180,15 @@ class DeskewedScan:
         )
 
     def printed(self, place: tuple[int, int], shape: tuple[int, int], step: int = 1, beside: int = 0) -> np.ndarray:
-        """Where the template prints in a piece (H, W) at x, y: (H, W / step) uint8, the middle column of each `step`.
+        """The template's print in a piece of this shape (H, W) at x, y -> (H, W / step) uint8, > 0 on print.
 
-        `beside`: so many px beside the print count too.
+        Of each `step` columns the middle one is taken. `beside`: px beside the print that count as print.
         """
-        thick = max(round(1 / self.scale), 1)  # what nearest neighbours would pass over else
+        thick = max(round(1 / self.scale), 1)  # nearest neighbours would miss thinner print
         wide = thick + 2 * round(beside / self.scale)
         (across, skew, left), (_, down, top), _ = self.to_template.tolist()
         x, y, width = place[0] + step // 2, place[1] + np.arange(shape[0]), max(shape[1] // step, 1)
-        # its level lines are level here; what upright ones lean within a field is less than print may be off
+        # level lines are level here, and upright ones lean less within a field than print may be off its place
         left += skew * (place[1] + shape[0] / 2)
         columns = np.rint(across * (x + step * np.arange(width)) + left).astype(int)
         rows = np.rint(down * y + top).astype(int)
@@ -191,11 +197,11 @@ class DeskewedScan:
 
 @dataclass(frozen=True, eq=False)
 class Places:
-    """The fields of a template with their margins, in pixels of its picture."""
+    """The fields of a template and their margins, in pixels of its picture."""
 
-    numbers: dict[str, int]  # of the fields by name
-    outlines: np.ndarray  # (n, 4, 2) float64, corners with the margins
-    boxes: np.ndarray  # (n, 4, 2) float64, corners without
+    numbers: dict[str, int]  # index of each field by its name
+    outlines: np.ndarray  # (n, 4, 2) float64, corners of the fields with their margins
+    boxes: np.ndarray  # (n, 4, 2) float64, corners of the fields
     pitches: list[float]
     bands: list[list[tuple[int, int]]]  # first and last row of each field's level rulings
 
@@ -222,7 +228,7 @@ class Places:
 
 
 def enlarging(pitch: float) -> float:
-    """By what a line of this pitch is stored larger, 1 or more: JPEG blocks eat the strokes of small writing."""
+    """The factor, 1 or more, by which a line of this pitch is enlarged when stored: JPEG blurs small writing."""
     return max(MIN_PITCH_PX / pitch, 1.0)
 
 
@@ -234,6 +240,7 @@ def enlarged(gray: np.ndarray, factor: float) -> np.ndarray:
 
 
 def corners(box: tuple[float, float, float, float]) -> np.ndarray:
+    """(4, 2) float64 corners of a box x, y, w, h, clockwise from the upper left one."""
     x, y, w, h = box
     return np.array([[x, y], [x + w, y], [x + w, y + h], [x, y + h]], np.float64)
 
@@ -241,28 +248,31 @@ def corners(box: tuple[float, float, float, float]) -> np.ndarray:
 def widened(
     box: tuple[int, int, int, int], margins: tuple[float, float], page: tuple[int, int]
 ) -> tuple[float, float, float, float]:
-    """The box with margins at its sides and above and below, clipped to the page (rows, columns)."""
+    """The box with margins (left and right, above and below), clipped to the page (rows, columns)."""
     x, y, w, h = box
     left, top = max(x - margins[0], 0), max(y - margins[1], 0)
     return left, top, min(x + w + margins[0], page[1]) - left, min(y + h + margins[1], page[0]) - top
 
 
 def extent(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First and last whole pixel, (2,) int each, of the upright box around the points."""
+    """The upright box around points (n, 2) -> (2,) int its first pixel x, y; (2,) int its last one."""
     return np.floor(points.min(axis=0)).astype(int), np.ceil(points.max(axis=0)).astype(int)
 
 
 def on_page(outlines: np.ndarray, page: tuple[int, int]) -> np.ndarray:
-    """bool (n,): whether half of the upright box around the outline (n, 4, 2) lies on the page (rows, columns)."""
+    """(n,) bool: whether at least half of the upright box around each outline (n, 4, 2) lies on the page."""
     first, last = np.floor(outlines.min(axis=1)), np.ceil(outlines.max(axis=1))
     inside = np.maximum(np.minimum(last, page[::-1]) - np.maximum(first, 0), 0)
     return inside.prod(axis=1) >= 0.5 * (last - first).prod(axis=1)
 
 
 def warped(image: np.ndarray, way: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """What an image shows at `way` (3, 3), pixels of the result to those of the image; its edge goes on outside."""
+    """The image resampled to `size` (width, height). `way` (3, 3): pixels of the result to those of the image.
+
+    Pixels beyond the image have the colour of its edge.
+    """
     first, last = extent(apply(way, corners((0, 0, *size))))
-    # only the part that is needed: OpenCV's warps take no image with a side of 2^15
+    # only the part that is needed: OpenCV's warps take no image with a side of 2^15 or more
     left, top = np.clip(first - 2, 0, np.subtract(image.shape[::-1], 1)).tolist()
     right, bottom = np.clip(last + 3, (left + 1, top + 1), image.shape[::-1]).tolist()
     shifted = way[:2] - np.array([[0, 0, left], [0, 0, top]])
@@ -272,7 +282,7 @@ def warped(image: np.ndarray, way: np.ndarray, size: tuple[int, int]) -> np.ndar
 
 @lru_cache(maxsize=16)
 def coarse_print(template: Template) -> np.ndarray:
-    """Where the template prints, and a coarse pixel around it, uint8, 0 or 255, COARSE px of it to one."""
+    """(h, w) uint8 in coarse px (COARSE_PX of the template): 255 on print and one coarse px around it, else 0."""
     height, width = (side // COARSE_PX for side in template.picture.shape)
     gray = template.picture[: height * COARSE_PX, : width * COARSE_PX]
     small = cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA)
@@ -281,6 +291,6 @@ def coarse_print(template: Template) -> np.ndarray:
 
 @lru_cache(maxsize=32)
 def print_of(template: Template, wide: int = 1, high: int = 1) -> np.ndarray:
-    """Where the template prints, uint8, 0 or 255; what lies within a window of `wide` x `high` px of print too."""
+    """(H, W) uint8: 255 on the template's print and within a window of `wide` x `high` px of it, else 0."""
     printed = cv2.compare(template.picture, 255 - PRINT_DARKNESS, cv2.CMP_LT)
     return printed if wide == high == 1 else cv2.dilate(printed, np.ones((high, wide), np.uint8))

@@ -1,7 +1,7 @@
-"""Checks of templates on scans: scores on each form, editions that are confused, the choice of marks.
+"""Checks of templates: choice of marks, registration of scans on them, and a verdict with what to do.
 
-choose_marks(templates)      # where alike editions differ most, outside what is written on
-check_scan(forms, scan)      # scores on every form, how sure the corners are, or the reason of a failure
+choose_marks(templates)      # boxes where editions of one layout differ most, outside their fields
+check_scan(forms, scan)      # the score on each form, the error of its corners, or why the scan is rejected
 verdict(templates, results)  # "ready", or what to do
 """
 
@@ -20,34 +20,34 @@ from htr.forms.keypoints import CLOSE, apply, fit_affine, outside, pyramid, redu
 from htr.forms.registration import Forms, NoForm, Registration, are_several
 from htr.forms.template import Template
 
-COMPARISON_DPI = 200  # dpi at which editions are compared: a digit is two pixels of stroke at CLOSE.dpi
-MIN_DIFFERENCE = 70  # of 255: darker or lighter than anything within a pixel of it on the other edition
-MAX_MARKS = 8
+COMPARISON_DPI = 200  # at which editions are compared: at CLOSE.dpi the strokes of a digit are only two pixels wide
+MIN_DIFFERENCE = 70  # of 255: least difference to every pixel of the other edition within one pixel
+MAX_MARKS = 8  # of an edition
 MARK_MARGIN_PX = 5  # px at COMPARISON_DPI around a mark
-MAX_CORNER_ERROR_PX = 3.0  # px at 200 dpi that corners of fields should lie within
-MAX_REJECTED_SHARE = 0.05  # share of the scans that may be rejected for a form to be ready
+MAX_CORNER_ERROR_PX = 3.0  # px at 200 dpi, of the corners of fields
+MAX_REJECTED_SHARE = 0.05  # of the scans, for a form to be ready
 Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What became of one scan."""
+    """The result of one scan."""
 
     form: str  # "" if it was rejected
     scores: dict[str, float]  # share of the keypoints in their places, by form
-    spread: float | None = None  # px at 200 dpi that the worst corner of a field may be off
-    reason: str = ""
-    how: str = ""  # "", or what is special: turned, photographed, bent, negative, several
+    spread: float | None = None  # estimated error of the worst corner of a field, px at 200 dpi
+    reason: str = ""  # why it was rejected
+    how: str = ""  # what is special: on its side, upside down, photographed, not flat, negative, several; or ""
 
 
 @dataclass(frozen=True)
 class Verdict:
     ready: bool
-    lines: list[str] = field(default_factory=list)  # what to know, or to do
+    lines: list[str] = field(default_factory=list)  # what to do, and notes
 
 
 def choose_marks(templates: Sequence[Template]) -> tuple[dict[str, tuple[Box, ...]], list[tuple[str, str]]]:
-    """-> marks by name, of those with alike editions; pairs of editions that can't be told apart."""
+    """-> the marks of each template that has similar editions, by name; pairs of editions that can't be told apart."""
     forms = Forms([replace(template, marks=()) for template in templates])
     marks: dict[str, list[tuple[float, Box]]] = {}
     same = []
@@ -73,7 +73,10 @@ def choose_marks(templates: Sequence[Template]) -> tuple[dict[str, tuple[Box, ..
 
 
 def differences(first: Template, second: Template, matrix: np.ndarray) -> list[tuple[float, Box]]:
-    """Where two alike editions print something else, in pixels of the first, with how much: never within a field."""
+    """Boxes outside all fields where two similar editions differ, in pixels of the first: (amount, box), largest first.
+
+    `matrix` (3, 3): the first template to the second.
+    """
     scale = COMPARISON_DPI / first.dpi
     shape = tuple(max(round(side * scale), 1) for side in first.picture.shape)
     own = cv2.resize(first.picture, shape[::-1], interpolation=cv2.INTER_AREA)
@@ -85,7 +88,7 @@ def differences(first: Template, second: Template, matrix: np.ndarray) -> list[t
     theirs = 255 * outside(*back, 2).astype(np.uint8)
     theirs = search_patch([cv2.resize(theirs, second.picture.shape[::-1])], matrix, room, 0)
     free = free & (cv2.resize(theirs, shape[::-1]) > 128)
-    # what lies within a pixel of its like is no difference: no two prints lie exactly on each other
+    # a pixel differs if no pixel within one px of it is alike: two prints never lie exactly on each other
     near = np.ones((3, 3), np.uint8)
     differs = np.maximum(
         np.maximum(cv2.subtract(own, cv2.dilate(other, near)), cv2.subtract(cv2.erode(other, near), own)),
@@ -109,7 +112,7 @@ def differences(first: Template, second: Template, matrix: np.ndarray) -> list[t
 
 
 def moved(box: Box, matrix: np.ndarray, shape: tuple[int, int]) -> Box:
-    """The upright box around it on another template (rows, columns)."""
+    """The upright box around a box on another template of this shape (rows, columns). `matrix` (3, 3): to that one."""
     places = apply(matrix, corners(box))
     (left, top), (right, bottom) = np.rint(places.min(axis=0)), np.rint(places.max(axis=0))
     left, top = max(int(left), 0), max(int(top), 0)
@@ -117,7 +120,7 @@ def moved(box: Box, matrix: np.ndarray, shape: tuple[int, int]) -> Box:
 
 
 def check_scan(forms: Forms, scan: np.ndarray) -> Checked:
-    """A scan (H, W) uint8 on every form."""
+    """Register a scan (H, W) uint8, with its score on every form."""
     scores = {form.template.name: score_on(form, scan) for form in forms.forms}
     try:
         found, lost = forms.register_all(scan)
@@ -131,7 +134,7 @@ def check_scan(forms: Forms, scan: np.ndarray) -> Checked:
 
 
 def score_on(form, scan: np.ndarray) -> float:
-    """The share of one form's keypoints in their places on a scan that it fills, upright or on its head."""
+    """The share of a form's keypoints that lie in their places on a scan that the form fills, upright or upside down."""
     if min(scan.shape) < 150:
         return 0.0
     levels = pyramid(scan)
@@ -141,6 +144,7 @@ def score_on(form, scan: np.ndarray) -> float:
 
 
 def special(registration: Registration) -> list[str]:
+    """How the form lies on the scan, in words; "" for what is usual."""
     angle = float(np.degrees(np.arctan2(registration.matrix[1, 0], registration.matrix[0, 0])))
     quarter = round(angle / 90) % 4
     turned = {0: "", 1: "on its side", 2: "upside down", 3: "on its side"}[quarter]
@@ -151,8 +155,11 @@ def special(registration: Registration) -> list[str]:
 
 
 def spread_of(forms: Forms, registration: Registration, scan: np.ndarray) -> float | None:
-    """How far the worst corner of a field may be off, px at 200 dpi: half of what fits to each half of the keypoints
-    differ there, as each has twice the variance of all."""
+    """The estimated error of the worst corner of a field, px at 200 dpi; None with too few keypoints.
+
+    Two affines are fitted, each to half of the keypoints. Half of their difference is the standard error of the fit to
+    all: each of them has twice its variance.
+    """
     form = next(form for form in forms.forms if form.template is registration.template)
     flat, matrix = registration.flat(scan)
     to_scan = matrix @ np.linalg.inv(form.to_close)
@@ -170,7 +177,7 @@ def spread_of(forms: Forms, registration: Registration, scan: np.ndarray) -> flo
 
 
 def verdict(templates: Sequence[Template], results: Sequence[Checked], same: Sequence[tuple[str, str]]) -> Verdict:
-    """Ready, or what to do, from the scans that were looked at."""
+    """Whether the templates are ready, or what to do. `same`: pairs of editions that can't be told apart."""
     todo = [f"{a} and {b} can't be told apart: nothing outside their fields differs; leave one out" for a, b in same]
     rejected = [result for result in results if not result.form]
     reasons = Counter(kind_of(result.reason) for result in rejected)
@@ -189,7 +196,7 @@ def verdict(templates: Sequence[Template], results: Sequence[Checked], same: Seq
 
 
 def kind_of(reason: str) -> str:
-    """A reason without its figures: what a person can act on."""
+    """The kind of a reason of rejection, without its figures."""
     rules = {
         "cut off": "cut off", "marks of its edition": "its marks cut off", "too steep": "photographed at an angle",
         "faint": "blank or too faint", "two editions": "two editions fit alike", "no edition": "another edition",
