@@ -1,9 +1,9 @@
-"""The forms on a glass: one or several, anywhere on a scan, found by their features; and what else lies there.
+"""One or several forms anywhere on a scan, found by feature matching; and other print that lies beside them.
 
     found, lost = Matcher(layouts).find(scan)
 
-A form whose place was found is taken out of the scan and the rest is looked through again, until nothing is found.
-What is left is not passed over: print of a form that is not in its places, and print of no form, have a reason.
+A form that was found is masked, and the rest of the scan is searched again until nothing more is found. `lost` has a
+reason for each remaining piece of print: a form that could not be fitted, or print of no form.
 """
 
 from collections.abc import Sequence
@@ -26,27 +26,27 @@ from htr.forms.feature_matching import (
 )
 from htr.forms.keypoints import CLOSE
 
-MAX_FORMS_PER_SCAN = 6  # forms on one scan
-MAX_LAYOUTS_TRIED = 3  # layouts that are laid where their features agree, those first of which most do
-MIN_FEATURES = 60  # features of a scan with hardly any print
-MIN_REST_SHARE = 0.3  # of the area of a form, that what is left of the scan must have to hold another
-MIN_REST_DENSITY = 0.03  # features by area of the rest, for that of the first form, from which it is print
-EXPLAINED_PX = 3  # px of the reduced scan from print of a form that was found, within which a feature is of that
+MAX_FORMS_PER_SCAN = 6
+MAX_LAYOUTS_TRIED = 3  # layouts that are fitted, those with the most matches first
+MIN_FEATURES = 60  # with fewer a scan has hardly any print
+MIN_REST_SHARE = 0.3  # least area of the rest of a scan that may hold another form, as a share of the first form's area
+MIN_REST_DENSITY = 0.03  # least density of features of a rest that has print, as a share of the first form's density
+EXPLAINED_PX = 3  # px of the reduced scan: a feature this near to a found form's print belongs to that form
 BLANK = "hardly any print on it: blank, or too faint"
 NO_FORM = "another form, or none"
 BESIDE = "beside a form: print that is of no form"
 
 
 class Matcher:
-    """The layouts' features; made when the first scan needs them."""
+    """The features of all layouts; computed when the first scan needs them."""
 
     def __init__(self, layouts: Sequence[Form]):
         self.layouts, self.known = layouts, None
 
     def find(self, scan: np.ndarray) -> tuple[list[Found], list[str]]:
-        """A scan (H, W) uint8, dark on light -> the forms on it, from the top, and why what else lies on it is none.
+        """A scan (H, W) uint8, dark on light -> the forms on it, from the top; the reasons for other print on it.
 
-        Without any form there is one reason.
+        Where no form is found there is one reason.
         """
         if self.known is None:
             self.known = [features_of_template(form.template) for form in self.layouts]
@@ -61,7 +61,9 @@ class Matcher:
         forms, inside = [found], inside_outline(seen.points, found.outline).sum()
         while True:
             outlines = [form.outline for form in forms]
-            if len(seen.points) >= MAX_SCAN_FEATURES:  # there are more: the darker print has most of the strongest
+            if (
+                len(seen.points) >= MAX_SCAN_FEATURES
+            ):  # the limit was reached: faint print may have none of the strongest
                 seen, size = features_of_scan(scan, outlines)
             left = (~np.any([inside_outline(seen.points, outline) for outline in outlines], axis=0)).sum()
             if not holds_print(scan.shape, outlines, inside, left):
@@ -74,10 +76,11 @@ class Matcher:
             forms.append(found)
 
     def another(self, scan: np.ndarray, forms: Sequence[Found]) -> tuple[Found | None, str]:
-        """One more form beside those that were found, or why there is none; "" if nothing of a form is there.
+        """One more form beside those that were found, or None and the reason; "" where nothing speaks for a form.
 
-        At the resolution of the first, as several have room on a large glass; on the rest of the scan alone, else with
-        what lies within the others, but not at their print: one that lies over another has its own there.
+        The scan is reduced to the resolution of the first form, as a large glass has room for several. First only the
+        rest of the scan is searched. Then also the area of the found forms without their print, since one sheet may lie
+        over another.
         """
         outlines, first = [form.outline for form in forms], forms[0]
         side = max(SCAN_SIDE_PX, min(max(scan.shape) * CLOSE.dpi / dpi_of(first), 2 * SCAN_SIDE_PX))
@@ -96,7 +99,11 @@ class Matcher:
     def best(
         self, scan: np.ndarray, seen: Features, size: float, outlines: Sequence[np.ndarray] = ()
     ) -> tuple[Found | None, str]:
-        """The layout that most features agree on, beside the outlines -> where it is, or why it is none."""
+        """The layout that most features agree on and that can be fitted -> it, or None and the reason.
+
+        `size`: px of the scan to one of the reduced scan. `outlines`: of forms that were found before; a form whose
+        centre lies in one of them does not count.
+        """
         pairs = [matches(own, seen) for own in self.known]
         near = INLIER_DISTANCE_PX * size
         tried = [homography(*pair, near) for pair in pairs]
@@ -104,7 +111,7 @@ class Matcher:
         for number in sorted(range(len(tried)), key=lambda number: -tried[number][1])[:MAX_LAYOUTS_TRIED]:
             if tried[number][0] is None:
                 continue
-            # features of another form may bend a homography out of shape: on a glass paper lies flat
+            # features of another form may distort a homography; a similarity will do for paper flat on a glass
             for matrix, _ in (tried[number], similarity(*pairs[number], near)):
                 found, reason = (None, "") if matrix is None else fit_projection(self.layouts[number], scan, matrix)
                 if found is not None and not any(inside_outline(found.outline.mean(axis=0)[None], o) for o in outlines):
@@ -118,15 +125,15 @@ def from_the_top(forms: Sequence[Found]) -> list[Found]:
 
 
 def dpi_of(found: Found) -> float:
-    """Of the scan, as a form that was found there says."""
+    """The resolution of the scan, from the scale of a form that was found on it."""
     template = found.fit.form.template
     return template.dpi * found.warp.scale(template.picture.shape)
 
 
 def holds_print(shape: tuple[int, int], outlines: Sequence[np.ndarray], inside: int, left: int) -> bool:
-    """Whether what the outlines (4, 2) leave of a scan of this shape is large enough for a form, and printed.
+    """Whether the part of a scan outside all outlines (4, 2) is large enough for a form, and has print.
 
-    `inside`: features within the first outline; `left`: those beside all of them.
+    `inside`: number of features within the first outline; `left`: number outside all of them.
     """
     scale = 500 / max(shape)
     rest = np.ones(tuple(max(round(side * scale), 1) for side in shape), np.uint8)
@@ -137,7 +144,7 @@ def holds_print(shape: tuple[int, int], outlines: Sequence[np.ndarray], inside: 
 
 
 def inside_outline(points: np.ndarray, outline: np.ndarray) -> np.ndarray:
-    """bool (n,): which points lie inside a convex outline (4, 2)."""
+    """(n,) bool: which of the points (n, 2) lie inside a convex outline (4, 2)."""
     side = np.roll(outline, -1, axis=0) - outline
     away = points[:, None] - outline
     turns = side[:, 0] * away[..., 1] - side[:, 1] * away[..., 0]

@@ -1,7 +1,7 @@
 """Keypoints: distinctive patches of a form's print, found on a scan by normalised cross-correlation.
 
-With them, what lays a form over a scan: pyramids, the matrices between an image and its resized or turned self, and
-robust fits to places that agree. Matrices are (3, 3), x then y, with the centres of pixels at whole numbers.
+Also the geometry of registration: image pyramids, matrices of resized and rotated images, and robust fits of
+transforms. Matrices are (3, 3) for points (x, y), with the centres of pixels at whole numbers.
 """
 
 from dataclasses import dataclass
@@ -12,22 +12,22 @@ import numpy as np
 from htr.forms.template import Template
 
 Box = tuple[int, int, int, int]  # x, y, w, h
-MIN_SIDE_PX = 150  # px of a pyramid's last level
-PROJECTIVE = 1e-12  # a last row of a matrix with less than this is that of an affine
+MIN_SIDE_PX = 150  # shorter side of a pyramid's last level
+PROJECTIVE = 1e-12  # a matrix whose last row is smaller than this counts as affine
 
 
 @dataclass(frozen=True)
 class Search:
-    """How keypoints are picked and looked for, in px at `dpi`."""
+    """How keypoints are picked and searched for. Lengths are px at `dpi`."""
 
     dpi: float
-    half: tuple[int, int]  # columns and rows of a keypoint to each side of its centre
-    reach: int  # how far from its place it may be
-    grid: tuple[int, int]  # columns and rows of cells that give keypoints
-    most: int  # keypoints a cell
-    distinct: float  # correlation that no other place within reach may have
-    found: float  # correlation of a keypoint that counts
-    near: float  # distance from its place of a keypoint that agrees
+    half: tuple[int, int]  # columns and rows of a patch to each side of its centre
+    reach: int  # largest distance from its place, across and down, that is searched
+    grid: tuple[int, int]  # columns and rows of cells, each of which gives keypoints
+    most: int  # keypoints of a cell
+    distinct: float  # largest correlation that any other place within reach may have
+    found: float  # least correlation of a keypoint that counts
+    near: float  # largest distance from its fitted place of a keypoint that agrees
 
 
 WIDE = Search(50, (12, 10), 32, (5, 5), 1, 0.65, 0.25, 3.0)
@@ -36,16 +36,16 @@ CLOSE = Search(100, (9, 9), 6, (9, 7), 1, 0.7, 0.3, 1.5)
 
 @dataclass(frozen=True, eq=False)
 class Keypoints:
-    """Pieces of a template at the resolution of their search."""
+    """The keypoints of a template, at the resolution of their search."""
 
     search: Search
-    shape: tuple[int, int]  # rows, columns of the whole picture
-    points: np.ndarray  # (n, 2) float64, their centres
-    patches: list[np.ndarray]
+    shape: tuple[int, int]  # rows, columns of the template's picture at this resolution
+    points: np.ndarray  # (n, 2) float64, centres of the patches
+    patches: list[np.ndarray]  # (2 * half rows + 1, 2 * half columns + 1) uint8
 
     @classmethod
     def pick(cls, template: Template, search: Search) -> "Keypoints":
-        """The corners of print that stand out most, where people don't write and editions don't differ."""
+        """The most distinctive corners of print outside fields and marks, where people write and editions differ."""
         scale = search.dpi / template.dpi
         shape = tuple(max(round(side * scale), 1) for side in template.picture.shape)
         picture = cv2.resize(template.picture, shape[::-1], interpolation=cv2.INTER_AREA)
@@ -80,9 +80,9 @@ class Keypoints:
         return cls(search, shape, np.array(points, np.float64).reshape(-1, 2), patches)
 
     def locate(self, framed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where the keypoints lie on an image laid over the picture -> (n, 2) px to a fraction, (n,) correlation.
+        """Find the keypoints on an image that covers the picture with a border of `reach` px.
 
-        The image is larger than the picture by the search's reach at every side; places are those of the picture.
+        -> (n, 2) places in pixels of the picture, with subpixel accuracy; (n,) correlations.
         """
         (wide, high), reach = self.search.half, self.search.reach
         side, best = 2 * reach + 1, []
@@ -101,12 +101,12 @@ class Keypoints:
 
 
 def top_beside(before: np.ndarray, most: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """How far the top of the parabola through the greatest value and its two neighbours lies beside it."""
+    """The offset, in px, from a maximum to the vertex of the parabola through it and its two neighbours."""
     return 0.5 * (before - after) / np.minimum(before - 2 * most + after, -1e-6)
 
 
 def outside(template: Template, shape: tuple[int, int], margin: int) -> np.ndarray:
-    """bool of that shape: where there are no text fields, and neither ticks nor marks within the margin."""
+    """Bool of this shape (rows, columns): outside text fields, and `margin` px away from tick boxes and marks."""
     height, width = template.picture.shape
     mask = np.full(shape, 255, np.uint8)
     texts = [field.box for field in template.fields if field.kind == "text"]
@@ -119,7 +119,11 @@ def outside(template: Template, shape: tuple[int, int], margin: int) -> np.ndarr
 
 
 def fit_similarity(ours: np.ndarray, theirs: np.ndarray, near: float) -> tuple[np.ndarray, np.ndarray]:
-    """The similarity (3, 3) that most pairs of points agree on, of those through any two, and who agrees."""
+    """The similarity (3, 3) that most pairs of points agree on, and (n,) bool: which do.
+
+    `ours`, `theirs` (n, 2). Every similarity through two pairs is tried; scale and rotation are limited to 0.15 (15 %,
+    0.15 radians). `near`: px that a pair may be off.
+    """
     if len(ours) < 2:
         return np.eye(3), np.zeros(len(ours), bool)
     a, b = ours @ (1, 1j), theirs @ (1, 1j)  # a similarity is b = s a + t in complex numbers
@@ -137,11 +141,15 @@ def fit_similarity(ours: np.ndarray, theirs: np.ndarray, near: float) -> tuple[n
 
 
 def fit_affine(ours: np.ndarray, theirs: np.ndarray, usable: np.ndarray, near: float) -> tuple[np.ndarray, np.ndarray]:
-    """The affine (3, 3) through the usable pairs that agree, by least squares, and which they are."""
+    """The affine (3, 3) through the usable pairs that agree, by least squares, and (n,) bool: which do.
+
+    `ours`, `theirs` (n, 2); `usable` (n,) bool; `near`: px that a pair may be off. The identity where fewer than 6
+    agree.
+    """
     none, full, fit = np.zeros(len(ours), bool), np.column_stack([ours, np.ones(len(ours))]), np.eye(3)
     if not usable.any():
         return fit, none
-    fit[:2, 2] = np.median((theirs - ours)[usable], axis=0)  # most of a coarse error, whatever a few pairs say
+    fit[:2, 2] = np.median((theirs - ours)[usable], axis=0)  # a robust first translation
     for limit in (4 * near, 2 * near, near, near):
         agree = usable & (np.linalg.norm(apply(fit, ours) - theirs, axis=1) < limit)
         if agree.sum() < 6:
@@ -151,7 +159,10 @@ def fit_affine(ours: np.ndarray, theirs: np.ndarray, usable: np.ndarray, near: f
 
 
 def search_patch(levels: list[np.ndarray], matrix: np.ndarray, box: Box, room: int) -> np.ndarray:
-    """A box of the template with room around it, as it is on the scan, in pixels of the template."""
+    """A box of the template with `room` px around it, resampled from the scan to pixels of the template.
+
+    `levels`: the scan's pyramid; `matrix` (3, 3): template to scan.
+    """
     x, y, w, h = box
     image, to_image = level_for(levels, matrix)
     way, flags = to_image @ translation(x - room, y - room), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -159,14 +170,20 @@ def search_patch(levels: list[np.ndarray], matrix: np.ndarray, box: Box, room: i
 
 
 def level_for(levels: list[np.ndarray], matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The level of a scan's pyramid about as fine as pixels that the matrix brings to the scan, and theirs to it."""
+    """The level of the pyramid whose resolution is nearest to that of the matrix's pixels, and the matrix to it.
+
+    `matrix` (3, 3): some pixels, as those of a template, to those of the scan.
+    """
     size = max(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))), 1e-6)
     level = int(np.clip(np.log2(size) + 0.2, 0, len(levels) - 1))
     return levels[level], scale_matrix(0.5**level, 0.5**level) @ matrix
 
 
 def pyramid(scan: np.ndarray) -> list[np.ndarray]:
-    """The scan, its half, its quarter … down to the size of a thumbnail; an odd last row or column is left out."""
+    """The scan at 1, 1/2, 1/4 … of its size, while its shorter side has MIN_SIDE_PX or more.
+
+    An odd last row or column is left out.
+    """
     levels = [scan]
     while min(levels[-1].shape) >= 2 * MIN_SIDE_PX:
         height, width = levels[-1].shape
@@ -176,20 +193,20 @@ def pyramid(scan: np.ndarray) -> list[np.ndarray]:
 
 
 def reduced(levels: list[np.ndarray], side: float) -> tuple[np.ndarray, np.ndarray]:
-    """The scan with a longer side of about so many px, and the matrix from that to the scan."""
+    """The scan with a longer side of about `side` px, and the matrix (3, 3) from its pixels to those of the scan."""
     level = 0
     while level + 1 < len(levels) and max(levels[level + 1].shape) >= 0.98 * side:
         level += 1
     source, to_scan = levels[level], scale_matrix(2.0**level, 2.0**level)
     scale = side / max(source.shape)
-    if abs(scale - 1) < 0.02:  # near enough, and nothing to do
+    if abs(scale - 1) < 0.02:  # near enough
         return source, to_scan
     image = cv2.resize(source, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     return image, to_scan @ resize_to(image.shape, source.shape)
 
 
 def centred(image: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """An image with paper added or cut off on all sides to have this shape, and the matrix from that to the image."""
+    """The image padded with white or cropped, alike on all sides, to this shape; the matrix (3, 3) to the image."""
     before = np.subtract(shape, image.shape) // 2
     after = np.subtract(shape, image.shape) - before
     (top, left), (bottom, right) = np.maximum(-before, 0), image.shape - np.maximum(-after, 0)
@@ -200,11 +217,12 @@ def centred(image: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.n
 
 
 def resize_to(source: tuple[int, int], target: tuple[int, int]) -> np.ndarray:
-    """Pixels of an image of one shape to pixels of it resized to another, centres at whole numbers."""
+    """(3, 3) from the pixels of an image of one shape (rows, columns) to those of the image resized to another."""
     return scale_matrix(target[1] / source[1], target[0] / source[0])
 
 
 def scale_matrix(x: float, y: float) -> np.ndarray:
+    """(3, 3) of an image resized by these factors; the edges of pixels stay together, not their centres."""
     return np.array([[x, 0, 0.5 * x - 0.5], [0, y, 0.5 * y - 0.5], [0, 0, 1.0]])
 
 
@@ -213,7 +231,7 @@ def translation(x: float, y: float) -> np.ndarray:
 
 
 def rotation(quarters: int, shape: tuple[int, int]) -> np.ndarray:
-    """Pixels of np.rot90(image, quarters) to those of the image of this shape."""
+    """(3, 3) from the pixels of np.rot90(image, quarters) to those of the image, which has this shape."""
     height, width = shape
     ways = [
         [[1, 0, 0], [0, 1, 0]],
@@ -225,7 +243,7 @@ def rotation(quarters: int, shape: tuple[int, int]) -> np.ndarray:
 
 
 def apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Points (n, 2) through an affine (2 or 3, 3), or a projective matrix (3, 3)."""
+    """Points (…, 2) transformed by an affine (2, 3) or (3, 3), or by a projective matrix (3, 3)."""
     moved = points @ matrix[:2, :2].T + matrix[:2, 2]
     if len(matrix) == 3 and abs(matrix[2, :2]).max() > PROJECTIVE:
         moved /= (points @ matrix[2, :2] + matrix[2, 2])[..., None]

@@ -1,4 +1,4 @@
-"""The fields of a PDF that can be filled in on a screen: named and placed by whoever made it."""
+"""The form fields that a PDF defines (AcroForm), as fields of a template."""
 
 import ctypes
 import re
@@ -6,14 +6,15 @@ import re
 from htr.forms.template import MAX_FIELD_LINES, Field
 
 DEFAULT_PITCH_PT = 22.0  # of handwriting: 8 mm
-MULTILINE_FLAG = 1 << 12  # flag of a text field (ISO 32000-1, table 228)
-MIN_SIDE_PT = 4.0  # of a side of a field
+MULTILINE_FLAG = 1 << 12  # of a text field (ISO 32000-1, table 228)
+MIN_SIDE_PT = 4.0  # of a field that is not hidden
 
 
 def fields_of_pdf(document: object, page: int, scale: float, size: tuple[int, int]) -> list[Field]:
-    """A pypdfium2 document whose forms are initialised, a page from 0, px a point, (width, height) in px -> fields.
+    """The fields of a page, from the top; [] if the PDF has none.
 
-    From the top; [] if the PDF has none.
+    `document`: of pypdfium2, its forms initialised. `page` counts from 0. `scale`: px to a point. `size`: width and
+    height of the page in px.
     """
     import pypdfium2.raw as raw
 
@@ -40,7 +41,7 @@ def fields_of_pdf(document: object, page: int, scale: float, size: tuple[int, in
 
 
 def text_of(get) -> str:
-    """What a function of PDFium writes into a buffer: UTF-16, its length in bytes first asked for."""
+    """The text that a function of PDFium writes into a buffer, in UTF-16; it is called for the length in bytes first."""
     length = get(None, 0)
     buffer = (ctypes.c_ushort * (length // 2 + 1))()
     get(buffer, length)
@@ -48,11 +49,15 @@ def text_of(get) -> str:
 
 
 def placed(found: list[tuple], height: float, scale: float, size: tuple[int, int]) -> list[Field]:
+    """(name, kind, (left, right, top, bottom) in points, several lines) -> fields in px, each with a name of its own.
+
+    `height`: of the page in points, from whose bottom a PDF counts.
+    """
     fields, taken = [], set()
     for name, kind, (left, right, top, bottom), many in sorted(found, key=lambda one: (-max(one[2][2:]), one[2][0])):
         top, bottom = max(top, bottom), min(top, bottom)
         if right - left < MIN_SIDE_PT or top - bottom < MIN_SIDE_PT:
-            continue  # hidden: for a program, not for a pen
+            continue  # hidden: not for people
         x, y = max(round(left * scale), 0), max(round((height - top) * scale), 0)
         w = min(round((right - left) * scale), size[0] - x)
         h = min(round((top - bottom) * scale), size[1] - y)
@@ -61,7 +66,7 @@ def placed(found: list[tuple], height: float, scale: float, size: tuple[int, int
         lines = min(max(round((top - bottom) / DEFAULT_PITCH_PT), 1), MAX_FIELD_LINES) if many else 1
         own = again = re.sub(r"\s+", "_", name.strip()) or kind
         number = 1
-        while again in taken:  # one question has several boxes, or a field is there twice
+        while again in taken:  # a question with several boxes, or a name that is used twice
             number += 1
             again = f"{own}_{number}"
         taken.add(again)
