@@ -61,9 +61,7 @@ class Matcher:
         forms, inside = [found], inside_outline(seen.points, found.outline).sum()
         while True:
             outlines = [form.outline for form in forms]
-            if (
-                len(seen.points) >= MAX_SCAN_FEATURES
-            ):  # the limit was reached: faint print may have none of the strongest
+            if len(seen.points) >= MAX_SCAN_FEATURES:  # the limit: faint print may have none of the strongest
                 seen, size = features_of_scan(scan, outlines)
             left = (~np.any([inside_outline(seen.points, outline) for outline in outlines], axis=0)).sum()
             if not holds_print(scan.shape, outlines, inside, left):

@@ -1,9 +1,9 @@
-"""Whether a scan shows the print of a form's marks stroke by stroke, or another edition's in its place.
+"""Comparison of the print of a form's marks with a scan, stroke by stroke: does the scan show another edition's print?
 
-A correlation of a whole mark hardly sees one digit of its number. Here each mark is laid on the scan to a fraction of
-a pixel at the resolution of a stroke, and compared with what it should show there, as blurred and as dark as the scan
-is. Where within the room of a letter print is missing and other ink is in its place, something else is printed.
-Stamps, pens and dirt add ink and take none away; folds and blur take a little everywhere, which is known as the noise.
+The correlation of a whole mark hardly changes with one digit of its number. So each mark is aligned with the scan to a
+fraction of a pixel and compared at the resolution of a stroke, with the same blur and contrast as the scan. If within
+the area of a letter print is missing and other ink is in its place, something else is printed there. Stamps, pens and
+dirt only add ink. Folds and blur remove a little everywhere, which is estimated as noise.
 """
 
 from collections.abc import Sequence
@@ -18,26 +18,26 @@ from htr.forms.template import Template
 STROKE_DPI = 200.0  # a thin stroke has two pixels
 BLURS = 0.9, 1.2, 1.6  # sigma, px at STROKE_DPI: a scan has one of them, nearly
 PIECE_PX = 5  # px at STROKE_DPI, the side of the smallest piece of print that counts
-LETTER = np.ones((21, 15), np.uint8)  # rows, columns at STROKE_DPI: the room of a letter
-EDGE_PX = 2  # px at STROKE_DPI of a tile's edge that say nothing
+LETTER = np.ones((21, 15), np.uint8)  # rows, columns at STROKE_DPI: the area of a letter
+EDGE_PX = 2  # px at STROKE_DPI at the edge of a tile that are left out
 MAX_TILE_PX = 160, 60  # columns, rows at STROKE_DPI: a larger mark is compared in parts
 FIELD_MARGIN_PX = 6  # px at STROKE_DPI around fields: people write over their edges
-SCAN_EDGE_PX = 6  # px at STROKE_DPI beside a scan's edge that say nothing: it may lie askew
-MIN_INK = 40  # of 255: less is bare paper
-MAX_STEPS, MIN_STEP_PX = 4, 0.15
-MAX_SHIFT_PX = 3.0  # px at STROKE_DPI that a tile is moved by at most
-MAX_PIXELS = 151  # pixels of a tile by which its paper is told
-MIN_SWAPPED, NOISE_RATIO = 0.13, 4.2  # of full ink, and of the noise, from which print is another's
-SURE_SWAPPED = 0.24  # of full ink, from which it is whatever the noise: what differs is part of the noise of a mark
-MAX_PLACES = 6  # places of a tile that are looked at again
+SCAN_EDGE_PX = 6  # px at STROKE_DPI at the edge of a scan that are left out: the sheet may lie askew
+MIN_INK = 40  # of 255: least darkness of print
+MAX_STEPS, MIN_STEP_PX = 4, 0.15  # of the alignment of a tile
+MAX_SHIFT_PX = 3.0  # px at STROKE_DPI, of the alignment in all
+MAX_PIXELS = 151  # pixels of a tile by which the brightness of its paper is estimated
+MIN_SWAPPED, NOISE_RATIO = 0.13, 4.2  # shares of full ink, and of the noise, from which print is of another edition
+SURE_SWAPPED = 0.24  # share of full ink from which it is, whatever the noise: a difference adds to the noise itself
+MAX_PLACES = 6  # places of a tile that are compared a second time
 AROUND_PX = 22, 18  # columns, rows at STROKE_DPI to each side of such a place
-FOLD_ROOM_PX, FOLD_SIDE_PX, FOLD_REACH_PX = 20, 5, 26  # px at STROKE_DPI beyond the window, beside a fold, of its pull
-DARKER = 1.05  # of most print's darkness, from which ink lies on it
+FOLD_ROOM_PX, FOLD_SIDE_PX, FOLD_REACH_PX = 20, 5, 26  # px at STROKE_DPI: around the window, beside a fold, of its pull
+DARKER = 1.05  # of the median darkness of print, from which a pen's ink lies on it
 MIN_FOLD_SHARE = 0.6  # of the rows beside print that must show a fold: some may lie off the sheet
-INK_SHARE, MAX_LETTER_PX = 0.2, 34  # of full ink, from which other ink is followed; px at STROKE_DPI of a letter
+INK_SHARE, MAX_LETTER_PX = 0.2, 34  # share of full ink that counts as ink; px at STROKE_DPI of the longest letter
 MIN_FOLD_PX = 12  # px at STROKE_DPI of a fold that must be seen beside print
 EMPTY = np.zeros((0, 0), np.float32)
-MIN_CONTRAST = 6.0  # gray levels of print to paper: with less nothing can be said
+MIN_CONTRAST = 6.0  # least gray levels from print to paper for a comparison
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,15 +46,15 @@ class Tile:
 
     box: Box
     inks: list[np.ndarray]  # (h, w) float32, 0 paper to 1; 0 where people write
-    slopes: list[np.ndarray]  # (2, h * w) float32: what is left, times these, is how far to move by, px
-    paper: np.ndarray  # (n,) places in the flat tile with no print near them
+    slopes: list[np.ndarray]  # (2, h * w) float32: times the residual they give the shift of the alignment, px
+    paper: np.ndarray  # (n,) flat indices of pixels without print near them
     shown: np.ndarray  # (h, w) float32: 0 where people write, else 1
-    around: np.ndarray  # ink with FOLD_ROOM_PX more at each side; empty for a window that is laid by itself
-    weight: float  # all its ink
+    around: np.ndarray  # ink with FOLD_ROOM_PX more at each side; empty for a window that is compared by itself
+    weight: float  # sum of its ink
 
 
 def mark_tiles(template: Template) -> tuple[list[list[Tile]], np.ndarray]:
-    """-> of each mark its tiles that show anything, and (3, 3) from the template's pixels to those at STROKE_DPI."""
+    """-> the tiles of each mark that have print; (3, 3) from the template's pixels to those at STROKE_DPI."""
     scale = STROKE_DPI / template.dpi
     shape = tuple(max(round(side * scale), 1) for side in template.picture.shape)
     kind = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
@@ -74,13 +74,13 @@ def mark_tiles(template: Template) -> tuple[list[list[Tile]], np.ndarray]:
 
 
 def on_picture(box: np.ndarray, shape: tuple[int, int]) -> Box:
-    """A box (4,) in whole pixels of a picture of this shape: its place and its size may both have been rounded up."""
+    """A box (4,) rounded to whole pixels and clipped to a picture of this shape (rows, columns)."""
     x, y, w, h = np.rint(box).astype(int).tolist()
     return x, y, min(w, shape[1] - x), min(h, shape[0] - y)
 
 
 def tiled(mark: Box) -> list[Box]:
-    """A mark in parts of about MAX_TILE_PX, each a little over the next: paper lies evenly in so small a place."""
+    """A mark as overlapping parts of about MAX_TILE_PX: in so small an area the paper is flat and evenly lit."""
     x, y, w, h = mark
     columns, rows = (max(round(side / most), 1) for side, most in zip((w, h), MAX_TILE_PX, strict=True))
     parts = []
@@ -120,7 +120,7 @@ def part_of(box: Box, inks: list[np.ndarray], shown: np.ndarray, around: np.ndar
 
 
 def part_of_tile(tile: Tile, part: Box | None) -> Tile | None:
-    """Of a tile what lies on a scan, without the pixels beside its edge; None: too little of it."""
+    """The part of a tile that lies on a scan, without the pixels at the scan's edge; None: too little of it."""
     if part is None or part == tile.box:
         return None if part is None else tile
     (x, y, w, h), (left, top, wide, high) = tile.box, part
@@ -136,10 +136,10 @@ def part_of_tile(tile: Tile, part: Box | None) -> Tile | None:
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """A scan as it is seen from a template, in px at STROKE_DPI."""
+    """A scan that is resampled to a template's pixels at STROKE_DPI."""
 
-    image: np.ndarray  # the level of its pyramid that is as fine
-    way: np.ndarray  # (2, 3): those px to pixels of the image
+    image: np.ndarray  # the level of its pyramid with the nearest resolution
+    way: np.ndarray  # (2, 3): px at STROKE_DPI to pixels of the image
 
     @classmethod
     def at(cls, levels: list[np.ndarray], matrix: np.ndarray) -> "Look":
@@ -154,17 +154,17 @@ class Look:
         return cv2.warpAffine(self.image, way, (w, h), flags=flags, borderValue=255)
 
     def ink(self, tile: Tile, beside: Sequence[float]) -> np.ndarray:
-        """(h, w) float32: how much darker than its paper the scan is within a tile, gray levels."""
+        """(h, w) float32: how much darker the scan is than its paper within a tile, gray levels."""
         patch = self.patch(tile.box, beside)
         bare = np.sort(patch.ravel()[tile.paper]) if len(tile.paper) else patch.max(keepdims=True).ravel()
         return (np.float32(bare[len(bare) // 2]) - patch) * tile.shown
 
 
 def other_print(levels: list[np.ndarray], matrix: np.ndarray, tiles: list[tuple[Tile, Sequence[float]]]) -> float:
-    """How much of a letter's print is another's at the worst place, as a share of its ink; 0 where it is no more than
-    blur, noise, folds, pens and stamps explain.
+    """How much of the print of a letter is replaced by other print at the worst place, as a share of full ink; 0 where
+    blur, noise, folds, pens and stamps explain the difference.
 
-    `matrix`: px at STROKE_DPI to the scan; with each tile how far beside its place it lies, px at STROKE_DPI.
+    `matrix` (3, 3): px at STROKE_DPI to the scan. `tiles`: with the offset of each from its place, px at STROKE_DPI.
     """
     if not tiles:
         return 0.0
@@ -181,7 +181,7 @@ def other_print(levels: list[np.ndarray], matrix: np.ndarray, tiles: list[tuple[
 
 
 def swapped_anywhere(look: Look, laid: list["Laid"], blur: int) -> float:
-    """The most that is swapped, as a share of the ink, where it is more than the noise and is not explained."""
+    """The largest replaced share of full ink that is over the noise and not explained otherwise; 0 if there is none."""
     dark = float(np.median([one.dark for one in laid]))
     noise = dark * float(np.median([np.abs(one.apart).mean() / one.dark for one in laid]))
     least, worst = max(MIN_SWAPPED * dark, min(NOISE_RATIO * noise, SURE_SWAPPED * dark)), 0.0
@@ -203,8 +203,8 @@ def swapped_anywhere(look: Look, laid: list["Laid"], blur: int) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Laid:
-    """A tile laid on the scan: how far beside its place, px; gray levels of full ink; what is there and not expected,
-    (h, w) gray levels, less than 0 where print is missing."""
+    """A tile aligned with the scan: its offset `at`, px; `dark`, gray levels of full ink; `apart`, the residual (h, w)
+    in gray levels, below 0 where print is missing."""
 
     tile: Tile
     at: np.ndarray
@@ -213,13 +213,13 @@ class Laid:
 
     @classmethod
     def of(cls, tile: Tile, at: np.ndarray, seen: np.ndarray, blur: int) -> "Laid":
-        """`seen`: (h, w) how much darker than its paper the scan is there."""
+        """`seen` (h, w): of `Look.ink`."""
         dark = darkness(tile.inks[blur], seen)
         return cls(tile, at, dark, seen - dark * tile.inks[blur])
 
 
 def closer(look: Look, one: Laid, blur: int) -> Laid:
-    """Moved by steps of Lucas and Kanade (1981) while they explain more."""
+    """The tile aligned further by steps of Lucas and Kanade (1981), as long as the residual becomes smaller."""
     tile, start = one.tile, one.at
     for _ in range(MAX_STEPS):
         step = np.clip(-(tile.slopes[blur] @ one.apart.ravel()) / one.dark, -1, 1)
@@ -233,20 +233,20 @@ def closer(look: Look, one: Laid, blur: int) -> Laid:
 
 
 def no_darker(one: Laid, dark: float, blur: int) -> Laid:
-    """With print expected that is no darker than that of most: a pen's ink on it is dark too."""
+    """The tile with `dark` limited to the median `dark` of all tiles: a pen's ink on print is dark too."""
     if one.dark <= DARKER * dark:
         return one
     return replace(one, dark=dark, apart=one.apart + (one.dark - dark) * one.tile.inks[blur])
 
 
 def missing(apart: np.ndarray) -> np.ndarray:
-    """Gray levels that are missing in each of the smallest pieces within the tile's edges."""
+    """Mean gray levels that are missing in each piece of PIECE_PX, within the tile's edges."""
     return cv2.blur(np.maximum(-apart[EDGE_PX:-EDGE_PX, EDGE_PX:-EDGE_PX], 0), (PIECE_PX, PIECE_PX))
 
 
 def swapped(apart: np.ndarray, least: float) -> np.ndarray:
-    """(h, w) gray levels: how much is missing within the room of a letter and how much else is there, the lesser; 0
-    where nothing is missing by `least` anywhere."""
+    """(h, w) gray levels: the lesser of what is missing and of what is added within the area of a letter; 0 everywhere
+    if nothing is missing by `least`."""
     less, more = missing(apart), missing(-apart)
     if less.max() < least:
         return np.zeros_like(apart)
@@ -255,7 +255,7 @@ def swapped(apart: np.ndarray, least: float) -> np.ndarray:
 
 
 def swapped_alone(look: Look, one: Laid, window: tuple[slice, slice], blur: int, dark: float) -> float:
-    """The most that is swapped in a window of a tile when the window is laid by itself, beside folds."""
+    """The largest replaced gray levels in a window of a tile that is aligned by itself; folds and long ink left out."""
     (top, left), tile = (part.start for part in window), one.tile
     inks = [np.ascontiguousarray(ink[window]) for ink in tile.inks]
     h, w = inks[0].shape
@@ -275,16 +275,16 @@ def swapped_alone(look: Look, one: Laid, window: tuple[slice, slice], blur: int,
 
 
 def long_ink(ink: np.ndarray) -> np.ndarray:
-    """bool (h, w): near ink that is longer than a letter, as a pen's, a stamp's or a hair."""
+    """(h, w) bool: near ink that is longer than a letter, as that of a pen, a stamp or a hair."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(ink.astype(np.uint8))
     long = np.flatnonzero(stats[:, 2:4].max(axis=1) > MAX_LETTER_PX)
     return cv2.dilate(np.isin(labels, long[long > 0]).astype(np.uint8), LETTER) > 0
 
 
 def folds(apart: np.ndarray, ink: np.ndarray) -> np.ndarray:
-    """bool of its columns: those near one that is darker than expected, from top to bottom, and than its sides.
+    """(columns,) bool: near a fold, a column that is darker than expected and than its sides from top to bottom.
 
-    `apart`: gray levels darker than expected, `ink`: the print, 0 to 1; rows with print near a column tell nothing.
+    `apart`: gray levels darker than expected; `ink`: the print, 0 to 1. Rows with print near the column are left out.
     """
     smooth = cv2.blur(apart, (1, 7))
     sides = np.pad(smooth, ((0, 0), (FOLD_SIDE_PX, FOLD_SIDE_PX)), mode="edge")

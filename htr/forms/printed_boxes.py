@@ -1,4 +1,7 @@
-"""Boxes that a form prints: to tick, square or round; to write in; and combs, with a box for each character."""
+"""Printed boxes of a form: tick boxes (square or round), boxes to write in, and combs with a box for each character.
+
+Lengths are in px at DPI unless a name says otherwise.
+"""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -6,29 +9,29 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-DPI = 200  # at which a picture is looked at
-PX_PER_MM = DPI / 25.4  # px
-PRINT_DARKNESS, PALE_DARKNESS = 75, 30  # of 255: darkness of print, and of print that is to drop out
-MIN_PALE_RATIO = 1.3  # times the rulings that are seen, if pale ones are, for print to be pale
-MAX_CELL_MM = 10.0  # most mm of a side of a comb's box
+DPI = 200  # at which a picture is analysed
+PX_PER_MM = DPI / 25.4
+PRINT_DARKNESS, PALE_DARKNESS = 75, 30  # of 255: least darkness of print, and of pale print that drops out of scans
+MIN_PALE_RATIO = 1.3  # rulings with pale print counted, to those without, from which a form's rulings are pale
+MAX_CELL_MM = 10.0  # longest side of a box of a comb
 MIN_CELLS = 3  # of a comb
-TICK_SIDES_MM = 2.0, 6.5  # sides of a tick box
-LINE_HEIGHTS_MM = 4.0, 16.0  # free paper above a ruling, for it to be written on; more is not one line's
-MIN_WIDTH_MM = 8.0  # of a ruling or a box that is written on
-MIN_RULING_MM = 6.0  # a dark run of this length is a ruling, no letter
+TICK_SIDES_MM = 2.0, 6.5  # shortest and longest side of a tick box
+LINE_HEIGHTS_MM = 4.0, 16.0  # least free paper above a ruling to write on, and most that belongs to one line
+MIN_WIDTH_MM = 8.0  # of a ruling, or a box, to write on
+MIN_RULING_MM = 6.0  # a dark run of this length is a ruling, not a letter
 MAX_DOT_GAP_MM = 1.2  # between the dots of a dotted ruling
-MIN_FREE_SHARE = 0.55  # share of a box that must be free paper for it to be written in
+MIN_FREE_SHARE = 0.55  # of a box to write in: free of print
 Box = tuple[int, int, int, int]  # x, y, w, h
 
 
 @dataclass(frozen=True, eq=False)
 class Print:
-    """A form's print apart by its kind, uint8 of one shape, 0 or 255."""
+    """A form's print by its kind: masks of one shape, uint8, 0 or 255."""
 
-    dark: np.ndarray  # all of it
-    level: np.ndarray  # level rulings, dotted ones closed
+    dark: np.ndarray  # all print
+    level: np.ndarray  # level rulings; dotted ones are closed
     upright: np.ndarray  # upright rulings
-    text: np.ndarray  # the rest: letters, and what is in them
+    text: np.ndarray  # the rest, mostly letters
 
     @classmethod
     def of(cls, picture: np.ndarray, darkness: int = PRINT_DARKNESS) -> "Print":
@@ -46,14 +49,14 @@ class Print:
 
 
 def at_dpi(picture: np.ndarray, dpi: float) -> np.ndarray:
-    """A picture as it is looked at."""
+    """A picture resized to DPI."""
     scale = DPI / dpi
     kind = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     return picture if scale == 1 else cv2.resize(picture, None, fx=scale, fy=scale, interpolation=kind)
 
 
 def strengthened(picture: np.ndarray, dpi: float) -> np.ndarray:
-    """A form whose rulings and boxes are too pale to be seen as print, to drop out of scans, with darker print."""
+    """The picture with darker print if its rulings and boxes are pale (colours that drop out of scans), else unchanged."""
     lengths, seen = [], at_dpi(picture, dpi)
     for darkness in (PRINT_DARKNESS, PALE_DARKNESS):
         found = Print.of(seen, darkness)
@@ -66,7 +69,10 @@ def strengthened(picture: np.ndarray, dpi: float) -> np.ndarray:
 
 
 def boxes_of(found: Print) -> tuple[list[Box], list[Box]]:
-    """-> tick boxes with their frames, and the free parts of boxes to write in. Both are paper closed in by print."""
+    """-> tick boxes with their frames; the free parts of boxes to write in, and combs.
+
+    All are paper enclosed by print.
+    """
     paper = cv2.bitwise_not(found.dark)
     _, _, stats, _ = cv2.connectedComponentsWithStats(paper, connectivity=4)
     ticks, rings, small, cells = [], [], [], []
@@ -91,9 +97,10 @@ def boxes_of(found: Print) -> tuple[list[Box], list[Box]]:
 
 
 def combs_of(boxes: list[Box]) -> list[Box]:
-    """Rows of small boxes that share their sides, one for each character, as one box each; a gap as in a date is none.
+    """Combs: rows of small boxes that share their sides, one for each character. -> one box for each row.
 
-    Squared paper and tables are none: their boxes share sides with those above too.
+    A gap of a box, as in a date, does not end a row. Squared paper and tables are left out: their boxes also share
+    sides with boxes above.
     """
     alone = [b for b in boxes if not any(abs(o[0] - b[0]) < 4 and 0 < abs(o[1] - b[1]) <= b[3] + 6 for o in boxes)]
     combs, row = [], []
@@ -110,7 +117,7 @@ def combs_of(boxes: list[Box]) -> list[Box]:
 
 
 def is_ring(dark: np.ndarray, inside: Box, area: int) -> bool:
-    """Whether paper at x, y, w, h is the inside of a thin circle that stands alone: no letter of a word."""
+    """Whether paper at x, y, w, h (`area`: its px) is the inside of a thin circle that stands alone, not a letter."""
     x, y, w, h = inside
     if not 0.7 * w * h <= area <= 0.86 * w * h or abs(w - h) > 0.12 * max(w, h):
         return False
@@ -132,7 +139,7 @@ def is_ring(dark: np.ndarray, inside: Box, area: int) -> bool:
 
 
 def without_bars(found: Print) -> np.ndarray:
-    """The print without short upright strokes that stand on a level ruling: the bars of an open comb."""
+    """The print (uint8 mask) without short upright strokes on a level ruling: the bars of an open comb."""
     upright = cv2.morphologyEx(found.dark, cv2.MORPH_OPEN, np.ones((round(1.2 * PX_PER_MM), 1), np.uint8))
     reach = cv2.dilate(found.level, np.ones((7, 1), np.uint8))
     _, labels, stats, _ = cv2.connectedComponentsWithStats(upright)
@@ -144,13 +151,13 @@ def without_bars(found: Print) -> np.ndarray:
 
 
 def within(page: tuple[int, int], box: Box) -> bool:
-    """Whether a box keeps off the edges of the page (rows, columns): the paper around all print does not."""
+    """Whether a box touches no edge of the page (rows, columns); the paper around all print does."""
     x, y, w, h = box
     return x > 0 and y > 0 and x + w < page[1] and y + h < page[0]
 
 
 def is_frame(dark: np.ndarray, inside: Box) -> bool:
-    """Whether each side of the paper at x, y, w, h is closed by a straight line of print."""
+    """Whether each side of the paper at x, y, w, h is a straight line of print."""
     x, y, w, h = inside
     around = cv2.copyMakeBorder(dark, 3, 3, 3, 3, cv2.BORDER_CONSTANT)[y : y + h + 6, x : x + w + 6] > 0
     inset = max(round(0.12 * min(w, h)), 1)
@@ -160,7 +167,7 @@ def is_frame(dark: np.ndarray, inside: Box) -> bool:
 
 
 def with_frame(dark: np.ndarray, inside: Box) -> Box:
-    """The box with its printed frame, which is part of a tick field."""
+    """The box with its printed frame: that is the box of a tick field."""
     x, y, w, h = inside
     rows, columns = slice(y + h // 4, y + 3 * h // 4), slice(x + w // 4, x + 3 * w // 4)
     grow = []
@@ -173,7 +180,7 @@ def with_frame(dark: np.ndarray, inside: Box) -> Box:
 
 
 def squares_alone(ticks: list[Box]) -> list[Box]:
-    """Without those of a row that share their sides: a comb for digits, or squared paper."""
+    """The tick boxes that share no side with another one: the others are a comb, or squared paper."""
     kept = []
     for box in ticks:
         x, y, w, h = box
@@ -185,8 +192,8 @@ def squares_alone(ticks: list[Box]) -> list[Box]:
 
 
 def free_part(found: Print, cell: Box) -> Box | None:
-    """The largest piece of a closed box without any print in it: below or right of its label; None: it is no field."""
-    edge = round(0.6 * PX_PER_MM)  # a frame that is a little askew reaches in
+    """The largest part of a closed box without print, for example below or right of its label; None: it is no field."""
+    edge = round(0.6 * PX_PER_MM)  # the frame may be a little askew
     x, y, w, h = cell[0] + edge, cell[1] + edge, cell[2] - 2 * edge, cell[3] - 2 * edge
     inside = found.dark[y : y + h, x : x + w]
     if not inside.any():
