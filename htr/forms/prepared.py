@@ -1,4 +1,4 @@
-"""The forms of a folder of templates, prepared once a process: it costs as much as a certificate."""
+"""The forms of a folder of templates, prepared once in a process: that takes as long as a certificate."""
 
 from functools import cache
 from pathlib import Path
@@ -8,7 +8,7 @@ from htr.forms.template import FORMS, load_templates
 
 
 def prepare_forms(folder: Path | None) -> Forms:
-    """`folder`: of NAME.json and NAME.png; None: the project's own. Raises ValueError for a wrong template."""
+    """`folder`: of NAME.json and NAME.png; None: the project's templates. Raises ValueError for a wrong template."""
     return load_once(folder or FORMS)
 
 

@@ -2,15 +2,15 @@
 
     forms = Forms(load_templates())       # once a process: the keypoints and edition discriminators of every template
     registration = forms.register(scan)   # Registration(template, matrix, score …), or NoForm
-    found, lost = forms.register_all(glass)  # all forms on one scan, from the top; why others on it were not told
+    found, lost = forms.register_all(glass)  # all forms on one scan, from the top; reasons for other print on it
 
-Keypoints are pieces of print, outside the fields, that look like nothing around them. A dozen are looked for widely at
-50 dpi by normalised correlation; the similarity that most of them agree on lays the scan over the template, where some
-fifty are looked for closely at 100 dpi and an affine is fitted to those that agree. The score is their share: near 1
-for a form, near 0 for another page. Editions that share their layout are told apart by their marks alone. (ORB features
-were tried in place of the first step: handwriting has most of them, and the form is lost on one scan in eight.) Where
-that fails, and there only, the further ways of fallback.py are tried. Nothing is drawn at random: a scan gives the same
-matrix anywhere.
+Keypoints are patches of print, outside the fields, that differ from all around them. A dozen are searched in a wide
+area at 50 dpi by normalised correlation. The similarity that most of them agree on aligns the scan with the template.
+Then some fifty are searched in a small area at 100 dpi, and an affine is fitted to those that agree. The score is the
+share of these: near 1 for the form, near 0 for another page. Editions with the same layout are told apart by their
+marks alone. Only where this fails the methods of fallback.py are tried. (ORB features in place of the first step were
+worse: most of them lie on handwriting, and one scan in eight lost its form.) Nothing is random: a scan always gives the
+same matrix.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,28 +29,28 @@ from htr.forms.template import Template
 from htr.forms.warp import Warp, flatten
 from htr.lines.normalise import RejectedInput
 
-MIN_SIDE_PX = 150  # px of a scan: less holds no legible form
+MIN_SIDE_PX = 150  # shorter side of a scan: a smaller one holds no legible form
 MIN_KEYPOINT_SHARE = 0.5  # share of the keypoints that must lie in their places
-MIN_WIDE_SHARE = 0.35  # share of the wide keypoints that must agree for the close ones to be looked for
-CLEAR_WIDE_SHARE = 0.6  # share of them for the close ones to be looked for before other forms are laid
-MAX_SIDE_RATIO = 4  # sides of a scan to each other
-# sizes of the scan for that of the form, and quarters of a turn, in the order in which they are tried
+MIN_WIDE_SHARE = 0.35  # share of the wide keypoints that must agree for the close ones to be searched
+CLEAR_WIDE_SHARE = 0.6  # share from which they are searched before other forms are tried
+MAX_SIDE_RATIO = 4  # longer to shorter side of a scan
+# (size of the scan to that of the form, quarter turns), in the order in which they are tried
 FIRST_POSES = (1.0, 0), (1.0, 2), (0.89, 0), (1.12, 0), (1.0, 1), (1.0, 3)
-MIN_EDITION_LEAD = 0.1  # of the mean correlation of an edition's boxes over that of a similar one
-MIN_MARK_CORRELATION = 0.37  # correlation of a form's marks, over that of its keypoints, for it to be this edition
-MIN_BEND_GAIN = 0.03  # score that a bend must add to be believed, where the paper seems to lie flat
+MIN_EDITION_LEAD = 0.1  # least difference of mean correlations by which an edition beats a similar one
+MIN_MARK_CORRELATION = 0.37  # least ratio of the correlation of a form's marks to that of its keypoints
+MIN_BEND_GAIN = 0.03  # least gain in score of a bend, where the paper seems to lie flat
 
 
 class NoForm(RejectedInput):
-    """The scan fits no template, or two alike."""
+    """The scan fits no template, or two of them equally well."""
 
 
 class SeveralForms(NoForm):
-    """More than one form lies on the scan; `register_all` has them."""
+    """More than one form lies on the scan; `register_all` returns them."""
 
 
 def are_several(found: list["Registration"], lost: list[str]) -> bool:
-    """Whether what `register_all` says is of more than one form: print of no form beside one does not count."""
+    """Whether the result of `register_all` is of more than one form; print of no form beside one does not count."""
     return len(found) + sum(reason != BESIDE for reason in lost) > 1
 
 
@@ -58,8 +58,8 @@ def are_several(found: list["Registration"], lost: list[str]) -> bool:
 class Registration:
     template: Template
     matrix: np.ndarray  # (3, 3) float64: pixels of the template to pixels of the scan, centres at whole numbers
-    score: float  # share of the template's keypoints, of those on the scan, that lie where the matrix says
-    warp: Warp | None = None  # of a photograph or bent paper: `matrix` is projective then, and does not know the bend
+    score: float  # of the template's keypoints that lie on the scan, the share that lies where the matrix says
+    warp: Warp | None = None  # of a photograph or curled paper: then `matrix` is projective, without the bend
     negative: bool = False  # the scan's paper is dark and its print light
 
     def places(self, points: np.ndarray) -> np.ndarray:
@@ -67,7 +67,7 @@ class Registration:
         return apply(self.matrix, points) if self.warp is None else self.warp.places(points)
 
     def flat(self, scan: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The scan as a flatbed would have given it, dark on light -> it, the affine (3, 3) from the template to it."""
+        """-> the scan as from a flatbed, dark on light; the affine (3, 3) from the template to it."""
         scan = cv2.bitwise_not(scan) if self.negative else scan
         if self.warp is None:
             return scan, self.matrix
@@ -76,9 +76,10 @@ class Registration:
 
 
 class Forms:
-    """The templates that a scan may be of, made ready for recognition."""
+    """The templates that scans are registered on, prepared once."""
 
     def __init__(self, templates: Sequence[Template]):
+        """Raises ValueError for no template, two of one name, or one with too little print to register on."""
         if not templates:
             raise ValueError("no template to register on")
         if len({template.name for template in templates}) < len(templates):
@@ -103,9 +104,10 @@ class Forms:
         self.matcher = Matcher(self.layouts)
 
     def register(self, scan: np.ndarray) -> Registration:
-        """A scan (H, W) uint8 of any resolution, upright or not. Raises NoForm with the best score.
+        """Register a scan (H, W) uint8 of any resolution and orientation. Raises NoForm with the reason and the best
+        score, and SeveralForms.
 
-        What lies beside a form and is of none, as a note or a patterned table, is no reason to reject it.
+        Print beside the form that belongs to no form, as a note or a patterned table, does not matter.
         """
         found, lost = self.register_all(scan)
         if are_several(found, lost):
@@ -114,10 +116,7 @@ class Forms:
         return found[0]
 
     def register_all(self, scan: np.ndarray) -> tuple[list[Registration], list[str]]:
-        """As `register`, but of several forms that lie on one scan all, from the top, and why others there are none.
-
-        At least one form is found.
-        """
+        """As `register`, for all forms on a scan -> at least one registration, from the top; reasons for other print."""
         if scan.ndim != 2 or scan.dtype != np.uint8:
             raise ValueError(f"a scan is (H, W) uint8, not {scan.shape} {scan.dtype}")
         least, most = sorted(scan.shape)
@@ -130,7 +129,7 @@ class Forms:
         return self.further_ways(scan, best)
 
     def first_way(self, levels: list[np.ndarray]) -> Fit | None:
-        """The layout that fits best, upright or not, on a scan that the form fills; None: none does at all."""
+        """The layout that fits best, in any of FIRST_POSES, on a scan that the form fills; None: no candidate at all."""
         best = None
         for zoom, quarters in FIRST_POSES:
             for form, coarse in self.candidates(levels, zoom, quarters):
@@ -143,18 +142,21 @@ class Forms:
         return best
 
     def accepted(self, scan: np.ndarray, levels: list[np.ndarray], best: Fit, negative: bool = False) -> Registration:
-        """What the first way found; where it is not sure, as on paper that doesn't lie flat, a bend may fit better."""
+        """The registration of a fit of `first_way`.
+
+        Where its score is low or the paper is curled, a bend is tried too.
+        """
         curled = best.bend >= MIN_BEND_STATISTIC
         if curled or best.score < HIGH_SCORE:
             bent = fit_bent_paper(best.form, scan, best.matrix)
             if bent is not None and bent.fit.score >= best.score + (0 if curled else MIN_BEND_GAIN):
                 return self.laid_flat(bent, negative)
         form, matrix, _ = self.edition(levels, best, flat=not curled)
-        # what differs from one kind of processor to the next is rounded off: 0.002 px at most
+        # rounded: kinds of processors differ in the last digits, by at most 0.002 px
         return Registration(form.template, np.round(matrix, 6), best.score, negative=negative)
 
     def further_ways(self, scan: np.ndarray, best: Fit | None) -> tuple[list[Registration], list[str]]:
-        """Of a scan that the first way failed on, with the best that it found. Raises NoForm with the reason."""
+        """Register a scan on which `first_way` failed; `best`: its best fit. Raises NoForm with the reason."""
         negative = is_negative(scan)
         if negative:
             scan = cv2.bitwise_not(scan)
@@ -177,7 +179,7 @@ class Forms:
         return registrations, [str(reason) for reason in reasons] + lost
 
     def laid_flat(self, found: Found, negative: bool) -> Registration:
-        """The edition of a form that was found and flattened, with the simplest way to its places. Raises NoForm."""
+        """The registration of a form that was found and flattened, with its edition. Raises NoForm."""
         levels = pyramid(found.flat)
         form, _, frame = self.edition(levels, found.fit, flat=found.warp.bend is None)
         warp = found.warp
@@ -190,8 +192,10 @@ class Forms:
         return Registration(form.template, whole, found.fit.score, warp, negative)
 
     def candidates(self, levels: list[np.ndarray], zoom: float, quarters: int) -> Iterator[tuple[Form, np.ndarray]]:
-        """Layouts with their coarse matrix: one that most of its wide keypoints agree on before the rest is looked at,
-        then those first whose keypoints agree most; not those that hardly do."""
+        """Layouts worth a close fit, with their coarse matrix (3, 3), at one pose.
+
+        A layout with a share over CLEAR_WIDE_SHARE comes at once, the others afterwards, the largest share first.
+        """
         small, found = {}, []
         for form in self.layouts:
             side = max(form.wide.shape)
@@ -208,15 +212,15 @@ class Forms:
     def edition(
         self, levels: list[np.ndarray], first: Fit, flat: bool = True
     ) -> tuple[Form, np.ndarray, np.ndarray | None]:
-        """Which of the editions of this layout the scan is of: the one whose marks it shows. Raises NoForm.
+        """The edition of this layout whose marks the scan shows. Raises NoForm.
 
-        `flat`: whether the paper lay flat; strokes of marks are compared there alone.
-        -> the form, its matrix to the scan, its matrix to the template that was laid first, None for that one.
+        `flat`: whether the paper lay flat; only then strokes of marks are compared.
+        -> the form; (3, 3) from its template to the scan; (3, 3) to the template of `first`, None where it is that one.
         """
         form, matrix, frame = first.form, first.matrix, None
         rivals = self.similar_editions[form.template.name]
         leads = [discriminator.lead(levels, matrix) for _, discriminator in rivals]
-        if leads and min(leads) <= -MIN_EDITION_LEAD:  # it is another one, which lies where the first one was found
+        if leads and min(leads) <= -MIN_EDITION_LEAD:  # it is another edition, in the same place
             other, discriminator = rivals[int(np.argmin(leads))]
             frame = np.linalg.inv(discriminator.matrix)
             form, matrix = other, first.matrix @ frame
@@ -231,7 +235,7 @@ class Forms:
             raise NoForm(f"two editions fit alike ({name}, {rivals[int(np.argmin(leads))][0].template.name})")
         marks, swapped = form.marks_seen(levels, matrix, flat)
         if marks is None:
-            # no other edition is known, and all the rest is this form's: nothing speaks against it
+            # without another edition, and with a high score, it is this form although its marks are cut off
             if self.similar_editions[name] or first.score < HIGH_SCORE:
                 raise NoForm(f"the marks of its edition are cut off ({name}, score {first.score:.2f})")
         elif marks / max(first.likeness, 0.1) < MIN_MARK_CORRELATION:

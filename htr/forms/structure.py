@@ -1,10 +1,10 @@
-"""The structure of a blank form: rulings, boxes, tick boxes, and the fields proposed from them.
+"""Proposed fields of a blank form, from its tick boxes, boxes to write in, rulings and labels.
 
-    for proposal in propose_fields(picture, dpi): ...   # template.Field, numbered from the top in reading order
+    for proposal in propose_fields(picture, dpi): ...   # template.Field, numbered in reading order
 
-Lengths are in mm. A tick box is a small closed square. A box to write in is a larger closed one with nothing, or at
-most a label in it. A ruling to write on is a level line with free paper above it; rulings that follow each other at one
-distance, without a label of their own at the left, are one field of several lines.
+A tick box is a small closed square. A box to write in is a larger one that is empty or has only a label in it. A ruling
+to write on is a level line with free paper above it. Rulings at equal distances, without labels of their own at the
+left, are one field of several lines. Lengths are in px at DPI unless a name says mm.
 """
 
 from dataclasses import replace
@@ -26,9 +26,9 @@ from htr.forms.printed_boxes import (
 )
 from htr.forms.template import MAX_FIELD_LINES, Field
 
-DEFAULT_PITCH_MM = 8.0  # of handwriting where the form does not say
-LABEL_HEIGHTS_MM = 1.8, 7.0  # mm of height that a printed label has
-MIN_ROOM_MM = 40.0  # mm of free paper right of a label, for it to be a field on a form without rulings and boxes
+DEFAULT_PITCH_MM = 8.0  # of handwriting where the form has no rulings
+LABEL_HEIGHTS_MM = 1.8, 7.0  # of a printed label, least and largest
+MIN_ROOM_MM = 40.0  # free paper right of a label that is a field, on a form without rulings and boxes
 
 
 def propose_fields(picture: np.ndarray, dpi: float) -> list[Field]:
@@ -52,17 +52,18 @@ def propose_fields(picture: np.ndarray, dpi: float) -> list[Field]:
 
 
 def reading_order(box: Box) -> tuple[int, int]:
+    """The sort key of a box: its row of 4 mm, then its left edge."""
     return round((box[1] + box[3] / 2) / (4 * PX_PER_MM)), box[0]
 
 
 def lines_in(height: int) -> tuple[int, float]:
-    """How many lines a box of this height holds, and their pitch."""
+    """-> the number of lines in a box of this height, and their pitch."""
     lines = min(max(int(height / (DEFAULT_PITCH_MM * PX_PER_MM) + 0.35), 1), MAX_FIELD_LINES)
     return lines, min(height / lines, 1.6 * DEFAULT_PITCH_MM * PX_PER_MM)
 
 
 def ruled(found: Print, ticks: list[Box]) -> list[tuple[Box, int, float]]:
-    """Fields on level rulings: (box, lines, pitch)."""
+    """The fields on level rulings: (box, lines, pitch)."""
     joined = cv2.morphologyEx(
         found.level, cv2.MORPH_CLOSE, np.ones((3, round(2 * MAX_DOT_GAP_MM * PX_PER_MM)), np.uint8)
     )
@@ -101,7 +102,7 @@ def ruled(found: Print, ticks: list[Box]) -> list[tuple[Box, int, float]]:
 
 
 def beside_labels(found: Print) -> list[tuple[Box, int, float]]:
-    """Fields on a form without rulings and boxes: the free paper right of labels that end with a colon."""
+    """The fields of a form without rulings and boxes, (box, lines, pitch): free paper right of labels with a colon."""
     page_height, page_width = found.dark.shape
     joined = cv2.dilate(found.text, np.ones((round(0.5 * PX_PER_MM), round(2.5 * PX_PER_MM)), np.uint8))
     _, _, stats, _ = cv2.connectedComponentsWithStats(joined)
@@ -125,7 +126,7 @@ def beside_labels(found: Print) -> list[tuple[Box, int, float]]:
 
 
 def ends_with_colon(letters: np.ndarray) -> bool:
-    """Whether the last thing on a strip of print is two dots above each other."""
+    """Whether a strip of print ends with two dots, one above the other."""
     _, _, stats, _ = cv2.connectedComponentsWithStats(letters)
     dots = sorted(stats[1:].tolist(), key=lambda box: box[0] + box[2])[-2:]
     if len(dots) < 2 or max(max(w, h) for _, _, w, h, _ in dots) > 1.1 * PX_PER_MM:
@@ -135,7 +136,7 @@ def ends_with_colon(letters: np.ndarray) -> bool:
 
 
 def closed(found: Print, rule: Box) -> bool:
-    """Whether both ends of a ruling meet upright ones: it is the side of a box."""
+    """Whether both ends of a ruling meet upright rulings: then it is the side of a box."""
     x, y, w, h = rule
     reach = round(1.0 * PX_PER_MM)
     zone = found.upright[max(y - reach, 0) : y + h + reach]
@@ -151,12 +152,12 @@ def room_above(found: Print, rule: Box, ticks: list[Box]) -> int:
     strip = found.dark[top : max(y - 2, top), x + round(0.02 * w) : x + round(0.98 * w)] > 0
     if not len(strip):
         return 0
-    # text above may be short: what counts is whether a fifth of the width is in the way, or a ruling or a tick box
+    # a short text above does not matter: rows count as taken if print covers enough of their width
     busy = strip.mean(axis=1) > 0.02
     blocks = cv2.dilate(strip.astype(np.uint8), np.ones((1, round(2 * PX_PER_MM)), np.uint8)).mean(axis=1) > 0.15
     stop = np.flatnonzero(busy & blocks)
     free = len(strip) - 1 - int(stop[-1]) if len(stop) else len(strip)
-    # a label at the start, a line of writing above the ruling, is above the field
+    # a label that is higher than a line of writing above the ruling is above the field
     over = np.flatnonzero(
         (found.text[top : max(y - round(0.75 * DEFAULT_PITCH_MM * PX_PER_MM), top), x : x + w] > 0).any(axis=1)
     )
@@ -169,7 +170,7 @@ def room_above(found: Print, rule: Box, ticks: list[Box]) -> int:
 
 
 def has_label(found: Print, rule: Box, step: int) -> bool:
-    """Whether letters stand left of a ruling, or at the start above it: it begins a field of its own."""
+    """Whether there are letters left of a ruling, or within `step` rows above it: then it begins a new field."""
     x, y, w, _ = rule
     top = max(y - step + round(1.5 * PX_PER_MM), 0)
     left = found.text[top : y + round(PX_PER_MM), max(x - round(20 * PX_PER_MM), 0) : max(x - 1, 0)]
@@ -178,7 +179,7 @@ def has_label(found: Print, rule: Box, step: int) -> bool:
 
 
 def without_overlaps(texts: list[tuple[Box, int, float]]) -> list[tuple[Box, int, float]]:
-    """Of proposals that share most of their area the larger ones."""
+    """The proposals without those that share 30 % or more of their area with a larger one."""
     kept: list[tuple[Box, int, float]] = []
     for entry in sorted(texts, key=lambda entry: -entry[0][2] * entry[0][3]):
         x, y, w, h = entry[0]
@@ -190,7 +191,7 @@ def without_overlaps(texts: list[tuple[Box, int, float]]) -> list[tuple[Box, int
 
 
 def slope_of_rulings(picture: np.ndarray) -> float:
-    """By how many rows the long level rulings of a picture at DPI fall a column; 0 where there are none."""
+    """The slope of the long level rulings of a picture at DPI, rows per column; 0 where there are none."""
     level = cv2.dilate(Print.of(picture).level, np.ones((3, 1), np.uint8))
     _, labels, stats, _ = cv2.connectedComponentsWithStats(level)
     slopes, lengths = [], []

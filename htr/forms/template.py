@@ -1,15 +1,15 @@
-"""A template: the blank form as data, a picture and a JSON of its fields. A new edition of the form needs no code.
+"""A template: the blank form as a picture, and its fields as JSON. A new edition of a form needs no code.
 
-NAME.png is the empty form, gray; NAME.json, with lengths in pixels of the picture:
+NAME.png is the blank form in gray. NAME.json has lengths in pixels of that picture:
 
     {"name": "adult-2018", "dpi": 200,
-     "marks": [[1200, 40, 300, 60]],        where this edition differs from similar ones: its number, a title
+     "marks": [[1200, 40, 300, 60]],        boxes where this edition differs from similar ones: its number, a title
      "fields": [{"name": "Ia", "kind": "text", "box": [x, y, w, h], "lines": 1, "pitch": 84},
                 {"name": "autopsy_yes", "kind": "tick", "box": [x, y, w, h]}]}
 
-`box` is where the answer belongs, `lines` how many lines people write there at most, `pitch` the height that one line
-of writing has: characters keep a like size in all that is cut from fields of one pitch. `rules` may say how
-fields depend on each other, see field_rules.py. `python -m jobs template new` makes both files.
+`box` is the area of the answer. `lines` is the largest number of lines that people write there, `pitch` the height of
+one line: all fields are scaled by it, so that characters have about the same size. `rules` may state how fields depend
+on each other, see field_rules.py. `python -m jobs template new` makes both files.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ class Field:
     kind: str  # text or tick
     box: tuple[int, int, int, int]  # x, y, w, h
     lines: int = 1
-    pitch: float = 0.0  # given as 0: the height of the box over `lines`
+    pitch: float = 0.0  # 0 or missing in JSON: the height of the box over `lines`
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class Template:
 
 
 def load_template(path: Path) -> Template:
-    """From the JSON beside the picture of the same name. Raises ValueError that says what is wrong where."""
+    """The template of NAME.json, with NAME.png beside it. Raises ValueError with the file and what is wrong."""
     try:
         note = json.loads(path.read_text(encoding="utf-8"))
         fields = tuple(as_field(entry) for entry in note["fields"])
@@ -99,7 +99,7 @@ def as_field(entry: dict) -> Field:
 
 @cache
 def load_templates(folder: Path = FORMS) -> tuple[Template, ...]:
-    """Every template of a folder, in the order of their names. Raises ValueError: none there, or one twice."""
+    """All templates of a folder, by name. Raises ValueError where there is none, or two of one name."""
     templates = tuple(load_template(path) for path in sorted(folder.glob("*.json")))
     names = [template.name for template in templates]
     if not templates:
@@ -110,7 +110,7 @@ def load_templates(folder: Path = FORMS) -> tuple[Template, ...]:
 
 
 def write_template(template: Template, folder: Path) -> Path:
-    """NAME.png, then NAME.json beside it -> the path of the JSON, which `load_template` takes."""
+    """Write NAME.png, then NAME.json -> the path of the JSON, for `load_template`."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{template.name}.json"
     done, encoded = cv2.imencode(".png", template.picture, [cv2.IMWRITE_PNG_COMPRESSION, 9])
@@ -121,14 +121,14 @@ def write_template(template: Template, folder: Path) -> Path:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """A reader sees the file that was, or the whole new one."""
+    """Write a file as a whole: a reader sees the old content or the new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_bytes(content)
     os.replace(temporary, path)
 
 
 def note_of(template: Template) -> str:
-    """NAME.json, a field a row."""
+    """The content of NAME.json, one field a row."""
     fields = []
     for owner in template.fields:
         entry = {"name": owner.name, "kind": owner.kind, "box": list(owner.box)}
@@ -141,15 +141,15 @@ def note_of(template: Template) -> str:
 
 
 def digest_of_forms(folder: Path = FORMS, rules: bool = False) -> str:
-    """Of the templates' files: fields that were cut with others belong to another data set.
+    """A digest, 16 hexadecimal digits, of the files of all templates: other templates make another data set.
 
-    Without their rules, by which nothing is cut or read, unless `rules` asks for them.
+    `rules`: whether their rules count too. By default they do not, since they change neither cutting nor reading.
     """
     digest = hashlib.sha256()
     load_templates(folder)
     for path in sorted(folder.glob("*.json")):
         text = path.read_text(encoding="utf-8")
-        if not rules:  # as `note_of` writes them; those that were typed in another way are part of it
+        if not rules:  # in the spelling of `note_of`; rules in another spelling still count
             known = json.dumps(json.loads(text).get("rules", []), ensure_ascii=False)
             text = text.replace(f', "rules": {known}', "", 1)
         digest.update(text.encode() + path.with_suffix(".png").read_bytes())

@@ -1,4 +1,4 @@
-"""Tick boxes: ticked or not, by the ink that was put into the box."""
+"""Tick boxes: whether one is ticked, by the ink within its frame."""
 
 from dataclasses import dataclass
 
@@ -6,11 +6,9 @@ import cv2
 import numpy as np
 
 TICKED = 0.5  # score from which a box is ticked
-INK_DARKNESS = 60  # of 255 on evened paper: ink
-MIN_FILLED_SHARE = (
-    0.055  # of the box's inside covered, by a stroke of some length: a cross covers 0.15, a thin stroke 0.06
-)
-MIN_STROKE_RATIO = 0.45  # of the box's inner side: what a stroke reaches at least
+INK_DARKNESS = 60  # of 255 on flattened paper: least darkness of ink
+MIN_FILLED_SHARE = 0.055  # of the inside that strokes of a ticked box cover: a cross covers 0.15, a thin stroke 0.06
+MIN_STROKE_RATIO = 0.45  # least length of a stroke to the inner side of the box
 
 
 @dataclass(frozen=True)
@@ -20,15 +18,15 @@ class Tick:
 
 
 def read_tick(box_image: np.ndarray, printed: np.ndarray | None) -> Tick:
-    """A gray crop around a tick box with its margin, (H, W) uint8 evened; `printed`: > 0 where the template prints.
+    """Read a tick box. `box_image` (H, W) uint8: it and its margin, flattened. `printed`: the same shape, > 0 on print.
 
-    The printed frame does not count, up to 3 px off its place. The inside of the frame does, and what is joined to it
-    across the frame; specks don't. Raises ValueError: shapes that differ.
+    The ink inside the frame counts, and strokes that cross the frame. The printed frame does not count, up to 3 px off
+    its place, nor do specks. Raises ValueError for another type, an image under 8 x 8 px, and shapes that differ.
     """
     if box_image.ndim != 2 or box_image.dtype != np.uint8 or min(box_image.shape) < 8:
         raise ValueError("a tick box is a gray uint8 image of at least 8 x 8 pixels")
     if printed is not None and printed.shape != box_image.shape:
-        raise ValueError("what is printed is a mask of the box's shape")
+        raise ValueError("the mask of print has another shape than the tick box")
     x, y, w, h = frame_of(printed, box_image.shape)
     dark = cv2.compare(box_image, 255 - INK_DARKNESS, cv2.CMP_LT)
     if printed is not None:
@@ -43,7 +41,7 @@ def read_tick(box_image: np.ndarray, printed: np.ndarray | None) -> Tick:
     inside = np.s_[max(y + rim, 0) : max(y + h - rim, 0), max(x + rim, 0) : max(x + w - rim, 0)]
     if not dark[inside].any():
         return Tick(False, 0.0)
-    # strokes cut by the frame are one again; specks leave
+    # joins the strokes that the frame had cut
     joined = cv2.morphologyEx(dark, cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
     _, labels, stats, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
     area = dark[inside].size
@@ -51,7 +49,7 @@ def read_tick(box_image: np.ndarray, printed: np.ndarray | None) -> Tick:
     mass = np.bincount(labels[inside][dark[inside] > 0], minlength=len(stats)).astype(float)
     mass[0] = 0
     length = stats[:, 2:4].max(axis=1)
-    # a stroke reaches through the box; a dot, a comma or what only looks in from outside does not
+    # a stroke goes through the box; a dot, a comma or the end of a stroke from outside does not
     within = np.where((length >= MIN_STROKE_RATIO * side) & (mass > 0.02 * area), mass, 0).sum() / area
     blot = mass.max() / area  # a filled box, or a thick short mark
     evidence = max(within / MIN_FILLED_SHARE, blot / 0.18)
@@ -60,16 +58,18 @@ def read_tick(box_image: np.ndarray, printed: np.ndarray | None) -> Tick:
 
 
 def is_empty(box_image: np.ndarray, box: tuple[int, int, int, int]) -> bool:
-    """Whether nothing is dark inside the frame at x, y, w, h of the evened crop: read_tick would give 0, as it does for
-    most boxes, for a hundredth of the time."""
+    """Whether nothing is dark inside the frame at x, y, w, h of the flattened crop. Then read_tick would give 0.
+
+    That is so for most boxes, and takes a hundredth of the time.
+    """
     x, y, w, h = box
-    rim = 1 + round(0.06 * min(w, h))  # less than read_tick leaves out, as print may be off its place
+    rim = 1 + round(0.06 * min(w, h))  # narrower than in read_tick, as print may be off its place
     inside = box_image[max(y + rim, 0) : max(y + h - rim, 0), max(x + rim, 0) : max(x + w - rim, 0)]
     return inside.size > 0 and int(inside.min()) >= 255 - INK_DARKNESS
 
 
 def frame_of(printed: np.ndarray | None, shape: tuple[int, int]) -> tuple[int, int, int, int]:
-    """x, y, w, h of the printed frame; the middle half of the image where nothing is printed."""
+    """x, y, w, h of the printed frame; the middle half of the image where there is no print."""
     if printed is not None and printed.any():
         _, _, stats, centres = cv2.connectedComponentsWithStats(printed, connectivity=8)
         away = np.abs(centres[1:] - (shape[1] / 2, shape[0] / 2)).max(axis=1)
@@ -83,7 +83,7 @@ def frame_of(printed: np.ndarray | None, shape: tuple[int, int]) -> tuple[int, i
 
 
 def offset_of(dark: np.ndarray, printed: np.ndarray, frame: tuple[int, int, int, int]) -> tuple[int, int]:
-    """Columns and rows that the frame lies off its place, each -3 to 3, by the most ink that it covers."""
+    """How far the frame lies off its place, columns and rows, each -3 to 3: where it covers most ink."""
     x, y, w, h = frame
     around = cv2.copyMakeBorder(dark, 3, 3, 3, 3, cv2.BORDER_CONSTANT)[y : y + h + 6, x : x + w + 6]
     form = printed[y : y + h, x : x + w] > 0
