@@ -83,7 +83,7 @@ def test_a_setting_that_was_renamed_is_still_read(tmp_path: Path):
         ("runtime: {workers: true}", "runtime.workers: True is not a whole number"),
         ("model: ctc", "model is a group of settings"),
         ("- 1", "settings are written NAME: VALUE"),
-        ("seed: 1\nseed: 2", "the key seed stands there twice"),
+        ("seed: 1\nseed: 2", "the key seed is given twice"),
         ("a: [", "line"),
     ],
 )

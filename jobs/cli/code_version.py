@@ -8,8 +8,8 @@ SNAPSHOT = "SNAPSHOT"  # a file that marks a copy of the code (see jobs.launch.c
 
 
 def code_version(home: Path = CHECKOUT) -> str:
-    """The commit, with + where files differ from it; of a snapshot, that of what was copied; "unknown" outside a git
-    checkout.
+    """The commit of a checkout, 12 digits, with + where files differ from it; of a snapshot, the commit it was copied
+    from; "unknown" where git does not answer.
     """
     git = ["git", "-C", str(home)]
     try:

@@ -1,4 +1,7 @@
-"""The verbs by name, and how one is run. A verb is a file of jobs/ that nothing imports: it is loaded by its name."""
+"""The verbs by name, and how one is run. A verb is a file of jobs/ that nothing imports: it is loaded by its name.
+
+Only the verb that was asked for is imported: `--help` needs no torch.
+"""
 
 import argparse
 import contextlib
@@ -58,7 +61,7 @@ OURS = ("htr", "shards", "jobs")
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, with the word that was probably meant."""
+    """A parser whose errors are one line, with the choice that was probably meant."""
 
     def error(self, message: str) -> NoReturn:
         wrong = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
@@ -69,7 +72,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def overview() -> str:
-    """The verbs, by the stage of the work that they belong to."""
+    """The list of verbs for `--help`, by stage of the work."""
     wide = max(map(len, VERBS))
     lines = []
     for stage, verbs in STAGES.items():
@@ -78,10 +81,10 @@ def overview() -> str:
 
 
 def parse(argv: list[str]) -> tuple[Callable[[Any], int], Any]:
-    """-> the verb's main, and its settings; ends the program where the command line is wrong.
+    """-> the main function of the verb, and its settings. Ends the program where the command line is wrong.
 
-    A verb is a module with a dataclass `Settings` (see jobs/cli/settings.py), or with ACTIONS, each with settings of
-    its own and what it does. Raises ValueError for a settings file that is not right.
+    A verb is a module with a dataclass `Settings` (see jobs/cli/settings.py), or with ACTIONS: by name the settings of
+    each action and its help. Raises ValueError for a settings file with an error.
     """
     from jobs.cli.options import add_options, config_from, unknown_options
 
@@ -96,7 +99,7 @@ def parse(argv: list[str]) -> tuple[Callable[[Any], int], Any]:
     module = settings = child = None
     actions: dict[str, argparse.ArgumentParser] = {}
     for verb in VERBS:
-        # only the verb that is asked for is imported: help needs no torch, and a wrong word no cluster
+        # only the verb that was asked for is imported
         if verb not in argv[:1]:
             verbs.add_parser(verb)
             continue
@@ -104,7 +107,9 @@ def parse(argv: list[str]) -> tuple[Callable[[Any], int], Any]:
         module = importlib.import_module(f"jobs.{verb}")
         child.description, settings = module.__doc__, getattr(module, "Settings", None)
         if settings:
-            add_options(child, settings, files=verb != "submit")  # what it submits has files of its own
+            add_options(
+                child, settings, files=verb != "submit"
+            )  # `--config` after submit is for the verb that it submits
         else:
             actions = add_actions(child, module.ACTIONS)
     args, rest = parser.parse_known_args(argv)
@@ -121,7 +126,7 @@ def parse(argv: list[str]) -> tuple[Callable[[Any], int], Any]:
 
 
 def add_actions(parser: argparse.ArgumentParser, actions: dict[str, tuple[type, str]]) -> dict:
-    """The actions of a verb, by their names: the dataclass of settings of each, and what it does. -> their parsers"""
+    """Add the actions of a verb: by name the dataclass of settings and the help of each. -> their parsers by name"""
     from jobs.cli.options import add_options
 
     places = parser.add_subparsers(dest="action", metavar="|".join(actions), required=True)
@@ -132,8 +137,9 @@ def add_actions(parser: argparse.ArgumentParser, actions: dict[str, tuple[type, 
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run a verb -> its exit status. An expected error is one line on stderr and status 1; HTR_TRACE=1 shows where."""
     os.umask(0o027)  # confidential data: nothing for others, nothing writable for the group
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of every `with`: a lock is given back
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that `with` blocks release their locks
     try:
         run_verb, config = parse(sys.argv[1:] if argv is None else argv)
         limit_threads()
@@ -145,7 +151,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {where}: run make setup once, and . slurm/env.sh in each new shell", file=sys.stderr, flush=True)
         return 1
     except (ValueError, OSError, RuntimeError) as error:
-        # one clear line; a DistributedError is a RuntimeError. HTR_TRACE=1 shows where, for who debugs the code
+        # a DistributedError is a RuntimeError
         if os.environ.get("HTR_TRACE"):
             raise
         kind = (
@@ -155,12 +161,12 @@ def main(argv: list[str] | None = None) -> int:
         )
         print(f"error: {kind}{error}{advice(error)}", file=sys.stderr, flush=True)
         if "SLURM_STEP_ID" in os.environ:
-            time.sleep(3)  # srun ends the other ranks with the first: let each say what it has to say
+            time.sleep(3)  # srun ends all ranks with the first one: give the others time to write their message
         return 1
 
 
 def advice(error: BaseException) -> str:
-    """What to do about storage that fails; empty for every other error."""
+    """What the user can do about an error of storage; "" for every other error."""
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.ENOSPC, errno.EDQUOT):
         return ": make room (a quota counts too), then give the same command again: it goes on"
@@ -170,11 +176,11 @@ def advice(error: BaseException) -> str:
 
 
 def limit_threads() -> None:
-    """By the CPUs of this process: without it each rank of a node takes all of them."""
+    """Limit threads to the CPUs of this process: otherwise each rank of a node would use all of them."""
     from jobs.distributed import cpus
     from jobs.distributed.placement import DistributedError
 
-    # some sixty primitives for each of the widths that the stream pads to; the default of 1024 forgets them too soon
+    # the loader pads to many widths, each needs some sixty primitives, and the default cache of 1024 is too small
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "2048")
-    with contextlib.suppress(DistributedError):  # the process group reports it, on every rank
+    with contextlib.suppress(DistributedError):  # the process group reports the error on every rank
         cpus.limit_threads(cpus.cpus_of_task())

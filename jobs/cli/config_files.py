@@ -1,7 +1,7 @@
-"""Settings files in YAML: typed, wrong keys named with the nearest right one, written to be read again.
+"""Settings files in YAML: read with types and checked keys, and written so that they can be read again.
 
-A file may leave out whatever it wants. Words are words: of YAML's many spellings of a truth value only true and false
-count, so that `amp: off` means what it says.
+A file has any part of the settings. An unknown key is an error that names the nearest known one. Of YAML's spellings of
+a truth value only true and false count: `amp: off` is the word "off".
 """
 
 import difflib
@@ -18,12 +18,12 @@ RECIPES = Path(__file__).parents[1] / "recipes"
 
 
 class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-    """Refuses a key that stands twice, where YAML would take the last one in silence."""
+    """YAML that refuses a key that is given twice; plain YAML takes the last one without a message."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         names = [key.value for key, _ in node.value]
         if twice := [name for name in names if names.count(name) > 1]:
-            raise yaml.MarkedYAMLError(problem=f"the key {twice[0]} stands there twice", problem_mark=node.start_mark)
+            raise yaml.MarkedYAMLError(problem=f"the key {twice[0]} is given twice", problem_mark=node.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -36,7 +36,7 @@ Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|fals
 
 
 def read_yaml(path: Path) -> dict:
-    """Raises ValueError for what is no YAML with names, OSError where it can't be read."""
+    """The content of a YAML file. Raises ValueError where it is not a mapping, OSError where it can't be read."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except yaml.YAMLError as error:
@@ -54,7 +54,7 @@ def read_yaml(path: Path) -> dict:
 
 
 def find(name: str) -> Path:
-    """A file, or else the recipe of this name. Raises ValueError when there is neither."""
+    """The path of a file, or of the recipe of this name. Raises ValueError where there is neither."""
     path = Path(name)
     if path.is_file():
         return path
@@ -67,7 +67,7 @@ def find(name: str) -> Path:
 
 
 def read_settings(cls: type, name: str) -> dict[tuple[str, ...], Any]:
-    """The settings of a file, by path. Raises ValueError: a key that is unknown, a value of another type."""
+    """The settings of a file, by path (see `Leaf`). Raises ValueError for an unknown key or a value of another type."""
     path = find(name)
     known = {leaf.key: leaf for leaf in leaves(cls)}
     own = set_by_verb(cls) - set(known)
@@ -77,8 +77,8 @@ def read_settings(cls: type, name: str) -> dict[tuple[str, ...], Any]:
     found = {}
     for name, value in flat(read_yaml(path), {**known, **dict.fromkeys(own)}, path).items():
         key = older.get(name, name)
-        if key in own:  # of a file for another verb
-            log(f"{path}: {key} is passed over, this verb sets it itself")
+        if key in own:  # the file was written for another verb
+            log(f"{path}: {key} is ignored, this verb sets it itself")
             continue
         if key not in known:
             close = nearest(key, cls)
@@ -88,7 +88,7 @@ def read_settings(cls: type, name: str) -> dict[tuple[str, ...], Any]:
 
 
 def flat(content: dict, known: dict[str, Any], path: Path, prefix: str = "") -> dict[str, Any]:
-    """{"optim": {"lr": 1}} -> {"optim.lr": 1}."""
+    """Nested content to dotted keys: {"optim": {"lr": 1}} -> {"optim.lr": 1}."""
     groups = {key.rpartition(".")[0] for key in known} - {""}
     found = {}
     for name, value in content.items():
@@ -103,7 +103,7 @@ def flat(content: dict, known: dict[str, Any], path: Path, prefix: str = "") -> 
 
 
 def typed(known: dict[str, Leaf], values: dict[str, Any], path: Path) -> dict[tuple[str, ...], Any]:
-    """The values with the types of their settings, by path."""
+    """Values by dotted key -> values of the types of their settings, by path. Raises ValueError for another type."""
     import jsonargparse  # only where there is a file: help needs none of it
 
     found = {}
@@ -125,7 +125,7 @@ def typed(known: dict[str, Leaf], values: dict[str, Any], path: Path) -> dict[tu
 
 
 def wanted(leaf: Leaf) -> str:
-    """What a value must be, in words."""
+    """What the value of a setting must be, in words: "a whole number"."""
     kinds = {int: "a whole number", float: "a number", str: "a text", Path: "a path", bool: "true or false"}
     choices = get_args(leaf.kind) if get_origin(leaf.kind) is not None else ()
     one = f"one of {', '.join(map(str, choices))}" if choices else kinds.get(leaf.kind, str(leaf.kind))
@@ -133,7 +133,7 @@ def wanted(leaf: Leaf) -> str:
 
 
 def nested(config: Any) -> dict[str, Any]:
-    """The settings as they stand in a file: groups are dicts, paths are texts."""
+    """The settings as in a file: groups are dicts, paths are texts."""
     found: dict[str, Any] = {}
     for leaf in leaves(type(config)):
         value, place = leaf.of(config), found

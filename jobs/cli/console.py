@@ -1,4 +1,4 @@
-"""Messages for people: one line each, and progress bars where there is a terminal. Never a transcription."""
+"""Messages for people, one line each on stderr, and progress bars on a terminal. They never hold a transcription."""
 
 import sys
 import time
@@ -11,12 +11,12 @@ def log(message: str) -> None:
 
 
 def be_quiet() -> None:
-    """No bars and no lines of progress from here on: results, summaries, warnings and errors alone."""
+    """From here on show no progress, only results, summaries, warnings and errors."""
     SHOWN["progress"] = False
 
 
 def duration(seconds: float) -> str:
-    """For people: 3.2 hours."""
+    """Seconds in words: 3.2 hours."""
     for size, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 1.5 * size:
             return f"{seconds / size:.1f} {name}"
@@ -24,7 +24,7 @@ def duration(seconds: float) -> str:
 
 
 def ago(seconds: float) -> str:
-    """Short, for a table: 3 h."""
+    """Seconds in short, for a table: 3 h."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
@@ -32,7 +32,10 @@ def ago(seconds: float) -> str:
 
 
 class Progress:
-    """A bar on a terminal; in a log, a line at most every ten seconds. `done`: before, by an earlier start."""
+    """The progress of `total` units: a bar on a terminal; in a log, a line at most every ten seconds.
+
+    `unit`: its plural, for the messages. `done`: how many an earlier start has done; they do not count for the rate.
+    """
 
     def __init__(self, title: str, total: int, unit: str, shown: bool = True, done: int = 0):
         self.title, self.total, self.unit, self.shown = title, total, unit, shown and SHOWN["progress"]

@@ -1,4 +1,4 @@
-"""Settings on the command line: a dataclass to the options of a parser, what was given to the dataclass, and back."""
+"""Settings on the command line: options from a dataclass, the dataclass from given options, and the way back."""
 
 import argparse
 import difflib
@@ -12,7 +12,7 @@ from jobs.cli.settings import REQUIRED, Leaf, build, leaves
 
 
 def add_options(parser: argparse.ArgumentParser, cls: type, files: bool = True) -> None:
-    """Every setting as an option or an argument of the parser; with `files`, `--config` too."""
+    """Add every setting to the parser, as an option or a positional argument; with `files` also --config and --quiet."""
     places = {"": parser}
     if files:
         text = "settings as a YAML file, or the name of a recipe (jobs/recipes); repeatable, options win over files"
@@ -30,6 +30,7 @@ def add_options(parser: argparse.ArgumentParser, cls: type, files: bool = True) 
 
 
 def add_option(place: Any, leaf: Leaf) -> None:
+    """Add a setting to a parser or group: --lr, and --optim.lr, which --help does not list."""
     meta, kind, default = leaf.meta, leaf.kind, leaf.default
     dest, nested = ".".join(leaf.path), "." in leaf.key
     shown = meta.help if meta.help is SUPPRESS else described(leaf)
@@ -37,7 +38,7 @@ def add_option(place: Any, leaf: Leaf) -> None:
     if kind is bool:
         place.add_argument(f"--{leaf.flag}", action="store_true", **options)
         quiet = {"dest": dest, "default": SUPPRESS, "help": SUPPRESS}
-        # a switch that a file turns on must have a way back
+        # a switch that a file turns on can be turned off
         off = [f"--no-{leaf.flag}", *([f"--no-{leaf.key}"] if nested else [])]
         place.add_argument(*off, action="store_false", **quiet)
         if nested:
@@ -48,7 +49,7 @@ def add_option(place: Any, leaf: Leaf) -> None:
     plain = leaf.name.upper() if options["choices"] is None else None
     if meta.positional:
         del options["dest"]
-        # whether it is there is told later: a file may say it
+        # config_from checks whether it is given: a file may give it
         options |= {"nargs": "*" if leaf.is_list else "?", "metavar": meta.metavar or leaf.name}
         options["type"] = spared(options["type"])
         if default is MISSING:
@@ -64,12 +65,12 @@ def add_option(place: Any, leaf: Leaf) -> None:
 
 
 def unplaced(leaf: Leaf) -> dict:
-    """What differs in the dotted option of an argument that has a place."""
+    """Arguments that the dotted option of a positional argument has in place of its own."""
     return {"nargs": None, "type": leaf.kind, "metavar": None} if leaf.meta.positional else {}
 
 
 def spared(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """argparse gives the default of a missing argument to its type: ours says that it is missing."""
+    """A type that leaves argparse.SUPPRESS alone: argparse passes the default of a missing argument to its type."""
 
     def convert(text: str) -> Any:
         return text if text is SUPPRESS else parse(text)
@@ -79,7 +80,7 @@ def spared(parse: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def described(leaf: Leaf) -> str:
-    """The help of a setting: its text, its default, its dotted name where it has one, and whether a resume keeps it."""
+    """The help of a setting: its text, its default, its dotted name, and "fixed" where a resume can't change it."""
     default, const = leaf.default, leaf.meta.const
     shown = str(default).replace("%", "%%")
     text = leaf.meta.help.replace("%(default)s", shown)
@@ -94,9 +95,9 @@ def described(leaf: Leaf) -> str:
 
 
 def config_from(parser: argparse.ArgumentParser, cls: type, given: argparse.Namespace) -> Any:
-    """The dataclass with what the command line gave, over what the files of `--config` say, over the defaults.
+    """The dataclass: options of the command line win over files of `--config`, and these over defaults.
 
-    Ends the program where something that must be given is missing. Raises ValueError for a file that is not right.
+    Ends the program where a required setting is missing. Raises ValueError for a file with an error.
     """
     known = {".".join(leaf.path): leaf for leaf in leaves(cls)}
     values: dict[tuple[str, ...], Any] = {}
@@ -111,7 +112,11 @@ def config_from(parser: argparse.ArgumentParser, cls: type, given: argparse.Name
 
 
 def argv_of(config: Any, without: tuple[str, ...] = ()) -> list[str]:
-    """The command line that gives these settings: what differs from the defaults. `without`: keys to leave out."""
+    """The command line that gives these settings, without those that have their default.
+
+    `without`: keys to leave out. Raises ValueError for a value that no option can give (None or [] in place of a
+    default).
+    """
     found = []
     for leaf in sorted(leaves(type(config)), key=lambda leaf: not leaf.meta.positional):
         value = leaf.of(config)
@@ -130,12 +135,12 @@ def argv_of(config: Any, without: tuple[str, ...] = ()) -> list[str]:
 
 
 def option_names(cls: type) -> list[str]:
-    """Every option of the command line, dashes left out."""
+    """The names of all options, without dashes."""
     return [name for leaf in leaves(cls) for name in (leaf.flag, leaf.key)] + ["config", "quiet"]
 
 
 def unknown_options(rest: list[str], cls: type | None) -> str:
-    """What to say of words that no option or argument takes."""
+    """The message for words that no option or argument takes, with the option that was probably meant."""
     said = f"unrecognized arguments: {' '.join(rest)}"
     wrong = [word[2:].partition("=")[0] for word in rest if word.startswith("--")]
     if cls and wrong and (close := difflib.get_close_matches(wrong[0], option_names(cls), 1, 0.6)):

@@ -9,11 +9,10 @@
         run: Path | None = setting(None, "the run's folder")
         optim: OptimConfig = group(OptimConfig, "optimisation")
 
-A setting of a group has two spellings, `--lr 1e-3` and `--optim.lr 1e-3`, and stands in a file as `optim: {lr: 1e-3}`.
-The command line wins over files, a later `--config` over an earlier one. argparse reads the command line, so that
-spelling, help and errors are what they always were; jsonargparse gives what files say its type. Where the two would
-meet in one jsonargparse parser, `--model` can't be short for `--model.architecture`, and options that another verb
-knows (those of submit) can't be left over.
+A setting of a group has two spellings on the command line, `--lr 1e-3` and `--optim.lr 1e-3`, and one in a file,
+`optim: {lr: 1e-3}`. The command line wins over files, and a later `--config` over an earlier one. argparse reads the
+command line; jsonargparse converts the values of files to their types. One jsonargparse parser for both would not do:
+there `--model` can't be short for `--model.architecture`, and unknown options can't be left to another verb (submit).
 """
 
 import difflib
@@ -23,16 +22,17 @@ from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from typing import Any, Union, get_args, get_origin
 
 META = "setting"
-REQUIRED = "required"  # as `exclusive`: one of these options must be given, on the command line
+REQUIRED = "required"  # a value of `Meta.exclusive`: one of these options must be given on the command line
 
 
 @dataclass(frozen=True)
 class Meta:
-    """What the command line knows of a field beside its type and default.
+    """What the command line needs to know of a field besides its type and default.
 
-    `flag`: the option without its dashes, if it isn't the field's name. `const`: the value of the option when it is
-    given without one. `parse`: a word of the command line to the value, where the type does not say it; `write`: the
-    way back. `fixed`: a run that has this setting can't be resumed with another.
+    `flag`: the option without dashes, if it isn't the field's name. `const`: the value of the option when it is given
+    without one. `parse`: converts a word of the command line, if the type does not; `write`: the inverse. `exclusive`:
+    of options with the same word here only one may be given. `fixed`: a run can't be resumed with another value. `was`:
+    the name in files of older versions.
     """
 
     help: str = ""
@@ -42,20 +42,24 @@ class Meta:
     const: Any = None
     parse: Callable[[str], Any] | None = None
     write: Callable[[Any], str] = str
-    exclusive: str = ""  # of the options with one such word one may be given
+    exclusive: str = ""
     fixed: bool = False
-    was: str = ""  # its name in files of older versions
+    was: str = ""
 
 
 @dataclass(frozen=True)
 class GroupMeta:
+    """What the command line needs to know of a group. `title`: its heading in --help."""
+
     title: str
-    inline: bool = False  # its settings are the verb's own: options and files name them without the group
-    without: tuple[str, ...] = ()  # dotted names that the verb does not take
+    inline: bool = False  # options and files name its settings without the group
+    without: tuple[str, ...] = ()  # dotted names of settings that the verb does not take
 
 
 def setting(default: Any = MISSING, help: str = "", *, make: Callable[[], Any] | None = None, **meta: Any) -> Any:
-    """A field. Without a default it must be given; `make` makes one when the verb starts. See `Meta` for the rest."""
+    """A field of a settings dataclass. Without a default it is required; `make` computes a default when the verb
+    starts. See `Meta` for the rest.
+    """
     metadata = {META: Meta(help, **meta)}
     if make or isinstance(default, list):
         return field(default_factory=make or default.copy, metadata=metadata, kw_only=True)
@@ -63,7 +67,7 @@ def setting(default: Any = MISSING, help: str = "", *, make: Callable[[], Any] |
 
 
 def group(cls: type, title: str, inline: bool = False, without: tuple[str, ...] = ()) -> Any:
-    """A field that is a dataclass of settings itself."""
+    """A field that is itself a dataclass of settings. See `GroupMeta`."""
     return field(default_factory=cls, metadata={META: GroupMeta(title, inline, without)}, kw_only=True)
 
 
@@ -72,7 +76,9 @@ def group(cls: type, title: str, inline: bool = False, without: tuple[str, ...] 
 
 @dataclass(frozen=True)
 class Leaf:
-    """A setting. `path`: the names that lead to it; `key`: those that files and dotted options use."""
+    """A setting, found in a dataclass or its groups. `path`: the names of its fields; `key`: its name in files and
+    dotted options.
+    """
 
     path: tuple[str, ...]
     key: str
@@ -86,7 +92,7 @@ class Leaf:
 
     @property
     def name(self) -> str:
-        """Without the group: what run folders, tables and messages call it."""
+        """Its name without the group, as in run folders, tables and messages."""
         return self.flag.replace("-", "_")
 
     @property
@@ -96,7 +102,7 @@ class Leaf:
 
     @property
     def kind(self) -> Any:
-        """The type of one value: of `int | None` and `list[int]` int."""
+        """The type of one value: int for `int | None` and for `list[int]`."""
         kind = self.field.type
         if get_origin(kind) in (types.UnionType, Union):  # Literal["a"] | None is the older one
             [kind] = [one for one in get_args(kind) if one is not type(None)]
@@ -107,13 +113,14 @@ class Leaf:
         return get_origin(self.field.type) is list and self.meta.parse is None
 
     def of(self, config: Any) -> Any:
+        """Its value in a settings dataclass."""
         for name in self.path:
             config = getattr(config, name)
         return config
 
 
 def leaves(cls: type) -> Iterator[Leaf]:
-    """The settings of a dataclass, those of its groups among them, in their order."""
+    """The settings of a dataclass and of its groups, in their order."""
     for one in fields(cls):
         meta = one.metadata.get(META, Meta())
         if not is_dataclass(one.type):
@@ -126,13 +133,13 @@ def leaves(cls: type) -> Iterator[Leaf]:
 
 
 def set_by_verb(cls: type) -> set[str]:
-    """The keys of its groups that the verb does not take, since it sets them itself."""
+    """The keys of settings in its groups that the verb sets itself, and does not take."""
     metas = (one.metadata.get(META) for one in fields(cls))
     return {key for meta in metas if isinstance(meta, GroupMeta) for key in meta.without}
 
 
 def build(cls: type, values: dict[tuple[str, ...], Any], path: tuple[str, ...] = ()) -> Any:
-    """The dataclass with these values, by the path of each; the rest are defaults."""
+    """The dataclass with these values, given by path; all others are defaults."""
     given = {}
     for one in fields(cls):
         here = (*path, one.name)
@@ -147,7 +154,7 @@ def build(cls: type, values: dict[tuple[str, ...], Any], path: tuple[str, ...] =
 
 
 def nearest(word: str, cls: type) -> str:
-    """The key that was probably meant, or an empty string."""
+    """The key that was probably meant; "" if none is near."""
     spellings = {}
     for leaf in leaves(cls):
         spellings |= {leaf.path[-1]: leaf.key, leaf.name: leaf.key, leaf.flag: leaf.key, leaf.key: leaf.key}
