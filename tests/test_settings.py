@@ -222,7 +222,7 @@ def test_scale_and_submit_take_a_trainings_file(tmp_path: Path, capsys):
     path = write(tmp_path / "e.yaml", "optim: {lr: 7e-4}\nschedule: {steps: 5}\ndata: {dataset: d}\n")
     scaled = parse(["scale", "--config", str(path), "--gpus", "1,2"])[1]
     assert scaled.train.optim.lr == 7e-4 and scaled.steps == 60 and scaled.gpus == [1, 2]
-    assert "schedule.steps is passed over" in capsys.readouterr().err
+    assert "schedule.steps is ignored" in capsys.readouterr().err
     asked = ["submit", "train", "--config", str(path), "--nodes", "2", "--dry-run", "--run", str(tmp_path / "r")]
     assert main(asked) == 0
     assert "--lr 0.0007" in capsys.readouterr().out.replace("'", "")  # what the file says now, whatever becomes of it

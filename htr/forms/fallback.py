@@ -216,7 +216,7 @@ def fit_bend(
 
 
 def with_bend(form: Form, warp: Warp, kind: str, fit: np.ndarray) -> Warp:
-    """The warp after one more fit (`kind`, `fit` as of `simplest`): one cubic displacement, fitted to both on a grid."""
+    """The warp after one more fit (`kind`, `fit` as of `simplest`): a cubic displacement, fitted to both on a grid."""
     height, width = form.template.picture.shape
     across, down = np.meshgrid(np.linspace(0, width - 1, 12), np.linspace(0, height - 1, 12))
     grid = np.column_stack([across.ravel(), down.ravel()])

@@ -134,7 +134,7 @@ def check_scan(forms: Forms, scan: np.ndarray) -> Checked:
 
 
 def score_on(form, scan: np.ndarray) -> float:
-    """The share of a form's keypoints that lie in their places on a scan that the form fills, upright or upside down."""
+    """The share of a form's keypoints in their places on a scan that the form fills, upright or upside down."""
     if min(scan.shape) < 150:
         return 0.0
     levels = pyramid(scan)

@@ -41,7 +41,7 @@ def fields_of_pdf(document: object, page: int, scale: float, size: tuple[int, in
 
 
 def text_of(get) -> str:
-    """The text that a function of PDFium writes into a buffer, in UTF-16; it is called for the length in bytes first."""
+    """The text that a function of PDFium writes into a buffer, in UTF-16; it is first called for its length, bytes."""
     length = get(None, 0)
     buffer = (ctypes.c_ushort * (length // 2 + 1))()
     get(buffer, length)

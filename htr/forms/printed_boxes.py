@@ -56,7 +56,7 @@ def at_dpi(picture: np.ndarray, dpi: float) -> np.ndarray:
 
 
 def strengthened(picture: np.ndarray, dpi: float) -> np.ndarray:
-    """The picture with darker print if its rulings and boxes are pale (colours that drop out of scans), else unchanged."""
+    """The picture with darker print if its rulings are pale (colours that drop out of scans), else unchanged."""
     lengths, seen = [], at_dpi(picture, dpi)
     for darkness in (PRINT_DARKNESS, PALE_DARKNESS):
         found = Print.of(seen, darkness)

@@ -116,7 +116,7 @@ class Forms:
         return found[0]
 
     def register_all(self, scan: np.ndarray) -> tuple[list[Registration], list[str]]:
-        """As `register`, for all forms on a scan -> at least one registration, from the top; reasons for other print."""
+        """As `register`, for all forms on a scan -> one registration or more, from the top; reasons for other print."""
         if scan.ndim != 2 or scan.dtype != np.uint8:
             raise ValueError(f"a scan is (H, W) uint8, not {scan.shape} {scan.dtype}")
         least, most = sorted(scan.shape)
@@ -129,7 +129,7 @@ class Forms:
         return self.further_ways(scan, best)
 
     def first_way(self, levels: list[np.ndarray]) -> Fit | None:
-        """The layout that fits best, in any of FIRST_POSES, on a scan that the form fills; None: no candidate at all."""
+        """The layout that fits best, in any of FIRST_POSES, on a scan that the form fills; None: no candidate."""
         best = None
         for zoom, quarters in FIRST_POSES:
             for form, coarse in self.candidates(levels, zoom, quarters):

@@ -107,9 +107,7 @@ def parse(argv: list[str]) -> tuple[Callable[[Any], int], Any]:
         module = importlib.import_module(f"jobs.{verb}")
         child.description, settings = module.__doc__, getattr(module, "Settings", None)
         if settings:
-            add_options(
-                child, settings, files=verb != "submit"
-            )  # `--config` after submit is for the verb that it submits
+            add_options(child, settings, files=verb != "submit")  # those are of the verb that it submits
         else:
             actions = add_actions(child, module.ACTIONS)
     args, rest = parser.parse_known_args(argv)

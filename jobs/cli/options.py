@@ -12,7 +12,9 @@ from jobs.cli.settings import REQUIRED, Leaf, build, leaves
 
 
 def add_options(parser: argparse.ArgumentParser, cls: type, files: bool = True) -> None:
-    """Add every setting to the parser, as an option or a positional argument; with `files` also --config and --quiet."""
+    """Add every setting to the parser, as an option or a positional argument; with `files` also --config
+    and --quiet.
+    """
     places = {"": parser}
     if files:
         text = "settings as a YAML file, or the name of a recipe (jobs/recipes); repeatable, options win over files"
