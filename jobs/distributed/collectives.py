@@ -1,12 +1,12 @@
-"""What the process group asks of a library of collectives: one small interface with two implementations.
+"""The interface between the process group and a library of collectives. It has two implementations.
 
 jobs/distributed/horovod_backend.py is the default, jobs/distributed/torch_backend.py is torch.distributed. Each is the
-only file that imports its library, and offers, beside a class with the methods of `Collectives`,
+only file that imports its library. Besides a class with the methods of `Collectives` each has
 
-    NAME                                     as --backend has it
-    check(device)                            raises a DistributedError where this library can't work here
-    Server(address, ports, hosts, allowed)   on rank 0: where the ranks find each other; `port`, and `stop()`
-    join(meeting, place, settings, device)   -> Collectives; all ranks have met and know of each other
+    NAME                                     the value of --backend
+    check(device)                            raises a DistributedError where the library can't work on this device
+    Server(address, ports, hosts, allowed)   on rank 0: the library's own rendezvous server; `port`, and `stop()`
+    join(meeting, place, settings, device)   -> Collectives, after the rendezvous of all ranks
 """
 
 import pickle
@@ -15,55 +15,60 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-Handle = Any  # of a collective that has begun: its own library's
+Handle = Any  # of a collective that has begun, as its library has it
 
 
 class CollectiveError(RuntimeError):
-    """Another rank ended or stopped answering; one line, what is known of it."""
+    """Another rank has ended, or does not answer. The message is one line with what is known of it."""
 
 
 LOST = "another rank ended or stopped answering, its log says why"
 
 
 class Collectives(Protocol):
-    """All ranks call the same methods in the same order. Where another rank is lost: a CollectiveError.
+    """All ranks call the same methods in the same order. A method raises CollectiveError where another rank is lost.
 
-    `ordered`: collectives that are begun side by side must begin in the same order on all ranks; where it is False the
-    library finds that order by itself.
+    `size`: number of ranks. `ordered`: collectives that are in progress at the same time must have begun in the same
+    order on all ranks; if it is False the library agrees on an order by itself.
     """
 
     size: int
     ordered: bool
 
     def sum_(self, tensor: Tensor, name: str) -> Handle:
-        """Begin to sum a contiguous tensor over all ranks, in place. `name`: the same on all ranks, one at a time."""
+        """Begin the sum of a contiguous tensor over all ranks, in place.
+
+        `name`: the same on all ranks, unique meanwhile.
+        """
 
     def all_to_all(self, tensor: Tensor, name: str) -> Handle:
-        """Begin to give part i of a flat tensor, of `size` parts of one length, to rank i; parts come back by rank."""
+        """Begin to send part i of a flat tensor, which has `size` equal parts, to rank i -> the parts
+        received, by rank.
+        """
 
     def all_gather(self, tensor: Tensor, name: str) -> Handle:
-        """Begin to collect a flat tensor of each rank, of one length, one after the other."""
+        """Begin to collect a flat tensor of equal length from each rank -> all of them in one, by rank."""
 
     def done(self, handle: Handle) -> bool:
-        """Whether `wait` would return at once."""
+        """Whether the collective has ended, so that `wait` returns at once."""
 
     def wait(self, handle: Handle) -> Tensor:
-        """The result. On a GPU: what is computed from now on waits for it there."""
+        """Wait for the result. On a GPU only the kernels that are launched from now on wait for it."""
 
     def broadcast_(self, tensors: dict[str, Tensor]) -> None:
-        """Give every rank the tensors of rank 0, in place; they are contiguous, and need no gradient."""
+        """Copy the tensors of rank 0 to every rank, in place. They are contiguous and require no gradient."""
 
     def broadcast_object(self, obj: Any, name: str) -> Any:
-        """Rank 0's object."""
+        """-> the object of rank 0."""
 
     def gather_objects(self, obj: Any) -> list[Any]:
-        """The objects of all ranks, in the order of the ranks."""
+        """-> the objects of all ranks, by rank."""
 
     def barrier(self) -> None:
         """Wait for every rank."""
 
     def close(self, failed: bool) -> None:
-        """Leave. `failed`: another rank may be lost, and must not be waited for."""
+        """Leave the group. `failed`: another rank may be lost, so do not wait for any."""
 
 
 def to_bytes(obj: Any) -> Tensor:

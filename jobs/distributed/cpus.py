@@ -1,8 +1,8 @@
-"""How many CPUs this process may use. Every verb asks here: its threads and worker processes follow the answer.
+"""The number of CPUs that this process may use. All verbs take their numbers of threads and workers from it.
 
-Two things say it, and neither alone is right. Slurm's variables say what the task was given, the affinity mask what the
-system allows. With task/affinity or cgroups the mask is the task's own; without them every task of a node sees all CPUs
-of it, those of other jobs too. So the answer is the task's share by Slurm, and never more than the mask.
+There are two sources, and neither is enough. Slurm's variables have what the task was given; the affinity mask has what
+the system allows. With task/affinity or cgroups the mask is that of the task. Without them every task of a node sees
+all CPUs, also those of other jobs. So the answer is the task's share by Slurm, but at most the CPUs of the mask.
 """
 
 import os
@@ -17,9 +17,10 @@ TOPOLOGY = Path("/sys/devices/system/cpu")
 def cpus_of_task(
     environ: Mapping[str, str] = os.environ, mask: set[int] | None = None, topology: Path = TOPOLOGY
 ) -> int:
-    """CPUs of this process, at least 1. `mask`: the CPU numbers that it may run on (default: this process's own).
+    """The CPUs of this process, at least 1; with `--hint=nomultithread` its cores.
 
-    With `--hint=nomultithread` that is cores. Raises a DistributedError where Slurm's variables contradict each other.
+    `mask`: numbers of the CPUs that it may run on (default: of this process). Raises a DistributedError where Slurm's
+    variables contradict each other.
     """
     allowed = os.sched_getaffinity(0) if mask is None else mask
     local_size = Placement.find(environ).local_size
@@ -30,21 +31,23 @@ def cpus_of_task(
     given, on_node = (count(environ, f"SLURM_CPUS_{name}") for name in ("PER_TASK", "ON_NODE"))
     if given and in_step(environ):
         share = given
-    elif on_node and "SLURMD_NODENAME" in environ:  # in the shell of salloc it speaks of another node
-        share = on_node // threads // local_size  # it counts the threads that nobody may use, too
+    elif on_node and "SLURMD_NODENAME" in environ:  # in the shell of salloc it is that of another node
+        share = on_node // threads // local_size  # it also counts the threads that may not be used
     else:
         share = limit // local_size
     return max(min(share, limit), 1)
 
 
 def decoding_workers(device: str) -> int:
-    """Processes that decode images while this one computes: on a GPU (`device` is its type) all CPUs but one; none
-    where the CPUs compute, a thread of this process is enough."""
+    """The number of processes that decode images while this one computes. `device`: its type, cpu or cuda.
+
+    With a GPU all CPUs but one. On a CPU 0: a thread of this process is enough.
+    """
     return 0 if device == "cpu" else max(cpus_of_task() - 1, 1)
 
 
 def siblings(cpu: int, topology: Path = TOPOLOGY) -> tuple[int, ...]:
-    """The hardware threads of the core that this one belongs to."""
+    """The numbers of the hardware threads of the core of this CPU."""
     try:
         listed = (topology / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text(encoding="utf-8").strip()
     except OSError:
@@ -54,14 +57,17 @@ def siblings(cpu: int, topology: Path = TOPOLOGY) -> tuple[int, ...]:
 
 
 def count(environ: Mapping[str, str], name: str) -> int:
-    """A number in the environment; 0 where there is none."""
+    """A whole number in the environment; 0 where the variable is missing or is no number."""
     value = environ.get(name, "")
     return int(value) if value.isdigit() else 0
 
 
 def limit_threads(cpus: int) -> None:
-    """Threads of torch, Arrow and OpenCV in this process and those that it starts. Before they are imported."""
-    # what the user set stands; what the process that started this one chose was for itself
+    """Set the number of threads of torch, Arrow and OpenCV, for this process and those that it starts.
+
+    To be called before they are imported.
+    """
+    # a value of the user is kept; a value that the parent process chose was for the parent alone
     chosen = os.environ.get("HTR_CHOSE_THREADS", "").split()
     for name in ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):  # torch and Arrow follow the first
         if name not in os.environ or name in chosen:

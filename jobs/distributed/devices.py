@@ -1,4 +1,4 @@
-"""Which device this rank computes on: its own GPU, or the CPU."""
+"""The device of this rank: its own GPU, or the CPU."""
 
 import os
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ import torch
 from jobs.distributed.gpu_names import VISIBLE, cards_of_parts, listed, named_gpus
 from jobs.distributed.placement import DistributedError, Placement
 
-# what says that a task has GPUs, with the values that say it has none: two are lists of indices, one is a count
+# variables of a task that has GPUs, with their values where it has none: two are lists of indices, one is a count
 GPU_VARIABLES = {"SLURM_STEP_GPUS": [""], "SLURM_JOB_GPUS": [""], "SLURM_GPUS_ON_NODE": ["", "0"]}
-READ_AT_ONCE = {"cpu": 16, "cuda": 128}  # lines of a batch that is read, by default; a GPU needs many to be busy
+READ_AT_ONCE = {"cpu": 16, "cuda": 128}  # default lines of a batch in reading; a GPU needs many to be busy
 
 
 def visible_gpus() -> list[str]:
-    """A unique name for each GPU that torch can use here; of a part of a card by MIG the card's too: CARD/NAME."""
+    """A unique name of each GPU that torch sees; CARD/NAME for a part of a card (MIG)."""
     if not torch.cuda.is_available():
         return []
     found = [str(torch.cuda.get_device_properties(index).uuid) for index in range(torch.cuda.device_count())]
@@ -28,14 +28,17 @@ def visible_gpus() -> list[str]:
 
 
 def take_device(place: Placement, device: str = "auto") -> torch.device:
-    """The device of this rank; a DistributedError where GPUs and tasks do not match: it would waste or share GPUs."""
+    """The device of this rank. `device`: auto, cpu or cuda.
+
+    Raises a DistributedError where the numbers of GPUs and tasks do not match: GPUs would be shared, or left unused.
+    """
     if device not in ("auto", "cpu", "cuda"):
         raise DistributedError(f"device {device!r} is not one of auto, cpu, cuda")
     if device == "cpu":
         return torch.device("cpu")
     count = len(visible_gpus())
     if count == 0:
-        # on a login node, in the shell of salloc, the variables speak of GPUs that are elsewhere
+        # in the shell of salloc, on a login node, the variables are those of GPUs elsewhere
         here = "SLURMD_NODENAME" in os.environ
         given = [name for name, none in GPU_VARIABLES.items() if here and os.environ.get(name, "") not in none]
         if given or device == "cuda":
@@ -46,7 +49,7 @@ def take_device(place: Placement, device: str = "auto") -> torch.device:
         return torch.device("cpu")
     names = named_gpus()
     if names and len(names) > count and len({name.startswith("MIG-") for name in names}) == 1:
-        # of several MIG names CUDA shows the first one alone; of others it leaves out what it does not know
+        # CUDA uses only the first of several MIG names, and skips other names that it does not know
         mine = names[place.local_rank] if place.local_rank < len(names) else names[0]
         if not mine.startswith("MIG-"):
             raise DistributedError(
@@ -59,7 +62,7 @@ def take_device(place: Placement, device: str = "auto") -> torch.device:
     if place.source == "alone" or count == place.local_size:
         return torch.device("cuda", place.local_rank)
     if count == 1:
-        return torch.device("cuda", 0)  # each task is bound to a GPU of its own; the meeting checks that it is one
+        return torch.device("cuda", 0)  # each task is bound to one GPU; the rendezvous checks that no two share one
     raise DistributedError(
         f"{count} GPUs but {place.local_size} task{'s' * (place.local_size > 1)} on {place.host}:"
         f" start as many tasks a node as GPUs (--ntasks-per-node={count}), or work with --device cpu"
@@ -67,7 +70,7 @@ def take_device(place: Placement, device: str = "auto") -> torch.device:
 
 
 def reading_batch(asked: int | None, device: torch.device) -> int:
-    """--batch of what reads lines. Raises ValueError."""
+    """The batch size of verbs that read lines: --batch, or the default of the device. Raises ValueError under 1."""
     if asked is not None and asked < 1:
         raise ValueError("--batch is 1 or more")
     return READ_AT_ONCE[device.type] if asked is None else asked
@@ -75,7 +78,7 @@ def reading_batch(asked: int | None, device: torch.device) -> int:
 
 @contextmanager
 def batch_fits(images: Any) -> Iterator[None]:
-    """Around the reading of a batch (N, 1, H, W): a GPU that is out of memory is one line, a DistributedError."""
+    """Around the reading of a batch (N, 1, H, W): raises a DistributedError where the GPU's memory is too small."""
     try:
         yield
     except torch.OutOfMemoryError:

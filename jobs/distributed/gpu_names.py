@@ -1,4 +1,4 @@
-"""GPUs by the names that a user gives them in CUDA_VISIBLE_DEVICES, and the cards that parts by MIG belong to."""
+"""Names of GPUs in CUDA_VISIBLE_DEVICES, and the cards that MIG parts belong to."""
 
 import os
 import subprocess
@@ -6,18 +6,18 @@ from collections.abc import Mapping
 
 from jobs.distributed.placement import DistributedError
 
-VISIBLE = "CUDA_VISIBLE_DEVICES"  # as a user or Slurm sets it: indices, GPU-… and MIG-… names
+VISIBLE = "CUDA_VISIBLE_DEVICES"  # set by a user or Slurm: indices, GPU-… and MIG-… names
 
 
 def named_gpus(environ: Mapping[str, str] = os.environ) -> list[str] | None:
-    """What CUDA_VISIBLE_DEVICES lists, as it is written; None where it is not set.
+    """The entries of CUDA_VISIBLE_DEVICES as written; None where it is not set, [] for no GPU at all.
 
-    CUDA stops at what it does not know, without a word. Raises a DistributedError for what it can't know.
+    CUDA stops at a wrong entry without a message. So this raises a DistributedError for one.
     """
     if VISIBLE not in environ:
         return None
     names = [name.strip() for name in environ[VISIBLE].split(",") if name.strip()]
-    if names in (["-1"], ["NoDevFiles"]):  # none at all, as users and Slurm write it
+    if names in (["-1"], ["NoDevFiles"]):  # no GPU, as users and Slurm write it
         return []
     for name in names:
         if not name.isdigit() and not name.startswith(("GPU-", "MIG-")):
@@ -28,8 +28,9 @@ def named_gpus(environ: Mapping[str, str] = os.environ) -> list[str] | None:
 
 
 def gpus_of_ranks(count: int, environ: Mapping[str, str] = os.environ) -> str | None:
-    """What CUDA_VISIBLE_DEVICES shall be for so many ranks on this machine: the first of those that the user named;
-    None where that is not set. Raises ValueError where too few are named.
+    """The value of CUDA_VISIBLE_DEVICES for `count` ranks on this machine: the first of the user's entries.
+
+    None where it is not set. Raises ValueError where it has too few entries.
     """
     try:
         names = named_gpus(environ)
@@ -43,7 +44,7 @@ def gpus_of_ranks(count: int, environ: Mapping[str, str] = os.environ) -> str | 
 
 
 def listed() -> str:
-    """What `nvidia-smi -L` says; empty where it is not there."""
+    """The output of `nvidia-smi -L`; "" where there is no such program."""
     try:
         return subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
@@ -51,7 +52,10 @@ def listed() -> str:
 
 
 def cards_of_parts(listing: str) -> dict[str, str]:
-    """MIG name -> the name of its card, from lines "GPU 0: … (UUID: GPU-…)", below them "MIG … (UUID: MIG-…)"."""
+    """The output of `nvidia-smi -L` -> the name of the card of each MIG part, by the part's name.
+
+    Its lines are "GPU 0: … (UUID: GPU-…)" and, below each, "MIG … (UUID: MIG-…)".
+    """
     card, found = "", {}
     for line in listing.splitlines():
         name = line.rpartition("UUID: ")[2].rstrip(") ")

@@ -1,10 +1,10 @@
-"""Gradients in a few flat buffers, each summed over all ranks while backward still fills the others.
+"""Gradient buckets: a few flat buffers of gradients, each summed over all ranks while backward fills the others.
 
-As in torch's DDP (Li et al. 2020, "PyTorch Distributed: Experiences on Accelerating Data Parallel Training"), on
-whatever sums them (jobs/distributed/collectives.py). Horovod's own optimizer sends each gradient by itself, copies
-those that are ready together into a buffer and back again, and waits in a loop that never sleeps, on a rank's only core
-at the cost of the sum itself. Buckets are the same in every step, so that nothing need be fused and sums are in the
-same order each time; and they leave in one order on all ranks, which torch.distributed needs.
+As in torch's DDP (Li et al. 2020, "PyTorch Distributed: Experiences on Accelerating Data Parallel Training"), on any
+library of collectives (jobs/distributed/collectives.py). Horovod's own optimizer sends each gradient by itself, copies
+gradients that are ready together into a buffer and back, and waits in a loop without a sleep: on a rank with one core
+that costs as much as the sum. Buckets are the same in every step. So there is nothing to fuse, the order of summation
+is always the same, and all ranks send them in one order, which torch.distributed needs.
 """
 
 from collections.abc import Callable, Generator, Iterable
@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 from jobs.distributed.collectives import Collectives
 
-BUCKET_BYTES = 4 << 20  # bytes of a bucket
-LAST_BUCKET_BYTES = 1 << 20  # of the one that is full last, since backward hides nothing of it
+BUCKET_BYTES = 4 << 20
+LAST_BUCKET_BYTES = 1 << 20  # of the bucket that is full last: no backward is left to hide its sum
 
 
 def parted(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
-    """Those that need gradients, in order, in groups of SIZE bytes or a parameter more, the first of LAST at most.
+    """The parameters that require gradients, in order, as groups of BUCKET_BYTES or one parameter more.
 
-    Backward comes to the first group last.
+    The first group, which backward fills last, has at most LAST_BUCKET_BYTES or one parameter.
     """
     groups: list[list[nn.Parameter]] = []
     full, held = True, 0
@@ -41,23 +41,26 @@ def parted(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
 
 
 class Bucket:
-    """Some parameters; `flat` holds their gradients one after the other, `views` (by parameter) each in its shape."""
+    """The gradients of some parameters.
+
+    `flat` (n,): all of them; `views`: by parameter, a view of `flat` in its shape.
+    """
 
     def __init__(self, name: str, parameters: list[nn.Parameter], over_host: bool = False) -> None:
-        """`over_host`: what the ranks exchange is `sent`, a copy of `flat` in the host's memory."""
+        """`over_host`: the ranks exchange `sent`, a copy of `flat` in the host's memory."""
         self.name, self.parameters = name, parameters
         sizes, first = [parameter.numel() for parameter in parameters], parameters[0]
         self.flat = torch.zeros(sum(sizes), dtype=first.dtype, device=first.device)
-        # its numbers in the parameter's own order, which may be by channels: kernels over many tensors need that
+        # in the parameter's own memory order, which may be channels-last: kernels over many tensors need that
         parts = zip(parameters, self.flat.split(sizes), strict=True)
         self.views = {p: part.as_strided(p.shape, p.stride()) for p, part in parts}
         self.sent = torch.empty_like(self.flat, device="cpu", pin_memory=True) if over_host else self.flat
-        self.exchange: Exchange | None = None  # under way
-        self.handle: Any = None  # what it waits for
-        self.taken = 0
+        self.exchange: Exchange | None = None  # in progress
+        self.handle: Any = None  # of the collective that it waits for
+        self.taken = 0  # gradients so far
 
     def take(self, parameter: nn.Parameter) -> None:
-        """Move the parameter's gradient here, zeros where it has none; further passes add to it in place."""
+        """Move the parameter's gradient into `flat`, zeros if it has none. Later passes add to it in place."""
         view = self.views[parameter]
         if parameter.grad is None:
             view.zero_()
@@ -67,7 +70,7 @@ class Bucket:
 
 
 class GradientBuckets:
-    """From now on the parameters' gradients are summed: call `wait` after backward, before you look at them."""
+    """Sums the parameters' gradients from now on. Call `wait` after backward, before the gradients are used."""
 
     def __init__(
         self,
@@ -77,27 +80,27 @@ class GradientBuckets:
         passes: int,
         over_host: bool = False,
     ) -> None:
-        """`compression`: one of EXCHANGES; `passes`: backward passes whose gradients are accumulated before;
+        """`compression`: one of EXCHANGES. `passes`: backward passes whose gradients are accumulated before the sum.
         `over_host`: gradients on a GPU are exchanged through the host's memory.
         """
         self.comm, self.begin, self.passes = comm, EXCHANGES[compression], passes
         groups = enumerate(parted(parameters))
-        # as backward comes to them: the first parameters last
+        # in the order of backward: the first parameters last
         self.buckets = [Bucket(f"gradients.{number}", group, over_host) for number, group in groups][::-1]
-        self.left = 0  # buckets that are on their way, or were in this step
+        self.left = 0  # number of buckets that were sent in this step
         for bucket in self.buckets:
             for parameter in bucket.parameters:
                 parameter.register_post_accumulate_grad_hook(partial(self.note, bucket))
 
     def note(self, bucket: Bucket, parameter: nn.Parameter) -> None:
-        """A gradient is there. With the last one of its bucket, and of those before it, the exchange begins."""
+        """Take a gradient that is ready. A bucket is sent when it is full and all buckets before it were sent."""
         if bucket.exchange or self.full(bucket):
             raise RuntimeError(f"more than {self.passes} backward passes before their gradients were waited for")
         bucket.take(parameter)
         bucket.taken += 1
         while self.left < len(self.buckets) and self.full(self.buckets[self.left]):
             self.send(self.buckets[self.left])
-        if not self.comm.ordered:  # a second part begins whenever the first has ended, on each rank at another time
+        if not self.comm.ordered:  # the next part may begin at another time on each rank
             for other in self.buckets:
                 if other.exchange and other is not bucket and self.comm.done(other.handle):
                     self.go_on(other)
@@ -113,7 +116,7 @@ class GradientBuckets:
         bucket.handle = next(bucket.exchange)
 
     def go_on(self, bucket: Bucket) -> None:
-        """To the end of a part of the exchange."""
+        """Wait for the current collective of the bucket, and begin the next one if there is one."""
         try:
             bucket.handle = bucket.exchange.send(self.comm.wait(bucket.handle))
         except StopIteration:
@@ -122,7 +125,9 @@ class GradientBuckets:
             bucket.exchange = bucket.handle = None
 
     def wait(self) -> None:
-        """Until each gradient is the sum over all ranks, also of a parameter that no backward of this rank came to."""
+        """Wait until every gradient is the sum over all ranks, also those of parameters without a gradient
+        on this rank.
+        """
         for bucket in self.buckets[self.left :]:
             if not self.full(bucket):
                 for parameter in bucket.parameters:
@@ -136,7 +141,7 @@ class GradientBuckets:
             bucket.taken = 0
 
 
-# --- how a buffer is summed: each yields what it waits for, and is given what came of it
+# --- exchanges: generators that sum a buffer. Each yields the handle it waits for, and receives its result
 
 Exchange = Generator[Any, Any, None]
 
@@ -150,8 +155,10 @@ def fp16(comm: Collectives, flat: Tensor, name: str) -> Exchange:
 
 
 def bf16(comm: Collectives, flat: Tensor, name: str) -> Exchange:
-    """Each rank gets a part of all buffers, sums it in float32, and hands it to all. As many bytes as in a ring, and
-    two roundings however many ranks there are. Horovod can't sum torch's bfloat16, but carry it as what it is not.
+    """Each rank receives one part of all buffers, sums it in float32, and sends the sum to all.
+
+    As many bytes as in a ring allreduce, and two roundings for any number of ranks. Horovod can't sum torch's bfloat16,
+    so its bits travel as float16.
     """
     size = comm.size
     each = -(-len(flat) // size)

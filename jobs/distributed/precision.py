@@ -1,4 +1,4 @@
-"""In which precision a model computes: what --amp says, on this device, and the context to compute in."""
+"""The precision that a model computes in: the value of --amp on this device, and torch's autocast context for it."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -9,9 +9,9 @@ TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": torch.float32}
 
 
 def precision(amp: str, device: torch.device) -> tuple[Callable[[], AbstractContextManager], str]:
-    """`amp` as it is asked for -> the context of a forward pass, and what it computes with: bf16, fp16 or off.
+    """`amp`: auto, bf16, fp16 or off -> a function that makes the context of a forward pass; bf16, fp16 or off.
 
-    auto: bf16 where the device has it in hardware, else fp16 on a GPU, else off. Raises ValueError for fp16 on a CPU.
+    auto is bf16 where the device has it in hardware, else fp16 on a GPU, else off. Raises ValueError for fp16 on a CPU.
     """
     if amp == "auto":
         fast = (

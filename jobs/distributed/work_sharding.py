@@ -1,4 +1,4 @@
-"""Independent work, shards or parts of an evaluation: which share of it this process has."""
+"""Sharing out independent work (shards, parts of an evaluation) among the tasks of a job."""
 
 import os
 from collections.abc import Mapping
@@ -7,9 +7,10 @@ from jobs.distributed.placement import Placement
 
 
 def share_of_work(environ: Mapping[str, str] = os.environ) -> tuple[int, int]:
-    """-> (task, tasks): this process among the tasks of its job array times the ranks of its job step.
+    """-> (task, tasks): the number of this process, and how many there are: tasks of the job array times ranks of a
+    step.
 
-    Item i of the work belongs to task i modulo tasks. Raises ValueError for an array with gaps.
+    Item i of the work belongs to the process i modulo `tasks`. Raises ValueError for an array with gaps.
     """
     place = Placement.find(environ)
     if "SLURM_ARRAY_TASK_ID" not in environ:
@@ -22,7 +23,7 @@ def share_of_work(environ: Mapping[str, str] = os.environ) -> tuple[int, int]:
 
 
 def more_tasks_than(parts: int, unit: str, environ: Mapping[str, str] = os.environ) -> str:
-    """What to say, once a job, where tasks of an array have nothing to do; else empty. `unit`: shards, chunks."""
+    """A message, for task 0 alone, where there are more tasks than parts of the work; else "". `unit`: "shards"."""
     task, tasks = share_of_work(environ)
     if task or tasks <= parts:
         return ""
@@ -30,5 +31,5 @@ def more_tasks_than(parts: int, unit: str, environ: Mapping[str, str] = os.envir
 
 
 def job_name(environ: Mapping[str, str] = os.environ) -> str:
-    """The job's id for people and for locks: Slurm's, or local-PID."""
+    """The job's id in messages and locks: Slurm's, or local-PID."""
     return environ.get("SLURM_JOB_ID") or f"local-{environ.get('SUBMITIT_LOCAL_JOB_ID', os.getpid())}"
