@@ -1,4 +1,4 @@
-"""Horovod behind the process group: the default, and the only file that imports it."""
+"""Horovod as the library of the process group: the default (--backend horovod). The only file that imports it."""
 
 import os
 import socket
@@ -21,11 +21,11 @@ from jobs.distributed.placement import DistributedError, Placement
 from jobs.distributed.rendezvous import Rendezvous
 
 NAME = "horovod"
-POLL_INTERVAL_S = 1e-4  # between two looks at whether a sum is there: its own wait takes a core for itself
+POLL_INTERVAL_S = 1e-4  # between two polls of a sum: Horovod's own wait takes a whole core
 
 
 def check(device: torch.device) -> None:
-    """Raises a DistributedError where Horovod can't be imported, or can't sum on such a device."""
+    """Raises a DistributedError where Horovod can't be imported, or can't sum on this device."""
     hvd = _horovod()
     if device.type == "cuda" and not hvd.nccl_built():
         raise DistributedError(
@@ -35,7 +35,7 @@ def check(device: torch.device) -> None:
 
 
 def built(prefix: Path = Path(sys.prefix)) -> str:
-    """ " (cpu on login1, 2026-11-26)" from the stamp of slurm/setup.sh; empty where there is none."""
+    """How Horovod was built, " (cpu on login1, 2026-11-26)", from the stamp of slurm/setup.sh; "" without a stamp."""
     try:
         line = (prefix / ".htr-setup").read_text(encoding="utf-8").splitlines()[1]
     except (OSError, IndexError):
@@ -46,21 +46,21 @@ def built(prefix: Path = Path(sys.prefix)) -> str:
 def _horovod() -> ModuleType:
     try:
         import horovod.torch as hvd
-    except Exception as error:  # a library that does not fit torch can raise anything
+    except Exception as error:  # one that was built for another torch can raise anything
         line = (str(error) or type(error).__name__).splitlines()[0]
         raise DistributedError(f"Horovod cannot be imported ({line}): run slurm/setup.sh") from None
-    if not hasattr(hvd, "init"):  # it only prints where its library is missing
+    if not hasattr(hvd, "init"):  # without its compiled library it only prints a message
         raise DistributedError("Horovod is installed without its torch library: run slurm/setup.sh")
     return hvd
 
 
 def join(meeting: Rendezvous, place: Placement, settings: Settings, device: torch.device) -> "Horovod":
-    """Raises a DistributedError where Horovod sees another world than the one that has met."""
-    for link in meeting.links.values():  # Horovod has its own ways to notice who is lost
+    """Start Horovod. Raises a DistributedError where its rank or size are not those of the rendezvous."""
+    for link in meeting.links.values():  # Horovod notices lost ranks by itself
         link.close()
     _tell(place, meeting, settings, device)
     hvd = _horovod()
-    hvd.init()  # what can fail has been checked: in here a failure would be an abort
+    hvd.init()  # a failure in here would abort the process, so everything was checked before
     if (hvd.rank(), hvd.size()) != (place.rank, place.size):
         raise DistributedError(
             f"Horovod says rank {hvd.rank()} of {hvd.size()}, {place.source} says rank {place.rank} of {place.size}"
@@ -69,7 +69,7 @@ def join(meeting: Rendezvous, place: Placement, settings: Settings, device: torc
 
 
 def _tell(place: Placement, meeting: Rendezvous, settings: Settings, device: torch.device) -> None:
-    """Set the variables that hvd.init() reads; without them it starts as a world of one and says nothing."""
+    """Set the variables that hvd.init() reads. Without them it starts as a world of one without a message."""
     for name in ("rank", "size", "local_rank", "local_size", "cross_rank", "cross_size"):
         os.environ[f"HOROVOD_{name.upper()}"] = str(getattr(place, name))
     os.environ["HOROVOD_HOSTNAME"] = place.host
@@ -77,21 +77,21 @@ def _tell(place: Placement, meeting: Rendezvous, settings: Settings, device: tor
     os.environ["HOROVOD_GLOO_IFACE"] = meeting.interface
     os.environ["HOROVOD_GLOO_RENDEZVOUS_ADDR"] = meeting.address
     os.environ["HOROVOD_GLOO_RENDEZVOUS_PORT"] = str(meeting.port)
-    # also how a rank that hangs is noticed
+    # after this time without an answer a rank counts as lost
     os.environ.setdefault("HOROVOD_GLOO_TIMEOUT_SECONDS", f"{settings.peer_timeout:.0f}")
-    # buckets are as large as they should be (jobs/distributed/gradient_buckets.py)
+    # no fusion: buckets have the right size already (jobs/distributed/gradient_buckets.py)
     os.environ.setdefault("HOROVOD_FUSION_THRESHOLD", "0")
     if device.type == "cpu":  # each cycle costs a message to every rank, on the core that computes
         os.environ.setdefault("HOROVOD_CYCLE_TIME", "5")
-    os.environ.setdefault("HOROVOD_LOG_LEVEL", "fatal")  # the DistributedError says it in one line
+    os.environ.setdefault("HOROVOD_LOG_LEVEL", "fatal")  # the DistributedError has it in one line
     tell_nccl(meeting.interface, meeting.address)
 
 
 class Server:
-    """Horovod's rendezvous server, from the time that all ranks have met until Horovod has started.
+    """Horovod's rendezvous server, from the rendezvous of the ranks until Horovod has started.
 
-    Horovod's own start() listens on every interface at any port and answers everybody: this one is bound to one
-    address and the site's ports, and hears the nodes of the job only.
+    The one that Horovod starts by itself listens on every interface at any port and answers everybody. This one is
+    bound to one address and the site's ports, and answers only the nodes of the job.
     """
 
     def __init__(self, address: str, ports: range | None, hosts: list[tuple[str, int]], allowed: set[str]) -> None:
@@ -107,14 +107,14 @@ class Server:
             daemon_threads = True
 
             def server_bind(self) -> None:
-                socketserver.TCPServer.server_bind(self)  # HTTPServer's asks DNS for a name, which can take long
+                socketserver.TCPServer.server_bind(self)  # HTTPServer's own asks DNS for a name, which can take long
                 self.server_name, self.server_port = self.server_address[:2]
 
             def verify_request(self, request: Any, client_address: tuple[str, int]) -> bool:
                 return client_address[0] in allowed
 
             def handle_error(self, request: Any, client_address: tuple[str, int]) -> None:
-                pass  # a rank that dies shows elsewhere, a stranger nowhere
+                pass  # a lost rank is reported elsewhere
 
         self.server = bind(address, ports, lambda where: Bound(where, RendezvousHandler, 0))
         plan = parse_hosts(",".join(f"{host}:{count}" for host, count in hosts))
@@ -123,13 +123,13 @@ class Server:
         self.port = self.server.server_port
 
     def stop(self) -> None:
-        """From here on nothing listens for strangers."""
+        """Close the port."""
         self.server.shutdown()
         self.server.server_close()
 
 
 class Horovod:
-    """Collectives by Horovod; see jobs.distributed.collectives. It agrees itself on the order of what is begun."""
+    """Collectives by Horovod, see jobs.distributed.collectives. Its ranks agree on the order of what is begun."""
 
     ordered = False
 
@@ -142,7 +142,7 @@ class Horovod:
             yield
         except self.hvd.HorovodInternalError as error:
             said = (str(error).splitlines() or ["no reason given"])[0]
-            # three sentences that come to this
+            # its message of three sentences means that
             raise CollectiveError(LOST if "has been shut down" in said else said) from error
 
     def sum_(self, tensor: Tensor, name: str) -> int:
@@ -165,7 +165,7 @@ class Horovod:
             while not self.hvd.poll(handle):
                 time.sleep(POLL_INTERVAL_S)
             found = self.hvd.synchronize(handle)
-        return found[0] if isinstance(found, tuple) else found  # alltoall says beside it how long the parts are
+        return found[0] if isinstance(found, tuple) else found  # alltoall also returns the lengths of the parts
 
     def broadcast_(self, tensors: dict[str, Tensor]) -> None:
         with self.translated():

@@ -1,7 +1,7 @@
-"""The network between the ranks: which interface leads to the others, by what address, and ports to listen at.
+"""The network between the ranks: the interface that leads to the other nodes, its address, and ports to listen at.
 
-Of an interface its IPv4 address counts. Where it has none, an IPv6 address does that other nodes can name: none of a
-link alone (fe80::), which says nothing without the interface's name beside it.
+The IPv4 address of an interface is used. If it has none, its IPv6 address is, unless it is link-local (fe80::): other
+nodes can't use that one.
 """
 
 import os
@@ -13,23 +13,23 @@ from dataclasses import dataclass
 
 from jobs.distributed.placement import DistributedError, Placement
 
-# set aside for documentation: the way to them is the default route
+# addresses that are reserved for documentation: packets to them take the default route
 ANYWHERE = "192.0.2.1", "2001:db8::1"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What differs from site to site, by environment variables."""
+    """Settings of a site, from environment variables."""
 
     interface: str = ""  # HTR_IFACE; empty: the one that leads to the other nodes
     ports: range | None = None  # HTR_PORTS, "20000-20999"; empty: any
-    timeout: float = 120.0  # HTR_START_TIMEOUT, seconds that ranks wait for each other
-    shared_gpu: bool = False  # HTR_SHARED_GPU=1: ranks may share a GPU, and sum over the host's memory without NCCL
-    peer_timeout: float = 60.0  # HTR_PEER_TIMEOUT, seconds without a sign of life after which a rank is lost
+    timeout: float = 120.0  # HTR_START_TIMEOUT, seconds that ranks wait for each other at the start
+    shared_gpu: bool = False  # HTR_SHARED_GPU=1: ranks may share a GPU; they sum in the host's memory, without NCCL
+    peer_timeout: float = 60.0  # HTR_PEER_TIMEOUT, seconds without an answer after which a rank counts as lost
 
     @classmethod
     def find(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
-        """Read the environment; a DistributedError names the variable that makes no sense."""
+        """Read the environment. Raises a DistributedError with the variable that is wrong."""
         ports = environ.get("HTR_PORTS", "")
         first, _, last = ports.partition("-")
         if ports and not (first.isdigit() and last.isdigit() and 0 < int(first) < int(last) < 65536):
@@ -51,17 +51,17 @@ def family(address: str) -> socket.AddressFamily:
 
 
 def listen(where: tuple[str, int]) -> socket.socket:
-    """A server at the address and port, 0: any."""
+    """A listening socket at this address and port; port 0: any."""
     return socket.create_server(where, family=family(where[0]))
 
 
 def shown(where: Mapping) -> str:
-    """`where`: with an address and a port."""
+    """ADDRESS:PORT, or [ADDRESS]:PORT for IPv6. `where`: has "address" and "port"."""
     return "[{address}]:{port}".format_map(where) if ":" in where["address"] else "{address}:{port}".format_map(where)
 
 
 def addresses() -> dict[str, list[str]]:
-    """Those of every network interface of this node that is up; first those that count more."""
+    """The addresses of every network interface of this node that is up, by its name; IPv4 first."""
     import psutil
 
     up, found = {name for name, stats in psutil.net_if_stats().items() if stats.isup}, {}
@@ -74,15 +74,15 @@ def addresses() -> dict[str, list[str]]:
 
 
 def interfaces() -> dict[str, str]:
-    """The address of every network interface of this node that has one and is up."""
+    """The address of every network interface of this node that is up and has one, by its name."""
     return {name: known[0] for name, known in addresses().items()}
 
 
 def choose_interface(place: Placement, asked: str = "") -> tuple[str, str]:
-    """(name, address) of the interface that leads to the other ranks, or the one asked for (HTR_IFACE).
+    """-> name and address of the interface to the other ranks. `asked`: that of the user (HTR_IFACE).
 
-    On one node that is the loopback. Else the one on the way to another node, to anywhere, or that this host's name
-    resolves to.
+    Where all ranks are on one node it is the loopback. Otherwise the first that is found: the interface of the route to
+    another node, that of the default route, or that of the address of this host's name. Raises a DistributedError.
     """
     found = addresses()
     listed = ", ".join(f"{name} ({known[0]})" for name, known in found.items()) or "none"
@@ -108,7 +108,7 @@ def is_loopback(address: str) -> bool:
 
 
 def _why_not(name: str) -> str:
-    """What keeps ranks from meeting over an interface."""
+    """Why ranks can't meet over an interface, in words."""
     import psutil
 
     known = psutil.net_if_addrs().get(name)
@@ -117,12 +117,12 @@ def _why_not(name: str) -> str:
     if not psutil.net_if_stats()[name].isup:
         return "that network interface is down"
     if any(each.family == socket.AF_INET6 for each in known):
-        return "no address at that network interface but one of its link (fe80::), which says nothing elsewhere,"
+        return "no address at that network interface but a link-local one (fe80::), which other nodes can't use,"
     return "no address at that network interface"
 
 
 def _ways_to(host: str) -> Iterator[str]:
-    """The addresses of ours that packets to this host would carry; nothing is sent."""
+    """The addresses of this node that packets to `host` would come from; nothing is sent."""
     for address in _resolve(host):
         with suppress(OSError), socket.socket(family(address), socket.SOCK_DGRAM) as probe:
             probe.connect((address, 9))
@@ -130,7 +130,7 @@ def _ways_to(host: str) -> Iterator[str]:
 
 
 def _resolve(host: str) -> list[str]:
-    """IPv4 first."""
+    """The addresses of a host name, IPv4 first; [] where it can't be resolved."""
     with suppress(OSError):
         known = socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
         found = dict.fromkeys(where[0] for kind, *_, where in known if kind in (socket.AF_INET, socket.AF_INET6))
@@ -139,15 +139,21 @@ def _resolve(host: str) -> list[str]:
 
 
 def tell_nccl(interface: str, address: str) -> None:
-    """To take what the ranks have met on: of several networks it might choose one that leads nowhere. What the user has
-    set stays."""
+    """Make NCCL use the network of the rendezvous: of several it might choose one that does not lead to the other
+    nodes.
+
+    Variables that the user has set are kept.
+    """
     os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={interface}")
     if family(address) == socket.AF_INET6:
         os.environ.setdefault("NCCL_SOCKET_FAMILY", "AF_INET6")
 
 
 def bind(address: str, ports: range | None, open_at: Callable):
-    """`open_at((address, port))` at the first port of the site's range that is free, from a random one on."""
+    """`open_at((address, port))` at a free port of the site's range, tried in random order; None: at any port.
+
+    Raises a DistributedError where no port is free.
+    """
     for port in [0] if ports is None else random.sample(ports, len(ports)):
         with suppress(OSError):
             return open_at((address, port))

@@ -1,7 +1,7 @@
-"""Where this process stands among the ranks of its job.
+"""The placement of this process among the ranks of its job: rank, size, node.
 
-Slurm's step, submitit's local executor and a process alone all fill the same small record, so that nothing else has
-to know who started the ranks. Neither Slurm's nor submitit's code is needed for it, their environment variables are.
+A Slurm step, submitit's local executor and a single process all fill the same record, so that no other code has to know
+what started the ranks. It is read from environment variables; no code of Slurm or submitit is needed.
 """
 
 import os
@@ -11,20 +11,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-SPECIAL_STEPS = 0xFFFFFFF0  # the batch script, an interactive shell and the like are "steps" with numbers from here on
+SPECIAL_STEPS = 0xFFFFFFF0  # from here on step numbers mean a batch script, an interactive shell and the like
 
 
 class DistributedError(RuntimeError):
-    """What keeps the ranks from working together, in one line for the user; every rank that lives raises the same."""
+    """The ranks can't work together. The message is one line for the user, the same on every rank that is alive."""
 
 
 @dataclass(frozen=True)
 class Placement:
     """One process among the ranks of its job.
 
-    `cross_rank` counts the nodes before this one that have this `local_rank` as well, `cross_size` all such nodes.
-    `hosts` holds (host, ranks on it) in the order of the nodes; None while that is not known. `key` names this very
-    start: it is the same on every rank and different after a requeue or in another step.
+    `local_rank`, `local_size`: among the ranks of its node. `cross_size`: number of nodes that have this `local_rank`
+    too; `cross_rank`: how many of these come before this node. `hosts`: (host, its number of ranks) in the order of the
+    nodes; None while that is not known. `key`: names this start; it is the same on every rank, and another one after a
+    requeue and in another step.
     """
 
     rank: int
@@ -40,8 +41,8 @@ class Placement:
 
     @classmethod
     def find(cls, environ: Mapping[str, str] = os.environ) -> "Placement":
-        """Read the environment; a DistributedError names the variable that is missing or contradicts another."""
-        # Somebody who debugs in `srun --pty bash` may start local ranks there: the step of one task is not theirs.
+        """Read the environment. Raises a DistributedError with the variable that is missing or contradicts another."""
+        # local ranks may be started in `srun --pty bash`: that step of one task is not theirs
         local = environ.get("SUBMITIT_EXECUTOR") == "local"
         if in_step(environ) and not (local and environ.get("SLURM_STEP_NUM_TASKS") == "1"):
             return _from_slurm(environ)
@@ -52,13 +53,16 @@ class Placement:
 
 
 def in_step(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether srun started this process as a task; a batch script and a shell of salloc have SLURM_NTASKS, no step."""
+    """Whether srun started this process as a task.
+
+    A batch script and a shell of salloc have SLURM_NTASKS but no step.
+    """
     step = environ.get("SLURM_STEP_ID", "")
     return step.isdigit() and int(step) < SPECIAL_STEPS and "SLURM_PROCID" in environ
 
 
 def expand_tasks(text: str) -> list[int]:
-    """Tasks of each node: "2(x3),1" is [2, 2, 2, 1]."""
+    """The tasks of each node, from Slurm's notation: "2(x3),1" is [2, 2, 2, 1]. Raises ValueError."""
     counts = []
     for part in text.split(","):
         match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part)
@@ -69,7 +73,7 @@ def expand_tasks(text: str) -> list[int]:
 
 
 def expand_hosts(text: str) -> list[str]:
-    """Names in a Slurm node list: "gpu[01-03,7],login" is [gpu01, gpu02, gpu03, gpu7, login]."""
+    """The names of a Slurm node list: "gpu[01-03,7],login" is [gpu01, gpu02, gpu03, gpu7, login]."""
     names = []
     for part in re.findall(r"(?:[^,\[\]]|\[[^\]]*\])+", text):
         match = re.fullmatch(r"([^\[]*)\[([\d,-]+)\](.*)", part)
@@ -155,7 +159,7 @@ def _from_submitit(environ: Mapping[str, str]) -> Placement:
             f"SUBMITIT_LOCAL_JOB_NUM_NODES={environ['SUBMITIT_LOCAL_JOB_NUM_NODES']}: local means one node"
         )
     host = socket.gethostname()
-    # All ranks are children of one controller; process ids come again, hence the tick in which it started (field 22).
+    # all ranks are children of one controller; process ids are reused, hence also the tick of its start (field 22)
     parent = os.getppid()
     try:
         began = Path(f"/proc/{parent}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]

@@ -1,14 +1,14 @@
-"""The ranks at work together: start, sum, broadcast, agree. By Horovod or by torch.distributed, the same to all others.
+"""The process group: the ranks of a job start together, sum, broadcast and agree, by Horovod or torch.distributed.
 
     with process_group.start(run_folder) as world:
         world.broadcast_parameters(model)
         wait = world.sum_gradients(model.parameters())
         ...
         loss.backward()
-        wait()      # gradients of all ranks are summed now: unscale, clip
+        wait()      # now the gradients are summed over all ranks: unscale, clip
         optimizer.step()
 
-A world of one needs neither library. What goes wrong is a DistributedError with one line for the user.
+A world of one rank needs neither library. Every failure is a DistributedError with one line for the user.
 """
 
 import contextlib
@@ -39,10 +39,11 @@ BACKENDS = ("horovod", "torch")  # jobs/distributed/NAME_backend.py
 
 
 def start(folder: Path, device: str = "auto", deterministic: bool = False, backend: str = "horovod") -> "ProcessGroup":
-    """Join the other ranks of this job; `folder`, on storage that all nodes share, is where they find each other.
+    """Join the other ranks of this job.
 
-    `deterministic`: gradients are summed in the same order each time. `device` is cpu, cuda, or auto (cuda where torch
-    sees a GPU). `backend`: what sums, one of BACKENDS. Raises a DistributedError, the same one on every rank.
+    `folder`: on storage that all nodes share; the ranks find each other by a file there. `device`: cpu, cuda, or auto
+    (cuda where torch sees a GPU). `deterministic`: gradients are summed in the same order each time. `backend`: one of
+    BACKENDS. Raises a DistributedError, the same one on every rank.
     """
     place = Placement.find()
     if place.size == 1:
@@ -52,11 +53,11 @@ def start(folder: Path, device: str = "auto", deterministic: bool = False, backe
     meeting = rendezvous_of_ranks(place, Path(folder), settings, about, library.Server)
     place = replace(place, hosts=meeting.hosts)
     try:
-        if deterministic:  # what would be fused with what hangs on who comes first
+        if deterministic:  # which tensors Horovod fuses depends on the order in which ranks are ready
             os.environ |= {"HOROVOD_FUSION_THRESHOLD": "0", "HOROVOD_AUTOTUNE": "0"}
         group = ProcessGroup(place, chosen, library.join(meeting, place, settings, chosen), settings.shared_gpu)
         try:
-            group.barrier()  # from here on nobody needs the rendezvous
+            group.barrier()  # from here on no rank needs the rendezvous
         except DistributedError:
             group.close(failed=True)
             raise
@@ -69,9 +70,9 @@ def start(folder: Path, device: str = "auto", deterministic: bool = False, backe
 
 
 def _about(place: Placement, device: str, library: ModuleType, shared: bool = False) -> tuple[torch.device, About]:
-    """This rank's device, and what it tells the others; what is wrong here becomes an error that all hear of.
+    """This rank's device, and what it tells the others. An error on this rank is part of that, so that all report it.
 
-    `shared`: NCCL refuses two ranks on one GPU, so they work without it, and the meeting hears of no GPU.
+    `shared`: ranks may share a GPU. NCCL does not allow that, so they work without it and name no GPU.
     """
     chosen, gpu, errors = torch.device("cpu"), "", []
     try:
@@ -89,7 +90,7 @@ def _about(place: Placement, device: str, library: ModuleType, shared: bool = Fa
 
 @cache
 def versions() -> dict[str, str]:
-    """Versions that must be the same on every rank: torch, Horovod, and a digest of this project's code."""
+    """The versions of torch and Horovod and a digest of this project's code, which must be the same on every rank."""
     root, digest = Path(__file__).resolve().parents[2], hashlib.sha256()
     for package in ("htr", "jobs", "shards"):
         for path in sorted((root / package).rglob("*.py")):
@@ -102,20 +103,23 @@ def versions() -> dict[str, str]:
 
 
 class ProcessGroup:
-    """The ranks of a job at work together. Every rank must call the same methods in the same order."""
+    """The ranks of a job. Every rank must call the same methods in the same order."""
 
     def __init__(
         self, place: Placement, device: torch.device, comm: Collectives | None = None, over_host: bool = False
     ) -> None:
-        """`over_host`: what is on a GPU is summed and broadcast through the host's memory, by Gloo."""
+        """`over_host`: tensors on a GPU are summed and broadcast through the host's memory, by Gloo."""
         self.place, self.device, self._comm = place, device, comm
         self.over_host = over_host and device.type == "cuda"
         self.rank, self.size, self.local_rank = place.rank, place.size, place.local_rank
 
     @contextmanager
     def guard(self, doing: str) -> Iterator[None]:
-        """Turn the error that another rank died or hangs into a DistributedError; for `loss.backward()` too."""
-        ACTIVITY.collective = doing if doing != "backward" else ""  # what the watchdog sees
+        """Turn a CollectiveError (another rank is lost) into a DistributedError; also around `loss.backward()`.
+
+        `doing`: what this rank does, for the message.
+        """
+        ACTIVITY.collective = doing if doing != "backward" else ""  # for the watchdog
         try:
             yield
         except CollectiveError as error:
@@ -124,10 +128,10 @@ class ProcessGroup:
             ACTIVITY.collective = ""
 
     def broadcast_parameters(self, module: torch.nn.Module) -> None:
-        """Give every rank the parameters and buffers of rank 0, in place."""
+        """Copy the parameters and buffers of rank 0 to every rank, in place."""
         if self._comm is not None:
             state = module.state_dict()
-            # what is summed lies in one piece: weights may lie by channels, or on a GPU that nothing is sent from
+            # contiguous copies: weights may be channels-last, or on a GPU that ranks do not send from
             sent = {
                 name: (tensor.cpu() if self.over_host else tensor).detach().contiguous()
                 for name, tensor in state.items()
@@ -139,18 +143,18 @@ class ProcessGroup:
                     tensor.copy_(sent[name])
 
     def broadcast_object(self, obj: Any, name: str) -> Any:
-        """Rank 0's object; that of the other ranks is not looked at."""
+        """-> the object of rank 0; that of any other rank is ignored."""
         if self._comm is None:
             return obj
         with self.guard(f"broadcast of {name}"):
             return self._comm.broadcast_object(obj if self.rank == 0 else None, name)
 
     def sum(self, values: dict[str, float]) -> dict[str, float]:
-        """Each value summed over the ranks, in float64; the names must be the same on every rank."""
+        """-> each value summed over the ranks, in float64. The names must be the same on every rank."""
         return self.ask(values)()
 
     def ask(self, values: dict[str, float]) -> Callable[[], dict[str, float]]:
-        """`sum`, but it returns at once: call what it returns for the sums, when other work is done."""
+        """Begin `sum`, and return a function that waits for the sums and returns them."""
         if self._comm is None:
             return lambda: {name: float(value) for name, value in values.items()}
         names = sorted(values)
@@ -166,23 +170,23 @@ class ProcessGroup:
         return answer
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is up on any rank: how the ranks agree to skip a step or to stop."""
+        """Whether the flag is true on any rank: so the ranks agree to skip a step, or to stop."""
         return self.sum({"flag": float(flag)})["flag"] > 0
 
     def sum_gradients(
         self, parameters: Iterable[torch.nn.Parameter], compression: str = "none", passes: int = 1
     ) -> "GradientSum":
-        """Sum (never average) these parameters' gradients over all ranks, while backward still runs.
+        """Sum (not average) the gradients of these parameters over all ranks in every step, while backward runs.
 
-        Call what it returns after backward, and they are summed. `compression`: none, or fp16 or bf16 on the way;
-        `passes`: backward passes whose gradients are accumulated before.
+        Call the result after backward: it waits for the sums. `compression`: none, or the type in which gradients are
+        sent, fp16 or bf16. `passes`: backward passes whose gradients are accumulated before.
         """
         if self._comm is None:
             return GradientSum(self, None)
         return GradientSum(self, GradientBuckets(self._comm, parameters, compression, passes, self.over_host))
 
     def on_root(self, fn: Callable[..., Any], *args: Any) -> Any:
-        """Let rank 0 alone do something: its result is everyone's, and if it raises, every rank raises the same."""
+        """Call `fn` on rank 0 alone -> its result, on every rank. If it raises, every rank raises the same."""
         with ACTIVITY.during("rank 0's files"):
             return self._on_root(fn, *args)
 
@@ -204,12 +208,12 @@ class ProcessGroup:
         return value
 
     def _all_know(self) -> None:
-        """A rank that ends with the error at once must not look lost to those that have yet to hear of it."""
+        """Wait until all ranks have received the error: a rank that ends before would count as lost."""
         with contextlib.suppress(DistributedError):
             self.barrier()
 
     def gather(self, obj: Any) -> list[Any]:
-        """The objects of all ranks, in the order of the ranks."""
+        """-> the objects of all ranks, by rank."""
         if self._comm is None:
             return [obj]
         with self.guard("gather"):
@@ -222,7 +226,7 @@ class ProcessGroup:
                 self._comm.barrier()
 
     def close(self, failed: bool = False) -> None:
-        """Leave; the others notice if they still want something of this rank. `failed`: not at the work's end."""
+        """Leave the group. `failed`: before the end of the work, so that other ranks may be lost."""
         if self._comm is not None:
             self._comm.close(failed)
 
@@ -234,7 +238,7 @@ class ProcessGroup:
 
 
 class GradientSum:
-    """Gradients on their way; to be called after the backward passes of a step."""
+    """The sum of gradients that is in progress. Call it after the backward passes of a step, to wait for the sums."""
 
     def __init__(self, group: ProcessGroup, buckets: GradientBuckets | None) -> None:
         self.group, self.buckets = group, buckets
@@ -245,13 +249,13 @@ class GradientSum:
                 self.buckets.wait()
 
     def accumulate(self, passes: int) -> None:
-        """So many backward passes a step from now on."""
+        """From now on a step has this number of backward passes."""
         if self.buckets:
             self.buckets.passes = passes
 
 
 def _portable(error: Exception) -> bytes:
-    """A pickle of the exception, or of a DistributedError with its message where that cannot travel."""
+    """A pickle of the exception, or of a DistributedError with its message where it can't be pickled."""
     try:
         data = pickle.dumps((False, error))
         pickle.loads(data)

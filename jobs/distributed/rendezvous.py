@@ -1,12 +1,12 @@
-"""Rendezvous of the ranks before their library starts: what is wrong is said on every rank, in bounded time.
+"""Rendezvous of the ranks before their library starts: every rank reports the same error, in bounded time.
 
-A failing hvd.init() is no exception but an abort, minutes later. So rank 0 listens on its interface and publishes
-where in FOLDER/rendezvous/KEY.json on shared storage; the others find the file, connect, and say who they are or what
-is wrong with them. Rank 0 answers all with one verdict: where the library's own server is, or one error for everybody.
-The connections stay open for those who want to know when another rank ends (jobs/distributed/lifeline.py).
+A failing hvd.init() is no exception but an abort, minutes later. So the ranks check everything before. Rank 0 listens
+on its interface and publishes its address in FOLDER/rendezvous/KEY.json on shared storage. The others read the file,
+connect, and send who they are, or their error. Rank 0 answers all with one verdict: the address of the library's own
+server, or one error for all. The connections stay open, to notice when a rank ends (jobs/distributed/lifeline.py).
 
-A token in the file (mode 0600) signs every message and never travels: strangers, another job that came by the same
-port, a port scan are ignored. Nothing of the data passes here.
+A token in the file (mode 0600) signs every message and is never sent. Other senders are ignored: other jobs at the same
+port, port scans. Nothing of the data passes here.
 """
 
 import secrets
@@ -24,12 +24,12 @@ from jobs.distributed.messages import MAX_MESSAGE_BYTES, check, publish, read, s
 from jobs.distributed.network import Settings, addresses, bind, choose_interface, listen, shown
 from jobs.distributed.placement import DistributedError, Placement
 
-LATE_FAILURE_WAIT_S = 2.0  # that rank 0 waits for the others once something is wrong, to tell all of it at once
+LATE_FAILURE_WAIT_S = 2.0  # after a first error rank 0 waits so long for others, to report all of them at once
 
 
 @dataclass(frozen=True)
 class About:
-    """What a rank tells of itself; `error` is what keeps it from taking part."""
+    """What a rank tells of itself. `error`: why it can't take part, "" if it can."""
 
     device: str = "cpu"
     gpu: str = ""  # unique name of the GPU it takes
@@ -38,22 +38,22 @@ class About:
 
 
 class Server(Protocol):
-    """What a library's processes find each other by (see jobs.distributed.collectives)."""
+    """The rendezvous server of a library of collectives (see jobs.distributed.collectives)."""
 
     port: int
 
     def stop(self) -> None: ...
 
 
-# Serve(address, ports, hosts, allowed addresses): begins to listen
+# Serve(address, ports, hosts, allowed addresses): starts such a server
 Serve = Callable[[str, range | None, list[tuple[str, int]], set[str]], Server]
 
 
 @dataclass(frozen=True)
 class Rendezvous:
-    """The ranks have met: their library may start. `close` it when it has.
+    """All ranks have met, and their library may start. Call `close` when it has.
 
-    `links`: of rank 0 a connection to each other rank, of another one to rank 0. `server`: rank 0's.
+    `links`: connections by rank, of rank 0 to each other rank, of another rank to rank 0. `server`: of rank 0.
     """
 
     hosts: tuple[tuple[str, int], ...]
@@ -66,7 +66,7 @@ class Rendezvous:
 
 
 def rendezvous_of_ranks(place: Placement, folder: Path, settings: Settings, about: About, serve: Serve) -> Rendezvous:
-    """Wait for all ranks of the world; a DistributedError if they cannot work together, the same one on every rank."""
+    """Wait for all ranks. Raises a DistributedError if they can't work together, the same one on every rank."""
     file = folder / "rendezvous" / f"{place.key}.json"
     try:
         interface, address = choose_interface(place, settings.interface)
@@ -91,7 +91,7 @@ def _lead(file: Path, settings: Settings, hello: dict, interface: str, address: 
     verdict: dict = {}
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not address:  # nobody can reach us: what is wrong stands in the file instead
+        if not address:  # no rank can connect: the error is published in the file
             raise DistributedError(*_told([hello]))
         with closing(bind(address, settings.ports, listen)) as listener:
             port = listener.getsockname()[1]
@@ -107,7 +107,7 @@ def _lead(file: Path, settings: Settings, hello: dict, interface: str, address: 
     except (DistributedError, OSError) as error:
         verdict = {"error": str(error) if isinstance(error, DistributedError) else f"{_who(hello)}: {error}"}
         with suppress(OSError):
-            publish(file, verdict)  # for those that come late
+            publish(file, verdict)  # for ranks that come late
         raise DistributedError(verdict["error"]) from None
     finally:
         for connection in sockets:
@@ -127,7 +127,7 @@ def _lead(file: Path, settings: Settings, hello: dict, interface: str, address: 
 
 
 def _collect(listener, token: str, file: Path, timeout: float, hellos: dict, sockets: dict) -> list[str]:
-    """Fill `hellos` (by rank) and `sockets` (to hello) until all ranks are there; what went wrong."""
+    """Fill `hellos` (by rank) and `sockets` (socket to hello) until all ranks are there -> errors."""
     size, problems, unreached = hellos[0]["size"], [], {}
     latest = deadline = time.monotonic() + timeout
     with selectors.DefaultSelector() as selector:
@@ -149,7 +149,7 @@ def _collect(listener, token: str, file: Path, timeout: float, hellos: dict, soc
             if deadline == latest and (problems or unreached or disagreements(hellos)):
                 deadline = time.monotonic() + LATE_FAILURE_WAIT_S
     missing = [rank for rank in range(size) if rank not in hellos and rank not in unreached]
-    if missing and deadline == latest:  # else we stopped early, and the rest may well be on its way
+    if missing and deadline == latest:  # otherwise it stopped early, and they may still be on their way
         answered = ", ".join(dict.fromkeys(hello["host"] for hello in hellos.values()))
         ranks = f"rank{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}"
         problems.append(f"{ranks} did not start within {timeout:g} s (nodes that answered: {answered})")
@@ -157,7 +157,7 @@ def _collect(listener, token: str, file: Path, timeout: float, hellos: dict, soc
 
 
 def _hear(selector, key: selectors.SelectorKey, token: str, hellos: dict, sockets: dict) -> list[str]:
-    """Read what came on one connection: a hello, a piece of one, the end of a rank that had said hello, or garbage."""
+    """Read from a connection: a hello, a part of one, the end of a rank that had sent one, or garbage -> errors."""
     connection, heard = key.fileobj, key.data
     piece = connection.recv(MAX_MESSAGE_BYTES)
     heard += piece
@@ -179,7 +179,7 @@ def _hear(selector, key: selectors.SelectorKey, token: str, hellos: dict, socket
 
 
 def _notes(file: Path, token: str) -> Iterator[dict]:
-    """What ranks that could not reach us left in the folder; what an earlier start left has another token."""
+    """The error files of ranks that could not connect; files of an earlier start have another token."""
     for path in file.parent.glob(f"{file.stem}.rank-*.error"):
         note = read(path)
         if note and note["token"] == token:
@@ -187,9 +187,9 @@ def _notes(file: Path, token: str) -> Iterator[dict]:
 
 
 def disagreements(hellos: dict[int, dict]) -> list[str]:
-    """What the ranks that answered report or contradict each other in; empty if they can work together."""
+    """Errors that ranks report, and contradictions between ranks; [] if they can work together."""
     first, nodes = hellos[0], defaultdict(list)
-    wrong = [hellos[rank] for rank in sorted(hellos)]  # not as they came: it reads the same each time
+    wrong = [hellos[rank] for rank in sorted(hellos)]  # by rank, so that the message is always the same
     for hello in wrong[:]:
         nodes[hello["host"]].append(hello)
         if hello["size"] != first["size"]:
@@ -207,7 +207,7 @@ def disagreements(hellos: dict[int, dict]) -> list[str]:
         elif len(set(cards)) < len(cards):
             said = "has a part of a card (MIG) that another rank has a part of: NCCL can't sum between these; give one "
             wrong += [{**hello, "error": f"{said}part a card, whole GPUs, or set HTR_SHARED_GPU=1"} for hello in group]
-        # only once all are there can a node have the wrong number of ranks
+        # the number of ranks on a node can be wrong only when all are there
         if len(hellos) == first["size"] and {hello["local_size"] for hello in group} != {len(group)}:
             wrong += [{**hello, "error": f"counts {hello['local_size']} ranks on its node"} for hello in group]
         if len({hello["local_rank"] for hello in group}) < len(group):
@@ -220,7 +220,7 @@ def disagreements(hellos: dict[int, dict]) -> list[str]:
 
 def _join(file: Path, settings: Settings, hello: dict, interface: str, address: str) -> Rendezvous:
     deadline = time.monotonic() + settings.timeout
-    patience = min(15.0, settings.timeout / 3)  # for an address that does not answer: it may be of an earlier start
+    patience = min(15.0, settings.timeout / 3)  # with an address that does not answer: it may be an older one
     tried, since, trouble, left = "", 0.0, hello["error"], {}
     while time.monotonic() < deadline:
         note = read(file)
@@ -242,7 +242,7 @@ def _join(file: Path, settings: Settings, hello: dict, interface: str, address: 
                 left = {"token": tried, "rank": hello["rank"], "host": hello["host"], "error": trouble}
                 with suppress(OSError):
                     publish(file.with_suffix(f".rank-{hello['rank']}.error"), left)
-                # rank 0 looks for it, collects what others have left, and answers in its own file
+                # rank 0 collects the error files of all ranks, and answers in its own file
                 deadline = min(deadline, time.monotonic() + LATE_FAILURE_WAIT_S + 3)
             time.sleep(0.3)
             continue
@@ -258,15 +258,15 @@ def _join(file: Path, settings: Settings, hello: dict, interface: str, address: 
 
 
 def _ask(note: dict, hello: dict, source: str, patience: float, wait: float) -> tuple[dict, socket.socket]:
-    """Rank 0's verdict, and the connection to it; an OSError if it cannot be reached, a DistributedError if it falls
-    silent afterwards.
+    """-> the verdict of rank 0, and the connection to it. Raises an OSError if it can't be reached, and a
+    DistributedError if it does not answer afterwards.
     """
     where, heard = (note["address"], note["port"]), bytearray()
     connection = socket.create_connection(where, min(5.0, patience), (source, 0) if source else None)
     try:
         connection.sendall(sign(note["token"], hello))
         connection.settimeout(wait)  # rank 0 has its own time limit for the ranks that are still missing
-        # by bytes that are there, no more: what comes after it is another's to read. A list of hosts may be long
+        # read no byte after the verdict: those are for the lifeline. A list of hosts may be long
         while not heard.endswith(b"\n") and len(heard) < MAX_MESSAGE_BYTES * 16:
             ahead = connection.recv(MAX_MESSAGE_BYTES, socket.MSG_PEEK)
             if not ahead:
@@ -283,7 +283,7 @@ def _ask(note: dict, hello: dict, source: str, patience: float, wait: float) -> 
         raise DistributedError(f"rank 0 at {shown(note)} stopped answering for {wait:g} s") from None
 
 
-# --- small things that both need
+# --- used by both
 
 
 def _who(hello: dict) -> str:
@@ -291,7 +291,7 @@ def _who(hello: dict) -> str:
 
 
 def _told(hellos: list[dict]) -> list[str]:
-    """The errors that ranks report, each once, with those who report it."""
+    """The errors of these ranks, each once, with the ranks that report it."""
     errors = defaultdict(list)
     for hello in hellos:
         if hello["error"]:

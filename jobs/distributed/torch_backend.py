@@ -1,8 +1,8 @@
-"""torch.distributed behind the process group (--backend torch): Gloo on CPUs, NCCL on GPUs. The only file that imports
-it.
+"""torch.distributed as the library of the process group (--backend torch): Gloo on CPUs, NCCL on GPUs.
 
-It needs no build of its own. Unlike Horovod it takes collectives in one order on all ranks, and waits for a peer as
-long as it is told: who is lost is said by the lifeline, which every wait on a CPU looks at.
+The only file that imports it. Unlike Horovod it needs no build. Unlike Horovod it needs collectives in the same order
+on all ranks, and it waits for a lost rank until its time-out. So every wait on a CPU also asks the lifeline
+(jobs/distributed/lifeline.py), which knows of a lost rank much earlier.
 """
 
 import ctypes
@@ -24,16 +24,16 @@ from jobs.distributed.placement import DistributedError, Placement
 from jobs.distributed.rendezvous import Rendezvous
 
 NAME = "torch"
-POLL_INTERVAL_S = 1e-4  # between two looks at whether a sum is there
-# of one collective, as a last resort: rank 0 may write for long, and the lifeline and the watchdog notice much earlier
+POLL_INTERVAL_S = 1e-4  # between two polls of a sum
+# time-out of a collective, the last resort: rank 0 may write files for long, and lifeline and watchdog act much earlier
 LONGEST = timedelta(hours=6)
-FILES = 4096  # open ones: at 512 ranks rank 0 has three connections to each
+FILES = 4096  # limit of open files: with 512 ranks, rank 0 has three connections to each
 
 T = TypeVar("T")
 
 
 def check(device: torch.device) -> None:
-    """Raises a DistributedError where this torch can't sum on such a device."""
+    """Raises a DistributedError where this torch can't sum on this device."""
     import torch.distributed as dist
 
     if not dist.is_available() or not dist.is_gloo_available():
@@ -43,9 +43,9 @@ def check(device: torch.device) -> None:
 
 
 class Server:
-    """torch's store, by which Gloo and NCCL find each other, at one address and one of the site's ports.
+    """torch's store, by which Gloo and NCCL find the other ranks, at one address and one of the site's ports.
 
-    NCCL's watch over itself asks it until the end, so it stays open; it holds addresses, nothing of the data.
+    It stays open until the end, since NCCL's own monitor uses it. It holds addresses, and nothing of the data.
     """
 
     def __init__(self, address: str, ports: range | None, hosts: list[tuple[str, int]], allowed: set[str]) -> None:
@@ -63,7 +63,10 @@ class Server:
 
 
 def join(meeting: Rendezvous, place: Placement, settings: Settings, device: torch.device) -> "TorchDistributed":
-    """Raises a DistributedError where the ranks can't connect to each other, with the rank that was lost meanwhile."""
+    """Start torch.distributed.
+
+    Raises a DistributedError where ranks can't connect, with the lost rank if one is known.
+    """
     import torch.distributed as dist
 
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -90,7 +93,7 @@ def join(meeting: Rendezvous, place: Placement, settings: Settings, device: torc
 
 @dataclass
 class Begun:
-    """A collective: torch's handle, the result, and what it is computed from, which must live as long."""
+    """A collective in progress: torch's handle, the result, and the source tensor, which must live until its end."""
 
     work: Any
     result: Tensor
@@ -98,7 +101,7 @@ class Begun:
 
 
 class TorchDistributed:
-    """Collectives by torch.distributed; see jobs.distributed.collectives."""
+    """Collectives by torch.distributed, see jobs.distributed.collectives."""
 
     ordered = True
 
@@ -106,7 +109,7 @@ class TorchDistributed:
         import torch.distributed as dist
 
         self.dist, self.size, self.lifeline = dist, size, lifeline
-        # its name since 2.13
+        # all_gather_into_tensor is called all_gather_single since torch 2.13
         self.gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
         self.last: Begun | None = None
 
@@ -117,7 +120,7 @@ class TorchDistributed:
     def translated(self, call: Callable[[], T]) -> T:
         try:
             return call()
-        except RuntimeError as error:  # what Gloo and NCCL raise for a peer that is gone, and no other class of it
+        except RuntimeError as error:  # Gloo and NCCL raise this class for a lost peer
             raise CollectiveError(self.lifeline.blame() or LOST) from error
 
     def sum_(self, tensor: Tensor, name: str) -> Begun:

@@ -84,7 +84,7 @@ def test_the_interface_that_is_asked_for(node2):
         "ib7": "no such network interface",
         "off": "that network interface is down",
         "bare": "no address at that network interface",
-        "link": r"no address at that network interface but one of its link \(fe80::\), which says nothing elsewhere,",
+        "link": r"no address at that network interface but a link-local one \(fe80::\), which other nodes can't use,",
     }.items():
         with pytest.raises(DistributedError, match=f"HTR_IFACE={asked}: {why}{listed}"):
             choose_interface(step, asked)
