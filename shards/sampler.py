@@ -15,11 +15,11 @@ share of any other, within a percent or two.
     window  = the texts of the next few hundred blocks, in `lanes` equal parts, each sorted by width
     batch k = the k-th share of every lane, by number of texts, or by pixels: narrow texts come in larger batches
 
-There are as many lanes as leave SHARE lines of a batch in each, a power of two: worlds of 1, 2, 4, … ranks with SHARE
-lines or more each read nothing twice. In other worlds a rank's first and last lane are also its neighbour's, and both
-read a part of their blocks; within a lane's share of a batch the texts are in the order of their blocks, so that the
-two meet little. How finely a large data set is cut into blocks, and how many texts a window has, is said by its Mixing;
-a small one has blocks of one text: a full shuffle.
+The number of lanes is a power of two, such that each gives MIN_LANE_TEXTS texts of a batch or more: worlds of 1, 2, 4,
+… ranks with so many texts each read nothing twice. In other worlds a rank's first and last lane are also its
+neighbour's, and both read a part of their blocks; within a lane's share of a batch the texts are in the order of their
+blocks, so that the two meet little. How finely a large data set is cut into blocks, and how many texts a window has, is
+said by its Mixing; a small one has blocks of one text: a full shuffle.
 
 What is held of an epoch are its blocks, a hundred thousand for millions of texts; a window's texts are named when it
 is planned.

@@ -1,4 +1,4 @@
-"""Every option says what it does, with unit and default; messages are in plain words."""
+"""Every option says what it does, with unit and default; messages, docs and docstrings are in plain words."""
 
 import argparse
 import ast
@@ -59,6 +59,59 @@ ODD = re.compile(
     r"\b(what is told|is told|are told|be told|for who|by who|who keys|is wanted|are wanted|wants? (a|an|the|that)"
     r"|otherwise than|were it|that cannot be|is none|it is said|is not made twice)\b"
 )
+
+
+# the like in pages and docstrings
+RIDDLE = re.compile(
+    r"\b((is|are) said\b|, said \||(is|are|be) told\b(?! apart)|(for|by) who\b|(is|are) wanted|wants (a|the|two|more)"
+    r"|otherwise than|were it\b|(?<!there )is none\b|as far as anybody|nobody knows|anybody can tell|says? whom"
+    r"|what (is told|little|much)|no reason to\b|who agrees?\b|is not made twice)"
+)
+# rooms whose docstrings are held to it
+PLAIN_ROOMS = ("htr/forms", "htr/reliability", "jobs/cli", "jobs/distributed", "jobs/scaling")
+# constants that got names with their units (house.md): what a docstring says of one must have the new name
+OLD_CONSTANTS = re.compile(r"\b(LEAST|MOST|FEW|SURE|FAR|DEAR|EXACT|FLIPS|FINE|SHARE|WANTED|SIZE|LAST|COARSE|FOUND)\b")
+
+
+def docstrings() -> list[tuple[str, str, set[str]]]:
+    """(file:name, docstring, the names that its file defines) of every module, class and function."""
+    found = []
+    for path in (path for room in ("htr", "shards", "jobs") for path in sorted((CHECKOUT / room).rglob("*.py"))):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and (words := ast.get_docstring(node)):
+                name = getattr(node, "name", "")
+                found.append((f"{path.relative_to(CHECKOUT)}:{name}", re.sub(r"\s+", " ", words), names))
+    return found
+
+
+def test_pages_are_in_plain_words():
+    pages = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
+    assert len(pages) > 10 and RIDDLE.search("another encoding than UTF-8 is said")
+    lines = [
+        (f"{page.name}:{number}", line)
+        for page in pages
+        for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1)
+    ]
+    assert not [f"{where}: {line}" for where, line in lines if RIDDLE.search(line)]
+
+
+def test_docstrings_are_in_plain_words():
+    found = docstrings()
+    rooms = [(where, words) for where, words, _ in found if where.startswith(PLAIN_ROOMS)]
+    assert len(found) > 1500 and len(rooms) > 300
+    assert not [f"{where}: {words}" for where, words in rooms if RIDDLE.search(words)]
+
+
+def test_docstrings_name_constants_that_there_are():
+    found = [
+        (where, word)
+        for where, words, names in docstrings()
+        for word in OLD_CONSTANTS.findall(words)
+        if word not in names
+    ]
+    assert not found
 
 
 def messages() -> list[tuple[str, str]]:

@@ -90,12 +90,13 @@ def cut_text(lines: Sequence[np.ndarray], words: Sequence[Sequence[int]], space:
 
 
 def least_margin(own: np.ndarray, wrong: np.ndarray) -> float | None:
-    """A threshold for margins: of lines with their own texts (N,), and with texts of other lines (M,).
+    """The threshold of margins that separates right texts from wrong ones; None without a wrong text.
 
-    At least FOUND of the wrong texts lie below it; among such thresholds it is the one with the least cost, where an
-    own text below counts DEAR times as much as a wrong one above. Own texts may have wrong ones among them: these lie
-    where the wrong ones lie, and weigh the same at every threshold beyond. Where a gap begins there, the threshold is
-    in its middle: a wrong text may be like the right one. None without a wrong text.
+    `own` (N,): margins of lines with their own texts. `wrong` (M,): with texts of other lines. At least MIN_WRONG_FOUND
+    of the wrong texts lie below the threshold. Among such thresholds it has the least cost: an own text below costs
+    REJECTED_COST times as much as a wrong one above. Wrong texts among the own ones do not matter: they have the
+    margins of wrong texts, and the same cost at every threshold above. Where the margins have a gap there, the
+    threshold lies in its middle, since a wrong text may resemble the right one.
     """
     if not len(wrong):
         return None

@@ -1,7 +1,8 @@
 """Form dropout: a small image of a field's darkness without the form's print, in which lines are found.
 
-FINE pixels of it are a pitch, a whole number of the field's pixels one of its. Level rulings are divided out (see
-rulings.py); labels, dots and upright edges are painted over and the strokes that cross them joined again.
+A pitch has about SMALL_PITCH_PX pixels in the small image, and a whole number of the field's pixels becomes one. Level
+rulings are divided out (see rulings.py). Labels, dots and upright edges are painted over, and the strokes that cross
+them are joined again.
 """
 
 from dataclasses import dataclass

@@ -17,7 +17,7 @@ def sign_flip(differences: np.ndarray, seed: int = 0) -> float:
 
     If the readers are as good as each other, each cluster's difference is as likely with the other sign: the share of
     random signs with a sum at least as far from 0 (Fisher's permutation test with clusters as its units). All signs are
-    tried up to EXACT clusters, FLIPS of them beyond. 1.0 where nothing differs.
+    tried with at most MAX_EXACT_CLUSTERS clusters, else RANDOM_FLIPS of them. 1.0 where nothing differs.
     """
     d = np.asarray(differences, np.float64)
     d = d[d != 0]

@@ -58,8 +58,8 @@ def lines_in(table) -> np.ndarray:
 def units_among(unit: str, lines: np.ndarray) -> np.ndarray:
     """(N,) how many lines each row has (`lines_in`) -> (N,) bool: which rows a promise of this unit speaks of.
 
-    A promise of lines speaks of single lines. A field whose lines have one text together is none: if one line of it is
-    wrong the text is, and the threshold was not chosen for that.
+    A promise of lines is about single lines. It excludes a field whose lines have one text together: such a text is
+    wrong if any of its lines is, and the threshold was not chosen for that.
     """
     return np.asarray(lines) == 1 if unit == "line" else np.ones(len(lines), bool)
 
@@ -161,7 +161,7 @@ def fit_scores(
     ValueError.
     """
     signals, row = lines_of(table)
-    alone = (np.bincount(row) == 1).astype(np.float64)  # in a field of several nobody knows which line is wrong
+    alone = (np.bincount(row) == 1).astype(np.float64)  # in a field of several lines the wrong one is not known
     given = ("line", signals, np.asarray(right, np.float64)[row], clusters[row], alone[row])
     scores, of_lines = {"line": fit(*given)}, cross_fitted(*given)
     held_out = {"line": least_of(of_lines, row, len(alone))}

@@ -146,7 +146,7 @@ def predict(f: Figures, ranks: int, algorithm: str = "ring", wider: dict[int, fl
 def end_of(
     f: Figures, share: float = 0.9, algorithm: str = "ring", wider: dict[int, float] | None = None
 ) -> tuple[Step, Step | None]:
-    """-> the last size with an efficiency of at least `share`, and the next one, None beyond MOST ranks.
+    """-> the last size with an efficiency of at least `share`, and the next one, None beyond MAX_RANKS ranks.
 
     Sizes are those within a node, then whole nodes.
     """

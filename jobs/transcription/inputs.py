@@ -226,7 +226,7 @@ def item(row: dict, scans: Scans) -> Item:
 
 
 def read_table(path: Path, quotes: str, account: Account) -> pa.Table:
-    """The columns WANTED as text, empty where the table has none of this name. A column of texts is not needed.
+    """The columns COLUMNS as text, empty where the table has none of this name. A column of texts is not needed.
 
     Raises ValueError: no table, no column `image`, a column that is there twice, or one that can't be read as text.
     """
