@@ -1,8 +1,8 @@
-"""What each rank is doing, and since when: said every few seconds in a small file, by a thread of its own.
+"""Heartbeats: every few seconds a thread of each rank writes to a small file what the rank is doing, and for how long.
 
-RUN/.heartbeat/RANK-HOST holds a counter, the step, what the rank is at and how long it has been at it by its own clock.
-Nobody compares times of two machines: a rank whose counter stands still while somebody watches has stopped, whatever
-the clocks say. Heartbeats are hints: a failure to write or read one is none.
+RUN/.heartbeat/RANK-HOST has a counter, the step, the activity, and how long it has lasted by the rank's own clock.
+Times of two machines are never compared: a rank has stopped if its counter does not change while another one watches.
+Heartbeats are hints, so a failure to write or read one is ignored.
 """
 
 import contextlib
@@ -20,33 +20,34 @@ from shards.open_shards import shards_under_way
 
 BEAT_INTERVAL_S = 3.0  # seconds
 FOLDER = ".heartbeat"
-WATCH_S = BEAT_INTERVAL_S + 1.5  # seconds in which whoever lives is seen to beat
-BEAT_BYTES = 400  # bytes of a heartbeat
-MAX_NAMED_SHARDS = 5  # in a heartbeat, which has to stay whole
-# files of the code in which a rank that has come to a collective waits for the others
+WATCH_S = BEAT_INTERVAL_S + 1.5  # in this time every rank that is alive changes its counter
+BEAT_BYTES = 400  # of a heartbeat
+MAX_NAMED_SHARDS = 5  # in a heartbeat, which must not be cut off
+# parts of the paths of code in which a rank waits for the others in a collective
 COLLECTIVES = ("/horovod/", "/torch/distributed/", "distributed/horovod_backend.py", "distributed/torch_backend.py")
 
 
 @dataclass
 class Activity:
-    """Of this process: what its main thread is at. The only state that the watchdog judges."""
+    """What the main thread of this process is doing. The watchdog judges by this alone."""
 
     step: int = 0
     at: str = "starting"
-    collective: str = ""  # that it waits in for the others
-    count: int = 0  # of signs of progress
+    collective: str = ""  # the collective in which it waits for the others
+    count: int = 0  # signs of progress so far
     first: bool = True  # no step was taken yet
-    lasted: float = 0.0  # seconds between the last two steps, without what was done between them
-    inside: bool = False  # of something that is no step
-    paused: float = 0.0  # seconds since the last step that were something else
+    lasted: float = 0.0  # seconds of the last step, without what was done besides (`during`)
+    inside: bool = False  # in `during`
+    paused: float = 0.0  # seconds in `during` since the last step
     stepped: float = field(default_factory=time.monotonic)
 
     def progressed(self, at: str | None = None) -> None:
+        """Note a sign of progress. `at`: what it is doing now."""
         self.count += 1
         self.at = at or self.at
 
     def took(self, step: int) -> None:
-        """A step is done."""
+        """Note that this step is done."""
         now = time.monotonic()
         if not self.first:
             self.lasted = max(now - self.stepped - self.paused, 0.0)
@@ -55,7 +56,7 @@ class Activity:
 
     @contextlib.contextmanager
     def during(self, at: str) -> Iterator[None]:
-        """Something that is no step: an evaluation, a checkpoint. Inside another such one, that is said."""
+        """Around work that is no step: an evaluation, a checkpoint. Within another one, the outer name is kept."""
         if self.inside:
             yield
             return
@@ -69,6 +70,7 @@ class Activity:
             self.progressed(before)
 
     def describe(self) -> str:
+        """What it is doing, in words, with the shards that are being read and the collective that it waits in."""
         names = shards_under_way()
         more = [f"and {len(names) - MAX_NAMED_SHARDS} more"] if len(names) > MAX_NAMED_SHARDS else []
         shards = ", ".join([*names[:MAX_NAMED_SHARDS], *more])
@@ -81,7 +83,7 @@ ACTIVITY = Activity()
 
 
 class Heartbeat:
-    """A context, on every rank; `folder` is the run's."""
+    """A context on every rank, with the thread that writes its heartbeats. `folder`: of the run."""
 
     def __init__(self, folder: Path, rank: int, host: str = "", activity: Activity = ACTIVITY):
         self.folder, self.rank, self.activity = folder / FOLDER, rank, activity
@@ -92,7 +94,7 @@ class Heartbeat:
     def __enter__(self) -> "Heartbeat":
         with contextlib.suppress(OSError):
             self.folder.mkdir(exist_ok=True)
-            # what a killed start left of this rank, on whatever host
+            # files of this rank from an earlier start that was killed, on any host
             for path in self.folder.glob(f"{self.rank}-*"):
                 path.unlink(missing_ok=True)
         threading.Thread(target=self.beat, daemon=True, name="heartbeat of the rank").start()
@@ -111,7 +113,7 @@ class Heartbeat:
         said["waits"] = bool(act.collective) and in_collective()
         with contextlib.suppress(OSError):
             handle = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o640)
-            try:  # over the one before, in one go: nobody reads half of it
+            try:  # one write over the last heartbeat: half of one is never read
                 os.pwrite(handle, f"{json.dumps(said)[:BEAT_BYTES]:<{BEAT_BYTES}}".encode(), 0)
             finally:
                 os.close(handle)
@@ -123,13 +125,13 @@ class Heartbeat:
 
 
 def in_collective() -> bool:
-    """Whether the main thread is really waiting in one: a rank may be held up on the way there."""
+    """Whether the main thread is inside the code of a collective; it may still be on its way there."""
     frame = sys._current_frames().get(threading.main_thread().ident)
     return frame is not None and any(name in frame.f_code.co_filename for name in COLLECTIVES)
 
 
 def beats(folder: Path) -> dict[tuple[int, str], dict]:
-    """What the ranks of a run say now, by rank and host; an empty one where it can't be read."""
+    """The heartbeats of a run, by rank and host; {} for one that can't be read."""
     found = {}
     with contextlib.suppress(OSError):
         for path in (folder / FOLDER).glob("[0-9]*-*"):
@@ -143,8 +145,9 @@ def beats(folder: Path) -> dict[tuple[int, str], dict]:
 
 
 def blame(folder: Path, watch: float = WATCH_S) -> tuple[list[tuple[int, str, str]], str]:
-    """Watch the heartbeats for so many seconds. -> (rank, host, what of it) of those that keep the others waiting, and
-    the same as the end of a message; empty where nobody stands out.
+    """Watch the heartbeats for `watch` seconds, to find the ranks that keep the others waiting.
+
+    -> (rank, host, what it does) of each; the same as the end of a message. Both are empty where no rank differs.
     """
     before = beats(folder)
     time.sleep(watch)

@@ -1,9 +1,9 @@
-"""A signal to one rank becomes a decision of all of them: go on, stop, or stop and be queued again.
+"""Signals: one that reaches a single rank becomes a decision of all ranks: go on, stop, or stop and requeue.
 
 Slurm sends SIGUSR1 some time before the time limit (`--signal=USR1@120`, in slurm/train.sh and by jobs/submit.py;
-SIGUSR2 is submitit's own): the run writes a checkpoint, its job goes back into the queue and finds the run again by its
-folder's name. SIGTERM is scancel or a preemption: a checkpoint and a plain end, since a job that was cancelled
-must not start again, and a preempted one is queued again by Slurm itself. Both at once are a SIGTERM.
+SIGUSR2 is submitit's own). Then the run writes a checkpoint, and its job goes back into the queue. SIGTERM comes from
+scancel or a preemption. Then the run writes a checkpoint and ends: a cancelled job must not start again, and Slurm
+itself requeues a preempted one. Both signals at once count as a SIGTERM.
 """
 
 import os
@@ -13,13 +13,13 @@ import subprocess
 from dataclasses import dataclass
 
 LIMIT = (signal.SIGUSR1, signal.SIGUSR2)
-STOPPED = 128 + signal.SIGTERM  # exit codes: of a run that was stopped by SIGTERM,
-AGAIN = 75  # and of one that has to be started again by somebody else (EX_TEMPFAIL)
+STOPPED = 128 + signal.SIGTERM  # exit status of a run that was stopped by SIGTERM
+AGAIN = 75  # exit status of a run that the batch script must requeue (EX_TEMPFAIL)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What the ranks agreed on."""
+    """What the ranks have agreed on."""
 
     stop: bool = False
     requeue: bool = False
@@ -32,9 +32,9 @@ class Decision:
 
 
 class SignalHandler:
-    """Keeps the signals that this rank got until its steps ask for them. Opened in the main thread.
+    """Keeps the signals that this rank has received until its next step asks for them. To be made in the main thread.
 
-    As a context it takes SIGTERM over too: outside, while nothing is trained yet, that one ends the program at once.
+    As a context it also handles SIGTERM. Outside of it, when nothing is trained yet, SIGTERM ends the program at once.
     """
 
     def __init__(self) -> None:
@@ -50,18 +50,18 @@ class SignalHandler:
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        # when all have agreed to end, srun's SIGTERM to the last rank must not make another exit code of it
+        # when all have agreed to end, srun's SIGTERM to the last rank must not change its exit status
         ending = self.received["stop"] or self.received["limit"]
         signal.signal(signal.SIGTERM, signal.SIG_IGN if ending else self.before)
 
 
 def requeue(environ: dict[str, str] = os.environ) -> str:
-    """Put this Slurm job back into the queue -> empty, or why that can't be."""
+    """Put this Slurm job back into the queue -> "", or why that failed."""
     job = environ.get("SLURM_JOB_ID")
     if job is None:
         return "this is no job of Slurm"
     if shutil.which("scontrol") is None:
         return "this node has no scontrol: submit with `python -m jobs submit train --chain N`"
-    # it ends this job's steps at once: what is said after it reaches no log
+    # it ends the steps of this job at once: later messages reach no log
     done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, timeout=60, check=False)
     return " ".join((done.stderr or done.stdout).split()) if done.returncode else ""
