@@ -8,7 +8,7 @@ A table is a pa.Table or a mapping of columns. It has a row for each text, with 
     line_signal_NAME, line_words        lists, a value for each line; line_words: how many words its reading has
 
 The last two are null in rows of one line. They are there for a field whose lines have one transcription together, so
-that nobody knows which line is wrong; the signal_NAME of such a row are those of its least sure line.
+that the wrong line is not known; the signal_NAME of such a row are those of its least sure line.
 
 A field is right if all its texts are, and a certificate if all its fields are. Their signals are made of the
 probabilities of their lines: the product (the probability of all, if they were independent), the least one, and the
