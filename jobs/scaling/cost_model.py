@@ -1,22 +1,22 @@
-"""A cost model of a training step on many GPUs: up to which size it is efficient, and what limits it.
+"""A cost model of a training step on many GPUs: how its efficiency falls with their number, and what limits it.
 
-A step of N ranks takes, with the same batch a rank,
+A step of N ranks, with the same batch for each rank, takes
 
-    compute * wider * (1 + jitter * m(N))       the slowest rank, with m the expected largest of N standard normals
-    + other + tensors * per_tensor              what a rank does beside
-    + what backward does not hide of the sum of gradients and of Horovod's talk about it
-    and never less than reading its lines from the shared file system takes.
+    compute * wider * (1 + jitter * m(N))       the slowest rank; m is the expected largest of N standard normals
+    + other + tensors * per_tensor              what a rank does besides
+    + the part of the sum of gradients, and of Horovod's agreement on it, that backward does not hide
+    and at least the time of reading its lines from the shared file system.
 
-Sum of gradients, of each bucket: a ring over all ranks, 2 (N - 1) / N of its bytes over the slowest link, which is the
-least that any allreduce can move, and 2 (N - 1) latencies (Patarasuk and Yuan 2009, "Bandwidth optimal all-reduce
-algorithms for clusters of workstations"); or hierarchical: a reduce-scatter within each node, rings across the nodes
-that share its link, and an allgather within (costs after Thakur, Rabenseifner and Gropp 2005, "Optimization of
-collective communication operations in MPICH"). NCCL chooses by itself, trees for small messages among them; Horovod's
-own hierarchical mode (HOROVOD_HIERARCHICAL_ALLREDUCE) needs MPI.
+The sum of the gradients of a bucket is one of two. Ring: 2 (N - 1) / N of its bytes over the slowest link, the least
+that any allreduce can move, and 2 (N - 1) latencies (Patarasuk and Yuan 2009, "Bandwidth optimal all-reduce algorithms
+for clusters of workstations"). Hierarchical: a reduce-scatter within each node, rings across the nodes that share its
+link, and an allgather within each node (costs after Thakur, Rabenseifner and Gropp 2005, "Optimization of collective
+communication operations in MPICH"). NCCL chooses its algorithm by itself, for small messages also trees. Horovod's own
+hierarchical mode (HOROVOD_HIERARCHICAL_ALLREDUCE) needs MPI.
 
-Horovod's talk: in each cycle all ranks agree which buckets are ready, by a small Gloo allreduce over TCP, a ring too:
-2 (N - 1) hops however few the bytes. torch.distributed takes them in a fixed order and agrees on none. Both sum one
-flag a step by which the ranks agree to stop, on its way while they compute.
+The agreement: in each cycle Horovod's ranks agree which buckets are ready, by a small Gloo allreduce over TCP, also a
+ring: 2 (N - 1) hops for any number of bytes. torch.distributed has a fixed order of buckets and needs no agreement.
+With both, the ranks sum one flag a step, to agree when to stop, while they compute.
 """
 
 import math
@@ -30,16 +30,17 @@ from jobs.training.config import read_run
 from jobs.training.run_lock import read_json
 
 SIZES = (8, 16, 32, 64, 128, 256, 512)
-MAX_RANKS = 4096  # ranks up to which the end of an efficiency is looked for
+MAX_RANKS = 4096  # largest number of ranks that `end_of` tries
 
 
 def figure(unit: str, source: str, **default: float) -> Field:
+    """A field of `Figures`, with its unit and where its default comes from."""
     return field(metadata={"unit": unit, "source": source}, **default)
 
 
 @dataclass(frozen=True)
 class Figures:
-    """All that the model assumes. Metadata of each field: its unit, and where its default comes from."""
+    """All assumptions of the model, each with its unit and the source of its default."""
 
     compute: float = figure("s", "forward, backward and update of a rank's step: to be measured, has no default")
     gradients: float = figure("bytes", "4 a parameter, 2 with --compression: of a run, has no default")
@@ -76,23 +77,23 @@ class Figures:
 
 @dataclass(frozen=True)
 class Step:
-    """A predicted step. `lost` says where the seconds went that a step of one rank does not take."""
+    """A predicted step. `lost`: by cause, the seconds beyond a step of one rank."""
 
     ranks: int
     seconds: float
     lines_per_s: float
     efficiency: float  # lines/s a rank over those of one rank
-    allreduce: float  # s, hidden or not
+    allreduce: float  # s of the sum of gradients, hidden by backward or not
     lost: dict[str, float]
 
     @property
     def limit(self) -> str:
-        """What costs most of the efficiency."""
+        """The cause of the largest loss."""
         return max(self.lost, key=self.lost.__getitem__) if any(self.lost.values()) else "nothing"
 
 
 def ring(f: Figures, ranks: int, size: float) -> float:
-    """Seconds of an allreduce of so many bytes in one ring, as slow as its slowest link."""
+    """Seconds of an allreduce of `size` bytes in one ring, which is as slow as its slowest link."""
     one_node = ranks <= f.ranks_per_node
     bandwidth = f.inside if one_node else min(f.inside, f.across)
     latency = f.inside_latency if one_node else max(f.inside_latency, f.across_latency)
@@ -100,11 +101,11 @@ def ring(f: Figures, ranks: int, size: float) -> float:
 
 
 def hierarchical(f: Figures, ranks: int, size: float) -> float:
-    """Seconds of an allreduce of so many bytes within the nodes, across them, and within again."""
+    """Seconds of an allreduce of `size` bytes within the nodes, across them, and within them again."""
     local = min(ranks, f.ranks_per_node)
     nodes = -(-ranks // f.ranks_per_node)
     within = 2 * (local - 1) / local * size / f.inside + 2 * (local - 1) * f.inside_latency
-    # each of the `local` rings has that part of the gradients and of the node's link
+    # each of the `local` rings has the same share of the gradients and of the node's link
     return within + 2 * (nodes - 1) / nodes * size / f.across + 2 * (nodes - 1) * f.across_latency
 
 
@@ -112,19 +113,22 @@ ALLREDUCE = {"ring": ring, "hierarchical": hierarchical}
 
 
 def slowest(ranks: int) -> float:
-    """The expected largest of so many standard normal numbers (Blom 1958)."""
+    """The expected largest of `ranks` standard normal numbers (Blom 1958)."""
     return NormalDist().inv_cdf((ranks - 0.375) / (ranks + 0.25))
 
 
 def predict(f: Figures, ranks: int, algorithm: str = "ring", wider: dict[int, float] | None = None) -> Step:
-    """`wider`: by ranks, how much more a line costs there since it is padded to wider ones (see `padding`)."""
+    """The step of `ranks` ranks.
+
+    `algorithm`: one of ALLREDUCE. `wider`: padded px of a line, by ranks (see `padding`).
+    """
     alone = f.compute + f.other
     if ranks == 1:
         return Step(1, alone, f.lines / alone, 1.0, 0.0, {})
     padded = f.compute * (between(wider, ranks) / between(wider, 1) - 1) if wider else 0.0
     waited = (f.compute + padded) * f.jitter * slowest(ranks)
     allreduce, talk = ALLREDUCE[algorithm], 2 * (ranks - 1) * f.hop
-    late = allreduce(f, ranks, f.tail * f.gradients)  # the bucket that backward ends with
+    late = allreduce(f, ranks, f.tail * f.gradients)  # the bucket that backward fills last
     early = allreduce(f, ranks, (1 - f.tail) * f.gradients) + (f.buckets - 2) * allreduce(f, ranks, 0)  # the others
     to_hide, covered = early + f.agreements * f.buckets * talk, f.backward * (f.compute + padded)
     over = max(0.0, to_hide - covered) / to_hide if to_hide else 0.0
@@ -132,7 +136,7 @@ def predict(f: Figures, ranks: int, algorithm: str = "ring", wider: dict[int, fl
         "padding to wider lines": padded,
         "the slowest rank": waited,
         "the sum of gradients": late + over * early,
-        # the last bucket's is not hidden
+        # that on the last bucket is not hidden
         "the ranks' agreement": f.agreements * ((1 + over * f.buckets) * talk + f.cycle / 2)
         + max(0.0, talk - f.compute - padded),
         "hooks of gradients": f.tensors * f.per_tensor,
@@ -146,9 +150,9 @@ def predict(f: Figures, ranks: int, algorithm: str = "ring", wider: dict[int, fl
 def end_of(
     f: Figures, share: float = 0.9, algorithm: str = "ring", wider: dict[int, float] | None = None
 ) -> tuple[Step, Step | None]:
-    """-> the last size with an efficiency of at least `share`, and the next one, None beyond MAX_RANKS ranks.
+    """-> the step of the last size with an efficiency of `share` or more; that of the next size, None over MAX_RANKS.
 
-    Sizes are those within a node, then whole nodes.
+    Sizes are 1 to a whole node, then whole nodes.
     """
     last = predict(f, 1)
     for ranks in [*range(2, f.ranks_per_node + 1), *range(2 * f.ranks_per_node, MAX_RANKS + 1, f.ranks_per_node)]:
@@ -160,7 +164,7 @@ def end_of(
 
 
 def between(known: dict[int, float], ranks: int) -> float:
-    """Interpolated over the logarithm of ranks; beyond the known ones the nearest."""
+    """The value at this number of ranks, interpolated over their logarithm; outside, that of the nearest known one."""
     import numpy as np
 
     sizes = sorted(known)
@@ -171,7 +175,7 @@ def between(known: dict[int, float], ranks: int) -> float:
 
 
 def given(pairs: Iterable[str]) -> dict[str, float]:
-    """["across=2e9"] -> {"across": 2e9}. Raises ValueError for what is no figure of the model, or no number."""
+    """["across=2e9"] -> {"across": 2e9}. Raises ValueError for a name that is no figure, and for no number."""
     names, found = [each.name for each in fields(Figures)], {}
     for pair in pairs:
         name, _, number = pair.partition("=")
@@ -185,9 +189,9 @@ def given(pairs: Iterable[str]) -> dict[str, float]:
 
 
 def measured(run: Path, texts: int | None = None) -> tuple[dict[str, float], dict[int, float], list[str]]:
-    """-> figures of a run, `wider` of its data set, and what of it could not be had.
+    """-> figures of a run, by name; `wider` of its data set (see `predict`); what is not known, in words.
 
-    `texts`: of a data set with such lines, but so many of them. Raises ValueError where there is no run with log lines.
+    `texts`: as if the data set had this number of such lines. Raises ValueError for a folder without a run's log lines.
     """
     import torch
 
@@ -227,11 +231,11 @@ def measured(run: Path, texts: int | None = None) -> tuple[dict[str, float], dic
 def padding(
     dataset: Path, split: str, batch: int, height: int, texts: int | None = None
 ) -> tuple[float, dict[int, float]]:
-    """-> bytes of a line in its shard; and by number of ranks the padded px of a line, `batch` lines of that height a
+    """-> bytes of a line in its shard; padded px of a line, by number of ranks, with `batch` lines of `height` px a
     rank.
 
-    A step takes as long as its rank with the most pixels. The more ranks, the more lines a global batch has, and the
-    fewer batches there are among which a data set's lines can be sorted by width. `texts`: as if it had so many, of the
+    A step takes as long as its rank with the most pixels. With more ranks a global batch has more lines, and the lines
+    of a data set are sorted by width into fewer batches. `texts`: as if the data set had this number of lines, of the
     same widths.
     """
     import numpy as np
@@ -246,8 +250,8 @@ def padding(
     wider = {}
     for ranks in (1, *SIZES):
         if ranks > 1 and ranks * batch > (texts or len(known)):
-            break  # a data set of fewer lines than a batch says nothing of such sizes
-        # the batches of a window or two stand for all of them
+            break  # a data set with fewer lines than a batch can't show such sizes
+        # the batches of two windows represent all of them
         drawn = min(texts or 0, 2 * WINDOW * batch * ranks)
         widths = np.random.default_rng(1).choice(known, drawn) if texts else known
         epochs = EpochSampler([len(widths)], widths, [Weight()], batch * ranks, 1)
@@ -264,7 +268,10 @@ def padding(
 
 
 def report(f: Figures, given: Iterable[str], wider: dict[int, float], share: float = 0.9) -> str:
-    """Steps of 8 to 512 ranks, where efficiency falls below `share` and why, and every assumption."""
+    """A text: steps of 8 to 512 ranks, where and why the efficiency falls below `share`, and every assumption.
+
+    `given`: names of the figures that are no defaults.
+    """
     heads = f"{'allreduce ms':>22} {'step ms':>18} {'lines/s':>20} {'efficiency':>20}"
     lines = [f"{'ranks':>5} {'nodes':>5} {heads}  limit"]
     lines.append(f"{'':11} " + " ".join(f"{'ring':>{width}} {'hierarch.':>11}" for width in (10, 6, 8, 8)))

@@ -10,12 +10,12 @@ from jobs.training.config import read_run
 from jobs.training.learning_curves import logged
 from shards import files
 
-WARM_UP_SHARE = 1 / 3  # of the steps: caches fill, widths are met for the first time, GPUs choose their kernels
+WARM_UP_SHARE = 1 / 3  # of the steps are not counted: caches fill, widths are new, GPUs choose their kernels
 
 
 @dataclass(frozen=True)
 class Row:
-    """A size of the experiment. Shares are of the ranks' wall time; lowest and highest are lines/s of its log lines."""
+    """One size of the experiment. `lowest`, `highest`: lines/s of its log lines. Shares are of the ranks' wall time."""
 
     ranks: int
     nodes: int
@@ -34,7 +34,7 @@ class Row:
 
 
 def training_lines(run: Path) -> list[dict]:
-    """The log lines of a run's last start. A start that was lost is passed over; so is a line still being written."""
+    """The log lines of a run since it last resumed at an earlier step; a line that is not whole is left out."""
     found: list[dict] = []
     for metrics in logged(run):
         if "lines_per_s" not in metrics:
@@ -46,14 +46,17 @@ def training_lines(run: Path) -> list[dict]:
 
 
 def warmed_up(lines: list[dict]) -> list[dict]:
-    """Those whose every step is beyond the warm-up part of the steps; at least the last one."""
+    """The log lines whose steps all lie after the warm-up part; at least the last line."""
     begun = [0, *(line["step"] for line in lines)]
     kept = [line for line, start in zip(lines, begun, strict=False) if start >= WARM_UP_SHARE * begun[-1]]
     return kept or lines[-1:]
 
 
 def figures(run: Path) -> dict[str, float] | None:
-    """Of the log lines after the warm-up part: the median of lines/s, the mean of each share. None without any."""
+    """Of the log lines after the warm-up part: the median of lines/s, the mean of each share.
+
+    None without a log line.
+    """
     lines = training_lines(run)
     if not lines:
         return None
@@ -68,7 +71,10 @@ def figures(run: Path) -> dict[str, float] | None:
 
 
 def rows_of(runs: dict[int, tuple[Path, int]]) -> list[Row]:
-    """`runs`: of each number of ranks its run folder and nodes. Efficiency is lines/s a rank over the fewest ranks'."""
+    """The rows of all sizes that have log lines. `runs`: run folder and number of nodes, by number of ranks.
+
+    Efficiency is lines/s a rank divided by that of the smallest size.
+    """
     rows: list[Row] = []
     for ranks in sorted(runs):
         run, nodes = runs[ranks]
@@ -124,7 +130,7 @@ def markdown(rows: list[Row], strong: bool, missing: list[int]) -> str:
 
 
 def picture(rows: list[Row], strong: bool) -> bytes:
-    """PNG: lines/s beside what efficiency 1 would be, and efficiency, over the ranks."""
+    """A PNG: lines/s with the line of efficiency 1, and efficiency with the shares of waiting, over the ranks."""
     from matplotlib.figure import Figure
 
     ranks = [row.ranks for row in rows]
