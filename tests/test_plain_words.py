@@ -5,6 +5,7 @@ import ast
 import importlib
 import re
 from dataclasses import MISSING
+from functools import cache
 from pathlib import Path
 
 from jobs.cli.command_line import VERBS
@@ -73,6 +74,7 @@ PLAIN_ROOMS = ("htr/forms", "htr/reliability", "jobs/cli", "jobs/distributed", "
 OLD_CONSTANTS = re.compile(r"\b(LEAST|MOST|FEW|SURE|FAR|DEAR|EXACT|FLIPS|FINE|SHARE|WANTED|SIZE|LAST|COARSE|FOUND)\b")
 
 
+@cache
 def docstrings() -> list[tuple[str, str, set[str]]]:
     """(file:name, docstring, the names that its file defines) of every module, class and function."""
     found = []

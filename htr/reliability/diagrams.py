@@ -41,7 +41,7 @@ def figures(
         np.asarray(right, np.float64),
     )
     if not len(p):
-        raise ValueError("there is no unit to judge the probabilities by")
+        raise ValueError("no units to judge the probabilities by")
     group, draws = resamples(groups, seed)
     count = draws.shape[1]
     found = {"ece": ece(p, y, group, draws)}

@@ -91,7 +91,7 @@ def test_what_cannot_be_fitted_or_asked_is_an_error():
         fit("line", signals(), np.ones(len(RIGHT)), GROUPS)
     with pytest.raises(ValueError, match="at least two are needed"):
         fit("line", signals(), RIGHT, np.zeros(len(RIGHT)))
-    with pytest.raises(ValueError, match="every signal is the same"):
+    with pytest.raises(ValueError, match="each signal has one value"):
         fit("line", {"frames": np.ones(len(RIGHT))}, RIGHT, GROUPS)
     with pytest.raises(ValueError, match="known are logit and log"):
         on_scale(np.ones(1), "root")
