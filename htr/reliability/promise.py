@@ -104,14 +104,16 @@ class Promise:
         rows = word_signals(table)[1]
         return np.split(found, np.searchsorted(rows, np.arange(1, len(table["word_confidence"]))))
 
-    def accept(self, probability: np.ndarray, lines: np.ndarray) -> np.ndarray:
+    def accept(self, probability: np.ndarray, lines: np.ndarray | None = None) -> np.ndarray:
         """(N,) probabilities, (N,) how many lines each row has (`units.lines_in`) -> (N,) bool: what is accepted.
 
+        Without `lines` each row is taken as one line.
         A promise of lines accepts no row of several lines (`units.units_among`).
         """
         if self.threshold is None:
             return np.zeros(len(probability), bool)
-        return (np.asarray(probability) >= self.threshold) & units_among(self.unit, lines)
+        enough = np.asarray(probability) >= self.threshold
+        return enough if lines is None else enough & units_among(self.unit, lines)
 
 
 def score_of(unit: str, loss: str) -> str:
