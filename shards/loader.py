@@ -113,10 +113,10 @@ def stream(
         stack.callback(flow.close)
         window, following = next(coming, None), None
         if window:
+            flow.share(window)
             lines = sum(step.lines for step in window.steps) / len(window.steps)
             ahead = max(ahead, math.ceil(LINES_AHEAD * team.size / max(lines, 1)))
         while window:
-            flow.share(window)
             flow.begin(window, 1.0)
             planned, following = pool.submit(next, coming, None), None
             for number, step in enumerate(window.steps):

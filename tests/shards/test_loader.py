@@ -16,6 +16,7 @@ from htr.lines.normalise import normalise_line
 from shards.batcher import Batcher
 from shards.index import Index
 from shards.loader import AugmentConfig, Team, batches, by_pixels, few_widths, in_order, stream
+from shards.open_shards import OpenShards
 from shards.plan import Settings
 from shards.reading import Samples
 from shards.sampler import EpochSampler, Weight
@@ -286,3 +287,16 @@ def test_a_batch_has_all_that_a_loss_needs(samples):
     batch = next(batches(samples, in_order(samples.columns["width"], 4), 0, 1, height=64))
     sizes = {name: len(getattr(batch, name)) for name in ("images", "widths", "texts", "keys", "rows")}
     assert set(sizes.values()) == {4} and batch.parts is None
+
+
+def test_what_was_read_ahead_is_not_read_again(samples, monkeypatch):
+    read, real = [], OpenShards.read
+
+    def counted(self, *where) -> bytes:
+        read.append(where)
+        return real(self, *where)
+
+    monkeypatch.setattr(OpenShards, "read", counted)
+    windows = [[rows] for rows in np.array_split(np.arange(len(samples)), 4)]
+    assert sum(len(batch.texts) for batch in stream(samples, windows, 0, 1, AugmentConfig(48))) == len(samples)
+    assert len(read) == len({*read}) > 0
