@@ -6,6 +6,7 @@ preprocess what is rejected, too. It reads the folder alone: a data set's, a run
 
 import collections
 import json
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,9 +49,9 @@ def main(args: Settings) -> int:
             f"{args.dataset}: no data set, run or transcription was begun here. If its job was submitted, it may still "
             "wait in the queue (squeue)"
         )
-    console = Console(stderr=False)
+    console, known = Console(stderr=False), {}
     while True:
-        state = read_state(args.dataset)
+        state = read_state(args.dataset, known)
         if args.watch and console.is_terminal:
             console.clear()
         show(console, args.dataset, state)
@@ -75,8 +76,10 @@ def show_run(run: Path) -> str | None:
     return row["state"]
 
 
-def read_state(folder: Path) -> dict:
-    """What the folder of a data set says of its plan and retries, committed shards, and workers."""
+def read_state(folder: Path, known: dict[str, dict] | None = None) -> dict:
+    """What the folder of a data set says of its plan and retries, committed shards, and workers. `known`: what shards
+    said that were committed when it was last looked at; what is committed stays as it is, and is not asked for again.
+    """
     from shards.index import read_retries
     from shards.plan import read_plan
     from shards.retry import merged
@@ -85,12 +88,12 @@ def read_state(folder: Path) -> dict:
     index = json.loads((folder / "index.json").read_text(encoding="utf-8")) if (folder / "index.json").exists() else {}
     again = retries[-1] if retries and index and not merged(retries[-1]) else None
     shards = again.shards if again else [shard for one in (plan, *retries) for shard in one.shards]
-    notes = []
-    for shard in shards:
-        try:
-            notes.append(json.loads((folder / f"{shard['name']}.json").read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            continue
+    there, known = set(os.listdir(folder)), {} if known is None else known
+    of_index = {shard["shard"]: {**shard, "rows": 0, "rejects": {}} for shard in index.get("shards", ())}
+    for name in (shard["name"] for shard in shards):
+        if f"{name}.json" in there and name not in known:
+            known[name] = of_index.get(name) or json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    notes = [known[shard["name"]] for shard in shards if shard["name"] in known]
     signs = read_worker_status(folder)
     alive = [sign for sign in signs if sign.silent < LOST_AFTER_S]
     rejects = collections.Counter()

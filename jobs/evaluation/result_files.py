@@ -139,10 +139,11 @@ def speed(folder: Path, shards: Sequence[str]) -> dict | None:
     Lines a second of one task, on so many cores; `decoding` without reading images and without the model. None where a
     task ended before it could say.
     """
-    notes = [folder / "timing" / f"{shard}.json" for shard in shards]
-    if not all(note.exists() for note in notes):
+    try:
+        notes = [(folder / "timing" / f"{shard}.json").read_text(encoding="utf-8") for shard in shards]
+    except FileNotFoundError:
         return None
-    read = [json.loads(note.read_text(encoding="utf-8")) for note in notes]
+    read = [json.loads(note) for note in notes]
     lines, seconds, decoding = (sum(note[name] for note in read) for name in ("lines", "seconds", "decoding"))
     cores = sorted({note["cores"] for note in read})
     found = {"lines": lines, "lines_per_s": lines / seconds, "decoding_lines_per_s": lines / decoding, "cores": cores}

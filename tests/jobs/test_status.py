@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +48,25 @@ def test_while_nobody_is(begun, capsys):
 def test_when_it_is_whole(dataset, capsys):
     main(["status", str(dataset.folder)])
     assert "whole" in capsys.readouterr().out
+
+
+def test_no_file_is_asked_for_twice_nor_each_shard_of_a_whole_set(begun, dataset, source, monkeypatch):
+    read, real = [], Path.read_text
+
+    def counted(path: Path, *how, **more) -> str:
+        read.append(path.name)
+        return real(path, *how, **more)
+
+    monkeypatch.setattr(Path, "read_text", counted)
+    assert read_state(dataset.folder)["samples"] == sum(dataset.totals.values())
+    assert not [name for name in read if name.startswith(("train-", "dev-", "val-"))]
+    known: dict = {}
+    assert read_state(begun.folder, known)["done"] == 2
+    write_shard(begun, 4, source.parent)
+    read.clear()
+    state = read_state(begun.folder, known)
+    assert (state["done"], state["rows_done"]) == (3, 21)
+    assert [name for name in read if name.startswith("train-")] == ["train-00004.json"]
 
 
 def test_when_only_the_index_is_missing(tmp_path, dataset, capsys):
