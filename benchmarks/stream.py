@@ -11,9 +11,11 @@ which take turns; the shards are in the page cache.
                  made equal, no paper evened, no like widths in a batch
     first        what a training reads (epochs, windows, evened ink 48 high, padded) in its first epoch, and in all of
                  them without --local-copy
+    precomputed  the same where `precompute` has put lines beside the shards, which are read in their place: other
+                 bytes than those of the peers, how many is said
     stream       the same from the second epoch on with --local-copy: lines kept ready-made on the node's disk
 
-The last two without augmentation and with it (medium). `two_workers`: lines/s by the clock of two worker processes on
+The last three without augmentation and with it (medium). `two_workers`: lines/s by the clock of two worker processes on
 two cores beside one, with augmentation: how a training scales with the CPUs that it is given. `two_workers_cpu` is the
 same by CPU time, for a machine that is not free: what the busiest process spends, or half of what all of them do; it
 leaves out what they wait for each other. `two_bare_processes`: two that do as `limit` beside one, what the machine has
@@ -23,15 +25,12 @@ of 200 000, the first --memory lines of an epoch. Where DATASET has fewer, its r
 """
 
 import argparse
-import contextlib
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -41,35 +40,19 @@ import numpy as np
 import pyarrow as pa
 import torch
 from support.drawn_set import drawn
-from support.process_memory import memory_gib
+from support.stream_processes import HEIGHT, bare, limit, peaks
 
-from htr.models.encoder import EncoderConfig
+from shards import precomputed
 from shards.index import Index, read_index
 from shards.loader import AugmentConfig, Team, stream
-from shards.reading import COLUMNS, Samples
+from shards.reading import COLUMNS, MapSource, Samples
 from shards.ready import prepare
 from shards.sampler import EpochSampler, Weight
 
-HEIGHT = EncoderConfig.height
-SCALED_LINES = 15_000  # by which one and two workers are compared
 GPU = 3000  # lines/s that a GPU is assumed to train with
 
 
 # ---------------------------------------------------------------------------- what is measured
-
-
-def limit(index: Index, table: pa.Table, batch: int) -> int:
-    rows = zip(*(table[name].to_pylist() for name in ("shard", "offset", "size")), strict=True)
-    files: dict[str, int] = {}
-    count = 0
-    for shard, offset, size in rows:
-        if shard not in files:
-            files[shard] = os.open(index.folder / f"{shard}.tar", os.O_RDONLY)
-        content = os.pread(files[shard], size, offset)
-        count += cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE) is not None
-    for handle in files.values():
-        os.close(handle)
-    return count
 
 
 def plain(index: Index, table: pa.Table, batch: int) -> int:
@@ -94,21 +77,34 @@ def plain(index: Index, table: pa.Table, batch: int) -> int:
     return count
 
 
-def ours(samples: Samples, batch: int, team: Team, strength: str | None, kept: list | None, lines: int = 1) -> int:
+@dataclass(frozen=True)
+class Some:
+    """The first lines of the samples, which are all that a training reads here."""
+
+    samples: Samples
+    count: int
+
+    def sampler(self, batch: int, lines: int) -> EpochSampler:
+        widths = self.samples.widths(HEIGHT)[: self.count]
+        return EpochSampler([self.count], widths, [Weight()], batch, max(lines // batch, 1))
+
+
+def ours(some: Some, batch: int, team: Team, strength: str | None, kept: list | None, lines: int = 1) -> int:
     """As `train` reads them: so many lines, in whole epochs."""
-    epochs = EpochSampler(samples.counts, samples.widths(HEIGHT), [Weight()], batch, max(lines // batch, 1))
+    epochs = some.sampler(batch, lines)
     windows = (window for epoch in epochs.epochs for window in epochs.windows(epoch, seed=1))
     look = AugmentConfig(HEIGHT, (1, 0), strength or "medium") if strength else AugmentConfig(HEIGHT)
     count = 0
-    for made in stream(samples, windows, 0, 1, look, team, kept=kept):
+    for made in stream(some.samples, windows, 0, 1, look, team, kept=kept):
         count += len(made.texts)
     return count
 
 
-def padding(samples: Samples, batch: int, team: Team, kept: list | None) -> float:
+def padding(some: Some, batch: int, team: Team, kept: list | None) -> float:
     """Of the pixels of an epoch's batches, the share that is none of a line."""
-    epochs, pixels, ink = EpochSampler(samples.counts, samples.widths(HEIGHT), [Weight()], batch, 1), 0, 0
-    for made in stream(samples, epochs.windows(epochs.epochs[0], 1), 0, 1, AugmentConfig(HEIGHT), team, kept=kept):
+    epochs, pixels, ink = some.sampler(batch, 1), 0, 0
+    windows = epochs.windows(epochs.epochs[0], 1)
+    for made in stream(some.samples, windows, 0, 1, AugmentConfig(HEIGHT), team, kept=kept):
         pixels, ink = pixels + made.images.numel(), ink + int(made.widths.sum()) * HEIGHT
     return 1 - ink / pixels
 
@@ -124,16 +120,34 @@ def best(works: dict[str, Callable[[], int]], repeat: int, team: Team) -> dict[s
     return found
 
 
-def scaling(samples: Samples, batch: int, kept: list | None, repeat: int) -> dict[int, tuple[float, float]]:
+def precompute(index: Index, scratch: Path) -> tuple[Samples, float]:
+    """-> the samples of train with lines made beside their shards; bytes a sample. The data set is left as it is: its
+    files are linked to from another folder."""
+    linked = scratch / "linked"
+    linked.mkdir()
+    for path in index.folder.iterdir():
+        if path.is_file():
+            (linked / path.name).symlink_to(path.resolve())
+    made = read_index(linked)
+    shards = [shard for shard in made.shards if shard["split"] == "train"]
+    for shard in shards:
+        precomputed.write_lines(linked, shard, HEIGHT)
+    source = MapSource(made, "train", ("line",), {})
+    source.lines = precomputed.folder_of(linked, HEIGHT)
+    size = sum(path.stat().st_size for path in source.lines.iterdir())
+    return Samples.of([source]), size / sum(shard["count"] for shard in shards)
+
+
+def scaling(some: Some, batch: int, kept: list | None, repeat: int, lines: int) -> dict[int, tuple[float, float]]:
     """Lines a second with augmentation, of one worker and of two: by the clock, and by CPU time."""
     found = {1: (0.0, 0.0), 2: (0.0, 0.0)}
     for _ in range(repeat):
         for workers in found:
             with Team(workers) as team:
-                ours(samples, batch, team, "medium", kept)  # the workers' start is not measured
+                ours(some, batch, team, "medium", kept)  # the workers' start is not measured
                 before = [member.cpu_seconds() for member in team.members]
                 began, own = time.monotonic(), time.process_time()
-                count = ours(samples, batch, team, "medium", kept, SCALED_LINES)
+                count = ours(some, batch, team, "medium", kept, lines)
                 passed, own = time.monotonic() - began, time.process_time() - own
                 spent = [member.cpu_seconds() - was for member, was in zip(team.members, before, strict=True)]
             # on two cores that are free the busiest process is what takes time, or all three share them
@@ -142,64 +156,13 @@ def scaling(samples: Samples, batch: int, kept: list | None, repeat: int) -> dic
     return found
 
 
-def bare(dataset: Path, processes: int) -> float:
-    """Lines a second by the clock of so many processes at once that read and decode and do nothing else."""
-    argv = [sys.executable, __file__, "--bare", str(dataset)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
-    started = [subprocess.Popen(argv, **pipes) for _ in range(processes)]
-    for process in started:
-        process.stdout.readline()  # it is ready
-    for process in started:
-        process.stdin.write("go\n")
-    return sum(float(process.communicate()[0]) for process in started)
-
-
-def be_bare(dataset: str) -> None:
-    cv2.setNumThreads(1)
-    index, count = read_index(Path(dataset)), 0
-    table = index.samples("train", columns=list(COLUMNS)).slice(0, 6000)
-    print(limit(index, table, 0), flush=True)
-    sys.stdin.readline()
-    began = time.monotonic()
-    while time.monotonic() < began + 2:
-        count += limit(index, table, 0)
-    print(count / (time.monotonic() - began))
-
-
-# ---------------------------------------------------------------------------- memory, in processes of their own
-
-
-def peaks(dataset: Path, count: int, epochs: int, most: int, batch: int) -> list[float]:
-    """The most GiB until the end of each epoch of so many lines, or of `most` lines of one."""
-    argv = [sys.executable, __file__, "--peaks", *map(str, (dataset, count, epochs, most, batch))]
-    done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def peak(dataset: str, count: int, epochs: int, most: int, batch: int) -> None:
-    index = read_index(Path(dataset))
-    table = index.samples("train", columns=list(COLUMNS))
-    table = table.take(pa.array(np.arange(count) % table.num_rows))
-    samples = Samples(index.folder, table)
-    del table
-    course = EpochSampler(samples.counts, samples.widths(HEIGHT), [Weight()], batch, epochs * (count // batch))
-    found, highest = [], 0.0
-    with Team(1) as team:
-        processes = [os.getpid(), *(member.process.pid for member in team.members)]
-        for epoch in course.epochs:
-            batches = stream(samples, course.windows(epoch, seed=1), 0, 1, AugmentConfig(HEIGHT), team)
-            with contextlib.closing(batches):
-                for number, _ in enumerate(islice(batches, most // batch)):
-                    if number % 20 == 0:
-                        highest = max(highest, sum(map(memory_gib, processes)))
-            found.append(highest)
-    print(json.dumps(found))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", type=Path)
     parser.add_argument("--lines", type=int, default=6000, help="of the data set's train split, the first")
+    parser.add_argument(
+        "--many", type=int, default=15_000, help="lines that one and two workers are compared by, and of what is quick"
+    )
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--memory", type=int, default=60_000, help="lines of the 200 000; 0: no memory is measured")
@@ -215,34 +178,41 @@ def measure(options: argparse.Namespace, dataset: Path, scratch: Path) -> None:
     cv2.setNumThreads(1)
     index = read_index(dataset)
     table = index.samples("train", columns=list(COLUMNS)).slice(0, options.lines)
-    samples, batch = Samples(index.folder, table), options.batch
-    kept = [prepare(index.digest, table.num_rows, HEIGHT, scratch)]
+    some, batch = Some(Samples.of([MapSource(index, "train", ("line",), {})]), table.num_rows), options.batch
+    coded, coded_bytes = precompute(index, scratch)
+    coded = Some(coded, table.num_rows)
+    kept = [prepare(index.digest, sum(index.totals.values()), HEIGHT, scratch)]
     with Team(1) as team:  # bound to the same core
-        padded = padding(samples, batch, team, kept)  # the first epoch keeps the lines
+        padded = padding(some, batch, team, kept)  # the first epoch keeps the lines
         works = {
             "limit": lambda: limit(index, table, batch),
             "webdataset": lambda: plain(index, table, batch),
-            "first": lambda: ours(samples, batch, team, None, None),
-            "first, augmented": lambda: ours(samples, batch, team, "medium", None),
-            "stream": lambda: ours(samples, batch, team, None, kept),
-            "stream, augmented": lambda: ours(samples, batch, team, "medium", kept),
+            "first": lambda: ours(some, batch, team, None, None),
+            "first, augmented": lambda: ours(some, batch, team, "medium", None),
+            "precomputed": lambda: ours(coded, batch, team, None, None, options.many),
+            "precomputed, augmented": lambda: ours(coded, batch, team, "medium", None),
+            "stream": lambda: ours(some, batch, team, None, kept, options.many),
+            "stream, augmented": lambda: ours(some, batch, team, "medium", kept),
         }
         found = best(works, options.repeat, team)
     os.sched_setaffinity(0, set(sorted(cores)[:2]))
-    speed = scaling(samples, batch, kept, options.repeat) if len(cores) > 1 else {}
+    speed = scaling(some, batch, kept, options.repeat, options.many) if len(cores) > 1 else {}
     machine = max(bare(dataset, 2) for _ in range(options.repeat)) / max(
         bare(dataset, 1) for _ in range(options.repeat)
     )
     heights, widths = table["height"].to_numpy(), table["width"].to_numpy()
+    stored_bytes = float(table["size"].to_numpy().mean())
     print(f"{table.num_rows} lines, stored {np.median(heights):.0f} x {widths.mean():.0f} px, one core")
+    print(f"bytes a line: {stored_bytes:.0f} of its image in the shard, {coded_bytes:.0f} precomputed")
     for name, lines in found.items():
-        print(f"{name:18} {lines:8.0f} lines/s {1e6 / lines:8.1f} us a line")
+        print(f"{name:22} {lines:8.0f} lines/s {1e6 / lines:8.1f} us a line")
     for workers, (clock, cpu) in speed.items():
         name = f"{workers} worker{'s' * (workers > 1)}, augmented"
-        print(f"{name:18} {clock:8.0f} lines/s by the clock, {cpu:.0f} by CPU time")
-    print(f"2 bare processes   {machine:8.3f} times one")
-    print(f"padding            {padded:8.3f}")
-    print(f"cores a GPU        {GPU / found['stream, augmented']:8.1f} with augmentation, if it trains {GPU} lines/s")
+        print(f"{name:22} {clock:8.0f} lines/s by the clock, {cpu:.0f} by CPU time")
+    print(f"2 bare processes       {machine:8.3f} times one")
+    print(f"padding                {padded:8.3f}")
+    needed = GPU / found["stream, augmented"]
+    print(f"cores a GPU            {needed:8.1f} with augmentation, if it trains {GPU} lines/s")
     figures = {
         "lines_per_s": round(found["stream"]),
         "augmented_lines_per_s": round(found["stream, augmented"]),
@@ -252,11 +222,17 @@ def measure(options: argparse.Namespace, dataset: Path, scratch: Path) -> None:
         "first_augmented_lines_per_s": round(found["first, augmented"]),
         "first_to_webdataset": round(found["first"] / found["webdataset"], 3),
         "first_to_limit": round(found["first"] / found["limit"], 3),
+        "precomputed_lines_per_s": round(found["precomputed"]),
+        "precomputed_augmented_lines_per_s": round(found["precomputed, augmented"]),
+        "precomputed_to_webdataset": round(found["precomputed"] / found["webdataset"], 3),
+        "precomputed_to_limit": round(found["precomputed"] / found["limit"], 3),
+        "stored_bytes": round(stored_bytes),
+        "precomputed_bytes": round(coded_bytes),
         "two_workers": round(speed[2][0] / speed[1][0], 3) if speed else None,
         "two_workers_cpu": round(speed[2][1] / speed[1][1], 3) if speed else None,
         "two_bare_processes": round(machine, 3),
         "padding": round(padded, 4),
-        "cores_a_gpu": round(GPU / found["stream, augmented"], 2),
+        "cores_a_gpu": round(needed, 2),
     }
     if options.memory:
         few = peaks(dataset, min(10_000, options.memory), 5, options.memory, options.batch)
@@ -271,9 +247,4 @@ def measure(options: argparse.Namespace, dataset: Path, scratch: Path) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--bare"]:
-        be_bare(sys.argv[2])
-    elif sys.argv[1:2] == ["--peaks"]:
-        peak(sys.argv[2], *map(int, sys.argv[3:]))
-    else:
-        main()
+    main()

@@ -120,6 +120,9 @@ def prepare(config: TrainConfig, world):
         freeze(model, asked)
     model.to(world.device)
     gpu_options.apply(model, world.device, config.runtime)
+    for note in training_data.use_precomputed(model.geometry.height):
+        if world.rank == 0:
+            log(f"train: {note}")
     if config.runtime.local_copy:
         training_data = training_data.keep(model.geometry.height)
     return config, training_data, model

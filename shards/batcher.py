@@ -13,7 +13,7 @@ import numpy as np
 
 from htr.lines import normalise as lines
 from htr.lines.augment import LEVELS, augment, random_for
-from shards.decoding import Damaged, Span, decode_text
+from shards.decoding import CODED, Damaged, Span, decode_text, read_records, unpack_record
 from shards.open_shards import OpenShards
 from shards.ready import Ready, ReadyLines
 
@@ -29,10 +29,11 @@ class AugmentConfig:
     strength: str = "medium"  # see htr.lines.augment.LEVELS
 
 
-# of a text in a worker's share: its number among the samples, where it is kept ready-made, how many batches use it,
-# where its parts lie in the bytes of its read (see shards.decoding.Span); its lines are `count` of LINE from `first` on
-TEXT = np.dtype([("number", "i8"), ("source", "i2"), ("row", "i8"), ("uses", "i4"), ("header", "i8"), ("text", "i8"),
-                 ("text_size", "i4"), ("long_key", "?"), ("first", "i4"), ("count", "i4")])  # fmt: skip
+# of a text in a worker's share: its number among the samples, where it is kept ready-made, which sample of its shard it
+# is, how many batches use it, where its parts lie in the bytes of its read (see shards.decoding.Span); its lines are
+# `count` of LINE from `first` on
+TEXT = np.dtype([("number", "i8"), ("source", "i2"), ("row", "i8"), ("sample", "i4"), ("uses", "i4"), ("header", "i8"),
+                 ("text", "i8"), ("text_size", "i4"), ("long_key", "?"), ("first", "i4"), ("count", "i4")])  # fmt: skip
 LINE = np.dtype([("at", "i8"), ("size", "i8"), ("height", "i4"), ("width", "i4")])
 READ = np.dtype(
     [("path", "i4"), ("offset", "i8"), ("size", "i8"), ("first", "i4"), ("last", "i4")]
@@ -45,6 +46,7 @@ class Share:
 
     window: int
     paths: list[Path]
+    ready: list[Path | None]  # of each of the paths where the same lines lie ready-made (see shards.precomputed)
     reads: np.ndarray  # READ
     texts: np.ndarray  # TEXT
     lines: np.ndarray  # LINE
@@ -96,6 +98,7 @@ class Held:
     uses: list[int]
     sources: list[int]
     stored: dict[int, tuple[Span, bytes]] = field(default_factory=dict)
+    coded: dict[int, tuple[Path, bytes]] = field(default_factory=dict)  # records of lines that lay ready-made
     ready: dict[int, Ready] = field(default_factory=dict)
     reads: list[int] = field(default_factory=list)  # those that are needed
     of_text: dict[int, Future] = field(default_factory=dict)
@@ -134,10 +137,25 @@ class Batcher:
     def read(self, held: Held, number: int) -> None:
         path, offset, size, first, last = held.share.reads[number].tolist()
         missing = {text for text in range(first, last) if text not in held.ready}
+        if lines_path := held.share.ready[path]:
+            held.coded |= self.read_ready(lines_path, held.share.texts["sample"][first:last].tolist(), first, missing)
+            return
         content = self.shards.read(held.share.paths[path], offset, size)
         for text, span in enumerate(held.share.spans(first, last), first):
             if text in missing:
                 held.stored[text] = piece(span, content)
+
+    def read_ready(self, path: Path, places: list[int], first: int, missing: set[int]) -> dict[int, tuple[Path, bytes]]:
+        """`places`: of the texts from `first` on, in the order of their shard. -> the records of the missing ones."""
+        begin = places[0]
+        try:
+            at, content = read_records(lambda *what: self.shards.read(path, *what), begin, places[-1] + 1)
+        except Damaged:
+            raise damaged_lines(path) from None
+        except FileNotFoundError:
+            raise damaged_lines(path, "gone") from None
+        ends = {text: (at[place - begin], at[place - begin + 1]) for text, place in enumerate(places, first)}
+        return {text: (path, content[slice(*ends[text])]) for text in missing}
 
     def make(self, part: Part, batch: np.ndarray) -> Made:
         """Write the lines into the batch (N, 1, H, W). Raises DamagedText, OSError that names a shard."""
@@ -156,8 +174,8 @@ class Batcher:
             done.keys.append(key)
             held.uses[text] -= 1
             if not held.uses[text]:
-                held.stored.pop(text, None)
-                held.ready.pop(text, None)
+                for of_text in (held.stored, held.coded, held.ready):
+                    of_text.pop(text, None)
         return done
 
     def lines_of(self, held: Held, text: int) -> tuple[list[np.ndarray], str, str]:
@@ -166,17 +184,27 @@ class Batcher:
         if text in held.ready:
             return kept.read(held.ready[text])
         held.of_text[text].result()
-        span, content = held.stored[text]
-        try:
-            images, written, key = decode_text(span, content)
-        except Damaged:
-            raise DamagedText(int(held.share.texts["number"][text])) from None
-        inks = [lines.normalise_line(gray, self.look.height) for gray in images]
+        inks, written, key = self.decoded(held, text)
         if kept:
             place = kept.add(int(held.share.texts["row"][text]), inks, written, key)
             if place and held.uses[text] > 1:
                 held.ready[text] = place
         return inks, written, key
+
+    def decoded(self, held: Held, text: int) -> tuple[list[np.ndarray], str, str]:
+        """The same, from what was read of it."""
+        if text in held.coded:
+            path, content = held.coded[text]
+            try:
+                return unpack_record(content, self.look.height, CODED)
+            except Damaged:
+                raise damaged_lines(path) from None
+        span, content = held.stored[text]
+        try:
+            images, written, key = decode_text(span, content)
+        except Damaged:
+            raise DamagedText(int(held.share.texts["number"][text])) from None
+        return [lines.normalise_line(gray, self.look.height) for gray in images], written, key
 
     def changed(self, ink: np.ndarray, part: Part, key: str, line: int) -> np.ndarray:
         """Augmented by the line's own random numbers, whoever makes it and in whatever batch of whatever world."""
@@ -193,6 +221,14 @@ class Batcher:
         self.readers.shutdown(wait=True, cancel_futures=True)
         for kept in filter(None, self.kept):
             kept.close()
+
+
+def damaged_lines(path: Path, how: str = "damaged") -> ValueError:
+    """Of a file of lines that lay ready-made."""
+    return ValueError(
+        f"{path}: {how}: remove {path.parent}, then trainings make these lines of the shards, or make them anew "
+        f"(python -m jobs precompute {path.parent.parent})"
+    )
 
 
 def piece(span: Span, content: bytes) -> tuple[Span, bytes]:

@@ -1,5 +1,9 @@
-"""What lies in a shard at one place -> the images of a text, the text, and its key. Knows no index and no torch."""
+"""What lies at one place -> the images of a text, the text, and its key: in a shard as they are stored, in a record as
+a model sees them. Knows no index and no torch."""
 
+import struct
+from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import cv2
@@ -68,3 +72,69 @@ def decode_image(encoded: bytes | memoryview, height: int, width: int) -> np.nda
     if gray is None or gray.shape != (height, width):
         raise Damaged("image can't be decoded")
     return gray
+
+
+# ---------------------------------------------------------------------------- records of lines that are ready-made
+
+# mark, lines, bytes of the key, bytes of the text; then the width of each line, "<H", the key, the text, the pixels
+RECORD = struct.Struct("<4sHHI")
+RAW, CODED = b"htr1", b"htz1"  # marks: pixels as they are, pixels by zstd
+PLACES_AT = 128  # byte of a file of records where their places begin (see shards.precomputed)
+MAX_RECORDS_BYTES = 1 << 30  # that are read together
+
+
+def pack_record(lines: list[np.ndarray], text: str, key: str, mark: bytes = RAW) -> bytes:
+    """`lines`: (H, W) uint8 each, of one height, which the record does not say."""
+    name, written = key.encode(), text.encode()
+    head = RECORD.pack(mark, len(lines), len(name), len(written))
+    head += struct.pack(f"<{len(lines)}H", *(line.shape[1] for line in lines)) + name + written
+    pixels = b"".join(line.tobytes() for line in lines)
+    return head + (coder().compress(pixels, asbytes=True) if mark == CODED else pixels)
+
+
+def unpack_record(content: bytes, height: int, mark: bytes = RAW) -> tuple[list[np.ndarray], str, str]:
+    """-> lines (H, W) uint8, read only, text, key. Raises Damaged."""
+    try:
+        found, count, key, text = RECORD.unpack_from(content)
+        widths = struct.unpack_from(f"<{count}H", content, RECORD.size)
+        at = RECORD.size + 2 * count
+        name, written = content[at : at + key].decode(), content[at + key : at + key + text].decode()
+        pixels, start, size = content, at + key + text, height * sum(widths)
+        if size > MAX_RECORDS_BYTES:
+            raise Damaged("larger than any record")
+        if mark == CODED:
+            pixels, start = coder().decompress(memoryview(content)[start:], size, asbytes=True), 0
+        if found != mark or len(pixels) < start + size:
+            raise Damaged("not what was written")
+        lines = []
+        for width in widths:
+            line = np.frombuffer(pixels, np.uint8, height * width, start)
+            lines.append(line.reshape(height, width))
+            start += line.size
+    except (struct.error, ValueError, OSError) as error:  # Arrow's codec raises OSError
+        raise Damaged("not what was written") from error
+    return lines, written, name
+
+
+@cache
+def coder():
+    """zstd at its fastest level: noise of paper hardly gets smaller by more."""
+    from pyarrow import Codec  # not every worker needs Arrow
+
+    return Codec("zstd", 1)
+
+
+def read_records(read: Callable[[int, int], bytes], first: int, last: int) -> tuple[list[int], bytes]:
+    """Rows first to last of a file of records. `read`: (offset, size) -> its bytes. -> where each record begins in the
+    bytes, and where the last one ends; the bytes. Raises Damaged."""
+    places = read(PLACES_AT + 8 * first, 8 * (last - first + 1))
+    if len(places) != 8 * (last - first + 1):
+        raise Damaged("cut short")
+    found = np.frombuffer(places, "<u8")
+    start, size = int(found[0]), int(found[-1]) - int(found[0])
+    if (found[1:] < found[:-1]).any() or size > MAX_RECORDS_BYTES:
+        raise Damaged("places of records are not what was written")
+    content = read(start, size)
+    if len(content) != size:
+        raise Damaged("cut short")
+    return (found - found[0]).tolist(), content

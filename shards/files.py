@@ -1,4 +1,5 @@
-"""Files that are whole or not there: a temporary name, fsync, then a rename or a link."""
+"""Files that are whole or not there: a temporary name, fsync, then a rename or a link. And the folder of this user on
+the node's own disk."""
 
 import contextlib
 import errno
@@ -7,6 +8,8 @@ import json
 import os
 import secrets
 import socket
+import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,3 +98,17 @@ def sha256(path: Path) -> str:
 def to_json(content: dict) -> str:
     """Indented, with sorted keys and a line feed at the end: the same content is the same bytes."""
     return json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+
+
+def own_folder(disk: Path | None = None) -> Path:
+    """A folder of this user on the node's own disk: below `disk`, HTR_SCRATCH, or the folder of temporary files. Raises
+    ValueError where it belongs to another user."""
+    disk = disk or Path(os.environ.get("HTR_SCRATCH") or tempfile.gettempdir())
+    path = disk / f"htr-{os.getuid()}"
+    try:
+        path.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        there = path.lstat()
+        if not stat.S_ISDIR(there.st_mode) or there.st_uid != os.getuid() or there.st_mode & 0o077:
+            raise ValueError(f"{path}: not a folder that you alone may use: set HTR_SCRATCH to another one") from None
+    return path

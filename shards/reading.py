@@ -24,9 +24,9 @@ from shards.tar import BLOCK_BYTES, text_after
 
 COLUMNS = ("key", "shard", "offset", "size", "text_size", "width", "height", "length", "level")  # of the index
 NUMBERS = ("offset", "size", "text_size", "width", "height", "length")
-# of a row: where its image lies in its shard; its text begins `text_at` bytes after that
-PLACE = np.dtype([("shard", "i4"), ("offset", "i8"), ("size", "i8"), ("text_at", "i8"), ("text_size", "i4"),
-                  ("height", "i4"), ("width", "i4")])  # fmt: skip
+# of a row: its image's bytes in its shard, its text `text_at` bytes after their start; `sample`: its number, if known
+PLACE = np.dtype([("shard", "i4"), ("sample", "i4"), ("offset", "i8"), ("size", "i8"), ("text_at", "i8"),
+                  ("text_size", "i4"), ("height", "i4"), ("width", "i4")])  # fmt: skip
 
 
 class TableSource:
@@ -36,7 +36,7 @@ class TableSource:
     """
 
     def __init__(self, folder: Path, table: pa.Table, column: str | None = None):
-        self.folder = folder
+        self.folder, self.lines = folder, None  # nor is it known which samples of their shards its rows are
         self.numbers = {name: table[name].to_numpy() for name in NUMBERS}
         self.keys = table["key"].cast(pa.large_string()).combine_chunks()  # of five million more than 2 GiB, it may be
         coded = table["shard"].cast(pa.string()).combine_chunks().dictionary_encode()
@@ -60,7 +60,7 @@ class TableSource:
         pa.default_memory_pool().release_unused()  # what the table was cast in
 
     def places(self, rows: np.ndarray) -> np.ndarray:
-        found = np.empty(len(rows), PLACE)
+        found = np.zeros(len(rows), PLACE)
         found["shard"], found["text_at"] = self.codes[rows], self.text_at[rows]
         for name in ("offset", "size", "text_size", "height", "width"):
             found[name] = self.numbers[name][rows]
@@ -83,12 +83,14 @@ class TableSource:
 
 
 class MapSource:
-    """The same of a data set's map (see shards.row_map), which the ranks of a node share."""
+    """The same of a data set's map (see shards.row_map), which the ranks of a node share. `lines`: the folder with the
+    lines of its shards ready-made, if there is one (see shards.precomputed)."""
 
     def __init__(
         self, index: Index, split: str, levels: tuple[str, ...], where: dict[str, list[str]], column: str = ""
     ):
         self.folder, self.index, self.map = index.folder, index, rows_of(index)
+        self.lines: Path | None = None
         self.texts = texts_of(index, self.map, split, levels, where)
         self.shards, self.starts = self.map.note["shards"], self.map["starts"].astype(np.int64)
         self.row, self.count = self.texts["row"], self.texts["count"]
@@ -107,6 +109,7 @@ class MapSource:
     def places(self, rows: np.ndarray) -> np.ndarray:
         found = np.empty(len(rows), PLACE)
         found["shard"] = np.searchsorted(self.starts, rows, side="right") - 1
+        found["sample"] = rows - self.starts[found["shard"]]
         for name in ("size", "text_size", "height", "width"):
             found[name] = self.map[name][rows]
         found["offset"] = self.map["offset"][rows].astype(np.int64) * BLOCK_BYTES
@@ -243,13 +246,16 @@ class Samples:
     def path(self, source: int, shard: int) -> Path:
         return self.sources[source].folder / f"{self.sources[source].shards[shard]}.tar"
 
+    def lines_path(self, source: int, shard: int) -> Path | None:
+        folder, name = self.sources[source].lines, self.sources[source].shards[shard]
+        return folder and folder / f"{name}.lines"
+
     def read(self, text: int) -> tuple[list[np.ndarray], str]:
         """-> stored images (H, W) uint8 of its lines, and the text. Raises ValueError naming a shard that was cut short
         or changed, OSError naming one that can't be read.
         """
         at = self.locate(np.array([text]))
-        path = self.path(int(at.source[0]), int(at.shard[0]))
-        start = int(at.start[0])
+        path, start = self.path(int(at.source[0]), int(at.shard[0])), int(at.start[0])
         content = self.open.read(path, start, int(at.end[0]) - start)
         try:
             images, written, _ = decode_text(Span.of(at.own[0], at.lines, start), content)
@@ -270,10 +276,6 @@ class Samples:
         self.open.close()
 
     # ---------------------------------------------------------------- of all texts at once, for small data sets
-
-    @property
-    def source(self) -> np.ndarray:
-        return np.repeat(np.arange(len(self.counts), dtype=np.int16), self.counts)
 
     @property
     def columns(self) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """Lines as a model sees them, kept on the node's own disk after they were made once: evened, scaled, raw pixels.
 
     places.map    of each row of the index where its record lies: 8 bytes, 0 for none
-    data-NNN.raw  records one after the other; each worker appends to a file that no other holds
+    data-NNN.raw  records (shards.decoding) one after the other; each worker appends to a file that no other holds
 
 A record is written before its place is. The folder's name says of which data set (its index), height, code and OpenCV
 its lines are, and of which boot of the node: after a crash of the node what was written last may be missing, and all is
@@ -15,7 +15,6 @@ import hashlib
 import mmap
 import os
 import shutil
-import struct
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,14 +23,12 @@ import numpy as np
 
 from htr.lines import normalise
 from shards import files
-from shards.local import own_folder
+from shards.decoding import Damaged, pack_record, unpack_record
 
 SPARE_BYTES, SPARE_SHARE = 1 << 30, 0.05  # of the disk, left to others: the larger one
 LOOK_EVERY_BYTES = 64 << 20  # that are written between two looks at what is free
 UNIT = 64  # bytes, what places are counted in
 MOST_FILES = 256
-HEAD = struct.Struct("<4sHHI")  # mark, lines, bytes of the key, bytes of the text; then the width of each line, "<H"
-MARK = b"htr1"
 
 
 class Ready(NamedTuple):
@@ -46,7 +43,7 @@ def prepare(digest: str, rows: int, height: int, disk: Path) -> Path:
     """-> the folder for the lines at this height of a data set, by the digest of its index of so many rows; made now
     where it is not there, by any number of processes. Raises ValueError where another user's folder is in the way,
     OSError where not even the places fit."""
-    own, boot = own_folder(disk), boot_id()
+    own, boot = files.own_folder(disk), boot_id()
     for old in own.glob("ready-*"):
         if not old.name.endswith(boot):
             shutil.rmtree(old, ignore_errors=True)
@@ -102,25 +99,17 @@ class ReadyLines:
         if place.file not in self.handles:
             self.handles[place.file] = os.open(self.folder / name(place.file), os.O_RDONLY | os.O_CLOEXEC)
         content = os.pread(self.handles[place.file], place.size, place.offset)
-        if len(content) < place.size or content[:4] != MARK:
-            raise ValueError(f"{self.folder / name(place.file)}: damaged: remove the folder, its lines are made again")
-        _, count, key, text = HEAD.unpack_from(content)
-        widths = struct.unpack_from(f"<{count}H", content, HEAD.size)
-        at = HEAD.size + 2 * count
-        found, pixels = [], at + key + text
-        for width in widths:
-            line = np.frombuffer(content, np.uint8, self.height * width, pixels)
-            found.append(line.reshape(self.height, width))
-            pixels += line.size
-        return found, content[at + key : at + key + text].decode(), content[at : at + key].decode()
+        try:
+            return unpack_record(content, self.height)
+        except Damaged:
+            path = self.folder / name(place.file)
+            raise ValueError(f"{path}: damaged: remove the folder, its lines are made again") from None
 
     def add(self, row: int, lines: list[np.ndarray], text: str, key: str) -> Ready | None:
         """Keep them, where there is room."""
         if self.full or not self.room():
             return None
-        content = HEAD.pack(MARK, len(lines), len(key.encode()), len(text.encode()))
-        content += struct.pack(f"<{len(lines)}H", *(line.shape[1] for line in lines)) + key.encode() + text.encode()
-        content = b"".join([content, *(line.tobytes() for line in lines)])
+        content = pack_record(lines, text, key)
         size = -(-len(content) // UNIT)
         place = Ready(self.own, self.end, size * UNIT)
         try:

@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 
 from htr.certificate import SPLITS, clean_text
 from shards.columns import Columns, made_once, read_columns, small_dtype, write_columns
+from shards.files import own_folder
 from shards.index import Index
-from shards.local import own_folder
 from shards.tar import BLOCK_BYTES
 
 LEVELS = ("line", "field", "part", "blank", "tick", "page")  # by their numbers in `level`

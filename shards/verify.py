@@ -15,13 +15,14 @@ import pyarrow.parquet as pq
 
 from shards import files
 from shards.index import Index
+from shards.precomputed import folders, verify_lines
 
 PLACE_COLUMNS = ("key", "offset", "size", "text_size", "width", "height", "length")
 
 
 def verify(index: Index, workers: int = 1, read: Callable[[], None] = lambda: None) -> list[str]:
-    """Read every shard. -> the faults, a line each; empty where every shard is as it was committed and agrees with the
-    index.
+    """Read every shard, and its lines where they were precomputed. -> the faults, a line each; empty where every shard
+    is as it was committed and agrees with the index.
 
     `read` is called after each shard.
     """
@@ -88,6 +89,8 @@ def verify_shard(folder: Path, shard: dict) -> tuple[list[str], pa.Table | None]
         rows = pq.read_table(table)
     except (OSError, ValueError):
         return [f"{table.name}: missing or damaged"], None
+    if wrong := [fault for lines in folders(folder) for fault in verify_lines(lines, shard)]:
+        return wrong, None
     rows = rows.filter(pc.equal(rows["outcome"], "sample"))
     with tarfile.open(tar) as archive:
         places = {member.name: (member.offset_data, member.size) for member in archive}

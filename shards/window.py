@@ -135,7 +135,8 @@ def share_out(
         sizes = mine["last"] - mine["first"]
         mine["last"] = np.cumsum(sizes)
         mine["first"] = mine["last"] - sizes
-        shares.append(Share(number, [samples.path(*path) for path in paths], mine, made, lines))
+        tars, ready = ([find(*path) for path in paths] for find in (samples.path, samples.lines_path))
+        shares.append(Share(number, tars, ready, mine, made, lines))
     return worker, local, shares
 
 
@@ -143,7 +144,7 @@ def texts_of(at: Texts, texts: np.ndarray, uses: np.ndarray, some: np.ndarray, s
     """TEXT of some of them; `start`: the first byte of each one's read."""
     made, own = np.zeros(len(some), TEXT), at.own[some]
     made["number"], made["source"], made["row"], made["uses"] = texts[some], at.source[some], at.row[some], uses[some]
-    made["count"] = at.count[some]
+    made["count"], made["sample"] = at.count[some], own["sample"]
     made["first"] = np.cumsum(made["count"]) - made["count"]
     made["text"], made["text_size"] = own["offset"] + own["text_at"] - start, own["text_size"]
     made["long_key"] = own["text_at"] - -(-own["size"] // BLOCK_BYTES) * BLOCK_BYTES > BLOCK_BYTES

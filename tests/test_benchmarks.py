@@ -47,14 +47,26 @@ def test_plan(tmp_path):
 
 def test_stream(tmp_path, source, build):
     dataset = build(tmp_path / "lines", source).folder
-    figures = run("stream.py", "--dataset", dataset, "--repeat", 1, "--batch", 4, "--memory", 40)
+    figures = run("stream.py", "--dataset", dataset, "--repeat", 1, "--batch", 4, "--memory", 40, "--many", 400)
     assert all(value > 0 for name, value in figures.items() if name != "padding") and 0 <= figures["padding"] < 1
     assert {"lines_per_s", "ratio_to_webdataset", "ratio_to_limit", "memory_epoch_5_to_1"} <= set(figures)
 
 
 def test_stream_on_drawn_lines():
-    figures = run("stream.py", "--lines", 400, "--batch", 16, "--repeat", 1, "--memory", 0)
+    figures = run("stream.py", "--lines", 400, "--batch", 16, "--repeat", 1, "--memory", 0, "--many", 400)
     assert 0 < figures["padding"] < 0.35 and "memory_gib" not in figures
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_gpu_check_without_what_is_carried_says_so_in_a_line(tmp_path, there):
+    if there:
+        (tmp_path / "wheels").mkdir()
+    script = BENCHMARKS / "gpu" / "gpu_check.sh"
+    command = ["bash", str(script), "--wheels", str(tmp_path / "wheels"), "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2 and not done.stdout and len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith(f"gpu-check: {tmp_path}/wheels ") and f"--prepare {tmp_path}/wheels" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_forms():

@@ -81,6 +81,7 @@ VERBS = {  # each in a process of its own, in this order; {} is the folder
     "preprocess": ["{}/décès", "--out", "{}/jeu é", "--workers", "1", "--shares", "train=1"],
     "status": ["{}/jeu é"],
     "verify": ["{}/jeu é"],
+    "precompute": ["{}/jeu é", "--workers", "1"],
     "stats": ["{}/jeu é", "--out", "{}/stats é.png"],
     "train": ["{}/jeu é", "--run", "{}/essai é", "--size", "tiny", "--steps", "2", "--batch", "2", "--device", "cpu"],
     "evaluate": ["--run", "{}/essai é", "--split", "train", "--device", "cpu"],

@@ -29,6 +29,7 @@ STAGES = {
         "stats": "what is in a data set: counts, widths, lengths, characters, rejects",
         "inspect": "a page of pictures: every stage of one certificate",
         "verify": "read every byte of a data set and say what is wrong",
+        "precompute": "lines as a model sees them, beside the shards: faster trainings",
         "align": "where each text stands: words, lines of fields, labels that fit badly",
     },
     "training": {

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from htr.charset import Charset
 from jobs.training.config import DataConfig, parse_where
+from shards import precomputed
 from shards.index import Index, read_index
 from shards.reading import MapSource, Samples
 from shards.ready import prepare
@@ -53,6 +54,15 @@ class TrainingData:
         fingerprint = mixed if config.mix else main.fingerprint
         samples = Samples.of(sources)
         return cls(samples, weights, charset, dev, fingerprint, encoder(charset, config.abbreviations))
+
+    def use_precomputed(self, height: int) -> list[str]:
+        """Read lines that were made for this height (see shards.precomputed). -> what is to be said of it."""
+        said = []
+        for source in [*self.samples.sources, *(self.dev.sources if self.dev else [])]:
+            source.lines, why = precomputed.find(source.index, height)
+            said += [f"lines are read from {source.lines}"] if source.lines else []
+            said += [f"{why}: lines are made of the shards"] if why else []
+        return sorted(set(said))
 
     def keep(self, height: int) -> "TrainingData":
         """The same, with lines kept ready-made on the node's own disk (see shards.ready). Raises ValueError."""

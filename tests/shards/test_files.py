@@ -2,6 +2,7 @@
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -92,3 +93,25 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, commits):
     attempt = files.temporary(tmp_path / "b")
     files.write_synced(attempt, NEW)
     assert files.commit(attempt, tmp_path / "b") and commits == ["a", "b"]
+
+
+# --- the folder on the node's own disk: of this user alone, or refused
+
+
+def test_it_is_made_for_this_user_alone(tmp_path, monkeypatch):
+    folder = files.own_folder(tmp_path / "disk")
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700 and files.own_folder(tmp_path / "disk") == folder
+    monkeypatch.setenv("HTR_SCRATCH", str(tmp_path / "scratch"))
+    assert files.own_folder().parent == tmp_path / "scratch"
+
+
+def test_one_that_others_may_write_in_is_refused(tmp_path):
+    folder = Path(tmp_path / f"htr-{os.getuid()}")
+    folder.mkdir()
+    folder.chmod(0o770)
+    with pytest.raises(ValueError, match="not a folder that you alone may use"):
+        files.own_folder(tmp_path)
+    folder.rmdir()
+    folder.symlink_to(tmp_path)
+    with pytest.raises(ValueError, match="not a folder that you alone may use"):
+        files.own_folder(tmp_path)
