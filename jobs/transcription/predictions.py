@@ -135,7 +135,7 @@ def line_row(known: dict, texts: list[Prediction]) -> dict:
 
 
 def field_row(known: dict, cut: CutField, texts: list[Prediction]) -> dict:
-    field = cut.as_text(texts)
+    field, texts = cut.as_text(texts), cut.believed(texts)
     lines = [{"text": line.text, "confidence": round(line.confidence, 4), "box": line.box} for line in field.lines]
     return known | of_lines(texts) | {
         "form": field.template,

@@ -1,5 +1,6 @@
 """From a scan to the text of its fields: in the form's order, the lines as training saw them, blank fields empty."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,8 @@ from htr.forms.template import load_templates
 from htr.io.image_files import decode
 from htr.lines.normalise import RejectedInput
 from htr.reader import Prediction
-from htr.scan import alternatives, read_scan
+from htr.scan import CutField, alternatives, read_scan
+from htr.synth.scanner import stamp
 from htr.synth.simulate import Certificate, certificate, chosen_hands
 from shards.plan import Settings
 from shards.samples import make_samples
@@ -113,6 +115,34 @@ def test_what_is_read_as_nothing_or_hardly_is_blank(forms, made):
     reader = Named(["", " grippe "])  # a stamp above a line
     for field in read_scan(made[0].scan.image, forms, reader):
         assert field.text in ("", "0", "1") or set(field.text.split()) == {"grippe"}
+
+
+def test_few_characters_in_a_stamp_are_no_text(forms):
+    """Of a stamp on a blank form nothing is believed but what is as dense as writing: it may be under the stamp."""
+    sheet = np.ascontiguousarray(255 - (255 - FORM["adult-2018"].picture) // 2)
+    x, y, w, h = (round(v) for v in FORM["adult-2018"].field("circumstances").box)
+    for seed in range(3):
+        scan = sheet.copy()
+        stamp(scan, np.random.default_rng(seed), (x + w // 2, y + h // 2))
+        for text, kept in (("12", False), ("ce qui se lit sous un tampon de la mairie " * 3, True)):
+            reader = Named([text])
+            fields = {field.field: field for field in read_scan(scan, forms, reader)}
+            assert "circumstances" in reader.fields
+            assert (fields["circumstances"].text != "") == kept and fields["circumstances"].confidence < 1
+
+
+def test_what_is_not_believed_has_no_words():
+    reading = Prediction("le 12", 0.4, {"width": 9.0}, [], [], [0.3, 0.6], {"known": [1.0, 0.0]}, [("la 12", 0.2)])
+    dense = replace(reading, text="une longue suite de mots")
+    field = FORM["adult-2018"].field("circumstances")
+    cut = CutField(field, FORM["adult-2018"], [0, 0, 9, 9], boxes=([0, 0, 9, 9],) * 2, stray_aspects=(4.0, 4.0))
+    blank, same = cut.believed([reading, dense])
+    assert same is dense and (blank.text, blank.confidence, blank.signals) == ("", 0.4, {"width": 9.0})
+    assert (blank.word_confidences, blank.word_signals, blank.alternatives) == ([], {"known": []}, [])
+    written = replace(cut, stray_aspects=())
+    assert written.believed([reading, dense]) == [reading, dense]
+    assert [r.text for r in written.believed([reading, dense], least=0.5)] == ["", ""]
+    assert cut.as_text([reading, dense]).text == dense.text and cut.as_text([reading, dense]).confidence == 0.4
 
 
 def test_a_page_that_is_no_certificate_is_refused(forms):
