@@ -42,7 +42,7 @@ class Settings:
 
 
 def main(args: Settings) -> int:
-    from htr.reliability.monitor import FALSE_ALARM_RATE, BatchMonitor, hours, most_cer, most_wrong
+    from htr.reliability.monitor import FALSE_ALARM_RATE, BatchMonitor, hours, most_wrong
     from htr.reliability.promise import Promise
     from shards import files
 
@@ -75,19 +75,7 @@ def main(args: Settings) -> int:
 
     # ---------------------------------------------------------------- all batches
     watch = BatchMonitor(**before[-1]["watch"]) if before else BatchMonitor(promise.alpha)
-    cer = None
-    if promise.loss == "wrong":
-        watch.add(wrong, sampled)
-        counted = f"{watch.wrong} of {watch.sampled} wrong"
-    else:
-        edits = edits_of(accepted, typed)
-        bounded = most_cer(*edits, len(accepted), promise.delta, promise.per_line)
-        cer = bounded if math.isfinite(bounded) else None
-        at_most = "not bounded by so small a sample" if cer is None else f"at most {100 * cer:.2f} %"
-        print(f"with {sure} the CER of this batch is {at_most}, where a line counts as at most {promise.per_line:g} "
-              "characters")  # fmt: skip
-        watch.add_edits(*edits, promise.per_line)
-        counted = f"{watch.wrong} edits of {watch.sampled} characters"
+    cer, counted = add_batch(watch, promise, accepted, typed, wrong)
     alarms = watch.alarms
     print(f"{watch.batches} batches, {counted}: evidence {watch.bet:.3g} that it is more than "
           f"{100 * promise.alpha:g} % (alarm from {1 / FALSE_ALARM_RATE:g} on)")  # fmt: skip
@@ -104,6 +92,26 @@ def main(args: Settings) -> int:
         log(f"monitor: ALARM ({', '.join(alarms)}): key all of what is accepted until it is understood")
         return ALARM
     return 0
+
+
+def add_batch(watch, promise, accepted: dict, typed: dict, wrong: int) -> tuple[float | None, str]:
+    """Add the sample of a batch to the monitor of all batches, as the promise counts it.
+
+    -> the bound of the batch's CER, None where none is promised or so small a sample bounds none; the counts, in words.
+    """
+    from htr.reliability.monitor import most_cer
+
+    if promise.loss == "wrong":
+        watch.add(wrong, len(typed))
+        return None, f"{watch.wrong} of {watch.sampled} wrong"
+    edits = edits_of(accepted, typed)
+    bounded = most_cer(*edits, len(accepted), promise.delta, promise.per_line)
+    cer = bounded if math.isfinite(bounded) else None
+    at_most = "not bounded by so small a sample" if cer is None else f"at most {100 * cer:.2f} %"
+    print(f"with {100 * (1 - promise.delta):g} % the CER of this batch is {at_most}, where a line counts as at most "
+          f"{promise.per_line:g} characters")  # fmt: skip
+    watch.add_edits(*edits, promise.per_line)
+    return cer, f"{watch.wrong} edits of {watch.sampled} characters"
 
 
 def print_plan(args: Settings, promise) -> int:

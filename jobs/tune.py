@@ -102,7 +102,7 @@ def main(args: Settings) -> int:
     limits, log_probs = SearchLimits(), [line.log_probs for line in lines]
     none = Searches(reader.charset, {}, (), ScoreWeights(0, 0, 0), limits)
     plain = judge(references, [none.of("").search(line)[0].text for line in log_probs], known)
-    trials = 2 * sum(map(len, GRID.values())) + 1  # at most: none is made twice
+    trials = 2 * sum(map(len, GRID.values())) + 1  # at most
     with Progress("tune", trials, "trials") as progress:
         weights, cer = tune(log_probs, references, reader.charset, languages, lexicon, limits, fields,
                             lambda cer: progress.advance(1, f"CER {100 * cer:.2f} %"))  # fmt: skip
@@ -126,12 +126,17 @@ def main(args: Settings) -> int:
         files.replace(folder / name, content)
     log(f"tune: {folder}: {', '.join(f'{name} {value}' for name, value in asdict(weights).items())}; "
         f"the model's peaks are {emission_delay:.0f} px late")  # fmt: skip
+    print_errors(args, greedy, tuned, len(lines))
+    return 0
+
+
+def print_errors(args: Settings, greedy: dict, tuned: dict, lines: int) -> None:
+    """The error rates before and after."""
     print(f"{args.run.name} on {args.split}: CER greedy {100 * greedy['cer']:.2f} %, tuned {100 * tuned['cer']:.2f} %, "
-          f"{len(lines)} lines")  # fmt: skip
+          f"{lines} lines")  # fmt: skip
     if greedy["unseen_words"]:
         was, now = (100 * found["unseen_misread"] for found in (greedy, tuned))
         print(f"words unseen in training: {greedy['unseen_words']}, misread greedy {was:.1f} %, tuned {now:.1f} %")
-    return 0
 
 
 def language_models(config: dict, index, args: Settings) -> tuple[dict, set[str], set[str], dict]:

@@ -74,16 +74,7 @@ def write_shard(
             **table.note(),
         }
         files.write_synced(note_path, files.to_json(note))
-        for attempt, ending in ((tar_path, "tar"), (rows_path, "parquet")):
-            final = folder / f"{name}.{ending}"
-            if not files.commit(attempt, final) and files.sha256(final) != digests[ending]:
-                if is_committed(folder, name):
-                    break
-                raise ValueError(
-                    f"{final.name} was left by an attempt with other bytes (other versions, another CPU family, or "
-                    f"changed images): remove {name}.tar and {name}.parquet and run preprocess again"
-                )
-        else:
+        if commit_parts(folder, name, {"tar": tar_path, "parquet": rows_path}, digests):
             files.commit(note_path, folder / f"{name}.json")
     except FileNotFoundError:
         # another attempt was first and the index, made since, swept this one's temporary files
@@ -93,6 +84,24 @@ def write_shard(
         for attempt in (tar_path, rows_path, note_path):
             attempt.unlink(missing_ok=True)
     return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def commit_parts(folder: Path, name: str, attempts: dict[str, Path], digests: dict[str, str]) -> bool:
+    """Give the files of an attempt, by ending, their final names, unless equal ones are there already.
+
+    -> False where they differ since another attempt has committed the shard meanwhile. Raises ValueError where they
+    differ from files of an attempt that never committed it.
+    """
+    for ending, attempt in attempts.items():
+        final = folder / f"{name}.{ending}"
+        if not files.commit(attempt, final) and files.sha256(final) != digests[ending]:
+            if is_committed(folder, name):
+                return False
+            raise ValueError(
+                f"{final.name} was left by an attempt with other bytes (other versions, another CPU family, or "
+                f"changed images): remove {name}.tar and {name}.parquet and run preprocess again"
+            )
+    return True
 
 
 class Outcomes:
