@@ -155,9 +155,10 @@ def what_is_asked(args: Settings, index, reader, levels: list[str], amp: str, de
     decoding = digest_of(args.run / "decoding" if args.decode == "beam" else None)
     asked = {"dataset": index.fingerprint, "split": args.split, "where": sorted(args.where), "levels": levels}
     asked |= conditions(digest_of_model(args.run / "model"), args.decode, decoding, amp, args.batch, device.type)
-    plan = read_note(index.folder)["settings"]
-    if plan.get("forms"):
-        asked |= {name: plan[name] for name in OF_FORMS}
+    plan = read_note(index.folder)
+    if plan["settings"].get("forms"):
+        known = plan["settings"] | plan  # a data set of an older version does not know what code has cut it
+        asked |= {name: known[name] for name in OF_FORMS if name in known}
     asked |= {"step": reader.config["step"], "format": FORMAT}
     if args.abbreviations:
         asked |= {"abbreviations": files.sha256(args.abbreviations)[:16]}

@@ -169,6 +169,7 @@ def model_folder(asked: Path | None) -> Path:
 
 def made_under(args: Settings, model: Path, decoding: Path | None, device) -> dict:
     """The conditions of these readings, of which a promise knows whether they are its own. Raises ValueError."""
+    from htr.code_digest import cutting_code
     from htr.decoding.decoder import digest_of
     from htr.forms.template import FORMS, digest_of_forms
     from htr.reader import digest_of_model
@@ -178,7 +179,7 @@ def made_under(args: Settings, model: Path, decoding: Path | None, device) -> di
     _, amp = precision(args.amp, device)
     made = conditions(digest_of_model(model), args.decode, digest_of(decoding), amp, args.batch, device.type)
     if args.unit == "field":
-        made |= {"forms": digest_of_forms(args.forms or FORMS), "rulings": args.rulings}
+        made |= {"forms": digest_of_forms(args.forms or FORMS), "rulings": args.rulings, "cutting": cutting_code()}
     return made
 
 

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from htr.certificate import SPLITS
 from htr.charset import CROSSED_MARKS, ILLEGIBLE_MARKS
+from htr.code_digest import cutting_code
 from htr.io import sources
 from htr.io.account import Account
 from htr.io.tables import QUOTES
@@ -169,6 +170,7 @@ def make_plan(
             # more than one may get here and write the same
             described |= {"format": 2, "fingerprint": fingerprint, "sha256": files.sha256(attempt), "source": digest}
             described |= {"account": account.as_dict()} if account else {}
+            described |= {"cutting": cutting_code()} if settings.unit == "field" else {}
             attempt.replace(folder / "plan.parquet")
             files.write_synced(note, files.to_json(described))
             files.commit(note, folder / "plan.json")

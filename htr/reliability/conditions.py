@@ -14,22 +14,21 @@ notes its conditions and a promise keeps them. Where a condition differs product
     code        `reading_code`: digest of the code that makes readings, and the versions of its libraries
     forms       digest of the templates; only for fields that were cut from scans, in a data set or in production
     rulings     keep or remove: whether printed rulings were removed; for the same fields
+    cutting     digest of the code that cuts fields and lines from scans (htr/code_digest.py); for the same fields
 """
 
-import ast
-import hashlib
 from collections.abc import Mapping
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 
+from htr.code_digest import code_digest
+
 READER = ("weights", "decode", "decoding")
 NAMES = (*READER, "amp", "batch", "device", "passes", "code")
-OF_FORMS = ("forms", "rulings")  # compared only where both readings have them
+OF_FORMS = ("forms", "rulings", "cutting")  # compared only where both readings have them
 PASSES = 1  # a reader that reads a line more than once, at other scales, must give another number
 # packages and modules whose code makes readings; by name, since they are on higher floors than this one
 READERS = ("htr.models", "htr.decoding", "htr.reader", "htr.types", "htr.lines.normalise", "htr.io.given")
@@ -52,27 +51,8 @@ def conditions_in(asked: Mapping) -> dict[str, object]:
 
 @cache
 def reading_code() -> str:
-    """A digest, 16 hexadecimal digits, of the code of READERS and of the versions of torch, numpy and OpenCV.
-
-    Comments, docstrings and layout do not count.
-    """
-    digest = hashlib.sha256(f"{torch.__version__} {np.__version__} {cv2.__version__}".encode())
-    for module in READERS:
-        file = Path(find_spec(module).origin)
-        paths = sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
-        for path in paths:
-            digest.update(code_in(path.read_text(encoding="utf-8")).encode())
-    return digest.hexdigest()[:16]
-
-
-def code_in(source: str) -> str:
-    """Python source -> a dump of its syntax tree, without comments, docstrings and layout."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            node.body = [n for n in body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))]
-    return ast.dump(tree)
+    """The digest of the code of READERS and of the versions of torch, numpy and OpenCV."""
+    return code_digest(READERS, (torch.__version__, np.__version__, cv2.__version__))
 
 
 def difference(made: Mapping, asked: Mapping, names: tuple[str, ...] = (*NAMES, *OF_FORMS)) -> str:

@@ -26,6 +26,8 @@ def write_missing(plan, images: Path, *, forms: Path | None, workers: int | None
     from shards.index import merge, missing_shards, read_index
     from shards.plan import read_plan
 
+    if warning := cut_by_other_code(plan.folder):
+        log(warning)
     numbers = {shard["name"]: number for number, shard in enumerate(plan.shards)}
     _, missing = own_share("preprocess", "write", "shards", list(numbers), numbers.keys() - missing_shards(plan))
     task, todo = share_of_work()[0], [numbers[name] for name in missing]
@@ -90,6 +92,19 @@ def plan_of(folder: Path, name: str):
     from shards.plan import read_plan
 
     return read_plan(folder, name)
+
+
+def cut_by_other_code(folder: Path) -> str:
+    """A warning where the code that cuts fields has changed since the data set was planned; "" otherwise."""
+    from htr.code_digest import cutting_code
+    from shards.plan import read_note
+
+    if read_note(folder).get("cutting", cutting_code()) == cutting_code():
+        return ""
+    return (
+        f"preprocess: the code that cuts fields has changed since {folder} was planned, so that its shards are not all "
+        f"cut alike, and a promise can't see that: make the data set anew before you calibrate with it"
+    )
 
 
 def too_few_to_calibrate(folder: Path, index: dict, alpha: float = 0.02, delta: float = 0.05) -> str:

@@ -9,7 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import htr.reliability.conditions
+from htr.code_digest import cutting_code
 from htr.forms.template import digest_of_forms
+from htr.reliability.conditions import OF_FORMS
 from htr.reliability.promise import files_of
 from htr.reliability.units import codes, fit_scores
 from jobs.cli.command_line import main
@@ -137,12 +139,12 @@ def test_a_model_that_reads_otherwise_with_the_same_weights_is_refused(
     assert "the promise was made for other readings (weights " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["forms", "rulings"])
+@pytest.mark.parametrize("name", OF_FORMS)
 def test_fields_cut_in_another_way_are_refused(promised, untrained, images, tmp_path, capsys, name):
-    """Another edition of the template, or rulings removed: where the data set was of fields found on their forms."""
+    """By another edition of the template, by other code, or with rulings removed: of a data set made of scans."""
     note, kept = promised / "promise.json", (promised / "promise.json").read_text(encoding="utf-8")
     content = json.loads(kept)
-    content["conditions"] |= {"forms": digest_of_forms(), "rulings": "keep"} | {name: "x"}
+    content["conditions"] |= {"forms": digest_of_forms(), "rulings": "keep", "cutting": cutting_code()} | {name: "x"}
     note.write_text(json.dumps(content))
     try:
         asked = (promised, untrained, images)
@@ -164,7 +166,7 @@ def test_an_evaluation_says_how_its_fields_were_cut(tmp_path: Path, trained: Pat
     asked = ["evaluate", tmp_path / "data", "--run", run, "--split", "val", "--device", "cpu", "--name", "cut"]
     assert main(list(map(str, asked))) == 0
     found = Evaluation.read(run / "evaluation" / "cut").conditions
-    assert (found["forms"], found["rulings"]) == (digest_of_forms(), "remove")
+    assert [found[name] for name in OF_FORMS] == [digest_of_forms(), "remove", cutting_code()]
 
 
 def test_the_same_conditions_are_accepted(promised, untrained, images, tmp_path):

@@ -8,11 +8,11 @@ import evaluated
 import numpy as np
 import pytest
 
+from htr.code_digest import CUTTERS, code_in, cutting_code
 from htr.reliability.conditions import (
     NAMES,
     OF_FORMS,
     READERS,
-    code_in,
     conditions,
     conditions_in,
     difference,
@@ -99,8 +99,8 @@ def test_readings_made_under_another_condition_are_refused(tmp_path: Path, score
 
 @pytest.mark.parametrize("name", OF_FORMS)
 def test_fields_cut_otherwise_are_refused_where_both_say_how(tmp_path: Path, scores, name: str):
-    made = MADE | {"forms": "f" * 16, "rulings": "keep"}
-    other = {"forms": "0" * 16, "rulings": "remove"}[name]
+    made = MADE | {"forms": "f" * 16, "rulings": "keep", "cutting": "c" * 16}
+    other = {"forms": "0" * 16, "rulings": "remove", "cutting": "1" * 16}[name]
     note = {"conditions": made, "unit": "field", "loss": "wrong", "alpha": 0.02, "delta": 0.05, "threshold": 0.9}
     for file, content in files_of(scores, {}, note | {"promise": "so much"}, {}).items():
         (tmp_path / file).write_bytes(content)
@@ -153,6 +153,19 @@ def test_no_reading_code_is_left_out():
     beside |= {name for name in loaded if is_empty_package(sys.modules[name])}
     left = {name for name in loaded if not any(f"{name}.".startswith(f"{one}.") for one in covered)}
     assert {"htr.reader", "htr.types"} <= set(covered) <= set(loaded) and left <= beside
+
+
+def test_no_cutting_code_is_left_out():
+    """What cuts fields, of forms and lines: all that it imports there, but templates, whose files have a digest."""
+    import subprocess
+    import sys
+
+    code = "import sys, shards.fields, htr.scan; print([m for m in sys.modules if m.partition('.')[0] == 'htr'])"
+    loaded = eval(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    cutting = {name for name in loaded if name.startswith(("htr.forms.", "htr.lines."))}
+    assert cutting - set(CUTTERS) == {"htr.forms.template", "htr.forms.field_rules"}
+    assert set(CUTTERS) - cutting == {"htr.scan", "shards.fields"}
+    assert len(cutting_code()) == 16 and cutting_code() != reading_code()
 
 
 def is_empty_package(module) -> bool:

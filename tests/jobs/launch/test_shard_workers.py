@@ -1,17 +1,19 @@
 """Tasks that write shards: the index is merged once, however many of them see the last shard."""
 
+import json
 import threading
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from htr.code_digest import cutting_code
 from htr.io.sources import read_source
 from htr.reliability.risk_control import needed, needed_clusters
-from jobs.launch.shard_workers import report, too_few_to_calibrate, write_missing
+from jobs.launch.shard_workers import cut_by_other_code, report, too_few_to_calibrate, write_missing
 from shards import index
 from shards.index import read_index
-from shards.plan import Settings, make_plan
+from shards.plan import Settings, make_plan, read_note
 from shards.write import write_shard
 
 
@@ -64,6 +66,21 @@ def test_too_few_for_a_promise_is_said_with_the_number_that_calibrate_takes(tmp_
     assert f"calibration has {least - 1} {by}s; a promise of 2 % takes {least} at least" in said
     assert too_few_to_calibrate(tmp_path, calibration_of(tmp_path, *counts(least))) == ""
     assert too_few_to_calibrate(tmp_path, {"totals": {"train": 1}}) == ""  # whoever made no such split wants none
+
+
+def test_fields_that_are_cut_by_other_code_than_the_first_are_warned_of(tmp_path):
+    """Nobody's cutting is noted where lines come as they are, nor in data sets of older versions."""
+    for note, warned in (({"cutting": cutting_code()}, False), ({"cutting": "0" * 16}, True), ({}, False)):
+        (tmp_path / "plan.json").write_text(json.dumps(note), encoding="utf-8")
+        said = cut_by_other_code(tmp_path)
+        assert bool(said) == warned and ("a promise can't see that" in said) == warned
+
+
+@pytest.mark.parametrize("unit", ["line", "field"])
+def test_a_plan_notes_what_code_cuts_its_fields(tmp_path, unit):
+    (tmp_path / "fields.csv").write_text("image,text,certificate,field\na.png,x,c,Ia\n", encoding="utf-8")
+    plan = make_plan(tmp_path / "set", read_source(tmp_path / "fields.csv")[0], Settings(unit=unit))
+    assert read_note(plan.folder).get("cutting") == (cutting_code() if unit == "field" else None)
 
 
 def test_preprocess_says_it(dataset, capsys):
