@@ -56,7 +56,9 @@ def main(args: Settings) -> int:
 
     if args.out.suffix not in KINDS:
         raise ValueError(f"--out {args.out}: give it a name that ends in one of {', '.join(KINDS)}")
-    rows = [row for name, run in found(args.runs) for row in rows_of(run, name)]
+    runs = list(found(args.runs))
+    described = describe(runs, evaluated=False)
+    rows = [row for (_, run), known in zip(runs, described, strict=True) for row in rows_of(run, known)]
     if not rows:
         raise ValueError(f"no run in {', '.join(map(str, args.runs))}")
     write = {".csv": to_csv, ".parquet": to_parquet, ".md": to_markdown}[args.out.suffix]
@@ -79,12 +81,11 @@ def found(folders: list[Path]) -> Iterator[tuple[str, Path]]:
                 yield str(run), run
 
 
-def rows_of(run: Path, name: str) -> list[dict]:
-    """A row an evaluation, or one without any figures of one. Nothing that a run's files may hold is raised."""
-    row = dict.fromkeys(COLUMNS) | {"run": name}
+def rows_of(run: Path, described: dict) -> list[dict]:
+    """A row an evaluation, or one without any figures of one. Nothing that a run's files may hold is raised.
+    `described`: its row of run_status."""
+    row = dict.fromkeys(COLUMNS) | {key: described[key] for key in (*PROGRESS, *OF_RUN) if key in described}
     try:
-        described = describe(run, name, evaluated=False)
-        row |= {key: described[key] for key in (*PROGRESS, "state", "reason", "model", "size")}
         if described["state"] != "unreadable":
             row |= used_and_asked(run)
         paths = sorted(path for path in run.glob("evaluation/*") if path.is_dir())

@@ -21,7 +21,7 @@ from jobs.cli.console import ago, log
 from jobs.cli.settings import setting
 from jobs.launch.slurm_state import ENDED, WAITING, Slurm
 from jobs.training import learning_curves
-from jobs.training.run_status import MAX_FOLDER_DEPTH, describe, find, look_again
+from jobs.training.run_status import MAX_FOLDER_DEPTH, describe, find
 
 HEADINGS = ("run", "model", "world", "step", "lines/s", "CER dev", "evaluation", "job", "beat", "state")
 NUMBERS = ("world", "step", "lines/s", "CER dev", "job", "beat")  # set to the right
@@ -64,9 +64,13 @@ def main(args: Settings) -> int:
 
 def table(folder: Path, slurm: "Slurm", quiet: bool = False) -> list[dict]:
     """A row for each run. `quiet`: without a message on folders that can't be read."""
-    rows = [describe(run, str(run.relative_to(folder))) for run in find(folder, quiet=quiet)]
-    words = slurm.ask(row["job"] for row in rows if row["state"] != "finished")
-    look_again([row for row in rows if words.get(row["job"] or "") not in (*ENDED, *WAITING)], folder)
+    words: dict[str, str] = {}
+
+    def ended(rows: list[dict]) -> set[str]:
+        words.update(slurm.ask(row["job"] for row in rows if row["state"] != "finished"))
+        return {job for job, word in words.items() if word in (*ENDED, *WAITING)}
+
+    rows = describe(((str(run.relative_to(folder)), run) for run in find(folder, quiet=quiet)), ended=ended)
     refine(rows, words)
     return rows
 

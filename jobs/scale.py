@@ -27,7 +27,7 @@ from jobs.cli.settings import group, setting
 from jobs.launch.cluster_options import ClusterConfig, cluster_options, local_gpus
 from jobs.launch.slurm_state import ENDED, WAITING, Slurm
 from jobs.training.config import TrainConfig
-from jobs.training.run_lock import beat_age, read_json, seems_to_beat
+from jobs.training.run_lock import living, read_json
 from shards import files
 
 # settings of train that the experiment sets itself; the others are passed on
@@ -232,16 +232,17 @@ def states_of(trainings: list[Training], known: dict, slurm: Slurm | None = None
     """By ranks: done, running, queued, not submitted, or why it is none of these. `slurm`: of who asks again."""
     jobs = {int(ranks): entry for ranks, entry in known.items()}
     words = (slurm or Slurm()).ask(entry["job"] for entry in jobs.values() if entry["cluster"] == "slurm")
-    found = {}
+    statuses = {training.ranks: read_json(training.run / "status.json") or {} for training in trainings}
+    begun = [t for t in trainings if t.ranks in jobs and statuses[t.ranks].get("state") != "finished"]
+    alive, found = living(training.run / "lock.json" for training in begun), {}
     for training in trainings:
-        entry = jobs.get(training.ranks)
-        status = read_json(training.run / "status.json") or {}
+        entry, status = jobs.get(training.ranks), statuses[training.ranks]
         word = words.get(entry["job"]) if entry else None
         if entry is None:
             found[training.ranks] = "not submitted"
         elif status.get("state") == "finished":
             found[training.ranks] = "done"
-        elif seems_to_beat(beat_age(training.run / "lock.json")):
+        elif training.run / "lock.json" in alive:
             found[training.ranks] = "running"
         elif word in WAITING or (
             word is None and entry["cluster"] == "slurm" and time.time() - entry["at"] < UNKNOWN_JOB_WAIT_S

@@ -62,10 +62,9 @@ def main(args: Settings) -> int:
 
 def show_run(run: Path) -> str | None:
     """A run that has no evaluation and no alignment under way: one line, as its row of `runs`. -> its state."""
-    from jobs.training.run_status import describe, look_again
+    from jobs.training.run_status import describe
 
-    row = describe(run, str(run), evaluated=False)
-    look_again([row], Path())
+    [row] = describe([(str(run), run)], evaluated=False)
     if row["state"] == "adopted":
         print(f"{run}: the run folder of a model that was trained elsewhere; more: python -m jobs report {run}")
         return row["state"]

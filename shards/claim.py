@@ -78,10 +78,28 @@ def abandoned(claims: Iterable[Path], seconds: float) -> set[Path]:
     silence = Silence()
     quiet = {claim for claim in claims if silence.of(claim) is not None}
     since = time.monotonic()
-    while (unsure := {claim for claim in quiet if not died_here(claim)}) and time.monotonic() - since <= seconds:
+    while unsure := {claim for claim in quiet if not died_here(claim)}:
         time.sleep(min(0.2, seconds / 6))
         quiet -= {claim for claim in unsure if not silence.of(claim)}
+        if time.monotonic() - since > seconds:
+            break
     return quiet
+
+
+def seen_to_beat(paths: Iterable[Path], seconds: float) -> set[Path]:
+    """Those of these files that are touched within so many seconds. All are watched at once; one that is removed
+    doesn't beat.
+    """
+    before = {path: beat for path in paths if (beat := modified(path)) is not None}
+    deadline, beating = time.monotonic() + seconds, set()
+    while before:
+        time.sleep(min(0.2, seconds))
+        now = {path: modified(path) for path in before}
+        beating |= {path for path, beat in now.items() if beat not in (before[path], None)}
+        before = {path: beat for path, beat in before.items() if now[path] == beat}
+        if time.monotonic() >= deadline:
+            break
+    return beating
 
 
 @contextlib.contextmanager
@@ -92,7 +110,13 @@ def hold(claim: Path, beat: float) -> Iterator[bool]:
     except FileExistsError:
         yield False
         return
-    os.write(handle, f"{socket.gethostname()} {os.getpid()} {namespace()}".encode())
+    try:
+        with files.named(claim):
+            os.write(handle, f"{socket.gethostname()} {os.getpid()} {namespace()}".encode())
+    except OSError:  # a full disk: who can't say that it works doesn't
+        os.close(handle)
+        claim.unlink(missing_ok=True)
+        raise
     ended = threading.Event()
 
     def renew() -> None:

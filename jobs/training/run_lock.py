@@ -19,7 +19,7 @@ from pathlib import Path
 
 from jobs.cli.console import log
 from shards import files
-from shards.claim import clock_or_own, modified, namespace
+from shards.claim import clock_or_own, modified, namespace, seen_to_beat
 
 BEAT_INTERVAL_S = 5.0  # seconds between heartbeats
 WATCHED_BEATS = 3  # that a lock is watched for, where clocks say that it is old
@@ -41,18 +41,15 @@ class RunLock:
         self.take()
 
     def take(self) -> None:
-        attempt = files.temporary(self.path)
-        files.write_synced(attempt, files.to_json(self.owner))
-        now = attempt.stat().st_mtime  # the file server's clock, not this node's
-        try:
+        with files.attempt_at(self.path) as attempt:
+            files.write_synced(attempt, files.to_json(self.owner))
+            now = attempt.stat().st_mtime  # the file server's clock, not this node's
             while True:
                 try:
                     os.link(attempt, self.path)
                     break
                 except FileExistsError:
                     self.clear_stale(now)
-        finally:
-            attempt.unlink(missing_ok=True)
         for other in self.folder.glob(f"{FENCE}*"):
             away = files.temporary(other)
             with contextlib.suppress(FileNotFoundError):
@@ -208,15 +205,11 @@ def seems_to_beat(age: float | None) -> bool:
     return age is not None and abs(age) <= STALE_AFTER_S
 
 
-def seen_to_beat(locks: Iterable[Path], seconds: float | None = None) -> set[Path]:
-    """Those that beat within so many seconds (default: a little longer than from one beat to the next). All are watched
-    at once; one that is given back doesn't beat.
+def living(locks: Iterable[Path]) -> set[Path]:
+    """Those whose holders live. Clocks of nodes may differ by hours, and storage may stamp by them: a lock that seems
+    to be left is watched for a little longer than from one beat to the next, all of them at once.
     """
-    before = {lock: beat for lock in locks if (beat := modified(lock)) is not None}
-    deadline, beating = time.monotonic() + (1.5 * BEAT_INTERVAL_S if seconds is None else seconds), set()
-    while before and time.monotonic() < deadline:
-        time.sleep(0.2)
-        now = {lock: modified(lock) for lock in before}
-        beating |= {lock for lock, beat in now.items() if beat not in (before[lock], None)}
-        before = {lock: beat for lock, beat in before.items() if now[lock] == beat}
-    return beating
+    ages = {lock: beat_age(lock) for lock in locks}
+    young = {lock for lock, age in ages.items() if seems_to_beat(age)}
+    left = {lock for lock, age in ages.items() if age is not None} - young
+    return young | seen_to_beat(left, 1.5 * BEAT_INTERVAL_S)

@@ -1,15 +1,14 @@
 """The status of a run folder: settings, progress, figures; damage is a reason, never a crash."""
 
-import contextlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from jobs.cli.console import ago, log
 from jobs.distributed.heartbeat import beats
 from jobs.training.config import has_run, read_run
-from jobs.training.run_lock import beat_age, read_json, seems_to_beat, seen_to_beat
+from jobs.training.run_lock import beat_age, living, read_json, seems_to_beat
 
 QUIET_S = 60.0  # seconds without a sign of progress that are shown
 MAX_FOLDER_DEPTH = 3  # levels of folders below the one that is listed
@@ -39,10 +38,35 @@ def find(folder: Path, depth: int = MAX_FOLDER_DEPTH, quiet: bool = False, half:
             yield from find(child, depth - 1, quiet, half)
 
 
-def describe(run: Path, name: str, evaluated: bool = True) -> dict:
-    """A row: FIELDS, None where it is not known. CER as a fraction, heartbeat in seconds since the last one.
-    `evaluated`: with the figures of its newest evaluation.
+def describe(
+    runs: Iterable[tuple[str, Path]],
+    evaluated: bool = True,
+    ended: Callable[[list[dict]], Collection[str]] = lambda rows: (),
+) -> list[dict]:
+    """A row for each run, (name, folder): FIELDS, None where it is not known. CER as a fraction, heartbeat in seconds
+    since the last one. A run that seems to have stopped beating is watched before it is called lost, since clocks
+    differ; all such ones at once.
+
+    `evaluated`: with the figures of its newest evaluation. `ended`: of the rows before that, the jobs of which it is
+    known that they don't run: theirs are not watched.
     """
+    runs = list(runs)
+    rows = [row_of(run, name, evaluated) for name, run in runs]
+    over = set(ended(rows))
+    unsure = {
+        run / "lock.json": row
+        for (_, run), row in zip(runs, rows, strict=True)
+        if (row["state"], row["reason"]) == ("lost", NO_BEAT)
+        and row["heartbeat"] < MAX_CLOCK_SKEW_S
+        and row["job"] not in over
+    }
+    for lock in living(unsure):
+        unsure[lock] |= row_of(lock.parent, unsure[lock]["run"], evaluated, lives=True)
+    return rows
+
+
+def row_of(run: Path, name: str, evaluated: bool, lives: bool = False) -> dict:
+    """Of one run, as far as clocks tell. `lives`: it was seen to beat, just now."""
     row = dict.fromkeys(FIELDS) | {"run": name}
     try:
         config, lock = settings(run), run / "lock.json"
@@ -57,7 +81,7 @@ def describe(run: Path, name: str, evaluated: bool = True) -> dict:
             row |= {f"eval_{name}": number(metrics, name) for name in ("cer", "lines")}
             row["eval_split"] = text(metrics, "split")
         row["state"], row["reason"] = text(status, "state"), text(status, "reason")
-        age = beat_age(lock)
+        age = 0.0 if lives else beat_age(lock)
         if age is not None:
             row["heartbeat"] = round(max(age, 0.0), 1)
         if row["state"] in ("starting", "running"):
@@ -65,25 +89,9 @@ def describe(run: Path, name: str, evaluated: bool = True) -> dict:
                 row |= {"state": "lost", "reason": "nobody holds its lock.json" if age is None else NO_BEAT}
             else:
                 row["reason"] = still(run) or row["reason"]
-    except (ValueError, OSError) as error:
+    except (ValueError, TypeError, AttributeError, OSError) as error:
         row |= {"state": "unreadable", "reason": clean(str(error))}
     return row
-
-
-def look_again(rows: list[dict], folder: Path) -> None:
-    """Clocks of nodes may differ by hours, and storage may stamp by them: of the runs in a folder that seem to have
-    stopped beating, those that are seen to beat live.
-    """
-    unsure = {
-        folder / row["run"] / "lock.json": row
-        for row in rows
-        if (row["state"], row["reason"]) == ("lost", NO_BEAT) and row["heartbeat"] < MAX_CLOCK_SKEW_S
-    }
-    for lock in seen_to_beat(unsure):
-        with contextlib.suppress(ValueError, OSError):
-            status = read(lock.with_name("status.json"))
-            state, reason = text(status, "state"), still(lock.parent) or text(status, "reason")
-            unsure[lock] |= {"state": state, "reason": reason, "heartbeat": 0.0}
 
 
 def still(run: Path) -> str:

@@ -5,15 +5,18 @@ import json
 import math
 import os
 import re
+import time
 from pathlib import Path
 
 import made
 import pyarrow.parquet as pq
 import pytest
+from beating import beats_when_watched
 
 from jobs import collect
 from jobs.cli.command_line import main
 from jobs.collect import COLUMNS
+from jobs.training import run_lock
 from jobs.training.run_usage import usage
 
 
@@ -56,6 +59,20 @@ def test_a_row_an_evaluation(runs: Path, tmp_path: Path, ending: str):
     assert [row["setting_augment"] or None for row in rows] == ["none", None, None]
     assert {float(row["setting_lr"]) for row in rows} == {1, 0.002}
     assert not {"setting_alphabet", "setting_model"} & set(rows[0])
+
+
+def test_a_run_that_is_seen_to_beat_is_not_lost(tmp_path: Path, monkeypatch):
+    """Whose node's clock is two hours off, beside one that is dead."""
+    monkeypatch.setattr(run_lock, "BEAT_INTERVAL_S", 0.2)
+    for name in ("dead", "living"):
+        run = made.run(tmp_path / name, 0.08, 4)
+        made.write(run / "status.json", {"state": "running", "step": 5})
+        made.write(run / "lock.json", {})
+        os.utime(run / "lock.json", (time.time() - 7200,) * 2)
+    beats_when_watched(monkeypatch, tmp_path / "living" / "lock.json", -7200)
+    rows = collected(tmp_path, out=tmp_path / "table.csv")
+    states = {Path(row["run"]).name: (row["state"], row["reason"]) for row in rows}
+    assert states == {"dead": ("lost", "no heartbeat"), "living": ("running", "")}
 
 
 def test_what_a_run_took(tmp_path: Path):

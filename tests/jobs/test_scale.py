@@ -3,15 +3,18 @@
 import csv
 import json
 import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from beating import beats_when_watched
 
 from jobs import scale
 from jobs.cli.command_line import main, parse
 from jobs.launch import slurm_state, submitit_launcher
 from jobs.scaling.results import figures, training_lines
+from jobs.training import run_lock
 
 
 def log(run: Path, steps: list[int], speeds: list[float], batch: int = 8, exchange: float = 0.1) -> None:
@@ -152,6 +155,25 @@ def test_done_is_not_redone_and_missing_is_said(tmp_path: Path, submitted: list,
     assert "nothing was submitted there" in capsys.readouterr().err
     main(command)
     assert [request.name for request, _, _ in submitted[3:]] == ["htr-scale-4"]
+
+
+@pytest.mark.parametrize("off", [-7200, 7200])
+def test_a_training_that_is_seen_to_beat_is_not_submitted_again(tmp_path: Path, submitted: list, monkeypatch, off):
+    """Its clock is two hours off and Slurm does not answer: it lives all the same; a dead one is submitted again."""
+    command = on_slurm(tmp_path, "--gpus", "1,2")
+    assert main(command) == 0
+    monkeypatch.setattr(slurm_state, "ask_slurm", lambda jobs: {})
+    monkeypatch.setattr(scale, "UNKNOWN_JOB_WAIT_S", 0.0)
+    monkeypatch.setattr(run_lock, "BEAT_INTERVAL_S", 0.2)
+    for ranks in (1, 2):
+        run = tmp_path / f"ranks-{ranks}"
+        run.mkdir(exist_ok=True)
+        (run / "status.json").write_text('{"state": "running"}')
+        (run / "lock.json").write_text("{}")
+        os.utime(run / "lock.json", (time.time() + off,) * 2)
+    beats_when_watched(monkeypatch, tmp_path / "ranks-1" / "lock.json", off)
+    main(command)
+    assert [request.name for request, _, _ in submitted[2:]] == ["htr-scale-2"]
 
 
 def test_other_options_want_another_folder(tmp_path: Path, submitted: list, capsys):
