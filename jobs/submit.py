@@ -17,6 +17,7 @@ from typing import Literal
 from jobs.cli.console import Progress, log
 from jobs.cli.options import argv_of
 from jobs.cli.settings import group, setting
+from jobs.distributed.work_sharding import share_of_work
 from jobs.launch.cluster_options import ClusterConfig, cluster_options, local_gpus
 
 BEFORE_LIMIT_S = 120  # seconds, in which a training writes its checkpoint (also in slurm/train.sh)
@@ -59,6 +60,7 @@ def main(args: Settings) -> int:
         argv = [args.of, *argv_of(asked)]
     folder = folder_of(args.of, asked)
     if args.print_folder:
+        share_of_work()  # an array with gaps is refused before anything is made
         print(folder)
         return 0
     from jobs.launch import code_snapshot
@@ -74,11 +76,17 @@ def main(args: Settings) -> int:
         hours = "no --time, so no bound" if request.gpu_hours is None else f"{request.gpu_hours:g} at most"
         print(f"# GPU-hours: {hours} ({request.nodes} nodes x {request.gpus_per_node} GPUs)")
         return 0
-    if args.of == "train" and cluster == "slurm":  # the code as it is now, for a job that may wait for days
-        request = replace(request, home=code_snapshot.take(folder))
-    if args.chain:
-        request = replace(request, dependency=",".join(filter(None, [request.dependency, "singleton"])), chain=True)
-    started = submit(request, argv, args.chain or 1)
+    is_new = not folder.exists()
+    try:
+        if args.of == "train" and cluster == "slurm":  # the code as it is now, for a job that may wait for days
+            request = replace(request, home=code_snapshot.take(folder))
+        if args.chain:
+            request = replace(request, dependency=",".join(filter(None, [request.dependency, "singleton"])), chain=True)
+        started = submit(request, argv, args.chain or 1)
+    except ValueError:  # refused
+        if is_new:
+            withdraw(folder)
+        raise
     ids = ", ".join(job.job_id for job in started[:1]) + (f" and {len(started) - 1} more" if started[1:] else "")
     log(f"submit: job {ids} on {cluster}, logs in {request.logs}")
     if not args.on.wait and cluster == "slurm":
@@ -86,6 +94,12 @@ def main(args: Settings) -> int:
     if args.of == "train":
         return watch(started, folder)
     return wait(started)
+
+
+def withdraw(folder: Path) -> None:
+    """Remove the folder that a refused submission has made; not where another one has come to it meanwhile."""
+    if not any(folder.glob("logs/*_submitted.pkl")) and {path.name for path in folder.glob("*")} <= {"code", "logs"}:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check(args: Settings, cluster: str) -> None:

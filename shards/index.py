@@ -156,6 +156,10 @@ class Rows:
         self.waiting.append(table)
 
     def flush(self) -> None:
+        with files.named(self.path):
+            self.write()
+
+    def write(self) -> None:
         table = pa.concat_tables(self.waiting).combine_chunks()
         self.waiting = []
         if self.writer is None:
@@ -166,7 +170,8 @@ class Rows:
 
     def commit(self) -> None:
         self.flush()
-        self.writer.close()
+        with files.named(self.path):
+            self.writer.close()
         files.sync(self.attempt)
         self.attempt.replace(self.path)
 

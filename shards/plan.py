@@ -158,7 +158,7 @@ def make_plan(
         schema = pa.schema([("row", pa.int64()), *((name, pa.string()) for name in table.column_names)])
         # of the rows themselves: another version of Parquet's writer must not look like another source
         total = hashlib.sha256(files.to_json(described).encode())
-        with open(attempt, "wb") as file:
+        with files.named(folder / "plan.parquet"), open(attempt, "wb") as file:
             with pq.ParquetWriter(file, schema, compression="zstd", write_statistics=False) as writer:
                 for group in cut(table, order, shards):
                     add_content(total, group)
@@ -172,7 +172,8 @@ def make_plan(
             described |= {"account": account.as_dict()} if account else {}
             described |= {"cutting": cutting_code()} if settings.unit == "field" else {}
             attempt.replace(folder / "plan.parquet")
-            files.write_synced(note, files.to_json(described))
+            with files.named(folder / "plan.json"):
+                files.write_synced(note, files.to_json(described))
             files.commit(note, folder / "plan.json")
     finally:
         attempt.unlink(missing_ok=True)

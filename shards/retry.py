@@ -145,14 +145,18 @@ def write_retry(folder: Path, name: str, fingerprint: str, shards: list[dict], g
     counts."""
     rows, note = files.temporary(folder / f"{name}.parquet"), files.temporary(folder / f"{name}.json")
     try:
-        with pq.ParquetWriter(rows, groups[0].schema, compression="zstd") as writer:
+        with (
+            files.named(folder / f"{name}.parquet"),
+            pq.ParquetWriter(rows, groups[0].schema, compression="zstd") as writer,
+        ):
             for group in groups:
                 writer.write_table(group, row_group_size=group.num_rows)
         files.sync(rows)
         if (folder / f"{name}.json").exists():
             return  # another task was first
         rows.replace(folder / f"{name}.parquet")
-        files.write_synced(note, files.to_json({"fingerprint": fingerprint, "shards": shards}))
+        with files.named(folder / f"{name}.json"):
+            files.write_synced(note, files.to_json({"fingerprint": fingerprint, "shards": shards}))
         files.commit(note, folder / f"{name}.json")
     finally:
         rows.unlink(missing_ok=True)

@@ -43,7 +43,7 @@ def write_shard(
     note_path = files.temporary(folder / f"{name}.json")
     try:
         table = Outcomes([column for column in rows[0] if column not in NOT_META])
-        with open(tar_path, "wb", buffering=1 << 20) as file:
+        with files.named(folder / f"{name}.tar", files.FULL), open(tar_path, "wb", buffering=1 << 20) as file:
             tar = Tar(file)
             for row, result in make_samples(rows, images, plan.settings, forms):
                 if unread := row.get("unread_pages"):
@@ -60,8 +60,9 @@ def write_shard(
             digest = tar.close()
             file.flush()
             os.fsync(file.fileno())
-        pq.write_table(table.table(), rows_path, compression="zstd")
-        files.sync(rows_path)
+        with files.named(folder / f"{name}.parquet"):
+            pq.write_table(table.table(), rows_path, compression="zstd")
+            files.sync(rows_path)
         digests = {"tar": digest, "parquet": files.sha256(rows_path)}
         note = {
             "shard": name,
@@ -73,7 +74,8 @@ def write_shard(
             "sha256_rows": digests["parquet"],
             **table.note(),
         }
-        files.write_synced(note_path, files.to_json(note))
+        with files.named(folder / f"{name}.json"):
+            files.write_synced(note_path, files.to_json(note))
         if commit_parts(folder, name, {"tar": tar_path, "parquet": rows_path}, digests):
             files.commit(note_path, folder / f"{name}.json")
     except FileNotFoundError:

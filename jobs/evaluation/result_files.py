@@ -78,16 +78,14 @@ def counted(table: pa.Table, references: References | None = None) -> pa.Table:
 
 def write_part(table: pa.Table, path: Path) -> None:
     """Commit a part, unless another task was first."""
-    attempt = files.temporary(path)
     try:
-        pq.write_table(table, attempt, compression="zstd")
-        files.sync(attempt)
-        files.commit(attempt, path)
+        with files.attempt_at(path) as attempt:
+            pq.write_table(table, attempt, compression="zstd")
+            files.sync(attempt)
+            files.commit(attempt, path)
     except FileNotFoundError:  # it was: its merge swept this attempt
         if not path.exists():
             raise
-    finally:
-        attempt.unlink(missing_ok=True)
 
 
 def merge(

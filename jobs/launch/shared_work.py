@@ -34,9 +34,10 @@ def own_share(verb: str, doing: str, unit: str, parts: Sequence[str], done: set[
 def agreed_note(path: Path, make: Callable[[], dict]) -> dict:
     """What all tasks work by: the JSON at this path, which the first task writes, from what `make` gives."""
     if not path.exists():
-        attempt = files.temporary(path)
-        files.write_synced(attempt, files.to_json(make()))
-        files.commit(attempt, path)
+        content = files.to_json(make())
+        with files.attempt_at(path) as attempt:
+            files.write_synced(attempt, content)
+            files.commit(attempt, path)
     return json.loads(path.read_text(encoding="utf-8"))
 
 

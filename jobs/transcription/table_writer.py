@@ -53,7 +53,10 @@ class Table:
 
     def write(self, rows: pa.Table) -> None:
         """Add rows; of their columns those of the schema are written."""
-        rows = rows.select(self.schema.names).cast(self.schema)
+        with files.named(self.path):
+            self.add(rows.select(self.schema.names).cast(self.schema))
+
+    def add(self, rows: pa.Table) -> None:
         self.rows += rows.num_rows
         if self.path.suffix == ".csv":
             self.file.write_table(rows)
@@ -74,9 +77,10 @@ class Table:
 
     def __exit__(self, kind, *_) -> None:
         try:
-            if kind is None:
-                self.flush()
-            self.file.close()
+            with files.named(self.path):
+                if kind is None:
+                    self.flush()
+                self.file.close()
             if kind is None:
                 files.sync(self.attempt)
                 self.check(self.attempt)

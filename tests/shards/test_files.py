@@ -1,5 +1,6 @@
 """Files that are whole or not there: a process that dies while it writes leaves what was there before."""
 
+import errno
 import os
 import signal
 import stat
@@ -54,6 +55,18 @@ def test_a_file_whose_next_content_is_cut_off_keeps_the_old_one(tmp_path, moment
     assert left.name.startswith(".status.json.") and left.suffix == ".tmp"  # which no reader takes for the file
     files.replace(path, NEW)
     assert path.read_text(encoding="utf-8") == NEW
+
+
+@pytest.mark.parametrize(("number", "is_named"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EIO, False)])
+def test_a_full_disk_names_the_file_and_leaves_nothing(tmp_path, number, is_named):
+    """As Arrow says it, by number alone. Another error may be of a file that was read meanwhile."""
+    with pytest.raises(OSError) as caught, files.attempt_at(tmp_path / "a.parquet") as attempt:
+        attempt.write_text("half")
+        raise OSError(number, "no room")
+    assert caught.value.filename == (str(tmp_path / "a.parquet") if is_named else None)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(OSError, match="no number"), files.named(tmp_path / "a.parquet"):
+        raise OSError("no number")
 
 
 @pytest.mark.parametrize("moment", ["write", "fsync", "link"])

@@ -79,6 +79,17 @@ def test_what_no_ranks_can_be_laid_out_on_is_refused_before_srun(tmp_path: Path,
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("verb", ["evaluate", "preprocess", "transcribe", "align"])
+def test_an_array_with_gaps_is_refused_before_anything_is_made(tmp_path: Path, verb: str):
+    gaps = {"ID": "2", "COUNT": "3", "MIN": "0", "MAX": "5", "STEP": "1"}
+    told = {f"SLURM_ARRAY_TASK_{name}": value for name, value in gaps.items()} | {"SLURM_ARRAY_JOB_ID": "7"}
+    where = ["--run", "runs/a"] if verb in ("evaluate", "align") else ["--out", "made.csv"]
+    done = run(tmp_path, verb, "ds", *where, *["--to", "words"] * (verb == "align"), **told)
+    assert done.returncode == 1 and "srun got" not in done.stdout
+    assert done.stderr == "error: a job array of 3 tasks from 0 to 5 has gaps: use --array=0-2\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["bin"]
+
+
 def test_gpus_that_are_the_same_on_each_node(tmp_path: Path):
     told = {"SLURM_GPUS": "a100:8", "SLURM_GPUS_ON_NODE": "4", "SLURM_JOB_NUM_NODES": "2"}
     done = run(tmp_path, "train", "ds", "--run", "runs/a", **told, SLURM_CPUS_PER_TASK="4")

@@ -6,6 +6,7 @@ import pytest
 
 from htr import PRETRAINED
 from jobs.cli.command_line import main
+from jobs.launch import submitit_launcher
 from jobs.launch.submitit_launcher import Request, dry_run, minutes, site_settings
 
 
@@ -83,6 +84,26 @@ def test_contradictions_are_refused(capsys, tmp_path: Path):
     assert "one job of many ranks" in capsys.readouterr().err
     assert main(["submit", "train", "--cluster", "local", "--nodes", "2", *run]) == 1
     assert "this machine is one node" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("of", [["train", "data", "--run"], ["preprocess", "lines.csv", "--array", "5000", "--out"]])
+@pytest.mark.parametrize("left", ["", "logs", "logs/7_submitted.pkl", "status.json"])
+def test_what_slurm_refuses_leaves_no_folder(tmp_path: Path, monkeypatch, capsys, of: list[str], left: str):
+    """But what was there before, or is another submission's."""
+    folder = tmp_path / "made"
+
+    def refuse(request: Request, argv: list[str], chain: int = 1) -> None:
+        request.logs.mkdir(parents=True, exist_ok=True)
+        if left and left != "logs":
+            (folder / left).touch()
+        raise ValueError("Slurm refused the job: Invalid partition")
+
+    monkeypatch.setattr(submitit_launcher, "submit", refuse)
+    if left == "logs":
+        (folder / left).mkdir(parents=True)
+    assert main(["submit", *of, str(folder), "--cluster", "slurm"]) == 1
+    assert "Invalid partition" in capsys.readouterr().err
+    assert folder.exists() == bool(left)
 
 
 def test_wrong_option_of_the_verb_is_said_at_submission(tmp_path: Path, capsys):
