@@ -21,7 +21,7 @@ test: setup
 	@bash tests/run.sh
 
 test-faults: setup
-	@HTR_FAULTS=1 bash tests/run.sh tests/faults/test_faults_train.py tests/faults/test_false_alarms.py tests/faults/test_faults_storage.py tests/faults/test_faults.py
+	@HTR_FAULTS=1 bash tests/run.sh tests/faults/test_faults_train.py tests/faults/test_false_alarms.py tests/faults/test_faults_storage.py tests/faults/test_faults_parts.py tests/faults/test_faults.py
 
 # on a machine with one GPU; without a network, bash benchmarks/gpu/gpu_check.sh --prepare .gpu/wheels is to be run before
 gpu-check:

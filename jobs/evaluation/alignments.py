@@ -16,6 +16,7 @@ from htr.decoding.text_segmentation import cut_text, least_margin, word_fits
 from htr.io.sources import OURS, RESERVED
 from htr.lines.normalise import can_carry
 from htr.reader import Reader
+from jobs.distributed.heartbeat import ACTIVITY
 from shards import files
 from shards.index import Index
 from shards.loader import Samples, batches, in_order
@@ -79,6 +80,7 @@ def lines_of(
             found: dict[int, list[Line]] = {}
             for piece in batches(samples, plan, 0, 1, height):
                 frames = reader.encode(piece.images, piece.widths)
+                ACTIVITY.progressed()  # what the watchdog sees
                 log_probs, at = frames.log_probs.float().cpu().numpy(), 0
                 for text_row, text in zip(piece.rows, piece.texts, strict=True):
                     first, count = int(samples.first[text_row]), int(samples.count[text_row])
@@ -126,6 +128,7 @@ def align_lines(lines: list[Line], reader: Reader) -> None:
     order = sorted(range(len(lines)), key=lambda i: len(lines[i].log_probs))
     for start in range(0, len(order), ALIGNED):
         some = order[start : start + ALIGNED]
+        ACTIVITY.progressed()
         log_probs = [lines[i].log_probs for i in some]
         for i, alignment in zip(
             some, align_many(log_probs, [reader.charset.encode(texts[i]) for i in some]), strict=True
@@ -166,13 +169,10 @@ def write_part(folder: Path, shard: str, table: pa.Table, index: Index, reader: 
     strings = [pa.field(name, pa.string()) for name in ("image", "text", *named[:3], "box", *named[3:], *known)]
     numbers = [pa.field(name, pa.float64()) for name in ("score", "margin", "line_margin", "wrong")]
     table = pa.Table.from_pylist(rows, pa.schema([*strings, *numbers, pa.field("reject", pa.string())]))
-    attempt = files.temporary(part(folder, shard))
-    try:
+    with files.attempt_at(part(folder, shard)) as attempt:
         pq.write_table(table, attempt, compression="zstd")
         files.sync(attempt)
         files.commit(attempt, part(folder, shard))
-    finally:
-        attempt.unlink(missing_ok=True)
 
 
 def words_of(line: Line, row: dict, shape: tuple[int, int], reader: Reader) -> Iterator[dict]:
@@ -224,8 +224,7 @@ def merge(folder: Path, shards: list[str], index: Index, out: Path, least: float
         least = least_margin(own, wrong)
     rejects, rows = Counter(), 0
     below = os.path.relpath(index.folder.resolve(), out.parent.resolve())
-    attempt = files.temporary(out)
-    try:
+    with files.attempt_at(out) as attempt:
         schema = pa.unify_schemas([pq.read_schema(part(folder, shard)) for shard in shards])
         for name in ("line_margin", "wrong"):
             schema = schema.remove(schema.get_field_index(name))
@@ -254,8 +253,6 @@ def merge(folder: Path, shards: list[str], index: Index, out: Path, least: float
         files.sync(attempt)
         os.replace(attempt, out)
         files.sync(out.parent)
-    finally:
-        attempt.unlink(missing_ok=True)
     summary = {"rows": rows, "rejects": dict(rejects), "passed_over": passed_over(index, shards), "least": least}
     known = least is not None and len(wrong)
     summary["wrong_found"] = float(np.mean(wrong < least)) if known else None

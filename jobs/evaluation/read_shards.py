@@ -16,6 +16,7 @@ from htr.reliability.units import LINE_PREFIX, LINE_WORDS, PREFIX, WORD_PREFIX
 from jobs.cli.console import Progress
 from jobs.distributed.cpus import cpus_of_task, decoding_workers
 from jobs.distributed.devices import batch_fits
+from jobs.distributed.heartbeat import ACTIVITY
 from jobs.evaluation.label_gap import label_gaps
 from jobs.evaluation.result_files import counted, part, write_part
 from jobs.launch.shared_work import SharedWork
@@ -79,12 +80,14 @@ def read_shard(samples, rows, reader, mixed, references, batch: int, folder: Pat
         for row, reference, own, gap in zip(piece.rows, piece.texts, found, gaps, strict=True):
             results[row] = {"reference": reference, "label_gap": gap} | own
         decoding += time.monotonic() - waited
+        ACTIVITY.progressed()
 
     with ThreadPoolExecutor(1, "decode") as pool:
         waiting = []
         for piece in batches(samples, plan, 0, 1, height, team):
             with batch_fits(piece.images):
                 encoded = reader.encode(piece.images, piece.widths)
+            ACTIVITY.progressed()  # what the watchdog sees
             waiting.append(pool.submit(decode, piece, encoded))
             if len(waiting) > QUEUED_BATCHES:
                 waiting.pop(0).result()

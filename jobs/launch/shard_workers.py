@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import json
-import multiprocessing
 import sys
 from functools import cache
 from pathlib import Path
@@ -11,7 +10,9 @@ from htr.forms.prepared import prepare_forms
 from jobs.cli.console import Progress, log
 from jobs.distributed.cpus import cpus_of_task
 from jobs.distributed.work_sharding import share_of_work
+from jobs.launch.part_watchdog import PartWatchdog
 from jobs.launch.shared_work import own_share
+from jobs.launch.worker_pool import worker_pool
 from jobs.launch.worker_status import StatusWriter, clear_worker_status
 
 
@@ -33,21 +34,15 @@ def write_missing(plan, images: Path, *, forms: Path | None, workers: int | None
     task, todo = share_of_work()[0], [numbers[name] for name in missing]
     workers = max(min(workers or cpus_of_task(), len(todo)), 1)
     count = rejected = 0
-    # forkserver: a worker that is killed is noticed, and none inherits threads
-    context = multiprocessing.get_context("forkserver")
     with (
-        concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool,
+        worker_pool(workers) as pool,
         Progress("preprocess", sum(plan.shards[number]["rows"] for number in todo), "rows") as progress,
     ):
         jobs = [pool.submit(write_one, plan.folder, plan.name, number, images, forms, task) for number in todo]
-        try:
-            for job in concurrent.futures.as_completed(jobs):
-                rows, kept, lost = job.result()
-                count, rejected = count + kept, rejected + lost
-                progress.advance(rows)
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+        for job in concurrent.futures.as_completed(jobs):
+            rows, kept, lost = job.result()
+            count, rejected = count + kept, rejected + lost
+            progress.advance(rows)
     index_of = plan.folder / "index.json"
     since = clock(index_of)
     left = missing_shards(plan)
@@ -79,9 +74,11 @@ def write_one(
     cv2.setNumThreads(1)
     plan = plan_of(folder, name)
     prepared = prepare_forms(forms) if plan.settings.unit == "field" else None
-    with StatusWriter(
-        plan.folder, task=task, shard=plan.shards[number]["name"], rows=plan.shards[number]["rows"]
-    ) as status:
+    shard = plan.shards[number]
+    with (
+        StatusWriter(plan.folder, task=task, shard=shard["name"], rows=shard["rows"]) as status,
+        PartWatchdog(plan.folder, shard["name"]),
+    ):
         note = write_shard(plan, number, images, prepared, status.show)
     return note["rows"], note["count"], sum(note["rejects"].values())
 

@@ -2,7 +2,7 @@
 
 FOLDER/work.json says what the work is: verb, command, names of its parts. FOLDER/.under-way/PART stands there
 while a task works at the part, with a heartbeat as its time. It saves work and tells people who does what; that each
-part counts once hangs on the commit of its file alone.
+part counts once hangs on the commit of its file alone. A task that stands still ends (see part_watchdog.py).
 """
 
 import contextlib
@@ -15,10 +15,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.launch.part_watchdog import PartWatchdog, quiet_for
 from shards import files
 from shards.claim import STALE_AFTER_S, abandoned, clock, clock_or_own, died_here, hold, modified, remove
 
 NOTE, MARKS = "work.json", ".under-way"
+IDLE = ".idle"  # after the name of a mark: says for how long that task stands still
+WATCH_S = STALE_AFTER_S / 5  # seconds in which a task that lives is seen to beat
 MAX_TIMES = 256  # files whose time is asked for, to tell a rate
 
 
@@ -68,6 +71,8 @@ def under_way(folder: Path, part: str, stale: float = STALE_AFTER_S) -> Iterator
             held = stack.enter_context(hold(marks / part, stale / 6))
         except FileNotFoundError:  # all is done: the task that ended last has taken the folder away
             held = False
+        if held:
+            stack.enter_context(PartWatchdog(folder, part, marks / f"{part}{IDLE}"))
         yield held
 
 
@@ -109,7 +114,7 @@ class State:
     work: Work
     done: int
     rate: float  # parts a second since the first of those there
-    at_work: list[tuple[str, str]]  # part, host
+    at_work: list[tuple[str, str, float]]  # part, host, seconds for which it stands still
     gone: list[tuple[str, str]]
     waiting: int  # parts that nobody has
 
@@ -123,10 +128,18 @@ def state_of(folder: Path, work: Work) -> State:
     at_work, gone = [], []
     with contextlib.suppress(OSError):  # no mark was made yet, or none may be made by this reader
         now = clock_or_own(folder / MARKS / "now")
-        for mark in sorted((folder / MARKS).iterdir()):
-            if mark.name in work.parts and mark.name not in done:
+        marks = [
+            mark for mark in sorted((folder / MARKS).iterdir()) if mark.name in work.parts and mark.name not in done
+        ]
+        # clocks differ: who is seen to beat lives
+        left = abandoned([mark for mark in marks if looks_gone(mark, now)], WATCH_S)
+        for mark in marks:
+            with contextlib.suppress(FileNotFoundError):  # it is done now
                 host = (mark.read_text(encoding="utf-8").split() or ["?"])[0]
-                (gone if looks_gone(mark, now) else at_work).append((mark.name, host))
+                if mark in left:
+                    gone.append((mark.name, host))
+                else:
+                    at_work.append((mark.name, host, quiet_for(mark.with_name(f"{mark.name}{IDLE}"))))
     seconds = max(times) - min(times) if times else 0.0
     rate = (len(done) - 1) / seconds if seconds > 0 else 0.0
     return State(work, len(done), rate, at_work, gone, len(work.parts) - len(done) - len(at_work))
@@ -143,12 +156,12 @@ def find_work(path: Path) -> list[Path]:
 
 def lines_of(folder: Path, state: State) -> Iterator[str]:
     """The state in words, line by line."""
-    from jobs.cli.console import duration
+    from jobs.cli.console import ago, duration
 
     work, total = state.work, len(state.work.parts)
     yield f"{folder}: {work.verb}, {state.done} of {total} {work.unit}"
-    for part, host in state.at_work:
-        yield f"    {part} is under way on {host}"
+    for part, host, quiet in state.at_work:
+        yield f"    {part} is under way on {host}{f': no progress for {ago(quiet)}' if quiet else ''}"
     for part, host in state.gone:
         yield f"    {part} was under way on {host}: that task is gone"
     left = total - state.done

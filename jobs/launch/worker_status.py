@@ -9,14 +9,16 @@ import json
 import os
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from jobs.distributed.heartbeat import ACTIVITY
 from shards import files
-from shards.claim import clock_or_own
+from shards.claim import clock_or_own, seen_to_beat
 
 WRITE_INTERVAL_S = 2.0  # seconds
 LOST_AFTER_S = 30.0  # seconds without a sign, after which a worker is taken for dead
+WATCH_S = 3 * WRITE_INTERVAL_S  # seconds in which one that gets on is seen to renew its file, whatever clocks say
 
 
 class StatusWriter:
@@ -38,6 +40,7 @@ class StatusWriter:
 
     def show(self, samples: int, rejected: int) -> None:
         self.rows = samples + rejected
+        ACTIVITY.progressed()  # what the watchdog sees
         if time.monotonic() - self.shown > WRITE_INTERVAL_S:
             self.write(samples, rejected)
 
@@ -77,12 +80,15 @@ def read_worker_status(folder: Path) -> list[WorkerStatus]:
     if not place.is_dir():
         return []
     now = clock_or_own(place / "now")
-    signs = []
+    signs = {}
     for path in sorted(place.glob("*.json")):
         with contextlib.suppress(OSError, ValueError, TypeError):
-            silent = max(now - path.stat().st_mtime, 0.0)
-            signs.append(WorkerStatus(**json.loads(path.read_text(encoding="utf-8")), silent=silent))
-    return signs
+            silent = abs(now - path.stat().st_mtime)
+            signs[path] = WorkerStatus(**json.loads(path.read_text(encoding="utf-8")), silent=silent)
+    # clocks of nodes may differ by hours, and storage may stamp by them
+    for path in seen_to_beat([path for path, sign in signs.items() if sign.silent >= LOST_AFTER_S], WATCH_S):
+        signs[path] = replace(signs[path], silent=0.0)
+    return list(signs.values())
 
 
 def clear_worker_status(folder: Path) -> None:

@@ -1,7 +1,6 @@
 """The chunks of a transcription's task: which are done, and the worker processes that do the others."""
 
 import concurrent.futures
-import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import lru_cache
@@ -15,6 +14,7 @@ from htr.reader import Reader
 from jobs.distributed.cpus import cpus_of_task
 from jobs.distributed.precision import precision
 from jobs.launch.under_way import parts_done, under_way
+from jobs.launch.worker_pool import worker_pool
 from jobs.transcription.inputs import Chunk, Input
 from jobs.transcription.page_xml import done, is_done, marked, write_pages
 from jobs.transcription.predictions import write_part
@@ -83,26 +83,20 @@ class ChunkWorkers:
     def in_processes(
         self, workers: int, todo: Sequence[str], source: Input, chunks: dict[str, tuple[int, int]]
     ) -> Iterator[str]:
-        # forkserver: a worker that is killed is noticed, and none inherits threads
-        context = multiprocessing.get_context("forkserver")
-        with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
+        with worker_pool(workers) as pool:
             waiting, rest = {}, iter(todo)
-            try:
-                while True:
-                    # a few ahead: half a million chunks of a table need not wait in memory
-                    for name in rest:
-                        chunk = source.chunk(*chunks[name])
-                        waiting[pool.submit(read_and_write, self, name, chunks[name][0], chunk)] = name
-                        if len(waiting) >= 2 * workers:
-                            break
-                    if not waiting:
-                        return
-                    for job in concurrent.futures.wait(waiting, return_when="FIRST_COMPLETED").done:
-                        job.result()
-                        yield waiting.pop(job)
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
+            while True:
+                # a few ahead: half a million chunks of a table need not wait in memory
+                for name in rest:
+                    chunk = source.chunk(*chunks[name])
+                    waiting[pool.submit(read_and_write, self, name, chunks[name][0], chunk)] = name
+                    if len(waiting) >= 2 * workers:
+                        break
+                if not waiting:
+                    return
+                for job in concurrent.futures.wait(waiting, return_when="FIRST_COMPLETED").done:
+                    job.result()
+                    yield waiting.pop(job)
 
 
 def shares_reader(device: str) -> bool:

@@ -20,6 +20,7 @@ from htr.lines.normalise import RejectedInput, normalise_line
 from htr.reader import Prediction, Reader, join_lines
 from htr.scan import CutField, alternatives, cut_forms
 from jobs.distributed.devices import batch_fits
+from jobs.distributed.heartbeat import ACTIVITY
 from jobs.transcription.inputs import Chunk
 from jobs.transcription.table_writer import BESIDE, COLUMNS
 from shards import files
@@ -52,13 +53,10 @@ def write_part(path: Path, chunk: Chunk, first: int, reader: Reader, forms, ruli
         row["item"] += first
         if chunk.kind == "lines" and not row["line"]:
             row["line"] = str(row["item"])  # else the lines of an image would be one and the same to who keys them
-    attempt = files.temporary(path)
-    try:
+    with files.attempt_at(path) as attempt:
         pq.write_table(pa.Table.from_pylist(rows, schema), attempt, compression="zstd")
         files.sync(attempt)
         files.commit(attempt, path)
-    finally:
-        attempt.unlink(missing_ok=True)
 
 
 def read_chunk(chunk: Chunk, reader: Reader, forms, rulings: str, batch: int) -> list[dict]:
@@ -70,6 +68,7 @@ def read_chunk(chunk: Chunk, reader: Reader, forms, rulings: str, batch: int) ->
         "line_alternatives": "[]",
     }
     for number, (known, images, reason) in enumerate(chunk.items()):
+        ACTIVITY.progressed()  # what the watchdog sees
         known = nothing | known | {"item": number, "reason": reason}
         try:
             if chunk.kind == "fields" and images:
@@ -122,6 +121,7 @@ def read_inks(reader: Reader, inks: Sequence[np.ndarray], fields: Sequence[str |
         given = torch.from_numpy(padded), torch.from_numpy(widths[some]), [fields[i] for i in some]
         with batch_fits(padded):
             read = reader.read_batch(*given)
+        ACTIVITY.progressed()
         texts.update(zip(some.tolist(), read, strict=True))
     return [texts[i] for i in range(len(inks))]
 

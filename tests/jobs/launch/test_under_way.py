@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from beating import beating
+from beating import beating, beats_when_watched
 
 from jobs.__main__ import main
 from jobs.launch import under_way as module
@@ -41,16 +41,24 @@ def test_a_part_is_one_tasks_as_long_as_that_lives(tmp_path):
             assert ours
 
 
-def test_what_is_done_under_way_and_left(tmp_path):
+@pytest.mark.parametrize("off", [-7200, 7200])
+def test_what_is_done_under_way_and_left(tmp_path, monkeypatch, off):
+    """`d` is done by a node whose clock is two hours off."""
+    monkeypatch.setattr(module, "WATCH_S", 0.2)
     note_work(tmp_path, "evaluate", "shards", ["a", "b", "c", "d"], "parts/")
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts" / "a.parquet").touch()
     mark(tmp_path, "a", DEAD)  # it was killed between the commit and here
     mark(tmp_path, "b", os.getpid())
     mark(tmp_path, "c", DEAD, "node7", age=100)
-    state = state_of(tmp_path, Work.read(tmp_path))
-    assert (state.done, state.waiting) == (1, 2)
-    assert state.at_work == [("b", socket.gethostname())] and state.gone == [("c", "node7")]
+    beats_when_watched(monkeypatch, mark(tmp_path, "d", DEAD, "node8", age=-off), off)
+    (tmp_path / MARKS / f"d{module.IDLE}").write_text("421")
+    work = Work.read(tmp_path)
+    state = state_of(tmp_path, work)
+    assert (state.done, state.waiting) == (1, 1)
+    assert state.at_work == [("b", socket.gethostname(), 0.0), ("d", "node8", 421.0)] and state.gone == [("c", "node7")]
+    said = list(module.lines_of(tmp_path, state))
+    assert said[2] == "    d is under way on node8: no progress for 7 min" and "c was under way on node7" in said[3]
     (tmp_path / "work.json").write_text("{")
     with pytest.raises(ValueError, match=r"work.json is damaged"):
         Work.read(tmp_path)
@@ -77,6 +85,7 @@ def test_an_array_task_that_is_resubmitted_alone(trained, dataset, tmp_path, mon
     assert 0 < len(before) < len(work.parts)
     missing = sorted(set(work.parts) - before)
     held, gone = missing[0], missing[1]
+    monkeypatch.setattr(module, "WATCH_S", 0.2)
     mark(folder, held, os.getpid())
     mark(folder, gone, DEAD, "node7", age=100)
     main(["status", str(run)])

@@ -1,7 +1,12 @@
 """Signs of life: written while a worker is at work, gone when it ends, told from the dead by the storage's clock."""
 
 import os
+import time
 
+import pytest
+from beating import beats_when_watched
+
+from jobs.launch import worker_status
 from jobs.launch.worker_status import (
     LOST_AFTER_S,
     WRITE_INTERVAL_S,
@@ -25,12 +30,17 @@ def test_a_worker_shows_what_it_does_and_leaves_nothing(tmp_path):
     assert read_worker_status(tmp_path) == []
 
 
-def test_the_dead_are_told_from_the_living(tmp_path):
+@pytest.mark.parametrize("off", [-LOST_AFTER_S - 5, 7200])
+def test_the_dead_are_told_from_the_living(tmp_path, monkeypatch, off):
+    """Also where a node's clock is ahead: its files would look young for hours."""
+    monkeypatch.setattr(worker_status, "WATCH_S", 0.2)
     writer = StatusWriter(tmp_path, task=0, shard="train-00001", rows=50).__enter__()
-    status = writer.path.stat()
-    os.utime(writer.path, (status.st_atime, status.st_mtime - LOST_AFTER_S - 5))
+    os.utime(writer.path, (time.time() + off,) * 2)
     (sign,) = read_worker_status(tmp_path)
     assert sign.silent >= LOST_AFTER_S
+    beats_when_watched(monkeypatch, writer.path, off)
+    (sign,) = read_worker_status(tmp_path)
+    assert sign.silent == 0
     clear_worker_status(tmp_path)
     assert not (tmp_path / ".workers").exists()
 
