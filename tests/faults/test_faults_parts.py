@@ -97,4 +97,4 @@ def test_a_task_whose_storage_does_not_answer_ends(tmp_path, dataset, trained, i
         preprocess: lambda: (folder / "index.json").exists(),
     }
     assert found[verb]()
-    fault(f"{verb.__name__}, storage that does not answer", seconds, "the part", "what was under way")
+    fault(f"{verb.__name__}, storage that does not answer", seconds, "the part", "0 parts")

@@ -25,7 +25,7 @@ from jobs.distributed import heartbeat, watchdog
 from jobs.distributed.heartbeat import ACTIVITY
 
 heartbeat.BEAT_INTERVAL_S, watchdog.TICK, watchdog.GRACE = 0.1, 0.05, 0.2
-heartbeat.blame.__defaults__ = (0.4,)
+heartbeat.blame.__defaults__ = (1.0,)
 folder, rank, what = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 
 def hung(reason):
@@ -66,9 +66,9 @@ with watchdog.Watchdog(folder, rank, f"node{rank + 1}", hung, log):
             for _ in range(20):
                 time.sleep(0.1); ACTIVITY.progressed()
             time.sleep(2)
-    if what == "stalls":  # each time for half the limit
-        for step in range(4, 12):
-            time.sleep(0.5); ACTIVITY.progressed("computing"); ACTIVITY.took(step)
+    if what == "stalls":  # each time for a third of the limit
+        for step in range(4, 8):
+            time.sleep(1); ACTIVITY.progressed("computing"); ACTIVITY.took(step)
     print("done", flush=True)
 """
 
@@ -76,7 +76,11 @@ with watchdog.Watchdog(folder, rank, f"node{rank + 1}", hung, log):
 def start(folder: Path, rank: int, what: str, ranks: int = 1) -> subprocess.Popen:
     (folder / ".heartbeat").mkdir(exist_ok=True)
     (folder / "logs").mkdir(exist_ok=True)
-    environ = os.environ | {"HTR_STEP_TIMEOUT": "1", "SLURM_JOB_ID": "17", "SLURM_RESTART_COUNT": "2"}
+    environ = os.environ | {
+        "HTR_STEP_TIMEOUT": "3" if what == "stalls" else "1",
+        "SLURM_JOB_ID": "17",
+        "SLURM_RESTART_COUNT": "2",
+    }
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environ, "cwd": HERE}
     return subprocess.Popen([sys.executable, "-c", RANK, folder, str(rank), what, str(ranks)], **pipes)
 
@@ -157,7 +161,7 @@ def test_time_in_which_the_whole_process_was_stopped_does_not_count(tmp_path):
     rank = start(tmp_path, 0, "stalls")
     wait_for(lambda: any(said.get("step") == 4 for said in beats(tmp_path).values()), 60)
     rank.send_signal(signal.SIGSTOP)
-    time.sleep(1.5)  # longer than the limit
+    time.sleep(4)  # longer than the limit
     rank.send_signal(signal.SIGCONT)
     assert end(rank) == (0, "done\n")
 
