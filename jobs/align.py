@@ -3,12 +3,12 @@
     sbatch --array=0-7 slurm/align.sh DATASET --run runs/ctc --to words
     python -m jobs preprocess DATASET/aligned-words.parquet --out WORDS --encoding png
 
-The result is a table that preprocess takes as a source; its images are members of the data set's shards, so it lies in
-the data set's folder or above it. --to words: a row a word, boxed. --to lines: a row a line; the text of a field of
-several lines is cut where they end. `score` is the text's log-probability a character, `margin` the same less that of
-what the reader itself reads: 0 where they agree, lower the worse the label fits. What can't be aligned or fits badly
-(below --least) has the reason in the column `reject`, for which preprocess rejects it: it is counted, never dropped.
-Blank fields, tick boxes and whole pages are not in the table.
+The result is a table that preprocess takes as a source. Its images are members of the data set's shards, so it lies in
+the data set's folder or above it. --to words: one row for each word, with its box. --to lines: one row for each line;
+the text of a field of several lines is cut where its lines end. `score` is the text's log-probability per character.
+`margin` is that score less the score of the reader's own text: 0 where they agree, lower the worse the label fits. A
+text that can't be aligned or fits badly (below --least) has the reason in the column `reject`; preprocess then rejects
+and counts it. Blank fields, tick boxes and whole pages are not in the table.
 
 Tasks own shards by number; each shard becomes one part, a Parquet file under RUN/alignment/NAME, and the task that ends
 last merges them. Another --least or --split needs no second alignment: the parts are kept.

@@ -1,19 +1,20 @@
 """python -m jobs audit --run RUN --evaluation NAME --promise NAME: transcriptions that a sure reading contradicts.
 
     python -m jobs audit --run runs/ctc --evaluation val-014000-beam --promise fields --source certificates.csv
-    … in RUN/audit/val-014000-beam.csv a person mends `text`, or writes into `reject` why a row can't be used …
+    … in RUN/audit/val-014000-beam.csv a person corrects `text`, or writes into `reject` why a row can't be used …
     python -m jobs audit --apply runs/ctc/audit/val-014000-beam.csv --source certificates.csv --out mended.csv
 
-The lines whose reading differs from the transcription, the most surprising first: how much better the line's frames fit
-the reading than the transcription (jobs/evaluation/label_gap.py), against how many edits such a reading is expected to
-take; of an evaluation that an older version made, the edits themselves against those expected. Without --promise (any
-one of RUN/reliability: its scores are used, not its threshold) expectation is by the uncalibrated confidence. What a
-run was trained on it has learnt to read as it was labelled: audit lines that it was not trained on.
+The table has the lines whose reading differs from the transcription, the most surprising first. A line is surprising if
+its frames fit the reading much better than the transcription (jobs/evaluation/label_gap.py), compared with the number
+of edits that a reading of this probability usually needs. (For evaluations of an older version: the number of edits
+itself.) --promise gives calibrated probabilities: any promise of RUN/reliability, its threshold is not used. Without it
+the uncalibrated confidence is taken. A reader has learnt the labels of its own training lines, errors too: audit other
+lines.
 
-With --source the rows are the source's own, with all its columns, and --apply puts them back in their places, into a
-new source beside the old one. Without, the images are the stored lines of the data set, and --out lies in its folder or
-above. A table whose images lie below it is a source for `preprocess` as it is. It holds transcriptions: only its owner
-and group may read it, and no log has any of it.
+With --source the rows are those of the source, with all its columns, and --apply puts them back in their places, in a
+new source beside the old one. Without --source the images are the stored lines of the data set, and --out must lie in
+its folder or above. A table whose images lie below it can be given to `preprocess` as it is. It holds transcriptions:
+only its owner and group may read it, and no log has any of it.
 """
 
 import csv

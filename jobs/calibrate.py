@@ -4,21 +4,23 @@
     python -m jobs calibrate --run runs/ctc --fit dev-014000-beam --choose calibration-014000-beam \
         --judge test-014000-beam --unit field --alpha 0.02 --delta 0.05 --name fields
 
-Three evaluations of one reader that share no certificate and no writer: on the first the signals of readings are made
-into the probability that a line, word, field or certificate is right; on the second a threshold is chosen, so that with
-probability 1 - delta at least what it accepts errs at most alpha, or the answer is that nothing can be promised with
-these data; on the third both are judged. RUN/reliability/NAME/ has score.json, promise.json and reliability.json.
+It takes three evaluations of one reader that share no certificate and no writer. On the first (--fit) the signals of
+the readings are calibrated to the probability that a line, word, field or certificate is right. On the second
+(--choose) a threshold is chosen: with a probability of at least 1 - delta, the units that it accepts err at most alpha.
+Or the answer is that nothing can be promised with these data. The third (--judge) tests both. RUN/reliability/NAME/ has
+score.json, promise.json and reliability.json.
 
-`--loss wrong`: the share of accepted units that differ from the transcription. `--loss cer`, of lines: the character
-error rate of the accepted lines. What is independent of what is an assumption, and yours: `--by writer` (the default
-where writers are known: it speaks of other writers of that kind), `--by certificate` (of other certificates of the same
-writers and years), `--by unit` (as if no two units had anything in common). A writer counts as at most --per-cluster
-units, and of CER a line as at most --per-line characters, what has more in proportion: so the worst that one writer can
-do is known before any of them is seen (docs/reliability.md). Set both before you look at the data.
+`--loss wrong`: the share of accepted units that differ from the transcription. `--loss cer`, for lines: the character
+error rate of the accepted lines. You decide what is taken as independent, by an assumption: `--by writer` (the default
+where writers are known; the promise is then about other writers of that kind), `--by certificate` (about other
+certificates of the same writers and years), `--by unit` (as if no two units had anything in common). A writer counts as
+at most --per-cluster units and, for CER, a line as at most --per-line characters; larger ones count in proportion. So
+the effect of one writer is bounded before the data are seen (docs/reliability.md). Set both before you look at the
+data.
 
-A promise is against the transcription: what data entry has mistyped or mended counts as an error of the reading. It is
-about readings chosen as these were: choose a threshold once, since one that is chosen again and again on the same part,
-until it pleases, promises nothing; so a promise that is there is not replaced.
+A promise is about agreement with the transcription: typing errors and corrections of data entry count as errors of the
+reading. Choose a threshold once. One that is chosen again and again on the same part, until it pleases, promises
+nothing. So an existing promise is never replaced; --promises N is for several of them that are planned beforehand.
 """
 
 from dataclasses import dataclass, replace

@@ -1,8 +1,9 @@
 """python -m jobs inspect SOURCE --certificate ID: a page of pictures (HTML) of every stage of one certificate.
 python -m jobs inspect DATASET --augment: a sheet of lines and what augmentation makes of them.
 
-The scan with what was found on it, each field as it was cut, evened and divided into lines, what is stored of it, and
-why a row is rejected. The page holds the certificate itself: it is as confidential as the scan, and for you alone.
+The page shows the scan with the fields that were found, each field as it was cut, with its background flattened, and
+divided into lines, the samples that are stored, and why a row is rejected. It holds the certificate itself, and is as
+confidential as the scan.
 """
 
 import os

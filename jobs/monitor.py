@@ -5,11 +5,11 @@
     python -m jobs monitor batch.parquet scans/review-sample.csv --promise runs/ctc/reliability/fields
     python -m jobs monitor --plan --accepted 5000 --promise runs/ctc/reliability/fields      # how many to key
 
-READINGS is a batch as transcribe wrote it, KEYED the random sample of what was accepted, typed by persons who did not
-see the readings. Of this very batch it says how many accepted ones are wrong at most (hypergeometric, with probability
-1 - delta) and, where CER is promised, how high its CER is at most; over all batches whether more than alpha are, and by
-the signals of all readings whether the batch is like the part that chose the threshold. A line a batch is added to
-RUN/reliability/NAME/monitor.jsonl. Exit status 3: alarm.
+READINGS is a batch that transcribe wrote. KEYED is the random sample of its accepted units, typed by persons who did
+not see the readings. The answer has three parts: the largest number of accepted units of this batch that may be wrong
+(hypergeometric, with probability 1 - delta) and, where CER is promised, its largest CER; whether over all batches more
+than alpha are wrong; and whether the signals of the readings are like those of the part that chose the threshold. One
+line a batch is added to RUN/reliability/NAME/monitor.jsonl. Exit status 3: alarm.
 """
 
 import json

@@ -1,12 +1,12 @@
-"""python -m jobs report RUN: an evaluation and how its reader came about, as one HTML page that any browser opens.
+"""python -m jobs report RUN: an evaluation and the training of its reader, as one HTML page for any browser.
 
     python -m jobs report runs/ctc-16 --evaluation val-014000-beam
     python -m jobs report runs/ctc-1 runs/ctc-4 runs/ctc-16 --out scaling.html     compares runs, or numbers of GPUs
 
-Errors with their intervals, slices, confusions, how far confidences hold and what can be promised, learning curves,
-provenance. Of several runs: their rates and speeds, and paired differences to the first one where both read the same
-lines. The page asks nothing of any network. It holds figures only; --with-samples adds lines with their images and
-transcriptions, and makes it as confidential as they are.
+It has error rates with their intervals, slices, confusions, calibration and promises, learning curves, provenance. For
+several runs it has their rates and speeds, and paired differences to the first one where both have read the same lines.
+The page needs no network. It holds figures only; --with-samples adds lines with their images and transcriptions, and
+makes the page as confidential as they are.
 """
 
 from dataclasses import dataclass

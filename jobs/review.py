@@ -1,21 +1,21 @@
 """python -m jobs review TABLE …: a page at which people key, check and correct, on this machine alone.
 
-    python -m jobs review scans/review.csv                                   what transcribe wrote for who keys
+    python -m jobs review scans/review.csv                                   the table that transcribe wrote
     python -m jobs review scans/review.csv scans/review-sample.csv           and the sample, which is keyed blind
     python -m jobs review texts.parquet --images scans/ --promise runs/ctc/reliability/fields --sample 150 --double 0.1
     python -m jobs review runs/ctc/audit/val.csv                             transcriptions against their readings
     python -m jobs review scans/review.csv --write                           no page: only write the table, and figures
 
-It prints an address with a token, to be opened in a browser on this machine, and the line that opens a tunnel to it
-from elsewhere. Whoever has the address may key, under the name that they type. An answer is on disk, in
-TABLE.keying/journal.jsonl, before the next row is shown. What comes out, NAME-keyed.csv beside the images, is written
-at the end (Ctrl-C), when all is done, and when the page of progress is asked to: `preprocess`, `monitor` and
-`audit --apply` take it as it is. The table that came in is never changed, and neither is one that somebody else has
-changed since it was written. The same command goes on where it ended, also after the machine has failed.
+It prints an address with a token, to be opened in a browser on this machine, and the command that opens a tunnel to it
+from another one. Everybody who has the address may key, under the name that they type. An answer is on disk, in
+TABLE.keying/journal.jsonl, before the next row is shown. The result, NAME-keyed.csv beside the images, is written at
+the end (Ctrl-C), when all rows are done, and on request from the page of progress. `preprocess`, `monitor` and `audit
+--apply` take it as it is. The input table is never changed, nor is a result that somebody else has changed. The same
+command continues where it ended, also after the machine has failed.
 
 Rows of a sample, and the share --double, show no reading. A row of --double goes to two people, and to a third where
 they differ. --order useful begins with the rows that a reader would learn most from, --order unsure with the least sure
-ones. TABLE.keying and what comes out hold texts and names: they are for their owner, and the group, alone.
+ones. TABLE.keying and the results hold texts and names: only their owner and group may read them.
 """
 
 import contextlib

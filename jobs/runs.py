@@ -1,10 +1,10 @@
-"""python -m jobs runs [FOLDER]: the experiments below a folder, how far they are and whether they live.
+"""python -m jobs runs [FOLDER]: the experiments below a folder, their progress and their state.
 
     python -m jobs runs --watch           renewed every ten seconds until Ctrl-C
     python -m jobs runs RUN --curves      draws RUN/curves.png anew (a training draws it each time it has read dev)
 
-The state is what the run's folder says of itself, corrected by its heartbeat (a run that says "running" and no longer
-beats is "lost") and, where sacct answers, by what Slurm knows of its job: node_fail, timeout, cancelled, pending, …
+The state is taken from the run's folder. It is corrected by its heartbeat (a "running" run without a heartbeat is
+"lost") and, where sacct answers, by the state of its job in Slurm: node_fail, timeout, cancelled, pending, …
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """python -m jobs simulate --out FOLDER: scans of certificates filled in by simulated hands, or with real ink.
 
-certificates.csv has a row a field, as data entry leaves it; lines.csv a row a written line with its box: preprocess
-takes either. truth/ says of every scan how it lies on its form. Handwriting comes from stroke fonts and the handwriting
-fonts that PyPI has, from a folder of fonts, or (--ink) from a table of line images with their texts.
+certificates.csv has one row for each field, as from data entry; lines.csv has one row for each written line, with its
+box. preprocess takes either. truth/ has the registration of every scan on its form. Handwriting comes from stroke fonts
+and the handwriting fonts on PyPI, from a folder of fonts, or (--ink) from a table of line images with their texts.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""python -m jobs stats DATASET: what a person asks first of a data set, in the terminal and as DATASET/stats.png.
+"""python -m jobs stats DATASET: the main figures of a data set, in the terminal and as DATASET/stats.png.
 
 Samples by split, level, year, form and field; widths; text lengths; characters; rejects by reason. Counts only.
 """

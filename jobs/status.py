@@ -1,7 +1,7 @@
 """python -m jobs status PATH: how far a preprocess, transcribe, evaluate or align is, from any terminal.
 
-Parts done, speed, time left, which node does what, whose tasks are gone and the command that does what they left; of a
-preprocess what is rejected, too. It reads the folder alone: a data set's, a run's, or that beside a transcribe's --out.
+It shows parts done, speed, time left, what each node does, tasks that are gone and the command that does the rest; for
+a preprocess also rejected rows. It only reads the folder of the data set or run, or the one beside --out of transcribe.
 """
 
 import collections

@@ -3,9 +3,9 @@
     sbatch --nodes=4 --gpus-per-node=4 --cpus-per-gpu=8 slurm/train.sh DATASET --run runs/ctc-16        on a cluster
     python -m jobs submit train --nodes 4 --gpus-per-node 4 --cpus-per-task 8 DATASET --run runs/ctc-16    with submitit
 
-The same global batches, learning rates and random numbers whatever the number of ranks. A run folder with checkpoints
-is resumed at the step, within the epoch, where the newest one was written, by as many ranks as there are then. The
-time limit's signal (see jobs.distributed.signals) ends it with a checkpoint and puts its job back into the queue.
+Global batches, learning rates and random numbers are the same for any number of ranks. A run folder with checkpoints is
+resumed at the step of the newest one, within the epoch, with any number of ranks. The signal of the time limit (see
+jobs.distributed.signals) ends the training with a checkpoint and puts its job back into the queue.
 """
 
 import contextlib

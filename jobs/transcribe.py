@@ -1,4 +1,4 @@
-"""python -m jobs transcribe INPUT --out FILE.csv: what stands in images of lines, in pages, in scans, in a data set.
+"""python -m jobs transcribe INPUT --out FILE.csv: read images of lines, pages, scans of forms, or a data set.
 
     python -m jobs transcribe lines/ --model runs/ctc --out lines.csv              a folder of images, each a line
     python -m jobs transcribe pages/ --out pages.jsonl                             pages with ALTO or PAGE XML
@@ -8,21 +8,22 @@
     sbatch --array=0-15 slurm/transcribe.sh scans/ --unit field --model runs/ctc-16 --decode beam --out texts.parquet \\
         --promise runs/ctc-16/reliability/fields-2 --review scans/review.csv --sample 300
 
-A row for every line, or with --unit field for every field of every certificate, in the order of the input: the text,
-how sure it is, other texts that it may be (beam search alone), and whether it is accepted or for a person to review.
-A form's rules (docs/forms.md) fill the column `contradicts`; what contradicts another field is for review.
-What can't be read has no text and a reason in the column `reason`.
+The table has one row for every line, or with --unit field for every field of every certificate, in the order of the
+input: the text, its confidence, other possible texts (of a beam search), and whether it is accepted or for a person to
+review. The rules of a form (docs/forms.md) fill the column `contradicts`; a field that contradicts another one is for
+review. A row that can't be read has no text and a reason in the column `reason`.
 
-The input is cut into chunks, by itself and the settings alone; tasks own chunks by number, and each chunk becomes one
-part under FILE.parts, written once. The task that ends last merges the parts. A second run does only what is missing:
-another --promise, --review or --xml needs no second reading. Scans that arrived since are refused: a new batch is a new
---out. Images of a folder are known by their names alone: where one was replaced, remove FILE.parts, which may be done
-whenever nothing more is asked of it; it holds transcriptions, as FILE does.
+The input is cut into chunks, which depend only on the input and the settings. Tasks own chunks by number, and each
+chunk becomes one part under FILE.parts, written once. The task that ends last merges the parts. A second run does only
+what is missing; with another --promise, --review or --xml nothing is read again. Scans that arrived later are refused:
+give a new batch a new --out. Images in a folder are known by their names: if one was replaced, remove FILE.parts first.
+FILE.parts can be removed when FILE is done; it holds transcriptions, as FILE does.
 
---promise accepts what `python -m jobs calibrate` promised for this model; without one, all that was read is to be
-reviewed. Blank fields and tick boxes, which no reader reads, are decided by --sure. --review is a table for who keys:
-`text` filled in, or `reject` emptied where a field is blank, and it is a source for `preprocess` with the same --unit,
-which rejects what is still to be done. --sample draws accepted ones for a second keying, into a table beside it.
+--promise accepts readings under a promise of `python -m jobs calibrate` for this model. Without one, everything that
+was read is to be reviewed. Blank fields and tick boxes, which no reader reads, are decided by --sure. --review writes a
+table for the people who key: they fill in `text`, or empty `reject` where a field is blank. It is then a source for
+`preprocess` with the same --unit, which rejects rows that are not done. --sample draws accepted rows, to be keyed too,
+into a table beside it.
 """
 
 import hashlib

@@ -3,13 +3,13 @@
     python -m jobs tune --run runs/ctc --text causes.txt --lexicon terms.txt
     python -m jobs evaluate --run runs/ctc --decode beam
 
-The language models (a general one and, for fields with texts enough, their own) are of the texts that the run was
-trained on and of the `--text` files, without those that share eight words in a row with the data set's other splits.
-`--language FOLDER` takes those of another decoding, and its lexicon, as they are: new weights of a model want new
-weights of the search, not new texts.
-The weights are those of the least CER on dev; where no weight makes it less, the language model is given none. The
-emission delay of CTC's peaks is measured there too. All is written to RUN/decoding, for these weights of the model
-alone: tune again after more training. It holds words and pieces of texts, as confidential as the shards. One process.
+The language models (a general one, and one for each field with enough texts) are made of the texts that the run was
+trained on and of the `--text` files, without those that share eight words in a row with another split of the data set.
+`--language FOLDER` takes the language models and the lexicon of another decoding as they are: after more training of a
+model only the weights of the search must be tuned again. The weights are those of the least CER on dev. If no weight
+lowers the CER, the language model has the weight 0. The emission delay of CTC's peaks is measured there too. All is
+written to RUN/decoding, and is only for these weights of the model: tune again after more training. It holds words and
+pieces of texts, as confidential as the shards. One process.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""python -m jobs verify DATASET: read every byte of a data set and say what is wrong with which shard."""
+"""python -m jobs verify DATASET: read every byte of a data set and report each shard with an error."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -101,7 +101,8 @@ def test_pages_are_in_plain_words():
 
 def test_docstrings_are_in_plain_words():
     found = docstrings()
-    rooms = [(where, words) for where, words, _ in found if where.startswith(PLAIN_ROOMS)]
+    # and the help of the verbs
+    rooms = [(at, words) for at, words, _ in found if at.startswith(PLAIN_ROOMS) or re.fullmatch(r"jobs/\w+\.py:", at)]
     assert len(found) > 1500 and len(rooms) > 300
     assert not [f"{where}: {words}" for where, words in rooms if RIDDLE.search(words)]
 
