@@ -116,6 +116,7 @@ def stream(
             flow.share(window)
             lines = sum(step.lines for step in window.steps) / len(window.steps)
             ahead = max(ahead, math.ceil(LINES_AHEAD * team.size / max(lines, 1)))
+            flow.together = max(ahead // 4, 1)
         while window:
             flow.begin(window, 1.0)
             planned, following = pool.submit(next, coming, None), None
@@ -152,18 +153,27 @@ class Flow:
         self.stream = team.open_stream(look, kept)
         self.asked: deque[Asked] = deque()
         self.first = 0  # the number of the first of them in the stream
+        # each message costs a worker as much as some lines do, so that they are few
+        self.together = 1  # batches that workers are asked for in one message
+        self.untold: list[list[tuple]] = [[] for _ in range(team.size)]  # of each worker, parts not asked for yet
+        self.begun: dict[tuple[int, int], int] = {}  # of a window and worker, reads that it was told to begin
 
     def share(self, window) -> None:
         for member, share in enumerate(window.shares):
             self.team.tell(member, self.stream, "share", share)
 
     def begin(self, window, part: float) -> None:
-        for member in range(self.team.size):
-            self.team.tell(member, self.stream, "begin", window.number, part)
+        for member, share in enumerate(window.shares):
+            reads = round(part * len(share.reads))
+            if reads > self.begun.get((window.number, member), 0):
+                self.begun[window.number, member] = reads
+                self.team.tell(member, self.stream, "begin", window.number, part)
 
     def release(self, window) -> None:
+        self.ask()
         for member in range(self.team.size):
             self.team.tell(member, self.stream, "release", window.number)
+            self.begun.pop((window.number, member), None)
 
     def make(self, step: Step) -> None:
         shape = (step.lines, 1, self.height, step.wide)
@@ -171,12 +181,23 @@ class Flow:
         self.asked.append(Asked(step, region, region.batch(shape) if region else np.zeros(shape, np.uint8)))
         for member, part in enumerate(step.parts):
             if part:
-                self.team.tell(member, self.stream, "make", part, region.offset, shape)
+                self.untold[member].append((part, region.offset, shape))
+        if max(map(len, self.untold)) >= self.together:
+            self.ask()
+
+    def ask(self) -> None:
+        """Tell the workers what they have not been asked for yet."""
+        for member, parts in enumerate(self.untold):
+            if parts:
+                self.team.tell(member, self.stream, "make", parts)
+                self.untold[member] = []
 
     def next(self) -> Batch:
         """The first of those that were asked for, once it is made."""
         first, step = self.asked[0], self.asked[0].step
         wanted = sum(part is not None for part in step.parts)
+        if len(first.made) < wanted:
+            self.ask()
         try:
             while len(first.made) < wanted:
                 member, made = self.team.hear(self.stream)

@@ -8,6 +8,7 @@ import contextlib
 import mmap
 import os
 import queue
+import selectors
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from multiprocessing.connection import Pipe, wait
+from multiprocessing.connection import Pipe
 from pathlib import Path
 
 import numpy as np
@@ -88,11 +89,14 @@ class Team:
         most_open = MAX_OPEN // self.size
         with contextlib.ExitStack() as stack:
             stack.callback(os.close, self.regions.handle)
+            self.selector = stack.enter_context(selectors.DefaultSelector())
             for number in range(self.size):
                 handle = self.regions.handle
                 member = Process(handle, number, most_open) if workers else Thread(handle, most_open)
                 stack.callback(member.close)
                 self.members.append(member)
+                if workers:
+                    self.selector.register(member.connection, selectors.EVENT_READ, number)
             others.append(self.shards_under_way)
             stack.callback(others.remove, self.shards_under_way)
             self.stack = stack.pop_all()
@@ -145,8 +149,7 @@ class Team:
         if isinstance(self.members[0], Thread):
             heard = [(0, self.members[0].answers.get())]
         else:
-            ready = wait([member.connection for member in self.members])
-            heard = [(n, member.receive()) for n, member in enumerate(self.members) if member.connection in ready]
+            heard = [(key.data, self.members[key.data].receive()) for key, _ in self.selector.select()]
         for member, (stream, what, given) in heard:
             if stream in self.said:
                 self.said[stream].append((member, what, given))

@@ -50,7 +50,11 @@ class Desk:
     def put(self, message: tuple | None) -> None:
         if message and message[1] == "close":
             self.ended.add(message[0])  # at once, before the batches that were asked for
-        self.messages.put(message)
+        if message and message[1] == "make":
+            for part in message[2]:
+                self.messages.put((*message[:2], *part))
+        else:
+            self.messages.put(message)
 
     def answers(self) -> Iterator[tuple]:
         while (message := self.messages.get()) is not None:
