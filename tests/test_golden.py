@@ -16,6 +16,7 @@ import htr
 from htr.reader import Reader
 from htr.synth.simulate import simulate
 from jobs.cli.command_line import main
+from shards import files
 from shards.index import read_index
 
 GOLDEN = Path(__file__).with_name("golden_data.json")
@@ -80,7 +81,15 @@ def source(tmp_path_factory, write_table) -> Path:
 def digests(folder: Path) -> dict[str, str]:
     kinds = (".tar", ".json", ".parquet")
     found = [path for path in sorted(folder.iterdir()) if path.suffix in kinds and not path.name.startswith(".")]
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+    return {path.name: hashlib.sha256(content_of(path)).hexdigest() for path in found}
+
+
+def content_of(path: Path) -> bytes:
+    """All of a file but the digest of the code that cut fields: any edit of that code changes it."""
+    content = path.read_bytes()
+    if path.name != "plan.json":
+        return content
+    return files.to_json({name: value for name, value in json.loads(content).items() if name != "cutting"}).encode()
 
 
 def test_shards_of_lines_are_the_same_bytes(source, tmp_path):
