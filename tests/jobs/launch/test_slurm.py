@@ -1,9 +1,7 @@
 """On a real Slurm cluster of four nodes on this machine: what users type, small. Needs root."""
 
 import json
-import os
 import re
-import sys
 import time
 from pathlib import Path
 
@@ -166,24 +164,6 @@ def test_pipeline_waits_for_each_job(cluster: Cluster, source: Path, tmp_path: P
     wait_for(lambda: list(run.glob("evaluation/*/metrics.json")), 200)
     assert status(run)["world"] == 2
     assert json.loads((tmp_path / "data" / "plan.json").read_text(encoding="utf-8"))["settings"]["rows"] == 9
-
-
-COUNT = "from jobs.distributed.cpus import cpus_of_task; import os; print(cpus_of_task(), len(os.sched_getaffinity(0)))"
-
-
-def test_each_task_has_its_own_cpus_bound_or_not(cluster: Cluster, dataset, alone: Path, tmp_path: Path):
-    """On nodes of two CPUs or more: one a task where two tasks share two, whether the mask says so or not."""
-    for bind, seen in (("cores", 1), ("none", len(os.sched_getaffinity(0)))):
-        srun = ["srun", "--nodes=1", "--ntasks=2", "--cpus-per-task=1", f"--cpu-bind={bind}"]
-        assert cluster.run(*srun, sys.executable, "-c", COUNT).split() == ["1", str(seen)] * 2
-        evaluate = ["evaluate", dataset.folder, "--run", alone, "--device", "cpu", "--split", "train", "--name", bind]
-        cluster.run(*srun, sys.executable, "-m", "jobs", *evaluate)
-        notes = [json.loads(path.read_text()) for path in (alone / "evaluation" / bind / "timing").glob("*.json")]
-        assert {note["cores"] for note in notes} == {1}
-    for bind in ("cores", "none"):
-        cluster.sbatch(tmp_path / bind, "--nodes=1", "--ntasks=2", "--cpus-per-task=1", "slurm/train.sh",
-                       dataset.folder, "--run", tmp_path / f"run-{bind}", *TRAIN, SLURM_CPU_BIND=bind)  # fmt: skip
-        assert json.loads((tmp_path / f"run-{bind}" / "provenance.json").read_text())["starts"][0]["cpus"] == 2
 
 
 def test_doctor_finds_the_cluster_ready(cluster: Cluster):
