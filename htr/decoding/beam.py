@@ -121,24 +121,30 @@ class BeamSearch:
         """
         width, narrowest = self.limits.width, math.exp(-self.limits.threshold)
         beam, scale = [(root, 1.0, 0.0)], 0.0
-        for row, labels in zip(probs.tolist(), self._candidates(probs), strict=True):
+        candidates = self._candidates(probs)
+        # only labels that extend a prefix somewhere are ever asked for: of their columns alone lists are made
+        column = [0] * probs.shape[1]
+        used = sorted({0}.union(*([label for label, _ in labels] for labels in candidates)))
+        for place, label in enumerate(used):
+            column[label] = place
+        for row, labels in zip(probs[:, used].tolist(), candidates, strict=True):
             blank = row[0]
             # every prefix stays as it is: a blank, or its last label once more
             if not labels:
-                beam = [(prefix, (a + b) * blank, b * row[prefix.label]) for prefix, a, b in beam]
+                beam = [(prefix, (a + b) * blank, b * row[column[prefix.label]]) for prefix, a, b in beam]
                 continue
             stays, ends = [], []
             for slot, (prefix, a, b) in enumerate(beam):
                 stays.append((a + b) * blank)
-                ends.append(b * row[prefix.label])
+                ends.append(b * row[column[prefix.label]])
                 prefix.slot = slot
             floor = max(map(add, stays, ends)) * narrowest
             news = []
             for prefix, a, b in beam:
                 last, both, factors, children = prefix.label, a + b, prefix.factors, prefix.children
-                for label in labels:
+                for label, prob in labels:
                     # a label is repeated only after a blank
-                    gain = (a if label == last else both) * row[label] * factors[label]
+                    gain = (a if label == last else both) * prob * factors[label]
                     child = children.get(label) if children else None
                     if child is not None and child.slot >= 0:
                         ends[child.slot] += gain
@@ -163,15 +169,16 @@ class BeamSearch:
                 scale += math.log(most)
         return [item for item in beam if item[1] + item[2] > 0], scale
 
-    def _candidates(self, probs: np.ndarray) -> list[list[int]]:
-        """The labels of each frame that may extend a prefix."""
+    def _candidates(self, probs: np.ndarray) -> list[list[tuple[int, float]]]:
+        """The labels of each frame that may extend a prefix, with their probabilities."""
         rows, labels = np.nonzero(probs[:, 1:] >= self.limits.least)
-        candidates: list[list[int]] = [[] for _ in probs]
-        for t, label in zip(rows.tolist(), labels.tolist(), strict=True):
-            candidates[t].append(label + 1)
+        likely = probs[rows, labels + 1].tolist()
+        candidates: list[list[tuple[int, float]]] = [[] for _ in probs]
+        for t, label, prob in zip(rows.tolist(), (labels + 1).tolist(), likely, strict=True):
+            candidates[t].append((label, prob))
         for t, found in enumerate(candidates):
             if len(found) > self.limits.top:
-                candidates[t] = heapq.nlargest(self.limits.top, found, key=probs[t].__getitem__)
+                candidates[t] = heapq.nlargest(self.limits.top, found, key=itemgetter(1))
         return candidates
 
     def _extend(self, prefix: Prefix, label: int) -> Prefix:
