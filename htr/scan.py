@@ -26,8 +26,8 @@ Box = list[int]  # x, y, w, h in pixels of the scan
 Alternatives = list[tuple[str, float]]  # texts with their shares of the n best, the likeliest first
 KEPT, LEAST_SHARE = 5, 0.001  # alternatives of a text, and the share that each of them has at least
 MAX_LINE_ALTERNATIVES = 4  # readings of a line that alternatives of its field are made of
-# of an image's height: width a character of a text that is no stamp's. Writing under stamps has at most 0.27 (10 fields
-# of 1 349), of what was read on blank fields nine tenths have more than 0.39
+# of an image's height: width a character of a text that is no stamp's. Writing that looks stray has at most 0.27 (10 of
+# 664 fields), of what was read on blank fields nine tenths have 0.39 and more (semi-real certificates of dev's writers)
 MAX_STRAY_CHARACTER_WIDTH = 0.33
 
 

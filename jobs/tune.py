@@ -6,10 +6,11 @@
 The language models (a general one, and one for each field with enough texts) are made of the texts that the run was
 trained on and of the `--text` files, without those that share eight words in a row with another split of the data set.
 `--language FOLDER` takes the language models and the lexicon of another decoding as they are: after more training of a
-model only the weights of the search must be tuned again. The weights are those of the least CER on dev. If no weight
-lowers the CER, the language model has the weight 0. The emission delay of CTC's peaks is measured there too. All is
-written to RUN/decoding, and is only for these weights of the model: tune again after more training. It holds words and
-pieces of texts, as confidential as the shards. One process.
+model only the weights of the search must be tuned again. `--keep-weights` takes these too and only measures them: a
+minute in place of some 30 searches of every line. The weights are those of the least CER on dev. If no weight lowers
+the CER, the language model has the weight 0. The emission delay of CTC's peaks is measured there too. All is written to
+RUN/decoding, and is only for these weights of the model: tune again after more training. It holds words and pieces of
+texts, as confidential as the shards. One process.
 """
 
 from collections.abc import Iterator
@@ -52,6 +53,9 @@ class Settings:
     language: Path | None = setting(
         None, "folder of another decoding, whose language models and lexicon are taken as they are", metavar="FOLDER"
     )
+    keep_weights: bool = setting(
+        False, "with --language: the weights of that decoding too are taken as they are, and none is tuned"
+    )
     order: int = setting(6, "order of the language model in characters, 1 to 7")
     least: int = setting(
         1,
@@ -81,6 +85,7 @@ def main(args: Settings) -> int:
     from jobs.training.config import parse_where
     from shards import files
 
+    given = weights_in(args)
     args = replace(args, run=run_of(args.run, args.model))
     config = config_of(args.run)
     index = dataset_of(config, args.dataset)
@@ -102,22 +107,24 @@ def main(args: Settings) -> int:
     limits, log_probs = SearchLimits(), [line.log_probs for line in lines]
     none = Searches(reader.charset, {}, (), ScoreWeights(0, 0, 0), limits)
     plain = judge(references, [none.of("").search(line)[0].text for line in log_probs], known)
-    trials = 2 * sum(map(len, GRID.values())) + 1  # at most
-    with Progress("tune", trials, "trials") as progress:
-        weights, cer = tune(log_probs, references, reader.charset, languages, lexicon, limits, fields,
-                            lambda cer: progress.advance(1, f"CER {100 * cer:.2f} %"))  # fmt: skip
-    searches = Searches(reader.charset, languages, lexicon, weights, limits)
-    if cer >= plain["cer"]:
-        log(f"tune: the language model makes it no better (CER {100 * cer:.2f} % with it, {100 * plain['cer']:.2f} % "
-            f"without): it is given no weight")  # fmt: skip
-        weights, searches = ScoreWeights(0, 0, 0), none
+    weights, trials = given, 2 * sum(map(len, GRID.values())) + 1  # at most
+    if weights is None:
+        with Progress("tune", trials, "trials") as progress:
+            weights, cer = tune(log_probs, references, reader.charset, languages, lexicon, limits, fields,
+                                lambda cer: progress.advance(1, f"CER {100 * cer:.2f} %"))  # fmt: skip
+        if cer >= plain["cer"]:
+            log(f"tune: the language model makes it no better (CER {100 * cer:.2f} % with it, "
+                f"{100 * plain['cer']:.2f} % without): it is given no weight")  # fmt: skip
+            weights = none.weights
+    searches = Searches(reader.charset, languages, lexicon, weights, limits) if any(asdict(weights).values()) else none
     with mixed():
-        weights, texts = second_opinion(index, table, config.get("text"), reader, searches, lines, args.batch)
+        batches_of_dev = read_batches(index, table, config.get("text"), reader, args.batch)
+        weights, texts = second_opinion(batches_of_dev, reader.model, searches, lines, given is None)
 
     # ---------------------------------------------------------------- RUN/decoding
     greedy, tuned = judge(references, [line.greedy for line in lines], known), judge(references, texts, known)
     about = {"dataset": index.fingerprint, "split": args.split, "where": sorted(args.where), "lines": len(lines)}
-    about |= made | {"fields": sorted(field for field in models if field)}
+    about |= made | {"fields": sorted(field for field in models if field), "kept_weights": args.keep_weights}
     about |= {"greedy": greedy, "beam_without_language": plain, "beam": tuned}
     tuned_for = {"weights": sha, "step": reader.config["step"]}
     folder = args.run / "decoding"
@@ -137,6 +144,18 @@ def print_errors(args: Settings, greedy: dict, tuned: dict, lines: int) -> None:
     if greedy["unseen_words"]:
         was, now = (100 * found["unseen_misread"] for found in (greedy, tuned))
         print(f"words unseen in training: {greedy['unseen_words']}, misread greedy {was:.1f} %, tuned {now:.1f} %")
+
+
+def weights_in(args: Settings):
+    """The weights that `--keep-weights` keeps, None without it. Raises ValueError where there are none to keep."""
+    from htr.decoding.beam import ScoreWeights
+    from htr.decoding.decoder import read_files
+
+    if not args.keep_weights:
+        return None
+    if not args.language:
+        raise ValueError("--keep-weights takes the weights of another decoding: name its folder with --language")
+    return ScoreWeights.from_json(read_files(args.language)[0]["weights"])
 
 
 def language_models(config: dict, index, args: Settings) -> tuple[dict, set[str], set[str], dict]:
@@ -256,24 +275,26 @@ def find_delay(lines: list[Line], charset, geometry) -> float:
     return measure_emission_delay(alignments, texts, inks, geometry)
 
 
-def second_opinion(index, table, column: str | None, reader, searches, lines: list[Line], batch: int):
-    """-> the weights with that of the model's own decoder, if it has one; the texts, in the order of the lines."""
-    from dataclasses import replace
-
+def second_opinion(pieces, model, searches, lines: list[Line], tuned: bool):
+    """-> the weights with that of the model's own decoder, if it has one and is to be `tuned`; the texts, in the order
+    of the lines. `pieces`: read_batches of them, asked for only if it has one.
+    """
     import torch
 
     from htr.decoding.decoder import N_BEST, rescore
     from htr.decoding.tuning import tune_rescore_weight
 
-    if not hasattr(reader.model, "score"):
+    if not hasattr(model, "score"):
         return searches.weights, [searches.of(line.field).search(line.log_probs)[0].text for line in lines]
     found, scores = [], []
-    for piece, frames in read_batches(index, table, column, reader, batch):
+    for piece, frames in pieces:
         part = lines[len(found) : len(found) + len(piece.rows)]
         found += [searches.of(line.field).search(line.log_probs, N_BEST) for line in part]
         with torch.no_grad():
             candidates = [[h.labels for h in n_best] for n_best in found[-len(part) :]]
-            scores += reader.model.score(frames, candidates)
-    weight, _ = tune_rescore_weight(found, scores, [line.reference for line in lines])
+            scores += model.score(frames, candidates)
+    weight = searches.weights.rescore_weight
+    if tuned:
+        weight, _ = tune_rescore_weight(found, scores, [line.reference for line in lines])
     texts = [rescore(n_best, own, weight)[0].text for n_best, own in zip(found, scores, strict=True)]
     return replace(searches.weights, rescore_weight=weight), texts

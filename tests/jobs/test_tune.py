@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,23 @@ def test_new_weights_take_another_decoding_s_texts_and_words(run: Path, tmp_path
     (other / "lexicon.txt").write_text("other")
     assert main([*words, str(other)]) == 1
     assert "lexicon.txt is not the one that weights.json was written for" in capsys.readouterr().err
+
+
+def test_weights_of_another_decoding_are_kept(run: Path, tmp_path: Path, monkeypatch):
+    tune(run, "--most", 4)
+    other = shutil.copytree(run / "decoding", tmp_path / "other")
+    path = other / "weights.json"
+    note = json.loads(path.read_text(encoding="utf-8"))
+    weights = {"alpha": 0.25, "beta": 0.75, "gamma": 0.125, "delta": 0.0}  # as older folders name them
+    path.write_text(json.dumps(note | {"weights": weights, "model": {"weights": "0" * 16, "step": 1}}))
+    monkeypatch.setattr(tuning, "tune", lambda *args: pytest.fail("a weight was tuned"))
+    made = tune(run, "--most", 4, "--language", other, "--keep-weights")
+    assert made["weights"] == asdict(ScoreWeights(0.25, 0.75, 0.125)) and made["tuned"]["kept_weights"]
+    assert made["model"] == note["model"] and made["files"] == note["files"] and not note["tuned"]["kept_weights"]
+    assert set(made["tuned"]["beam"]) == set(note["tuned"]["beam"])
+    Reader.load(run / "model", decoding=run / "decoding")
+    with pytest.raises(ValueError, match=r"--keep-weights .* name its folder with --language"):
+        tune(run, "--keep-weights")
 
 
 @pytest.fixture
