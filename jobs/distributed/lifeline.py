@@ -1,14 +1,14 @@
-"""Who is lost: each rank keeps the connection to rank 0 by which they met, and both ends beat on it.
+"""The lifeline: which rank is lost. Each rank keeps its connection to rank 0 from the rendezvous; both ends send beats.
 
-A process that dies closes its connection at once, whoever waits for whom. One that is stopped, or whose node is gone,
-beats no more; after `silent_after` seconds it counts as lost. Rank 0 tells the others. So every rank ends with the same
-line, which names a rank and its host, whatever a library of collectives says of it, or does not.
+A process that dies closes its connection at once. One that is stopped, or whose node has failed, sends no more beats,
+and counts as lost after `silent_after` seconds. Rank 0 tells the others. So every rank ends with the same line, which
+names the lost rank and its host, whatever the library of collectives reports.
 
-At the end of the work the ranks leave together. A rank that has its last sum closes its connections of Gloo, and one
-that is still in that sum would take this for the end of a process. So each says goodbye, and stays until all have.
+At the end of the work the ranks leave together. A rank that has its last sum would close its connections of Gloo, and a
+rank that is still in that sum would take this for the end of a process. So each says goodbye, and stays until all have.
 
-A process that lives and takes no step is not noticed here: its thread goes on beating. The watchdog ends that one, and
-a rank that waits inside a kernel of NCCL's, where it comes to no verdict (see watchdog.py).
+A process that is alive but takes no step is not noticed here, since its thread goes on sending beats. The watchdog ends
+such a process, and also a rank that waits inside a kernel of NCCL, where it can't react (see watchdog.py).
 """
 
 import contextlib
@@ -19,22 +19,22 @@ import sys
 import threading
 import time
 
-BEAT_S = 2.0  # between two signs of life
-VERDICT_WITHIN_S = 5.0  # for rank 0's word on who was lost, once a collective has failed
-LEAVE_WITHIN_S = 30.0  # for the goodbyes of all: rank 0 may have files to write when the others are done
-GRACE_S = 10.0  # for the main thread to come to the verdict and raise it; then it is at least printed
+BEAT_S = 2.0  # between two beats
+VERDICT_WITHIN_S = 5.0  # wait for rank 0 to name the lost rank, once a collective has failed
+LEAVE_WITHIN_S = 30.0  # wait for the goodbyes of all: rank 0 may write files when the others are done
+GRACE_S = 10.0  # wait for the main thread to raise the verdict; after that it is printed
 
 
 class Lifeline:
-    """A thread of this rank. `links`: rank 0's connections by rank; another's to rank 0, as {0: …}."""
+    """A thread of this rank. `links`: connections by rank: of rank 0 to all others, of another rank {0: …}."""
 
     def __init__(self, rank: int, hosts: list[str], links: dict[int, socket.socket], silent_after: float) -> None:
-        """`hosts`: of each rank."""
+        """`hosts`: the host of each rank. `silent_after`: seconds without a beat after which a rank is lost."""
         self.rank, self.hosts, self.links, self.silent_after = rank, hosts, dict(links), silent_after
         self.verdict = ""  # which rank was lost first, and how
         self.known, self.ended, self.noticed = threading.Event(), threading.Event(), threading.Event()
         self.staying = set(self.links)  # the peers that have not said goodbye
-        self.over = threading.Event()  # nobody is to be waited for: all have said goodbye, or one is lost
+        self.over = threading.Event()  # there is no peer to wait for: all have said goodbye, or one is lost
         if not self.staying:
             self.over.set()
         self.lock = threading.Lock()  # of what is sent: the main thread says goodbye
@@ -46,6 +46,7 @@ class Lifeline:
         self.thread.start()
 
     def watch(self) -> None:
+        """The thread: receive and send beats until the end."""
         heard = dict.fromkeys(self.links, time.monotonic())
         pieces = dict.fromkeys(self.links, b"")
         before = beat = time.monotonic()
@@ -71,7 +72,9 @@ class Lifeline:
                         if not self.staying:
                             self.over.set()
                 now = time.monotonic()
-                if now - before > 3 * BEAT_S:  # this process itself was stopped, and has not read yet what came
+                if (
+                    now - before > 3 * BEAT_S
+                ):  # this process itself was stopped, and has yet to read what came meanwhile
                     heard = dict.fromkeys(heard, now)
                 before = now
                 if now - beat >= BEAT_S:
@@ -86,20 +89,21 @@ class Lifeline:
                     print(f"error: {self.verdict}", file=sys.stderr, flush=True)
 
     def receive(self, link: socket.socket) -> bytes:
-        """Empty at its end."""
+        """-> the next bytes; b"" where the connection has ended."""
         try:
             return link.recv(65536)
         except OSError:
             return b""
 
     def hear(self, line: bytes) -> bool:
-        """Whether the peer says goodbye."""
+        """Take a line of a peer -> whether it is a goodbye."""
         if line.startswith(b"lost "):
             _, rank, why = line.decode().split(" ", 2)
             self.lose(int(rank), why)
         return line == b"bye"
 
     def lose(self, rank: int, why: str) -> None:
+        """Note the first rank that is lost; rank 0 tells the others."""
         if self.known.is_set():
             return
         self.verdict = f"rank {rank} on {self.hosts[rank]} {why}; if that comes again, --exclude={self.hosts[rank]}"
@@ -116,13 +120,13 @@ class Lifeline:
                     link.sendall(line)
 
     def blame(self) -> str:
-        """Who was lost; empty where nobody was, after a short wait for rank 0's word."""
+        """-> the lost rank and why, in words, after a short wait for it to be known; "" if none is."""
         self.known.wait(VERDICT_WITHIN_S)
         self.noticed.set()
         return self.verdict
 
     def close(self, failed: bool) -> None:
-        """`failed`: without a goodbye, so that the others hear of an end too early. Else with theirs, see `leave`."""
+        """End the thread. `failed`: without a goodbye, so that the others notice; otherwise after `leave`."""
         if failed and self.rank == 0 and self.known.is_set():
             time.sleep(0.1)  # the others hear the verdict before they see rank 0 end
         if not failed:
@@ -135,7 +139,7 @@ class Lifeline:
         self.drop()
 
     def leave(self) -> None:
-        """Say goodbye, and wait until all others have: rank 0 hears them, and is the last to say it."""
+        """Say goodbye, and wait until all others have. Rank 0 receives theirs, and is the last to say it."""
         if self.rank:
             self.send(b"bye\n")
         self.over.wait(LEAVE_WITHIN_S)
@@ -143,7 +147,7 @@ class Lifeline:
             self.send(b"bye\n")
 
     def drop(self) -> None:
-        """Also in a forked child, which would hold a dead rank's connection open."""
+        """Close the connections; also in a forked child, which would keep that of a dead rank open."""
         for link in [*self.links.values(), *self.wake]:
             with contextlib.suppress(OSError):
                 link.close()
