@@ -33,8 +33,7 @@ from support.form_sums import HARD, sum_foreign, sum_kinds, sum_real, sum_remade
 from support.records import Job, Records, digest_of
 
 from htr.forms.blank_form import blank_of_scans
-from htr.forms.fields import corners
-from htr.forms.keypoints import apply
+from htr.forms.keypoints import apply, corners
 from htr.forms.registration import Forms, NoForm, Registration
 from htr.forms.structure import propose_fields
 from htr.forms.template import Template

@@ -8,7 +8,8 @@ import numpy as np
 
 from htr.certificate import clean_text
 from htr.forms.field_content import is_stray, line_image, tick_score, with_rulings, written_lines
-from htr.forms.fields import DeskewedScan, FieldImage, corners, enlarged, enlarging
+from htr.forms.fields import DeskewedScan, FieldImage, enlarged, enlarging
+from htr.forms.keypoints import corners
 from htr.forms.registration import Forms, Registration
 from htr.forms.template import Field
 from htr.lines import normalise as lines

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from htr.forms.fields import corners
+from htr.forms.keypoints import corners
 from htr.forms.registration import Forms
 from htr.synth.draw_forms import draw
 from htr.synth.scanner import SEVERITIES, scan

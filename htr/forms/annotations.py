@@ -19,7 +19,7 @@ import defusedxml.ElementTree
 import numpy as np
 
 from htr.forms.field_rules import rules_of
-from htr.forms.fields import corners
+from htr.forms.keypoints import corners
 from htr.forms.template import MAX_FIELD_LINES, Field, Template, as_field
 from htr.io.page_xml import Region, box_outline, page_xml
 

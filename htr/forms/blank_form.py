@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 
 from htr.forms.edition import Form
-from htr.forms.feature_matching import INLIER_DISTANCE_PX, Features, features_of_scan
+from htr.forms.feature_matching import INLIER_DISTANCE_PX, Features, features_of_scan, matches, places_of
 from htr.forms.fitting import fit_fine
-from htr.forms.keypoints import apply, pyramid, search_patch, translation
+from htr.forms.keypoints import apply, corners, pyramid, search_patch, translation
 from htr.forms.structure import propose_fields, slope_of_rulings
 from htr.forms.template import Field, Template
 from htr.lines.segmentation import flatten_background
@@ -144,26 +144,14 @@ def affine_between(first: tuple[Features, float], second: tuple[Features, float]
     Inliers at one place count once. None, 0 where no affine is found.
     """
     (ours, _), (theirs, factor) = first, second
-    if min(len(ours.points), len(theirs.points)) < MIN_INLIERS:
+    source, target = matches(ours, theirs)
+    if min(len(ours.points), len(theirs.points)) < MIN_INLIERS or len(source) < 6:
         return None, 0
-    pairs = cv2.BFMatcher().knnMatch(ours.descriptors, theirs.descriptors, 2)
-    good = [a for a, b in pairs if a.distance < 0.8 * b.distance]
-    if len(good) < 6:
-        return None, 0
-    source = ours.points[[m.queryIdx for m in good]]
-    target = theirs.points[[m.trainIdx for m in good]]
-    matrix, agree = cv2.estimateAffine2D(
-        source,
-        target,
-        method=cv2.RANSAC,
-        ransacReprojThreshold=INLIER_DISTANCE_PX * factor,
-        maxIters=5000,
-        confidence=0.999,
-    )
+    near = INLIER_DISTANCE_PX * factor
+    matrix, agree = cv2.estimateAffine2D(source, target, None, cv2.RANSAC, near, 5000, 0.999)
     if matrix is None:
         return None, 0
-    places = {tuple(place) for place in np.rint(target[agree[:, 0] > 0] / (4 * factor)).astype(int).tolist()}
-    return np.vstack([matrix, [0, 0, 1]]), len(places)
+    return np.vstack([matrix, [0, 0, 1]]), places_of(target, agree, near)
 
 
 def middle_sheet(
@@ -188,8 +176,7 @@ def middle_sheet(
         if q != usual:
             continue
         height, width = shape
-        ends = np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], np.float64)
-        back = apply(np.linalg.inv(way), ends) @ to_sheet.T
+        back = apply(np.linalg.inv(way), corners((0, 0, width - 1, height - 1))) @ to_sheet.T
         (x, y) = np.sort(back, axis=0).T
         edges.append([x[:2].mean(), y[:2].mean(), x[2:].mean(), y[2:].mean()])
     left, top, right, bottom = np.median(edges, axis=0)

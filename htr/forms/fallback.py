@@ -13,7 +13,7 @@ import numpy as np
 from htr.forms.edition import Form
 from htr.forms.feature_matching import MAX_SCALE_RATIO, steepness
 from htr.forms.fitting import MIN_CLEAR_CORRELATION, Fit, bend_of
-from htr.forms.keypoints import CLOSE, apply, fit_affine, pyramid, search_patch, translation
+from htr.forms.keypoints import CLOSE, apply, corners, fit_affine, pyramid, search_patch, translation
 from htr.forms.warp import Warp, cubic, flatten
 
 MIN_VISIBLE_SHARE = 0.7  # of the form's area that must lie on the scan
@@ -78,7 +78,7 @@ def as_found(form: Form, scan: np.ndarray, warp: Warp, score: float) -> Found:
     """Flatten the scan by the warp, without the parts of the sheet that lie beyond the scan."""
     sheet = form.template.picture.shape
     height, width = sheet
-    outline = warp.places(np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64))
+    outline = warp.places(corners((0, 0, width, height)))
     scale = warp.scale(sheet)
     flat, to_flat = flatten(scan, warp, sheet, scale, fill=255)
     # parts of the sheet beyond the scan are cut off, so that marks there count as beyond the flat image

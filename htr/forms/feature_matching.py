@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from htr.forms.keypoints import CLOSE, apply, outside, pyramid, reduced, resize_to
+from htr.forms.keypoints import CLOSE, apply, corners, outside, pyramid, reduced, resize_to
 from htr.forms.template import Template
 
 SCAN_SIDE_PX = 1170  # longer side of the reduced scan: A4 at 100 dpi
@@ -110,18 +110,22 @@ def agreeing(
     matrix: np.ndarray | None, target: np.ndarray, agree: np.ndarray, near: float
 ) -> tuple[np.ndarray | None, int]:
     """The matrix if enough matches agree on it, else None; and how many agree. `agree` (n, 1): OpenCV's inliers."""
-    if matrix is None:
-        return None, 0
-    # a place counts once: otherwise repeated print would agree with itself
-    places = {tuple(place) for place in np.rint(target[agree[:, 0] > 0] / near).astype(int).tolist()}
-    return (matrix, len(places)) if len(places) >= MIN_INLIERS else (None, len(places))
+    count = 0 if matrix is None else places_of(target, agree, near)
+    return (matrix if count >= MIN_INLIERS else None), count
+
+
+def places_of(target: np.ndarray, agree: np.ndarray, near: float) -> int:
+    """The number of places of the matches (n, 2) that agree, (n, 1): those within about `near` px count once.
+
+    Otherwise repeated print would agree with itself.
+    """
+    return len({tuple(place) for place in np.rint(target[agree[:, 0] > 0] / near).astype(int).tolist()})
 
 
 def steepness(matrix: np.ndarray, shape: tuple[int, int]) -> float:
     """The largest ratio of scales at two corners of a form (rows, columns); inf where the transform folds it."""
     height, width = shape
-    ends = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64)
-    depth = ends @ matrix[2, :2] + matrix[2, 2]
+    depth = corners((0, 0, width, height)) @ matrix[2, :2] + matrix[2, 2]
     if depth.min() <= 0:
         return float("inf")
     areas = np.linalg.det(matrix) / depth**3  # of the Jacobian at each corner

@@ -12,7 +12,7 @@ from math import ceil, floor
 import cv2
 import numpy as np
 
-from htr.forms.keypoints import apply
+from htr.forms.keypoints import apply, corners
 from htr.forms.registration import Registration
 from htr.forms.template import Field, Template
 from htr.lines.form_dropout import PRINT_TOLERANCE_PX, PrintedForm, factor_of
@@ -237,12 +237,6 @@ def enlarged(gray: np.ndarray, factor: float) -> np.ndarray:
         return gray
     size = (round(gray.shape[1] * factor), round(gray.shape[0] * factor))
     return cv2.resize(gray, size, interpolation=cv2.INTER_CUBIC)
-
-
-def corners(box: tuple[float, float, float, float]) -> np.ndarray:
-    """(4, 2) float64 corners of a box x, y, w, h, clockwise from the upper left one."""
-    x, y, w, h = box
-    return np.array([[x, y], [x + w, y], [x + w, y + h], [x, y + h]], np.float64)
 
 
 def widened(

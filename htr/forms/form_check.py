@@ -14,9 +14,8 @@ import cv2
 import numpy as np
 
 from htr.forms.edition import MIN_DISCRIMINATOR_PX
-from htr.forms.fields import corners
 from htr.forms.fitting import fit_coarse, fit_form
-from htr.forms.keypoints import CLOSE, apply, fit_affine, outside, pyramid, reduced, search_patch
+from htr.forms.keypoints import CLOSE, apply, corners, fit_affine, outside, pyramid, reduced, search_patch
 from htr.forms.registration import Forms, NoForm, Registration, are_several
 from htr.forms.template import Template
 

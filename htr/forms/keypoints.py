@@ -52,9 +52,9 @@ class Keypoints:
         (wide, high), reach = search.half, search.reach
         if min(shape) < 4 * max(wide, high):
             return cls(search, shape, np.zeros((0, 2)), [])
-        corners = cv2.cornerMinEigenVal(cv2.GaussianBlur(picture, (0, 0), 0.8), 2 * high)
-        inner = np.zeros_like(corners)
-        inner[high:-high, wide:-wide] = (corners * outside(template, shape, high))[high:-high, wide:-wide]
+        strength = cv2.cornerMinEigenVal(cv2.GaussianBlur(picture, (0, 0), 0.8), 2 * high)
+        inner = np.zeros_like(strength)
+        inner[high:-high, wide:-wide] = (strength * outside(template, shape, high))[high:-high, wide:-wide]
         least = 0.02 * inner.max()
         framed = cv2.copyMakeBorder(picture, reach, reach, reach, reach, cv2.BORDER_CONSTANT, value=255)
         points, patches = [], []
@@ -240,6 +240,12 @@ def rotation(quarters: int, shape: tuple[int, int]) -> np.ndarray:
         [[0, 1, 0], [-1, 0, height - 1]],
     ]
     return np.array([*ways[quarters], [0, 0, 1.0]])
+
+
+def corners(box: tuple[float, float, float, float]) -> np.ndarray:
+    """(4, 2) float64 corners of a box x, y, w, h, clockwise from the upper left one."""
+    x, y, w, h = box
+    return np.array([[x, y], [x + w, y], [x + w, y + h], [x, y + h]], np.float64)
 
 
 def apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:

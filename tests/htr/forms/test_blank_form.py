@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from htr.forms.blank_form import blank_of_scans, guess_dpi
-from htr.forms.fields import corners
+from htr.forms.keypoints import corners
 from htr.forms.registration import Forms
 from htr.forms.structure import propose_fields
 from htr.synth.draw_forms import draw

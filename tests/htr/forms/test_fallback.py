@@ -6,8 +6,9 @@ import pytest
 from scanned_forms import NAMES, farthest, scanned
 
 import htr.forms.registration as registration_module
-from htr.forms.fields import DeskewedScan, corners
+from htr.forms.fields import DeskewedScan
 from htr.forms.fitting import bend_statistic
+from htr.forms.keypoints import corners
 from htr.forms.registration import Forms, NoForm, SeveralForms
 from htr.scan import cut_forms
 from htr.synth.draw_forms import draw

@@ -2,8 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
-from htr.forms.fields import MIN_PITCH_PX, TICK_MARGIN_RATIO, DeskewedScan, corners, enlarged, enlarging
-from htr.forms.keypoints import apply, scale_matrix
+from htr.forms.fields import MIN_PITCH_PX, TICK_MARGIN_RATIO, DeskewedScan, enlarged, enlarging
+from htr.forms.keypoints import apply, corners, scale_matrix
 from htr.forms.registration import Registration
 from htr.forms.template import Field, Template
 from htr.lines.normalise import RejectedInput

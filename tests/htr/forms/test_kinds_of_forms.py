@@ -9,7 +9,7 @@ from more_forms import circles, combs, labels_alone, pale, pdf_form, tinted, two
 from other_forms import found, overlap, register
 
 from htr.forms.blank_source import read_blank
-from htr.forms.fields import corners
+from htr.forms.keypoints import corners
 from htr.forms.printed_boxes import strengthened
 from htr.forms.registration import Forms
 from htr.forms.structure import propose_fields

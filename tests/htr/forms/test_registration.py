@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scanned_forms import NAMES, matrices, scanned
 
-from htr.forms.fields import corners
-from htr.forms.keypoints import apply, centred, pyramid, reduced, rotation, translation
+from htr.forms.keypoints import apply, centred, corners, pyramid, reduced, rotation, translation
 from htr.forms.registration import Forms, NoForm
 from htr.forms.template import Field, Template
 from htr.lines.normalise import RejectedInput
