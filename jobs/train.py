@@ -10,6 +10,7 @@ jobs.distributed.signals) ends the training with a checkpoint and puts its job b
 
 import contextlib
 import os
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -38,11 +39,12 @@ def begin(config: TrainConfig) -> int:
 
     signals = SignalHandler()
     # a rank that hangs ends the job, which is queued again
-    hung = partial(again_after_hang, config.run, config.runtime.requeues)
     runtime = config.runtime
+    hung = partial(again_after_hang, config.run, runtime.requeues)
+    again = [sys.executable, "-m", "jobs.training.requeueing", str(config.run), str(runtime.requeues)]
     with (
         process_group.start(config.run, runtime.device, runtime.deterministic, runtime.backend) as world,
-        Watchdog(config.run, world.rank, world.place.host, hung, log),
+        Watchdog(config.run, world.rank, world.place.host, hung, log, again=again),
     ):
         setup = agree(world, lambda: prepare(config, world))
         decision = train(world, signals, *setup)

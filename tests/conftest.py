@@ -38,8 +38,9 @@ SLURM_TIMEOUT = 900  # seconds of a test on the cluster: jobs wait for nodes, an
 SKIPS = (  # why a test may be left out where CI=true; any other reason makes the run fail
     "HTR_SHARED",  # real handwriting lies on no machine of CI
     "make test-faults runs it",
+    "no /dev/fuse here",  # the kernel lets nobody make a file system that stalls
 )
-faults: list[tuple[str, float, str, object]] = []  # what `make test-faults` prints as a table
+faults: list[tuple[str, float, str, object, float | None]] = []  # what `make test-faults` prints as a table
 skipped: list[str] = []  # in CI, for another reason: "test: reason"
 
 
@@ -73,9 +74,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_terminal_summary(terminalreporter) -> None:
     if faults:
         terminalreporter.section("faults")
-        terminalreporter.write_line(f"{'fault':<60}{'seconds':>8}  {'steps lost':<13}blamed")
-        for kind, seconds, blamed, lost in faults:
-            terminalreporter.write_line(f"{kind:<60}{seconds:>8.1f}  {lost:<13}{blamed}")
+        heads = f"{'limit s':>9}{'seconds':>9}{'ratio':>7}  {'steps lost':<11}"
+        terminalreporter.write_line(f"{'fault':<56}{heads}blamed")
+        for kind, seconds, blamed, lost, limit in faults:
+            bound, ratio = (f"{limit:g}", f"{seconds / limit:.2f}") if limit else ("-", "-")
+            terminalreporter.write_line(f"{kind:<56}{bound:>9}{seconds:>9.1f}{ratio:>7}  {lost!s:<11}{blamed}")
     for line in skipped:
         terminalreporter.write_line(f"SKIPPED IN CI, not on the list of tests/conftest.py: {line}", red=True)
 
@@ -206,9 +209,14 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def fault() -> Callable[[str, float, str, object], None]:
-    """Note a fault, the seconds until the job had ended or was queued again, who was blamed, steps lost."""
-    return lambda *noted: faults.append(noted)
+def fault() -> Callable[..., None]:
+    """fault(kind, seconds, blamed, lost, limit=None): note a fault, the seconds until the job had ended or was queued
+    again, who was blamed, steps lost, and the seconds of the watchdog's limit where that one ended it."""
+
+    def note(kind: str, seconds: float, blamed: str, lost: object, limit: float | None = None) -> None:
+        faults.append((kind, seconds, blamed, lost, limit))
+
+    return note
 
 
 @pytest.fixture(scope="session")

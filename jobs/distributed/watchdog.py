@@ -7,7 +7,7 @@ and what it is at, has Slurm queue the job again, and ends the process.
 
 How long is too long comes from the run's own steps, or from HTR_STEP_TIMEOUT (seconds; 0: never); the first step, an
 evaluation's batch and a checkpoint have longer. Time in which the whole process was stopped (`scontrol suspend`) does
-not count. What it can't end: a lone rank in a C function that keeps Python's lock; other ranks end such a one.
+not count. Where the process can't act any more itself, a sentinel beside it does (see sentinel.py).
 """
 
 import contextlib
@@ -22,6 +22,7 @@ from pathlib import Path
 from jobs.distributed import heartbeat
 from jobs.distributed.heartbeat import ACTIVITY, Activity, Heartbeat
 from jobs.distributed.placement import DistributedError
+from jobs.distributed.sentinel import Sentinel
 from jobs.distributed.signals import AGAIN
 from jobs.distributed.work_sharding import job_name
 
@@ -37,6 +38,7 @@ GRACE = 5.0  # seconds that the other ranks have to say what they saw, before sr
 STORAGE, MIN_STORAGE = 15.0, 2.0  # seconds for each thing that is asked of the storage: it may be what hangs
 TENTH = 0.1
 END_WITHIN, MIN_END_S, MAX_END_S = 0.4, 8.0, 90.0  # of the limit, and within so many seconds: all of its end
+EXIT_WITHIN = 2.0  # seconds from its last word until the process is gone; else the sentinel ends it
 ENDING: list = []  # of this process, once its end is sure: where that is written to
 DEAD_STORAGE = "; the run folder's storage does not answer"
 
@@ -45,7 +47,8 @@ class Watchdog:
     """A context, on every rank, from the time that the ranks have met.
 
     `hung`: called once, on one rank, with the reason, before the process ends: it queues the job again -> what to say.
-    `log`: takes a line for the job's log.
+    `log`: takes a line for the job's log. `again`: a command that does what `hung` does, for a lone rank that stands
+    still itself; STEP and REASON come after it.
     """
 
     def __init__(
@@ -56,8 +59,9 @@ class Watchdog:
         hung: Callable[[str], str],
         log: Callable[[str], None],
         activity: Activity = ACTIVITY,
+        again: list[str] | None = None,
     ):
-        self.log = log
+        self.log, self.again = log, again or []
         self.folder, self.rank, self.host, self.hung, self.activity = folder, rank, host, hung, activity
         self.heartbeat = Heartbeat(folder, rank, host, activity)
         self.asked = asked()
@@ -67,24 +71,27 @@ class Watchdog:
 
     def __enter__(self) -> "Watchdog":
         self.activity.__init__()
+        self.sentinel = Sentinel(f"rank {self.rank} on {self.host}", self.again)
+        threading.Thread(target=self.watch, daemon=True, name="watchdog").start()
         self.heartbeat.__enter__()
         if self.rank == 0:
             with contextlib.suppress(OSError):
                 for path in (self.folder / heartbeat.FOLDER).glob("hung-*"):  # of starts that hung before
                     if path.name != f"hung-{start()}":
                         path.unlink(missing_ok=True)
-        threading.Thread(target=self.watch, daemon=True, name="watchdog").start()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         self.ended.set()
+        said = ""
         if isinstance(error, DistributedError) and self.quiet > SILENT:  # one that died would have shown at once
             found, said = self.look()
-            if found and self.asked != 0:
-                self.end(f"{error}{said}", self.limit())
-            self.heartbeat.__exit__()
+            if said and self.asked != 0:
+                self.end(f"{error}{said}", self.limit(), answers=bool(found))
+        within(patience(self.limit()), self.heartbeat.__exit__)  # nobody watches any more
+        self.sentinel.close()
+        if said:
             raise DistributedError(f"{error}{said}") from error
-        self.heartbeat.__exit__()
 
     def limit(self) -> float:
         """Seconds without a sign of progress that are too long now."""
@@ -109,9 +116,10 @@ class Watchdog:
                     self.lasted.append(self.activity.lasted)
             self.heartbeat.idle = self.quiet
             limit = self.limit()
+            self.sentinel.tell(limit=0 if self.asked == 0 else limit, step=self.activity.step)
             if self.asked != 0 and self.quiet > limit:
                 at, quiet = f"step {self.activity.step}, {self.activity.describe()}", self.quiet
-                end_after(limit)
+                self.end_after(limit)
                 answers = within(patience(limit), lambda: self.heartbeat.write() or True)
                 found = self.look()[1] if answers else DEAD_STORAGE
                 said = f"no step for {quiet:.0f} s; this is rank {self.rank} on {self.host} at {at}{found}"
@@ -125,19 +133,27 @@ class Watchdog:
 
     def end(self, reason: str, limit: float, answers: bool = True) -> None:
         """Say it, and end the process: no `finally` and no other thread is waited for. `answers`: the storage does."""
-        end_after(limit)
+        self.end_after(limit)
         where = within(patience(limit), self.stacks) if answers else None
-        self.log(f"error: {reason}; stacks of its threads: {where or 'could not be written'}")
-        time.sleep(min(GRACE, TENTH * limit))
-        first = within(patience(limit), self.is_first) if answers else None
+        first = within(patience(limit), lambda: is_first(self.folder)) if answers else None
+        told = f"error: {reason}; stacks of its threads: {where or 'could not be written'}"
         if first is None:
-            self.log(
-                "train: the job is not queued again, since its run folder does not answer; start it again to go on"
+            told += (
+                "\ntrain: the job is not queued again, since its run folder does not answer; start it again to go on"
             )
-        elif first:
+        within(min(GRACE, patience(limit)), lambda: self.log(told))  # the log may lie on that storage, too
+        time.sleep(min(GRACE, TENTH * limit))
+        if first:
             with contextlib.suppress(Exception):
                 self.log(f"train: {self.hung(reason)}")
+        self.sentinel.tell(end=EXIT_WITHIN)
         os._exit(AGAIN)
+
+    def end_after(self, limit: float) -> None:
+        """By a thread of C, and by the sentinel where the system does not let the process go."""
+        seconds = end_after(limit)
+        if seconds is not None:
+            self.sentinel.tell(end=seconds)
 
     def stacks(self) -> Path:
         path = self.folder / "logs" / f"stacks-{start()}-rank{self.rank}-{self.host}.txt"
@@ -146,13 +162,14 @@ class Watchdog:
             faulthandler.dump_traceback(file, all_threads=True)
         return path
 
-    def is_first(self) -> bool:
-        """Whether no other rank of this start has come here before."""
-        try:
-            os.close(os.open(self.folder / heartbeat.FOLDER / f"hung-{start()}", os.O_CREAT | os.O_EXCL, 0o640))
-        except FileExistsError:
-            return False
-        return True
+
+def is_first(folder: Path) -> bool:
+    """Whether no other rank of this start has come here before. `folder`: the run's."""
+    try:
+        os.close(os.open(folder / heartbeat.FOLDER / f"hung-{start()}", os.O_CREAT | os.O_EXCL, 0o640))
+    except FileExistsError:
+        return False
+    return True
 
 
 def patience(limit: float) -> float:
@@ -160,14 +177,16 @@ def patience(limit: float) -> float:
     return min(STORAGE, max(TENTH * limit, MIN_STORAGE))
 
 
-def end_after(limit: float) -> None:
+def end_after(limit: float) -> float | None:
     """The process ends before half of the limit has passed once more: a thread of C sees to it, whatever else
-    hangs with the storage, as a line on stderr may. The first such call counts.
+    hangs with the storage, as a line on stderr may. The first such call counts. -> seconds until then; None of others.
     """
-    if not ENDING:
-        ENDING.append(open(os.devnull, "wb"))  # noqa: SIM115
-        seconds = min(max(END_WITHIN * limit, MIN_END_S), MAX_END_S)
-        faulthandler.dump_traceback_later(seconds, exit=True, file=ENDING[0])
+    if ENDING:
+        return None
+    ENDING.append(open(os.devnull, "wb"))  # noqa: SIM115
+    seconds = min(max(END_WITHIN * limit, MIN_END_S), MAX_END_S)
+    faulthandler.dump_traceback_later(seconds, exit=True, file=ENDING[0])
+    return seconds
 
 
 def live_on() -> None:

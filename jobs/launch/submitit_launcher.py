@@ -178,13 +178,12 @@ def wait(jobs: list[submitit.Job], poll=lambda: None, errors_only: bool = False)
 def succeeded(job: submitit.Job) -> bool:
     """Whether every task of the job left a result."""
     folder = job.paths.folder
-    deadline = time.monotonic() + 5  # of the shared file system's caches
-    while time.monotonic() < deadline:
-        results = [folder / f"{job.job_id}_{task}_result.pkl" for task in range(job.num_tasks)]
-        if all(path.exists() for path in results):
-            return True
+    results = [folder / f"{job.job_id}_{task}_result.pkl" for task in range(job.num_tasks)]
+    # of the shared file system's caches; what ran on this machine is seen at once
+    deadline = time.monotonic() + (0 if isinstance(job, submitit.LocalJob) else 5)
+    while not (there := all(path.exists() for path in results)) and time.monotonic() < deadline:
         time.sleep(0.2)
-    return False
+    return there
 
 
 def follow(jobs: list[submitit.Job], shown: dict[Path, int], errors_only: bool) -> None:

@@ -1,10 +1,16 @@
-"""Whether the job of a run goes back into the queue: at its time limit, and when its ranks hang."""
+"""Whether the job of a run goes back into the queue: at its time limit, and when its ranks hang.
+
+python -m jobs.training.requeueing RUN REQUEUES STEP REASON      after a hang, for a rank that can't do it itself
+"""
 
 import os
+import sys
 from pathlib import Path
 
+from jobs.cli.console import log
 from jobs.distributed.heartbeat import ACTIVITY
 from jobs.distributed.signals import requeue
+from jobs.distributed.watchdog import is_first
 from jobs.distributed.work_sharding import job_name
 from jobs.training import run_log
 from jobs.training.run_lock import read_json
@@ -29,28 +35,38 @@ def queued_again(count: int, most: int) -> str:
     return f"the job is queued again, {count + 1} of {most} --requeues"
 
 
-def again_after_hang(run: Path, most: int, reason: str) -> str:
+def again_after_hang(run: Path, most: int, reason: str, step: int | None = None) -> str:
     """Put the job back into the queue, if that helps -> what to say of it.
 
-    By whichever rank comes first: rank 0 may be the one that hangs. `most`: so often at most in the run's life.
+    By whichever rank comes first: rank 0 may be the one that hangs. `most`: so often at most in the run's life; `step`:
+    of the hang, that of this process if it is not said.
     """
     path, held = run / "status.json", read_json(run / "lock.json") or {}
     if (held.get("job"), held.get("restart")) != (job_name(), int(os.environ.get("SLURM_RESTART_COUNT") or 0)):
         return "the job is not queued again: the run is not its own any more"
     status = read_json(path) or {}
     run_log.append(run, job_name(), reason)
-    count, step, before = status.get("requeues", 0), ACTIVITY.step, status.get("hung_at")
+    count, before = status.get("requeues", 0), status.get("hung_at")
+    step = ACTIVITY.step if step is None else step
     status |= {"state": "stopped", "reason": reason[:500], "hung_at": step}
     # a node may be why not even a first step was taken: once that is no reason to stay away
     problem = why_not_again(count, most, has_stepped=True)
     if not problem and before is not None and step <= before:
         problem = f"it hung before, at step {before}, and came no further: another node does not help"
     if not problem:
+        said = queued_again(count, most)
         files.replace(path, files.to_json(status | {"requeues": count + 1}))
+        run_log.append(run, job_name(), said)  # Slurm ends this process with the job that it queues again
         problem = requeue()
-    said = queued_again(count, most)
     if problem:
-        files.replace(path, files.to_json(status | {"requeues": count}))
         said = problem if problem == CHAINED else f"the job is not queued again: {problem}; start it again to go on"
-    run_log.append(run, job_name(), said)
+        files.replace(path, files.to_json(status | {"requeues": count}))
+        run_log.append(run, job_name(), said)
     return said
+
+
+if __name__ == "__main__":  # RUN REQUEUES STEP REASON, by the sentinel of a lone rank that could not do it itself
+    os.umask(0o027)
+    run, most, step, reason = sys.argv[1:]
+    if is_first(Path(run)):
+        log(f"train: {again_after_hang(Path(run), int(most), reason, int(step))}")

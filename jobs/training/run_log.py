@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 from jobs.cli.console import log
-from jobs.training.checkpoint import step_of, steps
 
 
 def tell(run: Path, job: str, message: str) -> None:
@@ -33,6 +32,11 @@ def first_line(run: Path, known: dict, at: str, resumed: bool) -> str:
 
 def last_line(run: Path, state: dict) -> str:
     """How it ended, what is kept, what to do next. `state`: of status.json."""
+    from jobs.training.checkpoint import (
+        step_of,
+        steps,
+    )  # with torch, which takes seconds: a hang's end needs none of it
+
     how, reason = state.get("state"), state.get("reason") or ""
     written = steps(run / "checkpoints")
     kept = f"checkpoint of step {step_of(written[0])} written" if written else "no checkpoint was written"

@@ -9,7 +9,7 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -38,6 +38,11 @@ def starts(run: Path) -> list[dict]:
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
     return torch.load(run / "checkpoints" / "last.pt", weights_only=True)["model"]
+
+
+def checkpointed(run: Path) -> int:
+    """The step of the newest checkpoint."""
+    return torch.load(run / "checkpoints" / "last.pt", weights_only=True)["step"]
 
 
 class Job:
@@ -88,13 +93,24 @@ class Job:
         shown = self.cluster.run("scontrol", "show", "job", self.id)
         return next(word for word in shown.split() if word.startswith(f"{name}=")).partition("=")[2]
 
-    def assert_undisturbed(self, whole: Path, restarts: int = 1, lost: int = EVERY) -> None:
-        """It came back so often, and ends as the run that nothing happened to, having lost so many steps each time."""
+    def assert_undisturbed(self, whole: Path, restarts: int = 1, lost: int = EVERY) -> int:
+        """It came back so often, and ends as the run that nothing happened to, having lost at most so many steps each
+        time -> how many in all."""
         self.cluster.end(self.id, good=True, seconds=500)
-        assert_same(self.run, whole, restarts, lost)
+        return assert_same(self.run, whole, restarts, lost)
+
+    def seconds_to(self, condition: Callable[[], object], within: float = 200) -> float:
+        """From now until so."""
+        began = time.monotonic()
+        wait_for(condition, within)
+        return time.monotonic() - began
+
+    def ended(self) -> bool:
+        """Whether it neither runs nor waits to run."""
+        return not {"PENDING", "RUNNING", "COMPLETING"} & set(self.cluster.states(self.id))
 
 
-def assert_same(run: Path, whole: Path, restarts: int = 1, lost: int = EVERY) -> None:
+def assert_same(run: Path, whole: Path, restarts: int = 1, lost: int = EVERY) -> int:
     assert status(run)["state"] == "finished" and len(starts(run)) == restarts + 1
     taken = steps_of(run)
     again = len(taken) - STEPS
@@ -102,7 +118,7 @@ def assert_same(run: Path, whole: Path, restarts: int = 1, lost: int = EVERY) ->
     assert dict(taken) == dict(steps_of(whole)) and len(dict(taken)) == STEPS
     ours, theirs = weights(run), weights(whole)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    print(f"{again} steps of {STEPS} taken again")  # pytest -rP shows it
+    return again
 
 
 def steps_of(run: Path) -> list[tuple[int, float]]:
@@ -126,24 +142,24 @@ def whole(cluster: Cluster, dataset, tmp_path_factory) -> Path:
     return job.run
 
 
-def test_the_time_limits_signal_brings_it_back_without_a_step_lost(cluster, dataset, whole, tmp_path):
+def test_the_time_limits_signal_brings_it_back_without_a_step_lost(cluster, dataset, whole, tmp_path, fault):
     job = Job(cluster, dataset, tmp_path)
     job.wait_for_step(20)
     cluster.run("scancel", "--signal=USR1", job.id)  # what Slurm does before the limit
-    job.assert_undisturbed(whole, lost=0)
+    fault("the time limit's signal", job.seconds_to(job.requeued), "", job.assert_undisturbed(whole, lost=0))
     assert status(job.run)["requeues"] == 1 and "the job is queued again" in job.log.read_text(encoding="utf-8")
     codes = {start["code"] for start in starts(job.run)}
     assert len(codes) == 1 and len(list((job.run / "code").glob("job-*"))) == 1
 
 
-def test_scancel_leaves_a_checkpoint_and_does_not_raise_the_dead(cluster, dataset, tmp_path):
+def test_scancel_leaves_a_checkpoint_and_does_not_raise_the_dead(cluster, dataset, tmp_path, fault):
     job = Job(cluster, dataset, tmp_path, every=STEPS)
     job.wait_for_step(15)
     cluster.run("scancel", job.id)
+    fault("scancel", job.seconds_to(job.ended), "", job.step() - checkpointed(job.run))
     cluster.end(job.id, good=False)
     assert status(job.run)["state"] == "stopped" and job.field("JobState") == "CANCELLED" and not job.requeued()
-    written = torch.load(job.run / "checkpoints" / "last.pt", weights_only=True)["step"]
-    assert written == status(job.run)["step"] < STEPS  # none that was due
+    assert checkpointed(job.run) == status(job.run)["step"] < STEPS  # none that was due
 
 
 LIMIT = 30  # seconds, of the watchdog
@@ -189,11 +205,24 @@ def test_a_rank_that_hangs_is_named_and_the_job_comes_back(cluster, dataset, who
     assert re.match(rf"rank 1 on node\d: {at}", blamed(said)), said
     assert list((job.run / "logs").glob(f"stacks-{job.id}-0-rank0-node*.txt"))
     assert seconds <= 1.5 * LIMIT
-    lost = "not measured"
     if os.environ.get("HTR_FAULTS"):
-        job.assert_undisturbed(whole)
-        lost = len(steps_of(job.run)) - STEPS
-    fault(f"rank {kind}", seconds, blamed(said), lost)
+        fault(f"a rank that is {kind}", seconds, blamed(said), job.assert_undisturbed(whole), LIMIT)
+
+
+@LONG
+def test_a_lone_rank_that_is_stopped_comes_back(cluster, dataset, tmp_path, watched, fault):
+    """Nobody else is there to notice it, and its own watchdog is stopped: its sentinel acts."""
+    job = Job(cluster, dataset, tmp_path, "--nodes=1", **watched)
+    job.wait_for_step(15)
+    job.rank(0).send_signal(signal.SIGSTOP)
+    seconds = job.seconds_to(job.requeued)
+    said, told = job.log.read_text(), (job.run / "logs" / "train.log").read_text(encoding="utf-8")
+    assert re.match(r"rank 0 on node\d: stopped answering at step", blamed(said)), said
+    assert "the job is queued again, 1 of" in told, told
+    assert seconds <= 1.5 * LIMIT
+    cluster.end(job.id, good=True, seconds=500)
+    assert len(dict(steps_of(job.run))) == STEPS and len(starts(job.run)) == 2
+    fault("a lone rank that is stopped", seconds, blamed(said), len(steps_of(job.run)) - STEPS, LIMIT)
 
 
 @LONG
@@ -214,8 +243,9 @@ def test_a_shard_that_nobody_answers_for(cluster, dataset, tmp_path, watched, fa
     (tmp_path / "well").write_bytes(well)
     (tmp_path / "well").replace(shard)
     said = job.log.read_text()
-    assert f"waiting for data ({shard.name})" in said and "the job is queued again" in said
-    fault("a shard that is a FIFO, on all nodes", seconds, shard.name, 0)
+    told = (job.run / "logs" / "train.log").read_text(encoding="utf-8")  # what srun's end keeps from the job's log
+    assert f"waiting for data ({shard.name})" in said and "the job is queued again, 1 of" in told, said + told
+    fault("a shard that is a FIFO, on all nodes, at the first step", seconds, shard.name, 0, limit)
     assert seconds <= 1.5 * limit
     cluster.end(job.id, good=True)
     assert len(dict(steps_of(job.run))) == STEPS and status(job.run)["requeues"] == 1
@@ -241,36 +271,37 @@ def test_a_chain_of_jobs_goes_on_where_the_one_before_ended(cluster, dataset, wh
 
 
 @LONG
-def test_scontrol_requeue(cluster, dataset, whole, tmp_path):
+def test_scontrol_requeue(cluster, dataset, whole, tmp_path, fault):
     job = Job(cluster, dataset, tmp_path)
     job.wait_for_step(25)
     cluster.run("scontrol", "requeue", job.id)
-    job.assert_undisturbed(whole)
+    fault("scontrol requeue", job.seconds_to(job.requeued), "", job.assert_undisturbed(whole))
 
 
 @LONG
-def test_a_node_that_dies(cluster, dataset, whole, tmp_path):
+def test_a_node_that_dies(cluster, dataset, whole, tmp_path, fault):
     job = Job(cluster, dataset, tmp_path)
     job.wait_for_step(25)
     host = int(starts(job.run)[0]["hosts"][1].removeprefix("node"))
     try:
         cluster.node("off", host)
-        job.assert_undisturbed(whole)
+        fault("a node that dies", job.seconds_to(job.requeued), "Slurm's own", job.assert_undisturbed(whole))
     finally:
         cluster.node("on", host)
 
 
 @LONG
-def test_preemption_by_a_higher_partition(cluster, dataset, whole, tmp_path):
+def test_preemption_by_a_higher_partition(cluster, dataset, whole, tmp_path, fault):
     job = Job(cluster, dataset, tmp_path, "--partition", "low")
     job.wait_for_step(25)
     other = cluster.submit(tmp_path / "other", "--partition=main", "--nodes=4", "--exclusive", "--wrap", "sleep 5")
+    seconds = job.seconds_to(job.requeued)
     cluster.end(other, good=True)
-    job.assert_undisturbed(whole)
+    fault("preemption", seconds, "", job.assert_undisturbed(whole))
 
 
 @LONG
-def test_a_real_time_limit(cluster, dataset, whole, tmp_path):
+def test_a_real_time_limit(cluster, dataset, whole, tmp_path, fault):
     """Slurm's own signal, half a minute before the limit or up to a minute earlier. The ranks are stopped meanwhile, so
     that a short training is still at work then; Slurm itself wakes them, by the SIGCONT that it sends before a signal.
     """
@@ -279,36 +310,38 @@ def test_a_real_time_limit(cluster, dataset, whole, tmp_path):
     job.wait_for_step(15)
     for number in range(2):
         job.rank(number).send_signal(signal.SIGSTOP)
-    wait_for(job.requeued, 180)
+    seconds = job.seconds_to(job.requeued, 180)
     cluster.run("scontrol", "update", f"JobId={job.id}", "TimeLimit=30")  # or a slow machine meets it again
-    job.assert_undisturbed(whole, lost=0)
+    fault("a time limit of two minutes", seconds, "", job.assert_undisturbed(whole, lost=0))
     assert status(job.run)["requeues"] == 1 and "the job is queued again" in job.log.read_text(encoding="utf-8")
 
 
 @LONG
-def test_a_killed_rank_ends_the_job_and_the_same_command_goes_on(cluster, dataset, whole, tmp_path):
+def test_a_killed_rank_ends_the_job_and_the_same_command_goes_on(cluster, dataset, whole, tmp_path, fault):
     job = Job(cluster, dataset, tmp_path)
     job.wait_for_step(25)
     job.rank(1).kill()
-    cluster.end(job.id, good=False, seconds=60)
+    seconds = job.seconds_to(job.ended, 60)
+    cluster.end(job.id, good=False)
     again = Job(cluster, dataset, tmp_path)  # the first one's lock is left behind or not: it waits for no heartbeat
-    again.assert_undisturbed(whole)
+    fault("a killed rank", seconds, "rank 1", again.assert_undisturbed(whole))
 
 
 @LONG
-def test_a_full_disk_ends_the_job_and_the_same_command_goes_on(cluster, dataset, whole, tmp_path):
+def test_a_full_disk_ends_the_job_and_the_same_command_goes_on(cluster, dataset, whole, tmp_path, fault):
     run = cluster.small / "run"
     ballast = cluster.small / "ballast"
     try:
         job = Job(cluster, dataset, tmp_path, run=run)
         job.wait_for_step(25)
         fill(ballast)
-        cluster.end(job.id, good=False, seconds=60)
+        seconds = job.seconds_to(job.ended, 60)
+        cluster.end(job.id, good=False)
         assert f"No space left on device: '{run}/" in job.log.read_text(encoding="utf-8")
         assert not list((run / "checkpoints").glob("*.tmp*"))
         ballast.unlink()
         again = Job(cluster, dataset, tmp_path, run=run)
-        again.assert_undisturbed(whole)
+        fault("a full disk", seconds, "the file", again.assert_undisturbed(whole))
     finally:
         ballast.unlink(missing_ok=True)
         shutil.rmtree(run, ignore_errors=True)
@@ -324,7 +357,7 @@ def fill(ballast: Path) -> None:
 
 
 @LONG
-def test_a_newest_checkpoint_that_was_cut_short(cluster, dataset, whole, tmp_path):
+def test_a_newest_checkpoint_that_was_cut_short(cluster, dataset, whole, tmp_path, fault):
     job = Job(cluster, dataset, tmp_path)
     job.wait_for_step(25)
     cluster.run("scancel", job.id)
@@ -332,5 +365,5 @@ def test_a_newest_checkpoint_that_was_cut_short(cluster, dataset, whole, tmp_pat
     newest = (job.run / "checkpoints" / "last.pt").resolve()
     newest.write_bytes(newest.read_bytes()[:5000])
     again = Job(cluster, dataset, tmp_path)
-    again.assert_undisturbed(whole)
-    assert "is damaged" in again.log.read_text(encoding="utf-8")
+    seconds = again.seconds_to(lambda: "is damaged" in again.log.read_text(encoding="utf-8"))
+    fault("a newest checkpoint cut short: until it is named", seconds, "the file", again.assert_undisturbed(whole))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from bed import wait_for
 
@@ -19,7 +21,7 @@ from jobs.distributed.watchdog import LONGER, LONGEST_START, MIN_LIMIT_S, TIMES,
 HERE = Path(__file__).parents[3]
 # a rank whose main thread takes three steps and then does what argv says
 RANK = """
-import sys, time, threading, os
+import ctypes, itertools, os, signal, sys, threading, time
 from pathlib import Path
 from jobs.distributed import heartbeat, watchdog
 from jobs.distributed.heartbeat import ACTIVITY
@@ -27,6 +29,10 @@ from jobs.distributed.heartbeat import ACTIVITY
 heartbeat.BEAT_INTERVAL_S, watchdog.TICK, watchdog.GRACE = 0.1, 0.05, 0.2
 heartbeat.blame.__defaults__ = (1.0,)
 folder, rank, what = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+again = ["sh", "-c", 'printf "%s|" "$@" > "$0"', str(folder / "again")]
+if what.endswith(" under a clock that jumps"):
+    what, now, jumps = what.removesuffix(" under a clock that jumps"), time.time, itertools.cycle([-7200, 0, 7200, 3e7])
+    time.time = lambda: now() + next(jumps)
 
 def hung(reason):
     (folder / "hung").open("a").write(reason + "\\n")
@@ -43,7 +49,9 @@ if what == "beats in vain":
 if what == "logs in vain":
     watchdog.MIN_END_S = 2.0
 
-with watchdog.Watchdog(folder, rank, f"node{rank + 1}", hung, log):
+with watchdog.Watchdog(folder, rank, f"node{rank + 1}", hung, log, again=again) as dog:
+    if what == "works":
+        time.sleep(1.5)  # it compiles
     for step in range(1, 4):
         ACTIVITY.progressed("computing"); time.sleep(0.01); ACTIVITY.took(step)
     while len(heartbeat.beats(folder)) < int(sys.argv[4]):  # all are there before the first one stands still
@@ -61,11 +69,19 @@ with watchdog.Watchdog(folder, rank, f"node{rank + 1}", hung, log):
         exec(compile("time.sleep(1000)", "/site-packages/horovod/torch/mpi_ops.py", "exec"))
     if what == "on the way":
         ACTIVITY.collective = "sum"; time.sleep(1000)
-    if what == "evaluates":
+    while what in ("is stopped", "keeps the lock") and dog.heartbeat.idle < 0.2:
+        time.sleep(0.02)  # until the sentinel has heard of the last step
+    if what == "is stopped":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if what == "keeps the lock":
+        ctypes.PyDLL(None).sleep(1000)
+    if what == "works":  # at what takes longer than a step may
         with ACTIVITY.during("evaluating"):
-            for _ in range(20):
+            for _ in range(12):
                 time.sleep(0.1); ACTIVITY.progressed()
-            time.sleep(2)
+            time.sleep(1.5)
+        with ACTIVITY.during("writing a checkpoint"):
+            time.sleep(1.5)
     if what == "stalls":  # each time for a third of the limit
         for step in range(4, 8):
             time.sleep(1); ACTIVITY.progressed("computing"); ACTIVITY.took(step)
@@ -77,7 +93,7 @@ def start(folder: Path, rank: int, what: str, ranks: int = 1) -> subprocess.Pope
     (folder / ".heartbeat").mkdir(exist_ok=True)
     (folder / "logs").mkdir(exist_ok=True)
     environ = os.environ | {
-        "HTR_STEP_TIMEOUT": "3" if what == "stalls" else "1",
+        "HTR_STEP_TIMEOUT": "3" if what.startswith("stalls") else "1",
         "SLURM_JOB_ID": "17",
         "SLURM_RESTART_COUNT": "2",
     }
@@ -91,7 +107,13 @@ def end(process: subprocess.Popen) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    ("what", "at"), [("sleeps", "computing"), ("loops", "computing"), ("reads", "waiting for data")]
+    ("what", "at"),
+    [
+        ("sleeps", "computing"),
+        ("sleeps under a clock that jumps", "computing"),
+        ("loops", "computing"),
+        ("reads", "waiting for data"),
+    ],
 )
 def test_a_lone_rank_that_stands_still_ends(tmp_path, what, at):
     (tmp_path / ".heartbeat").mkdir()
@@ -150,20 +172,40 @@ def test_a_rank_that_is_stopped_is_named_by_the_others(tmp_path):
     stopped.communicate()
 
 
-@pytest.mark.parametrize("what", ["evaluates", "stalls"])
+@pytest.mark.parametrize("what", ["works", "stalls"])
 def test_no_alarm_where_there_is_progress(tmp_path, what):
-    """Batches of an evaluation are progress; and it may take longer, as may steps that stay within the limit."""
-    code, said = end(start(tmp_path, 0, what))
+    """Batches of an evaluation are progress; and what is no step may take longer, as may steps within the limit,
+    whatever the clock says."""
+    code, said = end(start(tmp_path, 0, f"{what} under a clock that jumps"))
     assert (code, said) == (0, "done\n") and not list((tmp_path / "logs").iterdir())
 
 
-def test_time_in_which_the_whole_process_was_stopped_does_not_count(tmp_path):
+def test_time_in_which_the_whole_job_was_stopped_does_not_count(tmp_path):
+    """As `scontrol suspend` does it, the sentinel's too."""
     rank = start(tmp_path, 0, "stalls")
     wait_for(lambda: any(said.get("step") == 4 for said in beats(tmp_path).values()), 60)
-    rank.send_signal(signal.SIGSTOP)
+    both = [psutil.Process(rank.pid), *psutil.Process(rank.pid).children()]
+    assert len(both) == 2
+    for process in both:
+        process.send_signal(signal.SIGSTOP)
     time.sleep(4)  # longer than the limit
-    rank.send_signal(signal.SIGCONT)
+    for process in both:
+        process.send_signal(signal.SIGCONT)
     assert end(rank) == (0, "done\n")
+
+
+def test_a_rank_that_cannot_act_itself_is_ended_by_its_sentinel(tmp_path):
+    """Stopped, or in a function of C that keeps Python's lock: its watchdog does not run."""
+    ranks = {}
+    for what in ("is stopped", "keeps the lock"):
+        (tmp_path / what).mkdir()
+        ranks[what] = start(tmp_path / what, 0, what)
+    for what, state in (("is stopped", r"\(stopped\)"), ("keeps the lock", r"\([a-z ]+\)")):
+        code, said = end(ranks[what])
+        who = r"rank 0 on node1: stopped answering at step 3\. If that comes again, --exclude=node1"
+        reason = rf"no step for \d+ s; its process stands still {state}; {who}"
+        assert code == -signal.SIGKILL and re.search(rf"^error: {reason}$", said, re.M), said
+        assert re.fullmatch(rf"3\|{reason}\|", (tmp_path / what / "again").read_text())
 
 
 # --- the limit
