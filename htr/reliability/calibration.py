@@ -22,6 +22,10 @@ DIGITS = 9  # decimals of a probability
 MAX_FIT_ROWS = 50_000  # rows of a fit, drawn at random: more do not change some thirty weights
 
 
+class OneSidedError(ValueError):
+    """Nothing can be fitted: what there is, is all right or all wrong."""
+
+
 @dataclass(frozen=True)
 class Feature:
     """The linear spline of a signal. `low`, `high`, `knots` are on its scale (`transform`: logit or log).
@@ -131,12 +135,19 @@ def cross_fitted(
     folds: int = FOLDS,
     seed: int = 0,
 ) -> np.ndarray:
-    """(N,) probabilities of the rows, each from a score that was fitted without the row's fold of groups. See `fit`."""
+    """(N,) probabilities of the rows, each from a score that was fitted without the row's fold of groups. See `fit`.
+
+    Raises OneSidedError where all rows, or all outside a fold, are right or all wrong.
+    """
     columns, right, groups, weights = arrays_of(unit, signals, right, groups, weights)
     fold, result = folds_of(groups, seed, folds), np.zeros(len(right))
     for number in range(fold.max() + 1):
         train, test = fold != number, fold == number
-        score = fit(unit, {n: c[train] for n, c in columns.items()}, right[train], groups[train], weights[train], seed)
+        own = {name: column[train] for name, column in columns.items()}
+        try:
+            score = fit(unit, own, right[train], groups[train], weights[train], seed)
+        except OneSidedError as error:
+            raise OneSidedError(f"{error}, when one fold of {fold.max() + 1} is held out: too few writers") from None
         result[test] = score.probability({name: column[test] for name, column in columns.items()})
     return result
 
@@ -150,7 +161,7 @@ def prepared(unit, signals, right, groups, weights, seed):
         right, groups, weights = right[some], groups[some], weights[some]
     share = float(weights @ right / weights.sum()) if len(right) and weights.sum() else 0.0
     if not 0 < share < 1:
-        raise ValueError(f"{unit}: {len(right)} of them, all right or all wrong: nothing can be fitted")
+        raise OneSidedError(f"{unit}: {len(right)} of them, all right or all wrong: nothing can be fitted")
     return columns, right, groups, weights / weights.mean()
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from htr.reliability.calibration import Score, cross_fitted, fit
+from htr.reliability.calibration import OneSidedError, Score, cross_fitted, fit
 
 CHARACTER = "character"  # the score of the share of right characters: it orders lines where CER is promised
 PREFIX, WORD_PREFIX, LINE_PREFIX, LINE_WORDS = "signal_", "word_signal_", "line_signal_", "line_words"
@@ -157,8 +157,8 @@ def fit_scores(
     scores by unit; and by unit the probabilities that a promise is planned with: those of scores that were fitted
     without the unit's cluster, on the scale of the final score (for lines: a value a row).
 
-    A unit is left out where its columns are missing, and where all are right or all wrong. For lines this raises
-    ValueError.
+    A unit is left out where its columns are missing, and where all are right or all wrong, or all outside one fold of
+    clusters are. For lines this raises OneSidedError, a ValueError.
     """
     signals, row = lines_of(table)
     alone = (np.bincount(row) == 1).astype(np.float64)  # in a field of several lines the wrong one is not known
@@ -167,16 +167,13 @@ def fit_scores(
     held_out = {"line": least_of(of_lines, row, len(alone))}
     share = 1 - np.minimum(edits, characters) / np.maximum(characters, 1)
     written = np.maximum(characters, 1.0) * alone
-    if 0 < written @ share < written.sum():
-        given = (CHARACTER, signals, share[row], clusters[row], written[row])
-        scores[CHARACTER] = fit(*given)
-        held_out[CHARACTER] = least_of(cross_fitted(*given), row, len(alone))
+    if both := fit_both(CHARACTER, signals, share[row], clusters[row], written[row]):
+        scores[CHARACTER], held_out[CHARACTER] = both[0], least_of(both[1], row, len(alone))
     if word_right is not None and "word_confidence" in names_of(table):
         of_words, rows = word_signals(table)
         target = np.array([float(one) for words in word_right for one in words])
-        if 0 < target.sum() < len(target):
-            scores["word"] = fit("word", of_words, target, clusters[rows])
-            held_out["word"] = cross_fitted("word", of_words, target, clusters[rows])
+        if both := fit_both("word", of_words, target, clusters[rows]):
+            scores["word"], held_out["word"] = both
     seen = {"line": probabilities(scores, table, "line")}
     seen |= {unit: probabilities(scores, table, unit) for unit in (CHARACTER, "word") if unit in scores}
     for unit in ("field", "certificate"):
@@ -184,14 +181,23 @@ def fit_scores(
             continue
         groups = groups_of_unit(table, unit)
         whole, of_unit = all_right(right, groups), clusters[first_rows(groups)]
-        if not 0 < whole.sum() < len(whole):
-            continue
         # probabilities of lines from scores that have not seen them: otherwise a field would look better than it is
         made = combined(of_lines, groups[row])
-        scores[unit] = fit(unit, made, whole, of_unit)
-        held_out[unit] = cross_fitted(unit, made, whole, of_unit)
+        if not (both := fit_both(unit, made, whole, of_unit)):
+            continue
+        scores[unit], held_out[unit] = both
         seen[unit] = probabilities(scores, table, unit)[first_rows(groups)]
     return scores, {unit: on_scale_of(found, seen[unit]) for unit, found in held_out.items()}
+
+
+def fit_both(unit: str, *given) -> tuple[Score, np.ndarray] | None:
+    """The arguments of `fit` -> the score, and each row's probability by a score that was fitted without its cluster;
+    None where nothing can be fitted.
+    """
+    try:
+        return fit(unit, *given), cross_fitted(unit, *given)
+    except OneSidedError:
+        return None
 
 
 def on_scale_of(values: np.ndarray, others: np.ndarray) -> np.ndarray:

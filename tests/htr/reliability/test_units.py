@@ -5,7 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from htr.reliability.calibration import Feature, Score, cross_fitted, fit
+from htr.reliability.calibration import Feature, OneSidedError, Score, cross_fitted, fit
 from htr.reliability.units import (
     all_right,
     codes,
@@ -63,6 +63,19 @@ def test_every_unit_gets_a_score_that_is_right_on_average():
     # a field of two lines is less sure than its lines
     lines = probabilities(scores, other, "line")
     assert probabilities(scores, other, "certificate").mean() < lines.mean() - 0.1
+
+
+def test_a_unit_whose_right_ones_are_all_of_one_cluster_is_left_out():
+    """Without that cluster nothing can be fitted; the other units have their scores all the same."""
+    certificates, exact = codes(TABLE, "certificate"), EXACT.copy()
+    exact[certificates == 0] = 1
+    exact[first_rows(certificates)[1:]] = 0
+    edits, characters = 1 - exact, TABLE["characters"].to_numpy().astype(float)
+    scores, held_out = fit_scores(TABLE, exact, edits, characters, certificates)
+    assert set(scores) == set(held_out) >= {"line", "field"} and "certificate" not in scores
+    exact[certificates > 0] = 0
+    with pytest.raises(OneSidedError, match="all right or all wrong.*, when one fold of 5 is held out"):
+        fit_scores(TABLE, exact, 1 - exact, characters, certificates)
 
 
 def test_the_score_of_fields_is_fitted_on_what_is_said_of_lines_not_seen():
