@@ -74,7 +74,7 @@ def test_a_unit_whose_right_ones_are_all_of_one_cluster_is_left_out():
     scores, held_out = fit_scores(TABLE, exact, edits, characters, certificates)
     assert set(scores) == set(held_out) >= {"line", "field"} and "certificate" not in scores
     exact[certificates > 0] = 0
-    with pytest.raises(OneSidedError, match="all right or all wrong.*, when one fold of 5 is held out"):
+    with pytest.raises(OneSidedError, match=r"all right or all wrong.*, when one fold of 5 is held out"):
         fit_scores(TABLE, exact, 1 - exact, characters, certificates)
 
 
