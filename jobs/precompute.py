@@ -6,7 +6,6 @@ a job step; a second run does only what is missing. The shards are not touched; 
 """
 
 import concurrent.futures
-import multiprocessing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from jobs.cli.console import Progress, log
 from jobs.cli.settings import setting
 from jobs.distributed.cpus import cpus_of_task
 from jobs.launch.shared_work import own_share
+from jobs.launch.worker_pool import worker_pool
 
 
 @dataclass(frozen=True)
@@ -33,19 +33,14 @@ def main(args: Settings) -> int:
     shards = {shard["shard"]: shard for shard in index.shards}
     _, todo = own_share("precompute", "write", "shards", list(shards), finished(index, args.height))
     workers = max(min(args.workers or cpus_of_task(), len(todo)), 1)
-    context = multiprocessing.get_context("forkserver")  # a worker that is killed is noticed
     with (
-        concurrent.futures.ProcessPoolExecutor(workers, context, one_thread) as pool,
+        worker_pool(workers, one_thread) as pool,
         Progress("precompute", len(todo), "shards") as progress,
     ):
         jobs = [pool.submit(write_lines, index.folder, shards[name], args.height) for name in todo]
-        try:
-            for job in concurrent.futures.as_completed(jobs):
-                job.result()
-                progress.advance()
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+        for job in concurrent.futures.as_completed(jobs):
+            job.result()
+            progress.advance()
     folder = folder_of(index.folder, args.height)
     if left := len(shards.keys() - finished(index, args.height)):
         log(f"precompute: this task is done; {left} of {len(shards)} shards are left to others")

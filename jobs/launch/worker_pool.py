@@ -2,7 +2,7 @@
 
 import concurrent.futures
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 
@@ -11,14 +11,31 @@ from jobs.distributed.watchdog import end_after, live_on
 END_AFTER_S = 75.0  # limit for `end_after`: half a minute later this process has ended
 
 
+class WatchedPool(concurrent.futures.ProcessPoolExecutor):
+    """A pool that sees the death of each of its workers.
+
+    CPython (3.11 to 3.13) wakes the thread that watches the workers before it starts a new one. So this thread knew
+    nothing of the worker that was started last, until something else happened; and where all others wait for storage
+    nothing does. Therefore each job is followed by one that does nothing: it wakes the thread again.
+    """
+
+    def submit(self, fn, /, *args, **kwargs) -> concurrent.futures.Future:
+        job = super().submit(fn, *args, **kwargs)
+        super().submit(int)
+        return job
+
+
 @contextmanager
-def worker_pool(workers: int) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
+def worker_pool(
+    workers: int, begin: Callable[[], None] | None = None
+) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
     """After an error in the block what waits is not begun any more. Raises BrokenProcessPool where a worker died; or
     ends this process within half a minute, where another worker then waits for storage and no signal reaches it.
+    `begin`: what each worker does first.
     """
     # forkserver: a worker that is killed is noticed, and none inherits threads
     context = multiprocessing.get_context("forkserver")
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with WatchedPool(workers, context, begin) as pool:
         try:
             yield pool
         except BaseException as error:
