@@ -2,6 +2,7 @@
 a model sees them. Knows no index and no torch."""
 
 import struct
+import zlib
 from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
@@ -76,9 +77,11 @@ def decode_image(encoded: bytes | memoryview, height: int, width: int) -> np.nda
 
 # ---------------------------------------------------------------------------- records of lines that are ready-made
 
-# mark, lines, bytes of the key, bytes of the text; then the width of each line, "<H", the key, the text, the pixels
+# mark, lines, bytes of the key, bytes of the text; then the width of each line, "<H", the key, the text, the pixels;
+# where these are coded, the CRC-32 of all that, since zstd decodes most flipped bits to other pixels
 RECORD = struct.Struct("<4sHHI")
-RAW, CODED = b"htr1", b"htz1"  # marks: pixels as they are, pixels by zstd
+RAW, CODED = b"htr1", b"htz2"  # marks: pixels as they are, pixels by zstd
+SUM = struct.Struct("<I")
 PLACES_AT = 128  # byte of a file of records where their places begin (see shards.precomputed)
 MAX_RECORDS_BYTES = 1 << 30  # that are read together
 
@@ -89,21 +92,28 @@ def pack_record(lines: list[np.ndarray], text: str, key: str, mark: bytes = RAW)
     head = RECORD.pack(mark, len(lines), len(name), len(written))
     head += struct.pack(f"<{len(lines)}H", *(line.shape[1] for line in lines)) + name + written
     pixels = b"".join(line.tobytes() for line in lines)
-    return head + (coder().compress(pixels, asbytes=True) if mark == CODED else pixels)
+    if mark == RAW:
+        return head + pixels
+    record = head + coder().compress(pixels, asbytes=True)
+    return record + SUM.pack(zlib.crc32(record))
 
 
 def unpack_record(content: bytes, height: int, mark: bytes = RAW) -> tuple[list[np.ndarray], str, str]:
     """-> lines (H, W) uint8, read only, text, key. Raises Damaged."""
     try:
+        if mark == CODED:
+            content, [whole] = memoryview(content)[: -SUM.size], SUM.unpack(content[-SUM.size :])
+            if zlib.crc32(content) != whole:
+                raise Damaged("not what was written")
         found, count, key, text = RECORD.unpack_from(content)
         widths = struct.unpack_from(f"<{count}H", content, RECORD.size)
         at = RECORD.size + 2 * count
-        name, written = content[at : at + key].decode(), content[at + key : at + key + text].decode()
+        name, written = (str(content[of : of + size], "utf-8") for of, size in ((at, key), (at + key, text)))
         pixels, start, size = content, at + key + text, height * sum(widths)
         if size > MAX_RECORDS_BYTES:
             raise Damaged("larger than any record")
         if mark == CODED:
-            pixels, start = coder().decompress(memoryview(content)[start:], size, asbytes=True), 0
+            pixels, start = coder().decompress(content[start:], size, asbytes=True), 0
         if found != mark or len(pixels) < start + size:
             raise Damaged("not what was written")
         lines = []

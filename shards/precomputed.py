@@ -28,7 +28,7 @@ from shards.decoding import CODED, PLACES_AT, pack_record
 from shards.index import Index
 from shards.reading import COLUMNS, Samples
 
-MAGIC, FORMAT = b"htrlines", 1
+MAGIC, FORMAT = b"htrlines", 2  # 2: each record has its sum
 HEAD = struct.Struct("<8sHHQQ32s16s")  # MAGIC, FORMAT, height, samples, bytes of the file, the tar's SHA-256, `code`
 LEVELS = ("line", "field", "part", "blank")  # what a reader learns from
 NOTE = "lines.json"
