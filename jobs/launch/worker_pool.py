@@ -2,6 +2,8 @@
 
 import concurrent.futures
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -25,6 +27,19 @@ class WatchedPool(concurrent.futures.ProcessPoolExecutor):
         return job
 
 
+def begin_worker(begin: Callable[[], None] | None) -> None:
+    """In each worker, before its first job."""
+    threading.Thread(target=end_with_parent, daemon=True, name="end with parent").start()
+    if begin:
+        begin()
+
+
+def end_with_parent() -> None:
+    """A worker of one that was killed would wait for jobs for ever: it holds the pipe itself that they come through."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
 @contextmanager
 def worker_pool(
     workers: int, begin: Callable[[], None] | None = None
@@ -35,7 +50,7 @@ def worker_pool(
     """
     # forkserver: a worker that is killed is noticed, and none inherits threads
     context = multiprocessing.get_context("forkserver")
-    with WatchedPool(workers, context, begin) as pool:
+    with WatchedPool(workers, context, begin_worker, (begin,)) as pool:
         try:
             yield pool
         except BaseException as error:

@@ -1,4 +1,4 @@
-"""Worker processes of a task: one that dies ends it, whatever another one waits for."""
+"""Worker processes of a task: one that dies ends it, whatever another one waits for, and they end with it."""
 
 import os
 import signal
@@ -31,6 +31,29 @@ if __name__ == "__main__":
         for job in [pool.submit(hear_nothing), pool.submit(die)][::-1]:
             job.result()
 """
+KILLED = """
+import os, signal
+
+if __name__ == "__main__":
+    from jobs.launch.worker_pool import worker_pool
+    with worker_pool(2) as pool:
+        pool.submit(os.getpid).result()
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_workers_of_a_task_that_was_killed_end(tmp_path):
+    """Else they wait for jobs for ever, where no Slurm takes them away. They hold the pipe that is read here."""
+    (tmp_path / "task.py").write_text(KILLED)
+    environ = os.environ | {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [sys.executable, tmp_path / "task.py"], env=environ, stdout=subprocess.PIPE, start_new_session=True
+    ) as task:
+        try:
+            assert task.communicate(timeout=250) == (b"", None) and task.returncode == -signal.SIGKILL
+        except subprocess.TimeoutExpired:
+            os.killpg(task.pid, signal.SIGKILL)
+            raise
 
 
 def test_a_worker_that_died_ends_the_task_though_another_one_hears_no_signal(tmp_path):
