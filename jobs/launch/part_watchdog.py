@@ -44,6 +44,7 @@ class PartWatchdog:
 
     def __enter__(self) -> "PartWatchdog":
         ACTIVITY.progressed()
+        self.remove_note()  # of a task that ended by this limit: it was killed with the note in place
         self.thread = threading.Thread(target=self.watch, daemon=True, name="watchdog of a part")
         self.thread.start()
         return self
@@ -78,6 +79,10 @@ class PartWatchdog:
     def forget(self) -> None:
         if self.note and self.noted >= 0:
             self.noted = -NOTE_INTERVAL_S
+            self.remove_note()
+
+    def remove_note(self) -> None:
+        if self.note:
             with contextlib.suppress(OSError):
                 self.note.unlink(missing_ok=True)
 

@@ -10,7 +10,7 @@ from bed import wait_for
 
 from jobs.launch import part_watchdog
 from jobs.launch.part_watchdog import PartWatchdog, quiet_for
-from jobs.launch.under_way import MARKS, Work, left_behind, lines_of, note_work, state_of
+from jobs.launch.under_way import MARKS, Work, left_behind, lines_of, note_work, state_of, under_way
 
 HERE = Path(__file__).parents[3]
 # a task that has a part under way and does what argv says there
@@ -71,6 +71,15 @@ def test_while_it_stands_still_status_says_so(tmp_path):
     (tmp_path / "go").touch()
     assert task.communicate()[1] == "" and task.returncode == 0
     assert not list((tmp_path / MARKS).iterdir())
+
+
+def test_what_a_task_that_was_ended_said_is_not_said_of_the_next_one(tmp_path):
+    note = tmp_path / MARKS / "train-00003.idle"
+    note.parent.mkdir()
+    note.write_text("1801")
+    with under_way(tmp_path, "train-00003") as is_ours:
+        assert is_ours and quiet_for(note) == 0
+    assert not list(note.parent.iterdir())
 
 
 def test_no_alarm_where_there_is_progress(tmp_path):
