@@ -85,8 +85,9 @@ def watch(rank: int, name: str, scancel: str | None) -> None:
                 return
             *lines, text = (text + data).split(b"\n")
             for line in lines:
-                told |= json.loads(line)
-                quiet = 0.0
+                with contextlib.suppress(ValueError, TypeError):  # no word: without stderr the pipe may have its number
+                    told |= json.loads(line)
+                    quiet = 0.0
         if "end" in told and quiet > told["end"]:
             end(rank, name, scancel)
             return

@@ -220,6 +220,6 @@ def asked() -> float | None:
     text = os.environ.get("HTR_STEP_TIMEOUT", "")
     if not text:
         return None
-    if not text.replace(".", "", 1).isdigit():
+    if not (text.isascii() and text.replace(".", "", 1).isdigit()):
         raise ValueError(f"HTR_STEP_TIMEOUT={text!r} is not a number of seconds (0: never)")
     return float(text)

@@ -208,6 +208,16 @@ def test_a_rank_that_cannot_act_itself_is_ended_by_its_sentinel(tmp_path):
         assert re.fullmatch(rf"3\|{reason}\|", (tmp_path / what / "again").read_text())
 
 
+def test_a_sentinel_passes_over_what_is_no_word():
+    """Where a rank has no stderr, its pipe may have that number, and libraries of C write there."""
+    rank = (
+        "import os; from jobs.distributed.sentinel import Sentinel; sentinel = Sentinel('rank 0 on node1', []);"
+        "os.write(sentinel.pipe, b'libc: no word\\n7\\n\\xff\\n'); sentinel.tell(end=0.1); sentinel.process.wait()"
+    )
+    ended = subprocess.run([sys.executable, "-c", rank], cwd=HERE, capture_output=True)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGKILL, b"")
+
+
 # --- the limit
 
 
@@ -257,9 +267,10 @@ def test_whom_to_blame_is_waited_for_as_long_as_it_is_watched(tmp_path, monkeypa
 
 
 def test_a_limit_that_is_no_number(monkeypatch):
-    monkeypatch.setenv("HTR_STEP_TIMEOUT", "soon")
-    with pytest.raises(ValueError, match="HTR_STEP_TIMEOUT='soon' is not a number of seconds"):
-        watchdog.asked()
+    for what in ("soon", "-1", "inf", "nan", "1e3", "²"):
+        monkeypatch.setenv("HTR_STEP_TIMEOUT", what)
+        with pytest.raises(ValueError, match=f"HTR_STEP_TIMEOUT='{what}' is not a number of seconds"):
+            watchdog.asked()
 
 
 # --- heartbeats
