@@ -39,7 +39,9 @@ from jobs.cli.settings import setting
 from jobs.distributed.work_sharding import share_of_work
 from jobs.transcription.table_writer import parts_folder
 
-FORMAT = 4  # of the parts: 3 has what a form's rules say (`contradicts`), 4 `page_size` and `turn` of lines
+# of the parts: 3 has what a form's rules say (`contradicts`), 4 `page_size` and `turn` of lines, 5 names in
+# `contradicts` lines that were left out
+FORMAT = 5
 CHUNK = {"fields": 64, "lines": 1024, "samples": 1024}  # items of a part: what is lost when a task dies
 
 

@@ -101,9 +101,11 @@ def read_chunk(chunk: Chunk, reader: Reader, forms, rulings: str, batch: int) ->
 
 
 def with_contradictions(rows: list[dict], fields: Sequence[CutField]) -> list[dict]:
-    """The rows of one form with the column `contradicts`: what each contradicts by the rules of its template, or ""."""
+    """The rows of one form with the column `contradicts`: what each contradicts by the rules of its template, and what
+    it says there already; or ""."""
     found = contradictions(fields[0].template.rules, {row["field"]: row["text"] for row in rows}) if fields else {}
-    return [row | {"contradicts": "; ".join(found.get(row["field"], ()))} for row in rows]
+    said = ([row.get("contradicts"), *found.get(row["field"], ())] for row in rows)
+    return [row | {"contradicts": "; ".join(filter(None, of_row))} for row, of_row in zip(rows, said, strict=True)]
 
 
 def read_inks(reader: Reader, inks: Sequence[np.ndarray], fields: Sequence[str | None], batch: int) -> list[Prediction]:
@@ -135,7 +137,10 @@ def line_row(known: dict, texts: list[Prediction]) -> dict:
 
 
 def field_row(known: dict, cut: CutField, texts: list[Prediction]) -> dict:
-    field, texts = cut.as_text(texts), cut.believed(texts)
+    """The row of a form's field. A line that was read and counts as a stamp's, beside others that do not, is named in
+    `contradicts`: nothing else would say that the text may lack it."""
+    field, read, texts = cut.as_text(texts), texts, cut.believed(texts)
+    left_out = [one.text.strip() for one, kept in zip(read, texts, strict=True) if one.text.strip() and not kept.text]
     lines = [{"text": line.text, "confidence": round(line.confidence, 4), "box": line.box} for line in field.lines]
     return known | of_lines(texts) | {
         "form": field.template,
@@ -147,6 +152,7 @@ def field_row(known: dict, cut: CutField, texts: list[Prediction]) -> dict:
         "lines": to_json(lines),
         "line_alternatives": to_json([line.alternatives for line in field.lines]),
         "reason": field.reason,
+        "contradicts": f"left out as a stamp's: {' | '.join(left_out)}" if left_out and field.text else "",
     }  # fmt: skip
 
 

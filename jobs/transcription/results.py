@@ -70,7 +70,8 @@ def decide(part: pa.Table, promise, sure: float) -> pa.Table:
     A row's probability is the least of its lines', null where none was read. Without a promise nothing that was read is
     accepted. A promise speaks of what was read: a blank field and a tick box, which only their ink tells, are reviewed
     or not by how `sure` that is, and so is to be reviewed what could not be read, was read as nothing, or contradicts
-    another field by a rule of the form (see htr/forms/field_rules.py); under a promise of lines a field of several.
+    another field by a rule of the form (see htr/forms/field_rules.py) or lines of its own that were left out; under a
+    promise of lines a field of several.
     """
     signals = [name for name in part.column_names if name.startswith("signal_")]
     words = word_probabilities(part, promise, signals)
@@ -273,7 +274,9 @@ def report(summary: dict, count: int, unit: str, asked: Asked) -> list[str]:
     found.append(f"{decisions.get(ACCEPT, 0)} accepted, {decisions.get(REVIEW, 0)} to review, "
                  f"{decisions.get(NOT_JUDGED, 0)} blank or ticked for sure")  # fmt: skip
     if summary.get("contradicting"):
-        found.append(f"{summary['contradicting']} contradict another field of their form: to review")
+        found.append(
+            f"{summary['contradicting']} contradict another field of their form or a line that was left out: to review"
+        )
     if asked.sample:
         kinds = {"line": "rows"}.get(unit_of(asked.promise), f"{unit_of(asked.promise)}s")
         found.append(f"{summary['sampled']} of {summary['accepted']} accepted {kinds} to be keyed: {asked.sampled}")

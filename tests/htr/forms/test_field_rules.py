@@ -11,11 +11,12 @@ from htr.forms.field_rules import Rule, contradictions, rules_of
 from htr.forms.registration import Forms
 from htr.forms.template import digest_of_forms, load_template, load_templates, write_template
 from htr.io.sources import read_source
+from htr.reader import Prediction
 from htr.scan import CutField
 from htr.synth.draw_forms import draw
 from htr.synth.simulate import simulate
 from jobs.evaluation.contradictions import count_contradictions, ticks_of
-from jobs.transcription.predictions import with_contradictions
+from jobs.transcription.predictions import field_row, with_contradictions
 from jobs.transcription.results import decide
 from shards.index import merge
 from shards.plan import Settings, make_plan
@@ -129,6 +130,22 @@ def test_rows_of_a_form_say_what_they_contradict():
     said = "at most one of autopsy_yes, autopsy_no"
     assert [row["contradicts"] for row in with_contradictions(rows, fields)] == [said, said, ""]
     assert with_contradictions([], []) == []
+
+
+def test_a_line_left_out_as_a_stamps_is_named_beside_text_that_is_kept():
+    own = draw("adult-2018")
+    lines = {"boxes": ([0, 0, 9, 9], [0, 10, 9, 9]), "stray_aspects": (4.0, 4.0)}
+    cut = CutField(own.field("circumstances"), own, [0, 0, 9, 19], **lines)
+    short, dense = (Prediction(text, 0.99, {}, [], [], [], {}, []) for text in ("le 12", "une longue suite de mots"))
+    said = {
+        "left out as a stamp's: le 12": [short, dense],
+        "": [dense, dense],
+    }
+    for expected, texts in said.items():
+        [row] = with_contradictions([field_row({}, cut, texts)], [cut])
+        assert row["contradicts"] == expected and dense.text in row["text"]
+    blank = field_row({}, cut, [short, short])  # read as nothing: for review in any case
+    assert (blank["text"], blank["contradicts"]) == ("", "")
 
 
 def test_what_contradicts_is_for_review_however_sure():
