@@ -86,20 +86,36 @@ def abandoned(claims: Iterable[Path], seconds: float) -> set[Path]:
     return quiet
 
 
-def seen_to_beat(paths: Iterable[Path], seconds: float) -> set[Path]:
+def seen_to_beat(paths: Iterable[Path], seconds: float, unknown: dict[Path, OSError] | None = None) -> set[Path]:
     """Those of these files that are touched within so many seconds. All are watched at once; one that is removed
-    doesn't beat.
+    doesn't beat. Those that can't be asked at the end are put into `unknown`; without it their error is raised.
     """
-    before = {path: beat for path in paths if (beat := modified(path)) is not None}
+    failed: dict[Path, OSError] = {}
+    before = {path: beat for path in paths if (beat := asked(path, failed)) is not None}
     deadline, beating = time.monotonic() + seconds, set()
     while before:
         time.sleep(min(0.2, seconds))
-        now = {path: modified(path) for path in before}
+        errors: dict[Path, OSError] = {}
+        now = {path: asked(path, errors) for path in before}
         beating |= {path for path, beat in now.items() if beat not in (before[path], None)}
-        before = {path: beat for path, beat in before.items() if now[path] == beat}
+        before = {path: beat for path, beat in before.items() if path in errors or now[path] == beat}
         if time.monotonic() >= deadline:
+            failed |= errors
             break
+    if unknown is None and failed:
+        raise next(iter(failed.values()))
+    if unknown is not None:
+        unknown |= failed
     return beating
+
+
+def asked(path: Path, failed: dict[Path, OSError]) -> float | None:
+    """As `modified`; where that raises, None, and the error is put into `failed`."""
+    try:
+        return modified(path)
+    except OSError as error:
+        failed[path] = error
+        return None
 
 
 @contextlib.contextmanager

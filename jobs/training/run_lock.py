@@ -205,11 +205,19 @@ def seems_to_beat(age: float | None) -> bool:
     return age is not None and abs(age) <= STALE_AFTER_S
 
 
-def living(locks: Iterable[Path]) -> set[Path]:
+def living(locks: Iterable[Path], unknown: dict[Path, OSError] | None = None) -> set[Path]:
     """Those whose holders live. Clocks of nodes may differ by hours, and storage may stamp by them: a lock that seems
-    to be left is watched for a little longer than from one beat to the next, all of them at once.
+    to be left is watched for a little longer than from one beat to the next, all of them at once. `unknown`: takes
+    those that can't be asked, with the error; without it that is raised.
     """
-    ages = {lock: beat_age(lock) for lock in locks}
+    ages = {}
+    for lock in locks:
+        try:
+            ages[lock] = beat_age(lock)
+        except OSError as error:
+            if unknown is None:
+                raise
+            unknown[lock] = error
     young = {lock for lock, age in ages.items() if seems_to_beat(age)}
     left = {lock for lock, age in ages.items() if age is not None} - young
-    return young | seen_to_beat(left, 1.5 * BEAT_INTERVAL_S)
+    return young | seen_to_beat(left, 1.5 * BEAT_INTERVAL_S, unknown)

@@ -60,8 +60,11 @@ def describe(
         and row["heartbeat"] < MAX_CLOCK_SKEW_S
         and row["job"] not in over
     }
-    for lock in living(unsure):
+    unknown: dict[Path, OSError] = {}
+    for lock in living(unsure, unknown):
         unsure[lock] |= row_of(lock.parent, unsure[lock]["run"], evaluated, lives=True)
+    for lock, error in unknown.items():
+        unsure[lock] |= {"state": "unreadable", "reason": clean(str(error))}
     return rows
 
 

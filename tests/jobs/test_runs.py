@@ -116,6 +116,20 @@ def test_the_dead_of_days_ago_are_not_waited_for(tmp_path, capsys, monkeypatch):
     assert listed(tmp_path / "runs", capsys)["a"]["state"] == "lost"
 
 
+def test_a_run_that_cannot_be_asked_while_it_is_watched_is_one_row(tmp_path, capsys, monkeypatch):
+    for name in ("a", "b"):
+        make(tmp_path / "runs" / name, beat=STALE_AFTER_S + 30)
+
+    def watched(locks, unknown):
+        unknown[tmp_path / "runs" / "a" / "lock.json"] = OSError(116, "Stale file handle")
+        return set()
+
+    monkeypatch.setattr(run_status, "living", watched)
+    rows = listed(tmp_path / "runs", capsys)
+    assert (rows["a"]["state"], rows["b"]["state"]) == ("unreadable", "lost")
+    assert "Stale file handle" in rows["a"]["reason"]
+
+
 def test_a_failed_run_says_why_in_one_harmless_line(tmp_path, capsys):
     with pytest.raises(ValueError), RunFolder(tmp_path / "runs" / "a", CONFIG, {}, "5") as run:
         run.note_start({"world": 1})

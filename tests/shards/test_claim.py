@@ -1,5 +1,6 @@
 """One of many tasks works, the others wait, and nobody waits for the dead."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from beating import beating
@@ -183,3 +185,28 @@ def test_of_many_claims_those_are_abandoned_that_nobody_is_seen_to_beat(tmp_path
     with beating(alive):
         assert claims.abandoned([alive], 600) == set()  # at its first beat
         assert claims.abandoned([alive, gone, tmp_path / "none"], 2) == {gone}
+
+
+def test_what_cannot_be_asked_any_more_is_said_and_the_others_are_watched_on(tmp_path, monkeypatch):
+    """ESTALE of NFS, as a rule. One answer that fails does not make a file one that does not beat."""
+    answers = {
+        "beats": iter([1.0, OSError(116, "Stale file handle"), 2.0]),
+        "fails": itertools.chain([1.0], itertools.repeat(OSError(116, "Stale file handle"))),
+        "silent": itertools.repeat(1.0),
+    }
+
+    def modified(path: Path) -> float:
+        answer = next(answers[path.name])
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    ticks = itertools.count()
+    monkeypatch.setattr(claims, "time", SimpleNamespace(sleep=lambda _: None, monotonic=lambda: next(ticks)))
+    monkeypatch.setattr(claims, "modified", modified)
+    unknown: dict[Path, OSError] = {}
+    beating = claims.seen_to_beat([tmp_path / name for name in answers], 5, unknown)
+    assert (beating, set(unknown)) == ({tmp_path / "beats"}, {tmp_path / "fails"})
+    answers["fails"] = itertools.chain([1.0], itertools.repeat(OSError(116, "Stale file handle")))
+    with pytest.raises(OSError, match="Stale file handle"):
+        claims.seen_to_beat([tmp_path / "fails"], 5)
