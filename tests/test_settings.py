@@ -226,3 +226,12 @@ def test_scale_and_submit_take_a_trainings_file(tmp_path: Path, capsys):
     asked = ["submit", "train", "--config", str(path), "--nodes", "2", "--dry-run", "--run", str(tmp_path / "r")]
     assert main(asked) == 0
     assert "--lr 0.0007" in capsys.readouterr().out.replace("'", "")  # what the file says now, whatever becomes of it
+
+
+def test_ctrl_c_is_one_line(capsys, monkeypatch):
+    def interrupted(argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jobs.cli.command_line.parse", interrupted)
+    assert main(["stats", "data"]) == 130
+    assert capsys.readouterr().err == "interrupted: what is whole is kept, the same command goes on\n"

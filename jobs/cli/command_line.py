@@ -143,6 +143,11 @@ def main(argv: list[str] | None = None) -> int:
         run_verb, config = parse(sys.argv[1:] if argv is None else argv)
         limit_threads()
         return run_verb(config)
+    except KeyboardInterrupt:  # Ctrl-C
+        if os.environ.get("HTR_TRACE"):
+            raise
+        print("interrupted: what is whole is kept, the same command goes on", file=sys.stderr, flush=True)
+        return 130  # as shells have it
     except ModuleNotFoundError as error:  # another Python than the one of set-up, most likely
         if os.environ.get("HTR_TRACE") or (error.name or "").split(".")[0] in OURS:
             raise

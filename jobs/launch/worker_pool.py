@@ -11,6 +11,11 @@ from contextlib import contextmanager
 from jobs.distributed.watchdog import end_after, live_on
 
 END_AFTER_S = 75.0  # limit for `end_after`: half a minute later this process has ended
+DIED = (
+    "a worker process of this task ended early: it made no progress (then a line above says so), or it was killed, as "
+    "the system does where memory is short (then give fewer --workers). What is whole is kept: the same command does "
+    "the rest"
+)
 
 
 class WatchedPool(concurrent.futures.ProcessPoolExecutor):
@@ -60,4 +65,5 @@ def worker_pool(
             pool.shutdown(wait=True, cancel_futures=True)
             if is_broken:
                 live_on()
+                raise BrokenProcessPool(DIED) from error
             raise
