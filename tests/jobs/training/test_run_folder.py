@@ -208,6 +208,7 @@ def test_a_process_that_has_the_pid_of_a_dead_one_does_not_hold_its_lock(tmp_pat
 def test_a_lock_that_another_job_took_meanwhile_is_given_back(tmp_path: Path, monkeypatch):
     """Two find the lock of a dead job; the quicker one's new lock is what the slower one moves aside."""
     begin(tmp_path)
+    monkeypatch.setattr("jobs.training.run_lock.BEAT_INTERVAL_S", 0.1)  # how long a lock is watched hangs on it
     held_elsewhere(tmp_path, "11", age=STALE_AFTER_S + 5)
     rename, quick = Path.rename, []
 
