@@ -141,7 +141,8 @@ def test_storage_that_does_not_answer_keeps_no_rank_from_its_end(tmp_path):
 
 
 def test_a_log_that_takes_no_line_keeps_no_rank_from_its_end(tmp_path):
-    assert end(start(tmp_path, 0, "logs in vain")) == (1, "")
+    # by a thread of its own, or by the sentinel where that was late
+    assert end(start(tmp_path, 0, "logs in vain")) in ((1, ""), (-9, ""))
 
 
 def test_the_rank_that_others_wait_for_is_named_by_all_and_one_tells_the_job(tmp_path):
