@@ -9,14 +9,17 @@ their own (lines of a field, ticks, pages) have an empty one. They are made of t
 bit for bit where OpenCV computes alike. Shards stay as they are.
 """
 
+import contextlib
 import hashlib
 import inspect
 import json
 import os
 import re
 import struct
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -90,33 +93,35 @@ def write_lines(dataset: Path, shard: dict, height: int) -> None:
     samples = Samples(dataset, some)
     record_of = {int(chosen[row]): text for text, row in enumerate(samples.text_row)}
     path.parent.mkdir(exist_ok=True)
-    attempt, digest = files.temporary(path), hashlib.sha256()
+    records = (record_at(samples, record_of.get(sample), height) for sample in range(table.num_rows))
     try:
-        with files.named(path), open(attempt, "wb", buffering=1 << 20) as file:
-            places = np.zeros(table.num_rows + 1, "<u8")
-            end = places[0] = PLACES_AT + places.nbytes
-            file.seek(end)
-            for sample in range(table.num_rows):
-                record = record_at(samples, record_of.get(sample), height)
-                end += len(record)
-                places[sample + 1] = end
-                file.write(record)
-                digest.update(record)
-            head = (MAGIC, FORMAT, height, table.num_rows, end + digest.digest_size, bytes.fromhex(shard["sha256"]))
-            start = HEAD.pack(*head, code().encode()).ljust(PLACES_AT, b"\0") + places.tobytes()
-            digest.update(start)
-            file.write(digest.digest())
-            file.seek(0)
-            file.write(start)
-            file.flush()
-            os.fsync(file.fileno())
-        files.commit(attempt, path)
+        with contextlib.closing(samples), files.attempt_at(path) as attempt:
+            with files.named(path), open(attempt, "wb", buffering=1 << 20) as file:
+                fill(file, records, shard, height)
+            files.commit(attempt, path)
     except FileNotFoundError:
         if not path.exists():  # else another attempt was first, and this one's was swept
             raise
-    finally:
-        samples.close()
-        attempt.unlink(missing_ok=True)
+
+
+def fill(file: BinaryIO, records: Iterable[bytes], shard: dict, height: int) -> None:
+    """Write the records of a shard's samples, what comes before them, and the sum of all; on disk at the end."""
+    places, digest = np.zeros(shard["count"] + 1, "<u8"), hashlib.sha256()
+    end = places[0] = PLACES_AT + places.nbytes
+    file.seek(end)
+    for sample, record in enumerate(records):
+        end += len(record)
+        places[sample + 1] = end
+        file.write(record)
+        digest.update(record)
+    head = (MAGIC, FORMAT, height, shard["count"], end + digest.digest_size, bytes.fromhex(shard["sha256"]))
+    start = HEAD.pack(*head, code().encode()).ljust(PLACES_AT, b"\0") + places.tobytes()
+    digest.update(start)
+    file.write(digest.digest())
+    file.seek(0)
+    file.write(start)
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def record_at(samples: Samples, text: int | None, height: int) -> bytes:
