@@ -142,17 +142,20 @@ def say(line: str) -> None:
     within(SAID_WITHIN, lambda: os.write(2, f"{line}\n".encode()))
 
 
-def within(seconds: float, work: Callable[[], object]) -> None:
-    """Do it, or leave it to a thread that nobody waits for: stderr or a program may lie on storage that does not
-    answer."""
+def within(seconds: float, work: Callable[[], object]) -> object:
+    """Its result; None where it fails or takes longer. Then it is left to a thread that nobody waits for: stderr, a
+    file or a program may lie on storage that does not answer.
+    """
+    found: list[object] = []
 
     def run() -> None:
-        with contextlib.suppress(OSError, subprocess.SubprocessError):
-            work()
+        with contextlib.suppress(Exception):
+            found.append(work())
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(seconds)
+    return found[0] if found else None
 
 
 def stat_of(process: int) -> list[str]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from jobs.distributed import heartbeat
 from jobs.distributed.heartbeat import ACTIVITY, Activity, Heartbeat
 from jobs.distributed.placement import DistributedError
-from jobs.distributed.sentinel import Sentinel
+from jobs.distributed.sentinel import Sentinel, within
 from jobs.distributed.signals import AGAIN
 from jobs.distributed.work_sharding import job_name
 
@@ -156,11 +156,16 @@ class Watchdog:
             self.sentinel.tell(end=seconds)
 
     def stacks(self) -> Path:
-        path = self.folder / "logs" / f"stacks-{start()}-rank{self.rank}-{self.host}.txt"
-        path.parent.mkdir(exist_ok=True)
-        with open(path, "w", encoding="utf-8") as file:
-            faulthandler.dump_traceback(file, all_threads=True)
-        return path
+        return write_stacks(self.folder, f"{start()}-rank{self.rank}-{self.host}")
+
+
+def write_stacks(folder: Path, name: str) -> Path:
+    """The stacks of all threads of this process (files and functions, no data) -> the file, in folder/logs."""
+    path = folder / "logs" / f"stacks-{name}.txt"
+    path.parent.mkdir(exist_ok=True)
+    with open(path, "w", encoding="utf-8") as file:
+        faulthandler.dump_traceback(file, all_threads=True)
+    return path
 
 
 def is_first(folder: Path) -> bool:
@@ -194,20 +199,6 @@ def live_on() -> None:
     faulthandler.cancel_dump_traceback_later()
     while ENDING:
         ENDING.pop().close()
-
-
-def within(seconds: float, work: Callable[[], object]) -> object:
-    """Its result; None where it fails or takes longer."""
-    found: list[object] = []
-
-    def run() -> None:
-        with contextlib.suppress(Exception):
-            found.append(work())
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return found[0] if found else None
 
 
 def start() -> str:

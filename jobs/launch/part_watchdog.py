@@ -10,7 +10,6 @@ Not watched: what is no part, as the reading of a source's table and the putting
 """
 
 import contextlib
-import faulthandler
 import math
 import os
 import socket
@@ -20,8 +19,9 @@ from pathlib import Path
 
 from jobs.cli.console import log
 from jobs.distributed.heartbeat import ACTIVITY
+from jobs.distributed.sentinel import within
 from jobs.distributed.signals import AGAIN
-from jobs.distributed.watchdog import asked, end_after, patience, within
+from jobs.distributed.watchdog import asked, end_after, patience, write_stacks
 from jobs.distributed.work_sharding import job_name
 
 LIMIT_S = 1800.0  # seconds without a sign of progress that are too long; HTR_STEP_TIMEOUT sets it (0: never)
@@ -89,7 +89,8 @@ class PartWatchdog:
     def end(self) -> None:
         """Of the process: no `finally` and no other thread is waited for."""
         end_after(self.limit)
-        stacks = within(patience(self.limit), self.stacks) or "could not be written"
+        name = f"{job_name()}-{self.part}-{socket.gethostname()}-{os.getpid()}"
+        stacks = within(patience(self.limit), lambda: write_stacks(self.folder, name)) or "could not be written"
         host = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
         log(
             f"error: {self.part}: no progress for {self.quiet:.0f} s on {host}, as where storage does not answer; "
@@ -97,13 +98,6 @@ class PartWatchdog:
             f"--exclude={host}"
         )
         os._exit(AGAIN)
-
-    def stacks(self) -> Path:
-        path = self.folder / "logs" / f"stacks-{job_name()}-{self.part}-{socket.gethostname()}-{os.getpid()}.txt"
-        path.parent.mkdir(exist_ok=True)
-        with open(path, "w", encoding="utf-8") as file:
-            faulthandler.dump_traceback(file, all_threads=True)
-        return path
 
 
 def quiet_for(note: Path) -> float:

@@ -32,10 +32,8 @@ def first_line(run: Path, known: dict, at: str, resumed: bool) -> str:
 
 def last_line(run: Path, state: dict) -> str:
     """How it ended, what is kept, what to do next. `state`: of status.json."""
-    from jobs.training.checkpoint import (
-        step_of,
-        steps,
-    )  # with torch, which takes seconds: a hang's end needs none of it
+    # here, since it comes with torch, which takes seconds: a hang's end needs none of it
+    from jobs.training.checkpoint import step_of, steps
 
     how, reason = state.get("state"), state.get("reason") or ""
     written = steps(run / "checkpoints")
