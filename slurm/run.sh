@@ -65,5 +65,6 @@ if [ "$verb" = train ]; then
 fi
 mkdir -p "$folder/logs"
 log=$folder/logs/slurm-${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}.log
-exec > >(tee -a "$log") 2>&1
+# through a pipe: where the folder's storage stops answering, what is said then still reaches Slurm's log
+exec > >(tee >(cat >>"$log")) 2>&1
 exec "${step[@]}" "${arguments[@]}"
