@@ -33,6 +33,7 @@ OTHERS_FIRST = 3.0  # seconds that ranks whose storage answers have to queue the
 CLOSED_WITHIN = 60.0  # seconds until the sentinel itself is gone
 SAID_WITHIN = 1.0  # seconds for a line
 ASK_WITHIN = 30.0  # seconds for a command of Slurm's, or for one that asks it
+ANOTHER = 3  # exit status of the command that queues the job again, where another rank has come first
 STATES = {"T": "stopped", "t": "stopped by a debugger", "D": "waiting in the system", "R": "running", "S": "asleep"}
 
 
@@ -93,34 +94,34 @@ def watch(rank: int, name: str, scancel: str | None) -> None:
             return
         limit = told.get("limit")
         if "end" not in told and limit and quiet > max(STANDS * limit, limit + MIN_STANDS_S):
-            stands(rank, name, told["again"], quiet, told["step"])
+            if stands(rank, name, told["again"], quiet, told["step"]):
+                ends_within(rank, max((STANDS - 1) * limit, MIN_STANDS_S))
             end(rank, name, scancel)
             return
 
 
-def stands(rank: int, name: str, again: list[str], quiet: float, step: int) -> None:
+def stands(rank: int, name: str, again: list[str], quiet: float, step: int) -> bool:
     """The whole process stands still, its watchdog too. The job is queued again before anything ends, since with the
-    rank its step of Slurm's ends, and the sentinel with that.
+    rank its step of Slurm's ends, and the sentinel with that. -> whether another rank is about to do it, which must not
+    be ended with this one.
     """
     state = STATES.get(state_of(rank), "in a call that does not return")
     who = f"{name}: stopped answering at step {step}. If that comes again, --exclude={name.rpartition(' on ')[2]}"
     reason = f"no step for {quiet:.0f} s; its process stands still ({state}); {who}"
     say(f"error: {reason}")
     if "SLURM_JOB_ID" in os.environ and again:
-        ask([*again, str(step), reason])
-    else:
-        say("train: the job is not queued again; start it again to go on")
+        return ask([*again, str(step), reason]) == ANOTHER
+    say("train: the job is not queued again; start it again to go on")
+    return False
 
 
 def end(rank: int, name: str, scancel: str | None) -> None:
     """Kill the rank; where that is in vain, end its job around it."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(rank, signal.SIGKILL)
-    until = time.monotonic() + KILLED_WITHIN
-    while time.monotonic() < until:
-        if os.getppid() != rank:
-            return
-        time.sleep(0.05)
+    if os.getppid() == rank:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(rank, signal.SIGKILL)
+    if ends_within(rank, KILLED_WITHIN):
+        return
     say(f"error: {name}: the system does not let its process {rank} go, it waits for storage; its job ends without it")
     job, step = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_STEP_ID")
     if step is not None and scancel:
@@ -134,8 +135,18 @@ def end(rank: int, name: str, scancel: str | None) -> None:
             os.kill(controller, signal.SIGKILL)
 
 
-def ask(command: list[str]) -> None:
-    within(ASK_WITHIN, lambda: subprocess.run(command, stdin=subprocess.DEVNULL, timeout=ASK_WITHIN, check=False))
+def ends_within(rank: int, seconds: float) -> bool:
+    until = time.monotonic() + seconds
+    while os.getppid() == rank:
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def ask(command: list[str]) -> object:
+    """Its exit status; None where it takes too long."""
+    return within(ASK_WITHIN, lambda: subprocess.call(command, stdin=subprocess.DEVNULL, timeout=ASK_WITHIN))
 
 
 def say(line: str) -> None:

@@ -13,6 +13,7 @@ not count. Where the process can't act any more itself, a sentinel beside it doe
 import contextlib
 import faulthandler
 import os
+import signal
 import threading
 import time
 from collections import deque
@@ -47,8 +48,8 @@ class Watchdog:
     """A context, on every rank, from the time that the ranks have met.
 
     `hung`: called once, on one rank, with the reason, before the process ends: it queues the job again -> what to say.
-    `log`: takes a line for the job's log. `again`: a command that does what `hung` does, for a lone rank that stands
-    still itself; STEP and REASON come after it.
+    `log`: takes a line for the job's log. `again`: a command that does what `hung` does, for a rank that stands still
+    itself; STEP and REASON come after it. Its exit status is sentinel.ANOTHER where another rank has come first.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Watchdog:
         self.lasted: deque[float] = deque(maxlen=STEPS)
         self.ended = threading.Event()
         self.quiet = 0.0  # seconds that the process ran without a sign of progress
+        self.ending = False  # by the thread
 
     def __enter__(self) -> "Watchdog":
         self.activity.__init__()
@@ -84,6 +86,9 @@ class Watchdog:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         self.ended.set()
         said = ""
+        if self.ending and isinstance(error, DistributedError):  # another rank has ended first
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # of srun, which ends all then
+            threading.Event().wait()  # for the thread, which has the job queued again and ends the process
         if isinstance(error, DistributedError) and self.quiet > SILENT:  # one that died would have shown at once
             found, said = self.look()
             if said and self.asked != 0:
@@ -118,6 +123,7 @@ class Watchdog:
             limit = self.limit()
             self.sentinel.tell(limit=0 if self.asked == 0 else limit, step=self.activity.step)
             if self.asked != 0 and self.quiet > limit:
+                self.ending = True
                 at, quiet = f"step {self.activity.step}, {self.activity.describe()}", self.quiet
                 self.end_after(limit)
                 answers = within(patience(limit), lambda: self.heartbeat.write() or True)
@@ -142,10 +148,13 @@ class Watchdog:
                 "\ntrain: the job is not queued again, since its run folder does not answer; start it again to go on"
             )
         within(min(GRACE, patience(limit)), lambda: self.log(told))  # the log may lie on that storage, too
-        time.sleep(min(GRACE, TENTH * limit))
+        grace = min(GRACE, TENTH * limit)
+        time.sleep(grace)
         if first:
             with contextlib.suppress(Exception):
                 self.log(f"train: {self.hung(reason)}")
+        elif first is False:
+            time.sleep(grace)  # for the one that came first: srun ends it with this one
         self.sentinel.tell(end=EXIT_WITHIN)
         os._exit(AGAIN)
 

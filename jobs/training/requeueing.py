@@ -9,6 +9,7 @@ from pathlib import Path
 
 from jobs.cli.console import log
 from jobs.distributed.heartbeat import ACTIVITY
+from jobs.distributed.sentinel import ANOTHER
 from jobs.distributed.signals import requeue
 from jobs.distributed.watchdog import is_first
 from jobs.distributed.work_sharding import job_name
@@ -65,8 +66,9 @@ def again_after_hang(run: Path, most: int, reason: str, step: int | None = None)
     return said
 
 
-if __name__ == "__main__":  # RUN REQUEUES STEP REASON, by the sentinel of a lone rank that could not do it itself
+if __name__ == "__main__":  # RUN REQUEUES STEP REASON, by the sentinel of a rank that could not do it itself
     os.umask(0o027)
     run, most, step, reason = sys.argv[1:]
-    if is_first(Path(run)):
-        log(f"train: {again_after_hang(Path(run), int(most), reason, int(step))}")
+    if not is_first(Path(run)):
+        sys.exit(ANOTHER)
+    log(f"train: {again_after_hang(Path(run), int(most), reason, int(step))}")

@@ -16,6 +16,7 @@ from bed import wait_for
 
 from jobs.distributed import heartbeat, watchdog
 from jobs.distributed.heartbeat import Activity, Heartbeat, beats, blame
+from jobs.distributed.sentinel import MIN_STANDS_S
 from jobs.distributed.watchdog import LONGER, LONGEST_START, MIN_LIMIT_S, TIMES, Watchdog
 
 HERE = Path(__file__).parents[3]
@@ -25,11 +26,13 @@ import ctypes, itertools, os, signal, sys, threading, time
 from pathlib import Path
 from jobs.distributed import heartbeat, watchdog
 from jobs.distributed.heartbeat import ACTIVITY
+from jobs.distributed.sentinel import ANOTHER
 
 heartbeat.BEAT_INTERVAL_S, watchdog.TICK, watchdog.GRACE = 0.1, 0.05, 0.2
 heartbeat.blame.__defaults__ = (1.0,)
 folder, rank, what = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-again = ["sh", "-c", 'printf "%s|" "$@" > "$0"', str(folder / "again")]
+again = ["sh", "-c", f'printf "%s|" "$@" > "$0"; exit {ANOTHER * ("another" in what)}', str(folder / "again")]
+what = what.removesuffix(", another acts")
 if what.endswith(" under a clock that jumps"):
     what, now, jumps = what.removesuffix(" under a clock that jumps"), time.time, itertools.cycle([-7200, 0, 7200, 3e7])
     time.time = lambda: now() + next(jumps)
@@ -197,12 +200,15 @@ def test_time_in_which_the_whole_job_was_stopped_does_not_count(tmp_path):
 
 def test_a_rank_that_cannot_act_itself_is_ended_by_its_sentinel(tmp_path):
     """Stopped, or in a function of C that keeps Python's lock: its watchdog does not run."""
+    kinds = {"is stopped": r"\(stopped\)", "keeps the lock": r"\([a-z ]+\)", "is stopped, another acts": r"\(stopped\)"}
     ranks = {}
-    for what in ("is stopped", "keeps the lock"):
+    for what in kinds:
         (tmp_path / what).mkdir()
         ranks[what] = start(tmp_path / what, 0, what)
-    for what, state in (("is stopped", r"\(stopped\)"), ("keeps the lock", r"\([a-z ]+\)")):
+    for what, state in kinds.items():
         code, said = end(ranks[what])
+        waited = time.time() - (tmp_path / what / "again").stat().st_mtime
+        assert waited > MIN_STANDS_S - 0.5 or "another" not in what, "srun would have ended the one that acts"
         who = r"rank 0 on node1: stopped answering at step 3\. If that comes again, --exclude=node1"
         reason = rf"no step for \d+ s; its process stands still {state}; {who}"
         assert code == -signal.SIGKILL and re.search(rf"^error: {reason}$", said, re.M), said

@@ -1,10 +1,14 @@
 """What becomes of the job of a run that hung: back into the queue once, and again only where it came further."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from jobs.distributed.heartbeat import ACTIVITY
+from jobs.distributed.sentinel import ANOTHER
 from jobs.training.requeueing import again_after_hang
 
 
@@ -47,3 +51,12 @@ def test_a_run_that_is_another_jobs_now_is_left_alone(run):
     (run / "lock.json").write_text('{"job": "17", "restart": 1}')
     assert "the run is not its own any more" in again_after_hang(run, 20, "no step")
     assert not asked(run) and not (run / "status.json").exists()
+
+
+def test_a_sentinel_hears_that_another_rank_came_first(run, monkeypatch):
+    """By the exit status: it must not end its rank, and with it the step, before that rank has done it."""
+    command = [sys.executable, "-m", "jobs.training.requeueing", run, "20", "7", "no step"]
+    (run / ".heartbeat").mkdir()
+    monkeypatch.chdir(Path(__file__).parents[3])
+    assert subprocess.call(command) == 0 and asked(run) == 1
+    assert subprocess.call(command) == ANOTHER and asked(run) == 1
