@@ -51,7 +51,7 @@ class Settings:
         metavar="COLUMN",
     )
     name: str | None = setting(None, "name of the alignment (default: by --to, the model's step and the data set)")
-    batch: int = setting(16, "texts read at once")
+    batch: int = setting(16, "texts read at once", least=1)
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "where to compute; auto takes a GPU if there is one")
     amp: Literal["auto", "off", "bf16", "fp16"] = setting(
         "auto", "precision of the computation; auto takes bf16 where the device has it"

@@ -44,7 +44,7 @@ class Settings:
         None, "promise whose scores are used, a name in RUN/reliability (default: the uncalibrated confidence)"
     )
     source: Path | None = setting(None, "table that the data set was made from")
-    most: int = setting(500, "largest number of rows to write")
+    most: int = setting(500, "largest number of rows to write", least=1)
     out: Path | None = setting(None, "table to write (default: RUN/audit/NAME.csv); with --apply the corrected source")
     apply: Path | None = setting(None, "table that a person went through: put its rows into --source", metavar="TABLE")
 

@@ -21,7 +21,7 @@ SHARES = "train=0.9,dev=0.02,val=0.08"
 @dataclass(frozen=True)
 class Settings:
     out: Path = setting(Path("demo"), "folder for everything that the demo makes")
-    certificates: int = setting(CERTIFICATES, "number of simulated certificates to train and evaluate on")
+    certificates: int = setting(CERTIFICATES, "number of simulated certificates to train and evaluate on", least=1)
     fonts: Path | None = setting(None, "folder of handwriting fonts (default: those from PyPI)")
     fresh: bool = setting(False, "remove what an earlier demo left, and begin again")
 

@@ -29,7 +29,7 @@ class Settings:
         const="medium",
         metavar="LEVEL",
     )
-    seed: int = setting(0, "seed of the lines shown and of their distortion")
+    seed: int = setting(0, "seed of the lines shown and of their distortion", least=0)
     unit: Literal["line", "field"] | None = setting(
         None, "what a row is (default: field if no row has a box, else line)"
     )

@@ -20,7 +20,9 @@ from jobs.launch.worker_pool import worker_pool
 class Settings:
     dataset: Path = setting(help="folder of a data set", positional=True)
     height: int = setting(48, "height of the lines in px, that of train --height", metavar="PX")
-    workers: int | None = setting(None, "number of processes of this task (default: one per CPU that it may use)")
+    workers: int | None = setting(
+        None, "number of processes of this task (default: one per CPU that it may use)", least=0
+    )
 
 
 def main(args: Settings) -> int:

@@ -36,7 +36,7 @@ class Settings:
         "hairs and specks alone), or store the field as blank (for sources that never leave a text out)",
     )
     pages: bool = setting(False, "with --unit field: also store the whole page of each certificate, upright")
-    rows: int = setting(10_000, "rows per shard")
+    rows: int = setting(10_000, "rows per shard", least=1)
     quotes: Literal["auto", "csv", "none"] = setting(
         "auto",
         "how quotes in a CSV are read: csv (a cell may hold several lines), none (quotes are text, each line "
@@ -62,8 +62,10 @@ class Settings:
         [], "allow that splits share this; repeatable (default: a source whose splits share anything is refused)"
     )
     encoding: Literal["jpg", "png"] = setting("jpg", "format of the stored images")
-    quality: int = setting(95, "JPEG quality, 1 to 100")
-    workers: int | None = setting(None, "number of processes of this task (default: one per CPU that it may use)")
+    quality: int = setting(95, "JPEG quality, 1 to 100", least=1, most=100)
+    workers: int | None = setting(
+        None, "number of processes of this task (default: one per CPU that it may use)", least=0
+    )
 
 
 def main(args: Settings) -> int:

@@ -22,7 +22,9 @@ class Settings:
     forms: Path | None = setting(
         None, "folder of the templates that the data set was made with (default: those of the project)"
     )
-    workers: int | None = setting(None, "number of processes of this task (default: one per CPU that it may use)")
+    workers: int | None = setting(
+        None, "number of processes of this task (default: one per CPU that it may use)", least=0
+    )
 
 
 def main(args: Settings) -> int:

@@ -57,7 +57,7 @@ class Settings:
     sample: int = setting(
         0, "number of accepted texts of transcribe --out that are keyed without sight of the reading", metavar="N"
     )
-    seed: int = setting(0, "seed of both draws")
+    seed: int = setting(0, "seed of both draws", least=0)
     promise: Path | None = setting(
         None,
         "promise that accepted the texts; the figures for report go into RUN/keying",

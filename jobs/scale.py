@@ -51,7 +51,7 @@ class Settings:
     )
     gpus_per_node: int | None = setting(None, "ranks per node, one on each GPU")
     tasks_per_node: int | None = setting(None, "ranks per node, where there are no GPUs")
-    batch_per_rank: int = setting(32, "lines of one step per rank")
+    batch_per_rank: int = setting(32, "lines of one step per rank", least=1)
     strong: bool = setting(False, "keep the global batch: each size has that of the smallest one")
     steps: int = setting(60, "steps of each training; the first third is not counted")
     out: Path = setting(Path("scaling"), "folder of the trainings and tables, on shared storage")

@@ -17,14 +17,18 @@ from jobs.distributed.cpus import cpus_of_task
 @dataclass(frozen=True)
 class Settings:
     out: Path = setting(help="folder to write: the scans and certificates.csv")
-    certificates: int = setting(1000, "number of certificates")
-    first: int = setting(0, "number of the first certificate; a certificate depends on its number and --seed alone")
-    seed: int = setting(0, "seed of all random choices")
+    certificates: int = setting(1000, "number of certificates", least=1)
+    first: int = setting(
+        0, "number of the first certificate; a certificate depends on its number and --seed alone", least=0
+    )
+    seed: int = setting(0, "seed of all random choices", least=0)
     form: str = setting(
         "adult-2018", "form to fill in: adult-2018, adult-2024 or neonatal-2018; several with commas are mixed"
     )
     severity: str = setting("light", "how bad the scans are: clean, light, medium, hard, stained or fax")
-    dpi: int | None = setting(None, "resolution of the scans, in dots per inch (default: that of the severity)")
+    dpi: int | None = setting(
+        None, "resolution of the scans, in dots per inch (default: that of the severity)", least=1
+    )
     fonts: Path | None = setting(None, "folder of .ttf or .otf handwriting fonts (default: those from PyPI)")
     hands: Literal["all", "train", "held-out"] = setting(
         "all", "which hands write: all, those for training, or those held out for tests"
@@ -37,7 +41,7 @@ class Settings:
     terms: str | None = setting(
         None, "word list to mix in: a CSV with a column text, or edsnlp (the ICD-10 labels of that package)"
     )
-    workers: int | None = setting(None, "number of processes (default: one per CPU)")
+    workers: int | None = setting(None, "number of processes (default: one per CPU)", least=0)
 
 
 def main(args: Settings) -> int:

@@ -35,12 +35,13 @@ class Settings:
     )
     tasks_per_node: int | None = setting(None, "ranks per node, where there are no GPUs (default: 1)")
     array: int | None = setting(
-        None, "number of tasks of a job array (preprocess, evaluate, transcribe, align)", metavar="N"
+        None, "number of tasks of a job array (preprocess, evaluate, transcribe, align)", metavar="N", least=1
     )
     chain: int | None = setting(
         None,
         "number of jobs of a training that start one after the other, where nodes cannot put a job back into the queue",
         metavar="N",
+        least=1,
     )
     dry_run: bool = setting(False, "print the batch script and the GPU-hours, and submit nothing")
     print_folder: bool = setting(

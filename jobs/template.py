@@ -28,7 +28,7 @@ class New:
     source: Path = setting(help="an image or PDF of the blank form, or a folder of filled-in scans", positional=True)
     out: Path = setting(help="folder of templates, where NAME.json and NAME.png are written", metavar="FOLDER")
     name: str | None = setting(None, "name of the form (default: that of the source)")
-    page: int = setting(1, "page of a PDF or TIFF; the first one is 1")
+    page: int = setting(1, "page of a PDF or TIFF; the first one is 1", least=1)
     dpi: float | None = setting(None, "resolution of the source in dots per inch (default: as its files say)")
     force: bool = setting(False, "replace the template of this name")
 
@@ -42,7 +42,7 @@ class Check:
         "missing",
         "where to choose marks: in editions that have none (missing), in all that are alike (all), or nowhere (keep)",
     )
-    limit: int = setting(500, "largest number of scans to look at")
+    limit: int = setting(500, "largest number of scans to look at", least=1)
 
 
 @dataclass(frozen=True)

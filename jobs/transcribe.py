@@ -84,7 +84,7 @@ class Settings:
         metavar="TABLE",
     )
     sample: int = setting(0, "number of accepted readings to be keyed too, in a table beside --review", metavar="N")
-    seed: int = setting(0, "seed of the sample")
+    seed: int = setting(0, "seed of the sample", least=0)
     xml: Path | None = setting(None, "folder to write PAGE XML into, one file per image", metavar="FOLDER")
     chunk: int | None = setting(None, "scans or lines per part (default: 64 scans, 1024 lines)", metavar="N")
     batch: int | None = setting(

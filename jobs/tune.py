@@ -56,17 +56,15 @@ class Settings:
     keep_weights: bool = setting(
         False, "with --language: the weights of that decoding too are taken as they are, and none is tuned"
     )
-    order: int = setting(6, "order of the language model in characters, 1 to 7")
+    order: int = setting(6, "order of the language model in characters, 1 to 7", least=1, most=7)
     least: int = setting(
-        1,
-        "sequences of characters that occur less often than this are left out, which makes models smaller",
-        metavar="TIMES",
+        1, "sequences of characters that occur less often are left out: smaller models", metavar="TIMES", least=1
     )
     split: str = setting("dev", "split to tune on")
     where: list[str] = setting([], "tune on these samples only; repeatable (default: all)", metavar="COLUMN=VALUE")
-    most: int = setting(2000, "largest number of lines to tune on, drawn with --seed", metavar="LINES")
-    seed: int = setting(0, "seed of the lines that are drawn")
-    batch: int = setting(16, "lines read at once")
+    most: int = setting(2000, "largest number of lines to tune on, drawn with --seed", metavar="LINES", least=1)
+    seed: int = setting(0, "seed of the lines that are drawn", least=0)
+    batch: int = setting(16, "lines read at once", least=1)
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "where to compute; auto takes a GPU if there is one")
     amp: Literal["auto", "off", "bf16", "fp16"] = setting(
         "auto", "precision of the computation; auto takes bf16 where the device has it"

@@ -11,7 +11,7 @@ from jobs.distributed.cpus import cpus_of_task
 @dataclass(frozen=True)
 class Settings:
     dataset: Path = setting(help="folder of a data set", positional=True)
-    workers: int | None = setting(None, "number of processes (default: one per CPU)")
+    workers: int | None = setting(None, "number of processes (default: one per CPU)", least=0)
 
 
 def main(args: Settings) -> int:

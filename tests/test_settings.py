@@ -1,8 +1,10 @@
 """Settings from options, dotted options and files: one meaning, whatever the spelling, and one line where wrong."""
 
+import importlib
 import json
 import subprocess
 import sys
+from dataclasses import MISSING
 from pathlib import Path
 
 import pytest
@@ -123,6 +125,42 @@ def test_a_wrong_command_line_is_one_line(capsys, argv: list[str], said: str):
         parse(argv)
     [line] = capsys.readouterr().err.splitlines()
     assert end.value.code == 2 and said in line and "--help)" in line
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["train", "--log-every", "0"], "--log-every 0: give 1 or more"),
+        (["train", "--runtime.checkpoint_every", "-1"], "--checkpoint-every -1: give 1 or more"),
+        (["train", "--batch", "0"], "--batch 0: give 1 or more"),
+        (["train", "--lr", "nan"], "--lr nan: give more than 0, 1000 at most"),
+        (["train", "--clip", "0"], "--clip 0.0: give more than 0"),
+        (["train", "--ema", "1.5"], "--ema 1.5: give 0 to 1"),
+        (["train", "--seed", "-1"], "--seed -1: give 0 to 9223372036854775807"),
+        (["tune", "--order", "8"], "--order 8: give 1 to 7"),
+        (["align", "d", "--run", "r", "--to", "words", "--batch", "0"], "--batch 0: give 1 or more"),
+        (["submit", "train", "--steps", "0"], "--steps 0: give 1 or more"),
+    ],
+)
+def test_a_number_that_a_setting_cannot_have_is_one_line(capsys, argv: list[str], said: str):
+    assert main(argv) == 1
+    assert capsys.readouterr().err.splitlines() == [f"error: {said}"]
+
+
+def test_a_number_of_a_file_is_checked_as_one_of_the_command_line_is(tmp_path: Path, capsys):
+    path = write(tmp_path / "never.yaml", "runtime: {log_every: 0}\n")
+    assert main(["train", "--config", str(path)]) == 1
+    assert capsys.readouterr().err == "error: --log-every 0: give 1 or more\n"
+    assert train("--config", path, "--log-every", "5").runtime.log_every == 5  # which wins
+
+
+def test_defaults_and_recipes_are_within_their_bounds():
+    for verb in VERBS:
+        module = importlib.import_module(f"jobs.{verb}")
+        for cls in [module.Settings] if hasattr(module, "Settings") else [cls for cls, _ in module.ACTIONS.values()]:
+            for leaf in leaves(cls):
+                if leaf.bounds and leaf.default not in (None, MISSING):
+                    assert leaf.within(leaf.default), leaf.key
 
 
 def test_recipes_are_right_and_say_what_they_are_for():

@@ -8,7 +8,7 @@ from dataclasses import MISSING
 from typing import Any, Literal, get_args, get_origin
 
 from jobs.cli.config_files import read_settings
-from jobs.cli.settings import REQUIRED, Leaf, build, leaves
+from jobs.cli.settings import REQUIRED, Leaf, build, check_bounds, leaves
 
 
 def add_options(parser: argparse.ArgumentParser, cls: type, files: bool = True) -> None:
@@ -99,7 +99,8 @@ def described(leaf: Leaf) -> str:
 def config_from(parser: argparse.ArgumentParser, cls: type, given: argparse.Namespace) -> Any:
     """The dataclass: options of the command line win over files of `--config`, and these over defaults.
 
-    Ends the program where a required setting is missing. Raises ValueError for a file with an error.
+    Ends the program where a required setting is missing. Raises ValueError for a file with an error, or a number that a
+    setting can't have.
     """
     known = {".".join(leaf.path): leaf for leaf in leaves(cls)}
     values: dict[tuple[str, ...], Any] = {}
@@ -110,6 +111,7 @@ def config_from(parser: argparse.ArgumentParser, cls: type, given: argparse.Name
     if missing:
         named = (leaf.meta.metavar or leaf.name if leaf.meta.positional else f"--{leaf.flag}" for leaf in missing)
         parser.error(f"the following arguments are required: {', '.join(named)}")
+    check_bounds(cls, values)
     return build(cls, values)
 
 

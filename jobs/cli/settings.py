@@ -16,6 +16,7 @@ there `--model` can't be short for `--model.architecture`, and unknown options c
 """
 
 import difflib
+import math
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
@@ -32,7 +33,8 @@ class Meta:
     `flag`: the option without dashes, if it isn't the field's name. `const`: the value of the option when it is given
     without one. `parse`: converts a word of the command line, if the type does not; `write`: the inverse. `exclusive`:
     of options with the same word here only one may be given. `fixed`: a run can't be resumed with another value. `was`:
-    the name in files of older versions.
+    the name in files of older versions. A number is at least `least` (or more than `over`), and at most
+    `most`.
     """
 
     help: str = ""
@@ -45,6 +47,9 @@ class Meta:
     exclusive: str = ""
     fixed: bool = False
     was: str = ""
+    least: float | None = None
+    most: float | None = None
+    over: float | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,21 @@ class Leaf:
         return get_args(kind)[0] if get_origin(kind) is list else kind
 
     @property
+    def bounds(self) -> str:
+        """What a number must be, in words: "0 to 1", "more than 0"; "" where it has no bounds."""
+        least, most, over = self.meta.least, self.meta.most, self.meta.over
+        low = f"more than {over}" if over is not None else "" if least is None else f"{least} or more"
+        if most is None:
+            return low
+        return f"{low}, {most} at most" if over is not None else f"{least} to {most}"
+
+    def within(self, value: float) -> bool:
+        """Whether a number is within the bounds. NaN is within none."""
+        meta = self.meta
+        least, most = (-math.inf if meta.least is None else meta.least), (math.inf if meta.most is None else meta.most)
+        return least <= value <= most and (meta.over is None or value > meta.over)
+
+    @property
     def is_list(self) -> bool:
         return get_origin(self.field.type) is list and self.meta.parse is None
 
@@ -148,6 +168,14 @@ def build(cls: type, values: dict[tuple[str, ...], Any], path: tuple[str, ...] =
         elif here in values:
             given[one.name] = values[here]
     return cls(**given)
+
+
+def check_bounds(cls: type, values: dict[tuple[str, ...], Any]) -> None:
+    """Raises ValueError for a number, given by path, that its setting can't have: said before anything is begun."""
+    for leaf in leaves(cls):
+        value = values.get(leaf.path)
+        if type(value) in (int, float) and leaf.bounds and not leaf.within(value):
+            raise ValueError(f"--{leaf.flag} {value}: give {leaf.bounds}")
 
 
 # --- the command line

@@ -15,7 +15,7 @@ class ClusterConfig:
     cluster: Literal["auto", "slurm", "local"] = setting(
         "auto", "where jobs run; auto takes slurm where there is sbatch, else local"
     )
-    cpus_per_task: int | None = setting(None, "CPUs per rank, on Slurm; decoding images needs at least two")
+    cpus_per_task: int | None = setting(None, "CPUs per rank, on Slurm; decoding images needs at least two", least=1)
     time: str | None = setting(None, "time limit of a job, as Slurm writes it, for example 8:00:00")
     mem: str | None = setting(None, "memory per node, as Slurm writes it, for example 64G")
     partition: str | None = setting(None, "partition of the job, as for sbatch")

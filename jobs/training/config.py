@@ -18,6 +18,7 @@ from jobs.cli.settings import group, leaves, setting
 from shards import files
 
 BATCH = 32  # lines a step that --lr is meant for
+MAX_SEED = 2**63 - 1  # torch takes 64 bits
 CONFIG, DATA, OLD = "config.yaml", "data.json", "config.json"
 OLDER = {"height": 48, "recurrent_stride": 8}  # what a run had before one could choose, and its file lacks
 
@@ -43,16 +44,18 @@ class DataConfig:
     where: list[str] = setting(
         [], "train on these samples only; repeatable (default: all)", metavar="COLUMN=VALUE", fixed=True
     )
-    blanks: float = setting(0.05, "largest share of blank fields in an epoch", metavar="SHARE", fixed=True)
+    blanks: float = setting(0.05, "largest share of blank fields in an epoch", metavar="SHARE", fixed=True, least=0)
     text: str | None = setting(
         None, "column of the source that the reader shall write (default: the text as written)", metavar="COLUMN"
     )
     abbreviations: Path | None = setting(
         None, "table with the columns abbreviation and expansion: further texts that count as right", metavar="TABLE"
     )
-    batch: int | None = setting(None, f"lines of one step, of all ranks together (default: {BATCH})", fixed=True)
+    batch: int | None = setting(
+        None, f"lines of one step, of all ranks together (default: {BATCH})", fixed=True, least=1
+    )
     batch_per_rank: int | None = setting(
-        None, "lines of one step per rank that the run begins with, in place of --batch"
+        None, "lines of one step per rank that the run begins with, in place of --batch", least=1
     )
     batch_by: Literal["lines", "pixels"] = setting(
         "lines",
@@ -68,11 +71,9 @@ class ModelConfig:
     size: Literal["tiny", "small", "mid", "base", "large"] = setting("small", "size of the encoder", fixed=True)
     height: int = setting(48, "height of lines as the model sees them, in px", metavar="PX", fixed=True)
     recurrent_stride: Literal[8, 4] = setting(
-        8,
-        "px of a line per recurrent step; 4 reads narrow writing better and is slower",
-        fixed=True,
+        8, "px of a line per recurrent step; 4 reads narrow writing better and is slower", fixed=True
     )
-    dropout: float = setting(0.2, "share of activations that are left out in training")
+    dropout: float = setting(0.2, "share of activations that are left out in training", least=0, most=1)
     init_from: Path | None = setting(
         None,
         "run or model folder to start from, of any model, charset and size; weights are taken as far as they fit",
@@ -83,34 +84,38 @@ class ModelConfig:
         "train only the decoder of an attention reader; the encoder and CTC head of --init-from stay as they are",
         fixed=True,
     )
-    teacher_noise: float = setting(0.2, "share of wrong labels among the inputs of an attention decoder")
+    teacher_noise: float = setting(0.2, "share of wrong labels in the inputs of an attention decoder", least=0, most=1)
 
 
 @dataclass(frozen=True)
 class OptimConfig:
     name: Literal["muon", "adamw"] = setting("muon", "optimiser of the weight matrices", flag="optimizer", fixed=True)
-    lr: float = setting(2e-3, f"peak learning rate, for batches of {BATCH} lines", fixed=True)
+    lr: float = setting(2e-3, f"peak learning rate, for batches of {BATCH} lines", fixed=True, over=0, most=1000)
     lr_rule: Literal["none", "sqrt", "linear"] = setting(
         "none",
         f"how the rate grows with the batch: none, linear (the ratio to {BATCH} lines), or sqrt (its square root)",
     )
     ema: float = setting(
-        0.998, "decay of the averaged weights per step; 0 switches averaging off", metavar="DECAY", fixed=True
+        0.998, "decay of the averaged weights; 0: no average", metavar="DECAY", fixed=True, least=0, most=1
     )
-    clip: float = setting(1.0, "largest norm of the gradient")
+    clip: float = setting(1.0, "largest norm of the gradient", over=0)
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    steps: int = setting(20_000, "steps of the whole training; the learning rate is planned for them", fixed=True)
+    steps: int = setting(20_000, "steps of the training; the learning rate is planned for them", fixed=True, least=1)
     warmup: int = setting(
-        300, "steps until the peak learning rate, with short lines first; then a cosine leads to zero", fixed=True
+        300,
+        "steps until the peak learning rate, with short lines first; then a cosine leads to zero",
+        fixed=True,
+        least=0,
     )
     guide: int = setting(
         2000,
         "steps in which the alignment of CTC shows an attention decoder the frames of each label",
         metavar="STEPS",
         fixed=True,
+        least=0,
     )
 
 
@@ -153,15 +158,16 @@ class RuntimeConfig:
         "processes per rank that decode and augment lines; 0: a thread of the rank itself (default: by the "
         "CPUs it has)",
         was="threads",
+        least=0,
     )
     local_copy: bool = setting(
         False, "keep each line ready-made on the node's own disk (HTR_SCRATCH) from the first time that it is read"
     )
-    checkpoint_every: int = setting(500, "steps between checkpoints", metavar="STEPS")
+    checkpoint_every: int = setting(500, "steps between checkpoints", metavar="STEPS", least=1)
     evaluate_every: int = setting(
-        1000, "steps between readings of dev, whose CER chooses best.pt; 0: never", metavar="STEPS"
+        1000, "steps between readings of dev, whose CER chooses best.pt; 0: never", metavar="STEPS", least=0
     )
-    log_every: int = setting(50, "steps between log lines", metavar="STEPS")
+    log_every: int = setting(50, "steps between log lines", metavar="STEPS", least=1)
     compression: Literal["none", "fp16", "bf16"] = setting(
         "none", "how gradients are sent between ranks: as they are, or as 16-bit floats"
     )
@@ -170,9 +176,7 @@ class RuntimeConfig:
     )
     deterministic: bool = setting(False, "give the same bits again with the same ranks; slower")
     requeues: int = setting(
-        20,
-        "how often the job of this run is put back into the queue before its time limit",
-        metavar="N",
+        20, "how often the job of this run is put back into the queue before its time limit", metavar="N", least=0
     )
 
 
@@ -183,7 +187,7 @@ class TrainConfig:
     run: Path | None = setting(
         None, "folder of the run, on shared storage; resumed if it has a checkpoint (default: runs/MODEL)"
     )
-    seed: int = setting(1, "seed of all random choices", fixed=True)
+    seed: int = setting(1, "seed of all random choices", fixed=True, least=0, most=MAX_SEED)
     data: DataConfig = group(DataConfig, "data")
     model: ModelConfig = group(ModelConfig, "model")
     optim: OptimConfig = group(OptimConfig, "optimisation")
