@@ -102,8 +102,11 @@ def prepare(config: TrainConfig, world):
     if batch < world.size:
         raise ValueError(f"--batch {batch} is the global batch and less than the {world.size} ranks")
     if training_data.dev is None and config.runtime.evaluate_every and world.rank == 0:
-        log("train: no line is in dev: the last step's model is kept, and nothing says how well it reads (preprocess "
-            "--shares train=0.8,dev=0.2 makes a dev)")  # fmt: skip
+        log("train: no line with a text is in dev: the last step's model is kept, and nothing says how well it reads "
+            "(preprocess --shares train=0.8,dev=0.2 makes a dev)")  # fmt: skip
+    if training_data.without_text and world.rank == 0:
+        log(f"train: {training_data.without_text} of the lines and fields have no text and are learnt as blank: choose "
+            "with --where if that is not meant")  # fmt: skip
     torch.manual_seed(config.seed)
     encoder = encoder_config(asked.architecture, asked.size, asked.recurrent_stride, height=asked.height)
     model = create(asked.architecture, encoder, len(charset), asked.dropout)

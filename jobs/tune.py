@@ -102,6 +102,8 @@ def main(args: Settings) -> int:
         lines = read_dev(index, table, config.get("text"), reader, args.batch)
     emission_delay = find_delay(lines, reader.charset, reader.geometry)
     references, fields = [line.reference for line in lines], [line.field for line in lines]
+    if not any(references):
+        raise ValueError(f"{index.folder}: none of the {len(lines)} lines to tune on has a text: choose other ones")
     limits, log_probs = SearchLimits(), [line.log_probs for line in lines]
     none = Searches(reader.charset, {}, (), ScoreWeights(0, 0, 0), limits)
     plain = judge(references, [none.of("").search(line)[0].text for line in log_probs], known)

@@ -109,6 +109,8 @@ def texts_of(index: Index, rows: Columns, split: str, levels: tuple[str, ...], w
     """
     asked = {"index": index.digest, "split": split, "levels": list(levels), "where": sorted(where.items())}
     asked["where"] = [[name, sorted(values)] for name, values in asked["where"]]
+    if split not in SPLITS:
+        raise ValueError(f"no split '{split}': choose one of {', '.join(SPLITS)}")
     names = pq.read_schema(index.folder / "index.parquet").names
     if wrong := [name for name in where if name not in names]:
         raise ValueError(f"{index.folder}: no column {', '.join(wrong)}; there are {', '.join(names)}")

@@ -1,14 +1,17 @@
 """The data of a training: the samples of its data sets with their sampling weights, the charset, and dev."""
 
 import hashlib
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from htr.charset import Charset
 from jobs.training.config import DataConfig, parse_where
-from shards import precomputed
+from shards import files, precomputed
 from shards.index import Index, read_index
 from shards.reading import MapSource, Samples
 from shards.ready import prepare
@@ -29,6 +32,7 @@ class TrainingData:
 
     mixing: Mixing = MIXINGS[NEWEST_MIXING]
     kept: list[Path] | None = None  # of each source, where its lines are kept ready-made
+    without_text: int = 0  # lines and fields with nothing to write, as of a column that is not filled in everywhere
 
     @classmethod
     def open(cls, config: DataConfig) -> "TrainingData":
@@ -36,24 +40,28 @@ class TrainingData:
         main = read_index(config.dataset)
         where = parse_where(config.where)
         sets = [(main, Weight(), where), *((*parse_mix(mix), {}) for mix in config.mix)]
-        sources, weights, characters, names = [], [], set(), []
+        sources, weights, characters, names, without_text = [], [], set(), [], 0
         for index, weight, chosen in sets:
             texts, blanks = sources_of(index, config.split, chosen, config.text)
             sources.append(texts)
             weights.append(weight)
+            without_text += int(np.count_nonzero(texts.lengths(np.arange(len(texts.row))) == 0))
             if len(blanks.row):  # most fields are blank: a reader must know them, and need not see them all each time
                 share = min(config.blanks * texts.whole / len(blanks.row), 1.0)
                 sources.append(blanks)
                 weights.append(Weight(share * weight.start, share * weight.end))
-            characters |= texts.characters() if config.text else set(index.characters)
+            characters |= texts.characters() if config.text else characters_of(index, config.split)
             names.append(f"{index.fingerprint} {weight.start:g}:{weight.end:g}")
         charset = Charset(characters)
         has_dev = main.lines.get("dev") and config.split != "dev"
         dev = Samples.of([MapSource(main, "dev", ("line",), {}, config.text)]) if has_dev else None
+        if dev and not dev.lengths(np.arange(len(dev))).any():  # a CER of nothing would choose no model
+            dev = None
         mixed = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
         fingerprint = mixed if config.mix else main.fingerprint
         samples = Samples.of(sources)
-        return cls(samples, weights, charset, dev, fingerprint, encoder(charset, config.abbreviations))
+        encode = encoder(charset, config.abbreviations)
+        return cls(samples, weights, charset, dev, fingerprint, encode, without_text=without_text)
 
     def use_precomputed(self, height: int) -> list[str]:
         """Read lines that were made for this height (see shards.precomputed). -> what is to be said of it."""
@@ -98,6 +106,15 @@ def sources_of(
     if not len(texts.row) and not len(blanks.row):
         raise index.nothing_left(split, {"level": list(LEVELS), **where})
     return texts, blanks
+
+
+def characters_of(index: Index, split: str) -> set[str]:
+    """Those of the index, which are train's, and of another split those that its shards' notes name."""
+    found = set(index.characters)
+    for shard in index.shards if split != "train" else ():
+        if shard["split"] == split:
+            found |= set(json.loads(files.read_text(index.folder / f"{shard['shard']}.json"))["characters"])
+    return found
 
 
 def encoder(charset: Charset, abbreviations: Path | None) -> Callable[[str], list[list[int]]]:

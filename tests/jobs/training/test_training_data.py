@@ -86,6 +86,36 @@ def test_texts_of_another_column(other):
         TrainingData.open(asked(other, text="nosuch"))
 
 
+def test_another_split_is_learnt_with_its_own_characters(tmp_path, source, build, write_table):
+    """The index names those of train: a step of the training would end at the first text with another one."""
+    letters = (("ŷ", "train"), ("œ", "val"), ("ß", "val"), ("ñ", "test"))
+    rows = [
+        {"image": f"c0{i}-Ia.png", "text": f"{letter}{i}", "certificate": f"d{i}", "field": "Ia", "split": split}
+        for i, (letter, split) in enumerate(letters)
+    ]
+    folder = build(tmp_path / "splits", write_table(source.parent / "splits.csv", rows), ALL).folder
+    assert set(TrainingData.open(asked(folder)).charset.characters) == {"ŷ", "0"}
+    training_data = TrainingData.open(asked(folder, split="val"))
+    for text in range(2):
+        assert training_data.charset.decode(training_data.encode(training_data.samples.read(text)[1])[0])[0] in "œß"
+    assert "ñ" not in training_data.charset.characters
+    with pytest.raises(ValueError, match="no split 'vall': choose one of train, dev, val"):
+        TrainingData.open(asked(folder, split="vall"))
+
+
+def test_a_column_that_is_not_filled_in_is_told_of(tmp_path, source, build, write_table):
+    """In dev of no line: a CER of nothing is less than no other one, and no model would ever be written."""
+    rows = [
+        {"image": f"c0{i}-Ia.png", "text": "a", "certificate": f"d{i}", "field": "Ia", "split": split, "typed": typed}
+        for i, (split, typed) in enumerate((("train", "b"), ("train", ""), ("train", " "), ("dev", "")))
+    ]
+    folder = build(tmp_path / "typed", write_table(source.parent / "typed.csv", rows), ALL).folder
+    training_data = TrainingData.open(asked(folder, text="typed"))
+    assert training_data.without_text == 2 and training_data.dev is None
+    training_data = TrainingData.open(asked(folder))
+    assert training_data.without_text == 0 and len(training_data.dev) == 1
+
+
 def test_abbreviations_are_accepted_texts(tmp_path, dataset, source, build, write_table):
     table = tmp_path / "short.csv"
     table.write_text("abbreviation,expansion\nIDM,infarctus du myocarde\n")
