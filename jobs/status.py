@@ -5,7 +5,6 @@ a preprocess also rejected rows. It only reads the folder of the data set or run
 """
 
 import collections
-import json
 import os
 import time
 from dataclasses import dataclass
@@ -79,19 +78,20 @@ def read_state(folder: Path, known: dict[str, dict] | None = None) -> dict:
     """What the folder of a data set says of its plan and retries, committed shards, and workers. `known`: what shards
     said that were committed when it was last looked at; what is committed stays as it is, and is not asked for again.
     """
+    from shards import files
     from shards.index import read_retries
     from shards.plan import read_plan
     from shards.retry import merged
 
     plan, retries = read_plan(folder), read_retries(folder)
-    index = json.loads((folder / "index.json").read_text(encoding="utf-8")) if (folder / "index.json").exists() else {}
+    index = files.read_json(folder / "index.json") if (folder / "index.json").exists() else {}
     again = retries[-1] if retries and index and not merged(retries[-1]) else None
     shards = again.shards if again else [shard for one in (plan, *retries) for shard in one.shards]
     there, known = set(os.listdir(folder)), {} if known is None else known
     of_index = {shard["shard"]: {**shard, "rows": 0, "rejects": {}} for shard in index.get("shards", ())}
     for name in (shard["name"] for shard in shards):
         if f"{name}.json" in there and name not in known:
-            known[name] = of_index.get(name) or json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+            known[name] = of_index.get(name) or files.read_json(folder / f"{name}.json")
     notes = [known[shard["name"]] for shard in shards if shard["name"] in known]
     signs = read_worker_status(folder)
     alive = [sign for sign in signs if sign.silent < LOST_AFTER_S]

@@ -76,6 +76,14 @@ def read_text(path: Path, tries: int = 5) -> str:
     raise AssertionError
 
 
+def read_json(path: Path, advice: str = "restore it from a copy") -> dict:
+    """What a file of JSON says. Raises ValueError, which names it and gives the advice, where it is damaged."""
+    try:
+        return json.loads(read_text(path))
+    except ValueError:  # json does not know which file it was
+        raise ValueError(f"{path}: damaged (it is no JSON): {advice}") from None
+
+
 def commit(attempt: Path, path: Path) -> bool:
     """Give a complete, synced file its final name, unless that exists. -> whether this call did it."""
     try:

@@ -5,8 +5,6 @@ written again, after a fix, into shards of their own, which a file retry-NN.json
 """
 
 import collections
-import hashlib
-import json
 import os
 import re
 import time
@@ -22,9 +20,10 @@ import pyarrow.parquet as pq
 from htr.charset import Charset
 from shards import files
 from shards.plan import Plan, read_plan
-from shards.totals import describe
+from shards.totals import describe, read_totals
 
 OF_REJECTS = ("row", "key", "certificate", "field", "line", "shard", "reason")
+AGAIN = "remove it, and the same preprocess, run again, makes its shard anew"
 MIN_ROWS_PER_READ = 50_000  # rows of index.parquet that are read together, at least
 
 
@@ -185,7 +184,7 @@ def merge(plan: Plan) -> Index:
     retries = finished_retries(folder)
     names = [(0, name) for name in names_of(plan)]
     names += [(number, name) for number, retry in enumerate(retries, 1) for name in names_of(retry)]
-    notes = [json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for _, name in names]
+    notes = [files.read_json(folder / f"{name}.json", AGAIN) for _, name in names]
     samples, rejects = Rows(folder / "index.parquet"), Rows(folder / "rejects.parquet")
     try:
         levels, reasons = merge_rows(plan, names, notes, samples, rejects)
@@ -264,11 +263,10 @@ def appears(path: Path, content: str, seconds: float = 5.0) -> bool:
 
 
 def read_index(folder: Path) -> Index:
-    """Read the data set in this folder. Raises ValueError: no data set, one that is not complete, or one without a
-    sample."""
+    """Read the data set in this folder. Raises ValueError: no data set, one that is not complete or is damaged, or one
+    without a sample."""
     try:
-        content = (folder / "index.json").read_bytes()
-        note = json.loads(content)
+        note, digest = read_totals(folder)
     except FileNotFoundError:
         plan = read_plan(folder)
         left = len(missing_shards(plan))
@@ -287,5 +285,5 @@ def read_index(folder: Path) -> Index:
         totals=note["totals"],
         lines=note["lines"],
         encoding=note["encoding"],
-        digest=hashlib.sha256(content).hexdigest()[:16],
+        digest=digest,
     )

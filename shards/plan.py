@@ -6,7 +6,6 @@ order, but those of one image, and of one page of it, come together, at the plac
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -210,16 +209,20 @@ def add_content(total, group: pa.Table) -> None:
 
 
 def read_plan(folder: Path, name: str = PLAN) -> Plan:
-    """The folder's plan, or that of the retry of this name. Raises ValueError where there is none."""
+    """The folder's plan, or that of the retry of this name. Raises ValueError where there is none, or one of a newer
+    version."""
     note = read_note(folder, name)
-    settings = note["settings"] if name == PLAN else read_note(folder)["settings"]
-    return Plan(folder, Settings(**settings), note["fingerprint"], note["shards"], name)
+    try:
+        settings = note["settings"] if name == PLAN else read_note(folder)["settings"]
+        return Plan(folder, Settings(**settings), note["fingerprint"], note["shards"], name)
+    except (TypeError, KeyError):
+        raise ValueError(f"{folder / name}.json: not a plan that this version reads: update the program") from None
 
 
 def read_note(folder: Path, name: str = PLAN) -> dict:
-    """What NAME.json says. Raises ValueError where there is none."""
+    """What NAME.json says: of a plan, or of a shard. Raises ValueError where there is none, or a damaged one."""
     try:
-        return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        return files.read_json(folder / f"{name}.json", "remove it, and the same preprocess, run again, makes it anew")
     except FileNotFoundError:
         raise ValueError(
             f"{folder}: no data set here (no {name}.json); make one with: python -m jobs preprocess"

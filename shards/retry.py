@@ -76,7 +76,7 @@ def numbered(plan: Plan, source: pa.Table) -> pa.Table:
 def merged(plan: Plan) -> bool:
     """Whether the data set's index has this retry's shards; until then rejects.parquet is that of before the retry."""
     try:
-        index = json.loads((plan.folder / "index.json").read_text(encoding="utf-8"))
+        index = files.read_json(plan.folder / "index.json")
     except FileNotFoundError:
         return False
     return {shard["name"] for shard in plan.shards} <= {shard["shard"] for shard in index["shards"]}

@@ -1,7 +1,6 @@
 """Statistics of a data set: counts, widths, lengths, characters, rejects."""
 
 import collections
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 
 from htr.certificate import SPLITS
 from shards.index import Index
+from shards.plan import read_note
 
 BY = ("year", "form", "field")
 QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
@@ -45,9 +45,7 @@ def stats_of(index: Index) -> Stats:
     numbers = {name: column(index, name).filter(lines).to_numpy() for name in ("width", "height", "length")}
     characters = collections.Counter()
     for shard in index.shards:
-        characters.update(
-            json.loads((index.folder / f"{shard['shard']}.json").read_text(encoding="utf-8"))["characters"]
-        )
+        characters.update(read_note(index.folder, shard["shard"])["characters"])
     return Stats(
         levels={name: dict(counts) for name, counts in levels.items() if counts},
         groups=groups,
@@ -57,7 +55,7 @@ def stats_of(index: Index) -> Stats:
         heights=numbers["height"],
         lengths=numbers["length"],
         characters=dict(characters.most_common()),
-        rejects=json.loads((index.folder / "index.json").read_text(encoding="utf-8"))["rejects"],
+        rejects=read_note(index.folder, "index")["rejects"],
         bytes=sum(shard["bytes"] for shard in index.shards),
     )
 

@@ -2,12 +2,39 @@
 
 import collections
 import hashlib
+import json
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from htr.certificate import SPLITS, code_point, invisible
 from shards.plan import Plan
+
+NEEDED = {"fingerprint", "alphabet", "shards", "totals", "lines", "encoding", "rows", "rejects"}  # by read_index
+AGAIN = "the same python -m jobs preprocess, run again, makes it anew"
+
+
+def read_totals(folder: Path) -> tuple[dict, str]:
+    """-> what index.json says, and the digest of all of that. Raises FileNotFoundError where there is none, ValueError
+    where it is damaged, or index.parquet beside it is damaged or another data set's."""
+    path, table = folder / "index.json", folder / "index.parquet"
+    content = path.read_bytes()
+    try:
+        note = dict(json.loads(content))
+    except (ValueError, TypeError):
+        raise ValueError(f"{path}: damaged: {AGAIN}") from None
+    if missing := NEEDED - note.keys():
+        raise ValueError(f"{path}: of another version, it lacks {', '.join(sorted(missing))}: {AGAIN}")
+    try:
+        rows = pq.read_metadata(table).num_rows
+    except FileNotFoundError:
+        raise ValueError(f"{table}: missing: {AGAIN}") from None
+    except pa.ArrowInvalid:  # Arrow does not say which file
+        raise ValueError(f"{table}: damaged: {AGAIN}") from None
+    if rows != (count := sum(note["totals"].values())):
+        raise ValueError(f"{table}: {rows} samples, index.json has {count}: not of one data set; {AGAIN}")
+    return note, hashlib.sha256(content).hexdigest()[:16]
 
 
 def describe(plan: Plan, retries: list[Plan], notes: list[dict], levels: dict[str, int], reasons: dict[str, int]):

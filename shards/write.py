@@ -5,7 +5,6 @@ names, the JSON last. A shard without its JSON does not exist. Attempts that mee
 """
 
 import collections
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -85,7 +84,7 @@ def write_shard(
     finally:
         for attempt in (tar_path, rows_path, note_path):
             attempt.unlink(missing_ok=True)
-    return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    return files.read_json(folder / f"{name}.json")
 
 
 def commit_parts(folder: Path, name: str, attempts: dict[str, Path], digests: dict[str, str]) -> bool:

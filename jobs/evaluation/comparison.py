@@ -6,7 +6,6 @@ null. Differences are CER less the other's; p is that of a sign-flip
 test over clusters, q that of false discovery over all slices (htr/metrics/significance.py).
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 from htr.metrics.intervals import difference_interval, doubts
 from htr.metrics.significance import false_discovery, is_small, sign_flip
 from jobs.evaluation.accumulators import MAX_SLICES, NO_SLICE, NameCodes, cluster_of, grouped, strings, writer_keys
+from shards import files
 
 OF_LINES = ("key", "certificate", "writer", "reference", "edits", "characters")
 
@@ -99,7 +99,7 @@ def check_against(folder: Path) -> dict:
     """What the other evaluation was asked for, before anything is read. Raises ValueError, naming the evaluations that
     there are."""
     if (folder / "metrics.json").exists():
-        return json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+        return files.read_json(folder / "evaluation.json", f"remove {folder} and evaluate again")
     places = (folder, folder.parent, folder / "evaluation")
     whole = sorted({str(path.parent) for place in places for path in place.glob("*/metrics.json")})
     there = f"there are: {', '.join(whole)}" if whole else "evaluate that run first"

@@ -1,6 +1,5 @@
 """A finished evaluation, read again: its lines with their signals, and which evaluations may be combined."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 from htr.certificate import person_key
 from htr.metrics.intervals import cluster_ids
 from htr.reliability.conditions import conditions_in
+from shards import files
 
 DISJOINT_COLUMNS = ("certificate", "writer")  # what two parts must not have in common
 OWN_COLUMN = ("dataset", "split", "where")  # what two evaluations of one reader may differ in
@@ -36,7 +36,8 @@ class Evaluation:
         if missing:
             listed = ", ".join(sorted(missing))
             raise ValueError(f"{folder}: its parts lack {listed}: remove the folder and evaluate again")
-        return cls(folder, json.loads((folder / "evaluation.json").read_text(encoding="utf-8")), table)
+        asked = files.read_json(folder / "evaluation.json", f"remove {folder} and evaluate again")
+        return cls(folder, asked, table)
 
     @property
     def name(self) -> str:

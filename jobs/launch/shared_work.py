@@ -9,7 +9,6 @@ the one that ends last puts all together. What each part is, the verb knows; mar
         return 0
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -38,7 +37,7 @@ def agreed_note(path: Path, make: Callable[[], dict]) -> dict:
         with files.attempt_at(path) as attempt:
             files.write_synced(attempt, content)
             files.commit(attempt, path)
-    return json.loads(path.read_text(encoding="utf-8"))
+    return files.read_json(path, f"remove {path.parent} and begin again")
 
 
 def check_same(folder: Path, before: dict, asked: dict) -> None:

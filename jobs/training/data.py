@@ -1,7 +1,6 @@
 """The data of a training: the samples of its data sets with their sampling weights, the charset, and dev."""
 
 import hashlib
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,8 +10,9 @@ import numpy as np
 
 from htr.charset import Charset
 from jobs.training.config import DataConfig, parse_where
-from shards import files, precomputed
+from shards import precomputed
 from shards.index import Index, read_index
+from shards.plan import read_note
 from shards.reading import MapSource, Samples
 from shards.ready import prepare
 from shards.row_map import LEVELS as KNOWN_LEVELS
@@ -113,7 +113,7 @@ def characters_of(index: Index, split: str) -> set[str]:
     found = set(index.characters)
     for shard in index.shards if split != "train" else ():
         if shard["split"] == split:
-            found |= set(json.loads(files.read_text(index.folder / f"{shard['shard']}.json"))["characters"])
+            found |= set(read_note(index.folder, shard["shard"])["characters"])
     return found
 
 
