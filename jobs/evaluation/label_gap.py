@@ -35,10 +35,10 @@ def label_gaps(
     for count in counts:
         frames.append(torch.cat(lines[at : at + count]).clamp(min=MIN_LOG_PROB))
         at += count
-    known = set(charset.characters)
     losses = []
     for texts in (references, hypotheses):
-        labels = [charset.encode("".join(c for c in text if c in known)) for text in texts]
+        # label by label: a letter and an accent that were read one after the other are no composed letter
+        labels = [[charset.labels[c] for c in text if c in charset.labels] for text in texts]
         losses.append(ctc_losses(frames, labels))
     return [min(label - reading, MAX_GAP) if reading < MAX_GAP else 0.0 for label, reading in zip(*losses, strict=True)]
 

@@ -41,5 +41,14 @@ def test_a_field_of_several_lines_has_their_frames_in_a_row_and_padding_is_left_
     assert both[1] == pytest.approx(label_gaps(made[2:, :4], [4], [1], texts[1:], read[1:], CHARSET)[0], abs=1e-4)
 
 
+def test_a_letter_and_an_accent_that_were_read_apart():
+    """Together they are a letter that the model can't write, and so are two that a third one parted in the label."""
+    apart, charset = "e\u0301", Charset("e\u0301")
+    made = torch.tensor([[[0.2, 0.7, 0.1], [0.2, 0.1, 0.7]]]).log()
+    assert label_gaps(made, [2], [1], [apart], [apart], charset) == [0]
+    assert label_gaps(made, [2], [1], ["ex\u0301"], [apart], charset) == [0]
+    assert label_gaps(made, [2], [1], ["é"], [apart], charset)[0] == pytest.approx(math.log(0.49 / 0.04), abs=1e-5)
+
+
 def test_nothing_read_and_nothing_there():
     assert label_gaps(TWO, [2], [1], [""], [""], CHARSET) == [0]
