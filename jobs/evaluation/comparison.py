@@ -1,9 +1,9 @@
 """Paired comparison of two evaluations of the same lines: difference of CER, interval, significance.
 
 against-RUN-NAME.json in the folder of the first: {difference, low, high, p, lines, groups, unit, warning, by: {COLUMN:
-{VALUE: {difference, low, high, p, q, lines, clusters, small}}}}. `warning`: why the interval may cover too seldom, or
-null. Differences are CER less the other's; p is that of a sign-flip
-test over clusters, q that of false discovery over all slices (htr/metrics/significance.py).
+{VALUE: {difference, low, high, p, q, lines, clusters, small}}}}. `warning`: how many lines only one of them has, and why
+the interval may cover too seldom; or null. Differences are CER less the other's; p is that of a sign-flip test over
+clusters, q that of false discovery over all slices (htr/metrics/significance.py).
 """
 
 from pathlib import Path
@@ -45,6 +45,8 @@ def paired(folder: Path, other: Path) -> dict:
     whole = compared(np.zeros(len(edits), np.int32), cluster, counts)[0]
     by_cluster = (np.bincount(cluster, counts[name]) for name in ("edits", "characters"))
     doubtful = doubts(*by_cluster, unit if " " not in unit else "cluster", difference=True)
+    if alone := one.num_rows + two.num_rows - 2 * both.num_rows:
+        doubtful.insert(0, f"{alone} lines are in one of the two evaluations alone, and are left out")
     found = whole | {"groups": whole.pop("clusters"), "unit": unit, "warning": "; ".join(doubtful) or None, "by": {}}
     del found["small"]
     for name in both.column_names:

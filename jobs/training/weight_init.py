@@ -7,6 +7,9 @@ import torch
 from htr.charset import Charset
 from htr.reader import Reader
 
+# weights by name, not by size: with 95 characters a matrix of size tiny has as many rows as there are labels
+ROW_A_LABEL = ("head.", "auxiliary.", "decoder.embedding.", "decoder.output.")
+
 
 def start_from(model: torch.nn.Module, charset: Charset, path: Path) -> str:
     """Copy what fits. A row a label is copied for every character that both charsets have; the rest stays as it is.
@@ -18,17 +21,12 @@ def start_from(model: torch.nn.Module, charset: Charset, path: Path) -> str:
     both = [c for c in charset.characters if c in other.charset.labels]
     to = torch.tensor([0, *(charset.labels[c] for c in both)])
     source = torch.tensor([0, *(other.charset.labels[c] for c in both)])
-    sizes = len(charset) + 1, len(other.charset) + 1
     copied = []
     for name, weight in ours.items():
         given = theirs.get(name)
         if given is None:
             continue
-        if (
-            (len(weight), len(given)) == sizes
-            and weight.shape[1:] == given.shape[1:]
-            and not name.startswith("encoder")
-        ):
+        if name.startswith(ROW_A_LABEL) and weight.shape[1:] == given.shape[1:]:
             weight[to] = given[source]
         elif weight.shape == given.shape:
             weight.copy_(given)

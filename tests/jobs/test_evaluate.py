@@ -252,6 +252,9 @@ def test_what_cannot_be_compared(run: Path, tmp_path: Path, capsys):
     one, ones, others = (run / "evaluation" / name for name in ("one", "ones", "others"))
     same = paired(one, ones)
     assert same["difference"] == same["low"] == same["high"] == 0 and same["lines"] == len(lines_of(ones))
+    alone = len(lines_of(one)) - len(lines_of(ones))
+    assert same["warning"].startswith(f"{alone} lines are in one of the two evaluations alone, and are left out; ")
+    assert "alone" not in paired(one, one)["warning"]
     with pytest.raises(ValueError, match="have no line in common"):
         paired(ones, others)
     shutil.copytree(one, tmp_path / "changed")

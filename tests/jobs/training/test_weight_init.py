@@ -42,6 +42,25 @@ def test_encoder_and_known_characters_are_taken(run, kind):
             assert torch.equal(ours, before["head.weight"][label])
 
 
+def test_a_matrix_of_as_many_rows_as_there_are_labels_is_taken_as_it_is(tmp_path):
+    """Size tiny has 96: with 95 characters only names tell a row a label from others."""
+    charsets = [Charset(map(chr, range(first, first + 95))) for first in (0x100, 0x102)]
+    old, model = (create("attention", "tiny", len(charset)) for charset in charsets)
+    for name, content in files_of(old, charsets[0], "attention", "tiny", 5).items():
+        (tmp_path / name).write_bytes(content)
+    before, given = {name: weight.clone() for name, weight in model.state_dict().items()}, old.state_dict()
+    start_from(model, charsets[1], tmp_path)
+    rows = [name for name, weight in given.items() if not torch.equal(model.state_dict()[name], weight)]
+    assert set(rows) == {
+        *(f"{part}.{name}" for part in ("head", "auxiliary", "decoder.output") for name in ("weight", "bias")),
+        "decoder.embedding.weight",
+    }
+    for name in rows:  # label 0, the 93 that both have, two new ones
+        now = model.state_dict()[name]
+        assert torch.equal(now[0], given[name][0]) and torch.equal(now[1:94], given[name][3:])
+        assert torch.equal(now[94:], before[name][94:])
+
+
 def test_a_model_folder_will_do_and_a_conv_reader_takes_the_convolutions(run):
     folder, old = run
     model = create("conv", "tiny", len(NEW))
