@@ -1,8 +1,8 @@
 """Paired comparison of two evaluations of the same lines: difference of CER, interval, significance.
 
 against-RUN-NAME.json in the folder of the first: {difference, low, high, p, lines, groups, unit, warning, by: {COLUMN:
-{VALUE: {difference, low, high, p, q, lines, clusters, small}}}}. `warning`: how many lines only one of them has, and why
-the interval may cover too seldom; or null. Differences are CER less the other's; p is that of a sign-flip test over
+{VALUE: {difference, low, high, p, q, lines, clusters, small}}}}. `warning`: how many lines only one of them has, and
+why the interval may cover too seldom; or null. Differences are CER less the other's; p is that of a sign-flip test over
 clusters, q that of false discovery over all slices (htr/metrics/significance.py).
 """
 

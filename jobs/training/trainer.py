@@ -53,7 +53,7 @@ class Trainer:
         self.average = averaged(model, config.optim.ema)
         if saved:
             self.average.load_state_dict(saved["average"])
-        if saved and scaled:
+        if saved and scaled and saved["scaler"]:  # empty where the run went without until now: it finds its scale
             self.scaler.load_state_dict(saved["scaler"])
         most, at_once = math.ceil((config.data.batch + 1) / world.size), config.runtime.micro_batch  # lines a rank
         passes = math.ceil(most / at_once) if at_once else 1

@@ -1,5 +1,6 @@
 """Training: the same losses whatever the world, kill and resume, and what is refused with one clear message."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -123,6 +124,12 @@ def test_a_resume_between_readings_of_dev_is_as_if_undisturbed(data, tmp_path, u
         assert len({(folder / "checkpoints" / name).readlink() for folder in (run, undisturbed)}) == 1
     models = [(folder / "model" / "weights.safetensors").read_bytes() for folder in (run, undisturbed)]
     assert models[0] == models[1]
+
+
+def test_a_run_that_began_without_a_scale_of_losses_goes_on_in_fp16(data, tmp_path, undisturbed, monkeypatch):
+    run = shutil.copytree(undisturbed, tmp_path / "run", symlinks=True)
+    monkeypatch.setattr("jobs.training.trainer.precision", lambda *_: (contextlib.nullcontext, "fp16"))
+    assert main(["train", str(data), "--run", str(run), *DEV]) == 0
 
 
 def errors_on_dev(monkeypatch: pytest.MonkeyPatch, lines: int, *rates: float) -> None:
