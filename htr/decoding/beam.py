@@ -20,6 +20,7 @@ import numpy as np
 from htr.charset import Charset
 from htr.decoding.language import MAX_CACHED_ROWS, InterpolatedLM, LanguageModel
 
+UNEXPLAINED = "frames that no text explains: a label has the probability 0 where it must not"
 OLD_NAMES = {"alpha": "lm_weight", "beta": "length_bonus", "gamma": "lexicon_bonus", "delta": "rescore_weight"}
 
 
@@ -132,6 +133,8 @@ class BeamSearch:
             # every prefix stays as it is: a blank, or its last label once more
             if not labels:
                 beam = [(prefix, (a + b) * blank, b * row[column[prefix.label]]) for prefix, a, b in beam]
+                if beam[0][1] < 1e-100:  # so many labels that none of them, nor the blank, is likely
+                    beam, scale = scaled_up(beam, scale)
                 continue
             stays, ends = [], []
             for slot, (prefix, a, b) in enumerate(beam):
@@ -158,15 +161,14 @@ class BeamSearch:
             ranked.sort(key=itemgetter(0), reverse=True)
             most = ranked[0][0]
             if most == 0:
-                raise ValueError("frames that no text explains: a label has the probability 0 where it must not")
+                raise ValueError(UNEXPLAINED)
             floor, beam = most * narrowest, []
             for total, prefix, x, b in ranked[:width]:
                 if total < floor:
                     break
                 beam.append((prefix, x, b) if b >= 0 else (self._extend(prefix, x), 0.0, total))
             if not 1e-100 < most < 1e100:
-                beam = [(prefix, a / most, b / most) for prefix, a, b in beam]
-                scale += math.log(most)
+                beam, scale = scaled_up(beam, scale)
         return [item for item in beam if item[1] + item[2] > 0], scale
 
     def _candidates(self, probs: np.ndarray) -> list[list[tuple[int, float]]]:
@@ -230,6 +232,15 @@ class BeamSearch:
         elif self.language:
             language = self.language.score(prefix.text)
         return BeamHypothesis(labels[::-1], prefix.text, score, score - bonuses, language, known)
+
+
+def scaled_up(beam: list[tuple[Prefix, float, float]], scale: float) -> tuple[list[tuple[Prefix, float, float]], float]:
+    """The same prefixes with probabilities that don't underflow, and the logarithm of what all are divided by. Raises
+    ValueError where they have: for a frame without a likely label."""
+    most = max(a + b for _, a, b in beam)
+    if most == 0:
+        raise ValueError(UNEXPLAINED)
+    return [(prefix, a / most, b / most) for prefix, a, b in beam], scale + math.log(most)
 
 
 @contextmanager

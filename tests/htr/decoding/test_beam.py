@@ -128,6 +128,17 @@ def test_a_long_line_has_the_probability_of_its_only_path():
     assert best.score == best.ctc == pytest.approx(3000 * math.log(0.8), rel=1e-9)
 
 
+def test_frames_in_which_nothing_is_likely_read_as_empty():
+    """Of an untrained model with more labels than one in a thousand can have: no frame has a candidate."""
+    charset = Charset(map(chr, range(0x4E00, 0x4E00 + 1999)))
+    found = BeamSearch(charset, weights=NOTHING_BUT_CTC).search(np.full((200, 2000), -math.log(2000)))
+    assert [h.text for h in found] == [""] and found[0].score == pytest.approx(-200 * math.log(2000))
+    never = np.full((2, 2000), -math.log(1999))
+    never[:, 0] = -np.inf
+    with pytest.raises(ValueError, match="frames that no text explains"):
+        BeamSearch(charset, weights=NOTHING_BUT_CTC).search(never)
+
+
 def test_of_the_labels_of_a_frame_the_likeliest_extend_a_text():
     log_probs = np.log(np.array([[0.02, 0.1, 0.2, 0.68]]))
     for top, texts in ((1, {"b", ""}), (2, {"b", "a", ""}), (3, {"b", "a", " ", ""})):
