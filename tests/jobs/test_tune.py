@@ -5,6 +5,7 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from htr.decoding import tuning
@@ -140,6 +141,13 @@ def test_the_weight_of_a_models_own_decoder(dataset, tmp_path: Path):
     scores = [[-1.0, -2.0], [-4.0, -1.0]]
     assert tune_rescore_weight(n_best, scores, ["a", "b"]) == (0.2, 0.0)  # the least that rights the second line
     assert tune_rescore_weight(n_best, scores, ["a", "a"]) == (0.0, 0.0)
+
+
+def test_lines_without_a_text_are_nothing_to_tune_on(run: Path, monkeypatch):
+    """As those of --where level=blank: their CER is no number, and no weight is better than another."""
+    monkeypatch.setattr(job, "read_dev", lambda *_: [job.Line("", "", "", np.zeros((4, 9), np.float16), None)] * 2)
+    with pytest.raises(ValueError, match="none of the 2 lines to tune on has a text"):
+        tune(run)
 
 
 def test_what_cannot_be_tuned(run: Path, dataset, tmp_path: Path):
