@@ -45,8 +45,8 @@ class TableSource:
         level = table["level"].cast(pa.string()).combine_chunks()
         is_part = pc.equal(level, "part").to_numpy(zero_copy_only=False)
         rows = np.flatnonzero(~is_part)
-        owner = np.searchsorted(rows, np.flatnonzero(is_part), side="right") - 1  # the text that a part belongs to
-        counts = np.bincount(owner, minlength=len(rows)) if len(rows) else np.zeros(0, int)
+        owner = np.searchsorted(rows, np.flatnonzero(is_part), side="right") - 1  # the text of a part; -1: not chosen
+        counts = np.bincount(owner[owner >= 0], minlength=len(rows)) if len(rows) else np.zeros(0, int)
         fields = pc.equal(level, "field").to_numpy(zero_copy_only=False)[rows]
         kept = ~fields | (counts > 0)
         self.row = rows[kept]

@@ -203,6 +203,13 @@ def test_a_map_reads_as_the_table_does(dataset):
         assert torch.equal(a.images, b.images) and (a.keys, a.texts) == (b.keys, b.texts)
 
 
+def test_parts_without_their_field_are_left_out(fields):
+    """As --where line=1 chooses them."""
+    folder, table = fields
+    samples = Samples(folder, table.slice(2))
+    assert [samples.key(i) for i in range(len(samples))] == [table["key"][row].as_py() for row in (5, 6, 7)]
+
+
 @pytest.fixture
 def indexed(fields, tmp_path) -> Index:
     """The data set of `fields` with an index; columns of a source beside what is read."""
