@@ -84,6 +84,7 @@ def main(args: Settings) -> int:
     # ---------------------------------------------------------------- the alignment's folder, the same for all tasks
     asked = {"dataset": index.fingerprint, "to": args.to, "weights": weights_of(args.run / "model")}
     asked |= {"step": reader.config["step"], "batch": args.batch, "amp": args.amp, "text": args.text}
+    asked |= {"index": index.digest}
     name = args.name or f"{args.to}-{reader.config['step']:06d}-{index.fingerprint[:8]}"
     folder = args.run / "alignment" / name
     (folder / "parts").mkdir(parents=True, exist_ok=True)

@@ -159,7 +159,7 @@ def what_is_asked(args: Settings, index, reader, levels: list[str], amp: str, de
     if plan["settings"].get("forms"):
         known = plan["settings"] | plan  # a data set of an older version does not know what code has cut it
         asked |= {name: known[name] for name in OF_FORMS if name in known}
-    asked |= {"step": reader.config["step"], "format": FORMAT}
+    asked |= {"step": reader.config["step"], "format": FORMAT, "index": index.digest}
     if args.abbreviations:
         asked |= {"abbreviations": files.sha256(args.abbreviations)[:16]}
     if rules:

@@ -176,7 +176,7 @@ def train(world, signals, config: TrainConfig, training_data, model):
     world.on_root(lambda: opened.append(RunFolder(config.run, config, learnt, job_name(), patient)))
     hosts = [name for name, _ in world.place.hosts or ()]
     facts = {"dataset": training_data.fingerprint, "world": world.size, "hosts": hosts, "digest": versions()["code"]}
-    facts |= {"folder": str(config.data.dataset), "device": world.device.type}
+    facts |= {"folder": str(config.data.dataset), "device": world.device.type, "index": training_data.shards_digest}
     facts |= {"cpus": sum(world.gather(cpus_of_task()))}
     with opened[0] if opened else NullRun() as run, signals:
         world.on_root(run.note_start, facts)

@@ -14,7 +14,7 @@ from htr.reliability.conditions import conditions_in
 from shards import files
 
 DISJOINT_COLUMNS = ("certificate", "writer")  # what two parts must not have in common
-OWN_COLUMN = ("dataset", "split", "where")  # what two evaluations of one reader may differ in
+OWN_COLUMN = ("dataset", "index", "split", "where")  # what two evaluations of one reader may differ in
 
 
 @dataclass(frozen=True)

@@ -41,10 +41,16 @@ def agreed_note(path: Path, make: Callable[[], dict]) -> dict:
 
 
 def check_same(folder: Path, before: dict, asked: dict) -> None:
-    """Raises ValueError where the work in this folder was begun with other settings than those asked for now."""
-    differ = [name for name, value in asked.items() if before.get(name) != value]
+    """Raises ValueError where the work in this folder was begun with other settings than those asked for now, or on
+    other shards (`index`, the digest of what index.json says; older notes lack it)."""
+    differ = [name for name, value in asked.items() if name != "index" and before.get(name) != value]
     if differ:
         raise ValueError(f"{folder} was begun with another {', '.join(differ)}: give another --name, or remove it")
+    if before.get("index", asked.get("index")) != asked.get("index"):
+        raise ValueError(
+            f"{folder} was begun on other shards: the data set was made anew since, from other images or by another "
+            f"version: give another --name, or remove it"
+        )
 
 
 class SharedWork:

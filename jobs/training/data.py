@@ -63,6 +63,13 @@ class TrainingData:
         encode = encoder(charset, config.abbreviations)
         return cls(samples, weights, charset, dev, fingerprint, encode, without_text=without_text)
 
+    @property
+    def shards_digest(self) -> str:
+        """Of what the indexes say of all shards: the same rows, made anew, may have other images."""
+        return hashlib.sha256(" ".join(source.index.digest for source in self.samples.sources).encode()).hexdigest()[
+            :16
+        ]
+
     def use_precomputed(self, height: int) -> list[str]:
         """Read lines that were made for this height (see shards.precomputed). -> what is to be said of it."""
         said = []

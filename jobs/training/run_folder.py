@@ -126,9 +126,9 @@ class RunFolder:
         self.spare("curves.png", lambda: learning_curves.draw(self.folder))
 
     def note_start(self, facts: dict) -> None:
-        """Add this start to provenance.json: code, versions, and what the caller knows (hosts, data set, the code's
-        digest); code that differs from the last start's is said. The last start is given the seconds that it took, as
-        far as status.json knows: the time of a run is that of its starts.
+        """Add this start to provenance.json: code, versions, and what the caller knows (hosts, data set, the digests of
+        code and shards); where these differ from the last start's that is said. The last start is given the seconds
+        that it took, as far as status.json knows: the time of a run is that of its starts.
         """
         earlier = self.state.get("begun"), self.state.get("seconds")
         self.facts = facts
@@ -139,6 +139,10 @@ class RunFolder:
         before, now = starts[-1].get("digest") if starts else None, facts.get("digest")
         if before and before != now:
             log(f"train: this run's last start was of other code (digest {before}, now {now})")
+        if starts and starts[-1].get("index", facts.get("index")) != facts.get("index"):
+            log(
+                "train: the data set was made anew since this run's last start, from other images or by another version"
+            )
         packages = ("torch", "horovod", "numpy", "opencv-python-headless", "webdataset", "submitit")
         versions = {}
         for name in packages:

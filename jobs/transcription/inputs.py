@@ -277,7 +277,7 @@ def data_set(folder: Path, split: str | None, where: list[str]) -> Input:
         some = rows.take(pa.array(np.arange(begin, end)))
         return Chunk("samples", index.folder, known.slice(first, last - first).to_pylist(), some)
 
-    asked = f"{index.fingerprint} {split} {sorted(where)}"
+    asked = f"{index.digest} {split} {sorted(where)}"  # of its shards: the same rows may have other images now
     digest = hashlib.sha256(asked.encode()).hexdigest()
     starts, scattered = whole_certificates(known["certificate"], known["key"])
     return Input("samples", "texts", len(samples), digest, index.folder, chunk, starts, scattered)

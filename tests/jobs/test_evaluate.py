@@ -92,6 +92,22 @@ def test_another_question_under_the_same_name(run: Path, capsys):
     assert "was begun with another split" in said
 
 
+def test_a_data_set_that_was_made_anew_from_other_images(run: Path, dataset, tmp_path: Path, capsys):
+    """Its rows and so its fingerprint are the same: parts of the one are no parts of the other."""
+    data = shutil.copytree(dataset.folder, tmp_path / "lines")
+    assert evaluate(run, "anew", data) == 0
+    path = data / "index.json"
+    index = json.loads(path.read_text(encoding="utf-8"))
+    index["shards"][0]["sha256"] = "0" * 64
+    path.write_text(json.dumps(index))
+    said = fails(capsys, "evaluate", data, "--run", run, "--split", "train", "--name", "anew", "--device", "cpu")
+    assert "anew was begun on other shards: the data set was made anew since" in said
+    note = run / "evaluation" / "anew" / "evaluation.json"
+    older = {name: value for name, value in json.loads(note.read_text()).items() if name != "index"}
+    note.write_text(json.dumps(older))
+    assert evaluate(run, "anew", data) == 0  # one of an older version does not know its shards
+
+
 def test_dataset_of_another_alphabet(run: Path, dataset, tmp_path: Path, capsys):
     shutil.copytree(dataset.folder, tmp_path / "other")
     path = tmp_path / "other" / "index.json"

@@ -452,6 +452,14 @@ def test_the_last_line_says_what_is_kept_and_what_to_do(tmp_path: Path, capsys):
     assert all(f"train: {line}\n" in said for line in (first, stopped, again, finished))
 
 
+def test_shards_that_were_made_anew_are_told_of(tmp_path: Path, capsys):
+    facts = {"world": 1, "hosts": [], "device": "cpu", "folder": "data/lines", "cpus": 1}
+    for index, said in ((None, False), ("a", False), ("a", False), ("b", True)):  # none: a start of an older version
+        with begin(tmp_path) as run:
+            run.note_start(facts | ({"index": index} if index else {}))
+        assert ("the data set was made anew since" in capsys.readouterr().err) == said
+
+
 def test_what_a_former_owner_adds_is_read_by_nobody(tmp_path: Path, monkeypatch):
     """It was stopped after its look at the lock, with the file open or before it opened it."""
     monkeypatch.setattr("jobs.training.run_lock.BEAT_INTERVAL_S", 0.05)
