@@ -83,8 +83,20 @@ def _tell(place: Placement, meeting: Rendezvous, settings: Settings, device: tor
     os.environ.setdefault("HOROVOD_FUSION_THRESHOLD", "0")
     if device.type == "cpu":  # each cycle costs a message to every rank, on the core that computes
         os.environ.setdefault("HOROVOD_CYCLE_TIME", "5")
+    let_the_gpu_wait(device, settings.shared_gpu)
     os.environ.setdefault("HOROVOD_LOG_LEVEL", "fatal")  # the DistributedError has it in one line
     tell_nccl(meeting.interface, meeting.address)
+
+
+def let_the_gpu_wait(device: torch.device, shared: bool) -> None:
+    """Over NCCL a sum counts as done once it is launched, and on the GPU what comes after waits for it.
+
+    Otherwise the host would wait for the GPU in every step. To be called before hvd.init(). A value that the user has
+    set is kept: 0 turns it off. Horovod makes the device's default stream wait (`hvd_event` in its mpi_ops_v2.cc),
+    on which the steps run. `shared`: ranks share a GPU and sum in the host's memory, where there is nothing to set.
+    """
+    if device.type == "cuda" and not shared:
+        os.environ.setdefault("HOROVOD_ENABLE_ASYNC_COMPLETION", "1")
 
 
 class Server:

@@ -13,8 +13,8 @@ import pytest
 import torch
 from ranks import KEY, START, Ranks, open_nursery, rank, samples
 
-from jobs.distributed import horovod_backend, placement, process_group, rendezvous
-from jobs.distributed.placement import DistributedError, Placement
+from jobs.distributed import placement, process_group, rendezvous
+from jobs.distributed.placement import Placement
 
 
 @pytest.fixture(scope="module")
@@ -220,34 +220,6 @@ def test_versions_and_nodes_that_disagree():
     }.items():
         value, text = message
         assert rendezvous.disagreements({0: hello(0), 1: hello(1, **{other: value})}) == [text]
-
-
-def test_a_rank_without_horovod_tells_the_others_of_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "horovod.torch", None)
-    _, about = process_group._about(Placement.find({}), "cpu", horovod_backend)
-    assert about.error.startswith("Horovod cannot be imported (import of horovod.torch halted")
-    assert about.error.endswith("run slurm/setup.sh")
-
-
-def test_horovods_server_hears_the_nodes_of_the_job_only():
-    for allowed, heard in (({"127.0.0.1"}, b"404"), (set(), b"")):
-        server = horovod_backend.Server("127.0.0.1", range(28500, 28600), [("node1", 2)], allowed)
-        port = server.port
-        assert port in range(28500, 28600)
-        with socket.create_connection(("127.0.0.1", port)) as client:
-            answer = b""
-            with contextlib.suppress(ConnectionResetError):
-                client.sendall(b"GET /global/0 HTTP/1.0\r\n\r\n")
-                answer = client.recv(1000)
-        assert heard in answer and bool(heard) == bool(answer)
-        server.stop()
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", port))
-    with (
-        socket.create_server(("127.0.0.1", 28600)),
-        pytest.raises(DistributedError, match=r"no free port on .* in HTR_PORTS=28600-28600"),
-    ):
-        horovod_backend.Server("127.0.0.1", range(28600, 28601), [("node1", 2)], set())
 
 
 # --- a world of one
