@@ -20,24 +20,28 @@ def speed(section: Section) -> None:
     workers = max(len(os.sched_getaffinity(0)) - 1, 1)
     plan = [(size, batch) for size in sizes for batch in counts]
     plan.sort(key=lambda pair: (pair[1] != 256, sizes.index(pair[0])))  # what matters most comes first
+    if section.small:
+        section.needs_gpu("all figures; the GPU's share; sizes small to large at batches of 64 to 512")
     for done, (size, batch) in enumerate(plan):
         share = section.left() / (len(plan) - done)
         if share < 1.5:
             section.say(cut_short=f"no time for {len(plan) - done} of {len(plan)}")
             break
         row: dict = {"size": size, "batch": batch}
-        try:
-            few = batches_of(lines, batch, 1, workers, most=12)
-            row |= measure(section, size, few, share * 0.35)
-            if size == "small" or batch == 256:
-                loader = measure(section, size, batches_of(lines, batch, 2, workers), share * 0.45)
-                row |= {f"loader_{name}": value for name, value in loader.items() if name != "gib"}
-                row["ratio"] = loader["lines_per_s"] / row["lines_per_s"]
-        except torch.cuda.OutOfMemoryError:
-            row["error"] = "out of memory"
+        with section.attempt(f"{size} {batch}"):
+            try:
+                few = batches_of(lines, batch, 1, workers, most=12)
+                row |= measure(section, size, few, share * 0.35)
+                if size in ("tiny", "small") or batch == 256:
+                    loader = measure(section, size, batches_of(lines, batch, 2, workers), share * 0.45)
+                    row |= {f"loader_{name}": value for name, value in loader.items() if name != "gib"}
+                    row["ratio"] = loader["lines_per_s"] / row["lines_per_s"]
+            except torch.cuda.OutOfMemoryError:
+                row["error"] = "out of memory"
         section.row(**row)
         if section.device.type == "cuda":
-            torch.cuda.empty_cache()
+            with section.attempt("memory given back"):
+                torch.cuda.empty_cache()
     section.check("measured", any("lines_per_s" in row for row in section.found["rows"]))
 
 
@@ -145,6 +149,7 @@ def compile(section: Section) -> None:
     }
     if section.small:
         del options["--compile graphs"]
+        section.needs_gpu("all figures; CUDA graphs; TF32")
     for name, asked in options.items():
         if section.left() < 8:
             section.say(cut_short=f"no time for {name}")

@@ -50,11 +50,13 @@ def drawn_lines(count: int) -> list[np.ndarray]:
 
 
 def dataset() -> Path:
-    """The data set that the section `data` makes, when it is there."""
-    folder = Path(os.environ["GPU_CHECK_FOLDER"]) / "lines"
-    while not (folder / "ready").exists():
+    """The data set that the part `data` makes, when it is there. Raises RuntimeError when that failed."""
+    folder = Path(os.environ["GPU_CHECK_FOLDER"])
+    while not (folder / "lines" / "ready").exists():
+        if (folder / "no-data").exists():
+            raise RuntimeError("no data set: see the part data")
         time.sleep(0.1)
-    return folder / "dataset"
+    return folder / "lines" / "dataset"
 
 
 def make_dataset() -> int:

@@ -21,18 +21,21 @@ def losses(section: Section) -> None:
     """Of 20 steps: the same on the CPU and the GPU, and near them in half precision."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     size, widest = ("tiny", 800) if section.small else ("small", 4000)
+    if section.small:
+        section.needs_gpu("fp16: GradScaler and fp16 convolutions")
     for model in MODELS:
         told = {"cpu": steps_of(model, size, torch.device("cpu"), "fp32", widest)}
         for kind in KINDS:
             if section.small and kind == "fp16":
-                continue  # GradScaler and fp16 convolutions belong to GPUs
+                continue
             began = time.monotonic()
-            told[kind] = steps_of(model, size, section.device, kind, widest)
-            apart = [abs(a / b - 1) for a, b in zip(told[kind], told["cpu"], strict=True)]
-            good = bool(np.isfinite(told[kind]).all()) and max(apart) < CLOSE[kind]
-            section.row(model=model, kind=kind, first=told[kind][0], last=told[kind][-1], cpu_last=told["cpu"][-1],
-                        apart_first=apart[0], apart=max(apart), s=time.monotonic() - began)  # fmt: skip
-            section.check(f"{model} {kind} within {CLOSE[kind]}", good)
+            with section.attempt(f"{model} {kind}"):
+                told[kind] = steps_of(model, size, section.device, kind, widest)
+                apart = [abs(a / b - 1) for a, b in zip(told[kind], told["cpu"], strict=True)]
+                good = bool(np.isfinite(told[kind]).all()) and max(apart) < CLOSE[kind]
+                section.row(model=model, kind=kind, first=told[kind][0], last=told[kind][-1], cpu_last=told["cpu"][-1],
+                            apart_first=apart[0], apart=max(apart), s=time.monotonic() - began)  # fmt: skip
+                section.check(f"{model} {kind} within {CLOSE[kind]}", good)
 
 
 def steps_of(model: str, size: str, device: torch.device, kind: str, widest: int, steps: int = 20) -> list[float]:
@@ -65,7 +68,8 @@ def layers(section: Section) -> None:
 
     limits = {"fp32": (1e-4, 5e-3), "bf16": (0.03, 0.25), "fp16": (0.005, 0.1)}  # outputs; gradients: a ReLU may flip
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    widths_to = 400 if section.small else 4000
+    if section.small:
+        section.needs_gpu("BiLSTM in fp16")
     for kind, dtype in KINDS.items():
         torch.manual_seed(2)
         for name, layer in {
@@ -75,27 +79,31 @@ def layers(section: Section) -> None:
             "BiLSTM": BiLSTM(32, 48),
             "DilatedConvStack": DilatedConvStack(32, 48),
         }.items():
-            torch.manual_seed(3)
-            flat = name in ("BiLSTM", "DilatedConvStack")
             if section.small and (name, kind) == ("BiLSTM", "fp16"):
                 continue  # no CPU has it
-            x = torch.randn((widths_to // 8, 3, 32) if flat else (3, 32, 24, widths_to // 2), dtype=torch.float64)
-            if flat:
-                along, strided = torch.tensor([len(x), len(x) // 2, 7]), None
-            else:
-                x = (x + 4) * 8  # as large as a CTC reader's become: their sums over a line pass 65 504
-                used = torch.arange(x.shape[3]) < torch.tensor([x.shape[3], x.shape[3] // 2, 9])[:, None]
-                along = used[:, None, None].double()
-                strided = along[..., ::2] if name == "Residual" else along
-                x = x * along
-            if strided is None:
-                strided = along
-            wanted = both(layer.double(), x, along, strided, None, None)
-            got = both(layer.to(section.device, torch.float32), x, along, strided, section.device, dtype)
-            apart = [((a.double().cpu() - b).norm() / b.norm()).item() for a, b in zip(got, wanted, strict=True)]
-            section.row(layer=name, kind=kind, output=apart[0], gradient=apart[1], weights=max(apart[2:]))
-            good = apart[0] < limits[kind][0] and max(apart[1:]) < limits[kind][1]
-            section.check(f"{name} {kind} within {limits[kind]}", good)
+            with section.attempt(f"{name} {kind}"):
+                apart = apart_of(layer, name, dtype, section.device, 400 if section.small else 4000)
+                section.row(layer=name, kind=kind, output=apart[0], gradient=apart[1], weights=max(apart[2:]))
+                good = apart[0] < limits[kind][0] and max(apart[1:]) < limits[kind][1]
+                section.check(f"{name} {kind} within {limits[kind]}", good)
+
+
+def apart_of(layer: torch.nn.Module, name: str, dtype: torch.dtype, device: torch.device, widest: int) -> list[float]:
+    """How far output and gradients are from those of fp64 on the CPU, in the norm."""
+    torch.manual_seed(3)
+    flat = name in ("BiLSTM", "DilatedConvStack")
+    x = torch.randn((widest // 8, 3, 32) if flat else (3, 32, 24, widest // 2), dtype=torch.float64)
+    if flat:
+        along = strided = torch.tensor([len(x), len(x) // 2, 7])
+    else:
+        x = (x + 4) * 8  # as large as a CTC reader's become: their sums over a line pass 65 504
+        used = torch.arange(x.shape[3]) < torch.tensor([x.shape[3], x.shape[3] // 2, 9])[:, None]
+        along = used[:, None, None].double()
+        strided = along[..., ::2] if name == "Residual" else along
+        x = x * along
+    wanted = both(layer.double(), x, along, strided, None, None)
+    got = both(layer.to(device, torch.float32), x, along, strided, device, dtype)
+    return [((a.double().cpu() - b).norm() / b.norm()).item() for a, b in zip(got, wanted, strict=True)]
 
 
 def both(layer, x, along, strided, device, dtype) -> list[torch.Tensor]:
@@ -128,25 +136,29 @@ def readings(section: Section) -> None:
     for kind in ("greedy", "beam"):
         decoding = folder / "decoding" if kind == "beam" else None
         some = images if kind == "greedy" else images[: len(images) // 3]
-        ours, theirs = (
-            Reader.load(folder / "model", device, decoding=decoding).read(some) for device in ("cpu", section.device)
-        )
-        equal = sum(a.text == b.text for a, b in zip(ours, theirs, strict=True))
-        apart = max(abs(a.confidence - b.confidence) for a, b in zip(ours, theirs, strict=True))
-        section.row(decoding=kind, lines=len(some), equal=equal, confidence_apart=apart)
-        section.check(f"{kind}: every reading equal", equal == len(some))
-        section.check(f"{kind}: confidences within 0.01", apart < 0.01)
-    shared(section, images)
+        with section.attempt(kind):
+            ours, theirs = (
+                Reader.load(folder / "model", device, decoding=decoding).read(some)
+                for device in ("cpu", section.device)
+            )
+            equal = sum(a.text == b.text for a, b in zip(ours, theirs, strict=True))
+            apart = max(abs(a.confidence - b.confidence) for a, b in zip(ours, theirs, strict=True))
+            section.row(decoding=kind, lines=len(some), equal=equal, confidence_apart=apart)
+            section.check(f"{kind}: every reading equal", equal == len(some))
+            section.check(f"{kind}: confidences within 0.01", apart < 0.01)
+    with section.attempt("transcribe"):
+        shared(section, images)
     if section.small:
+        section.needs_gpu("readings in bf16 and fp16")
         return
     reader = Reader.load(folder / "model", section.device)
     cpu = Reader.load(folder / "model").read(images)
     for kind in ("bf16", "fp16"):
-        with torch.autocast("cuda", KINDS[kind]):
-            half = reader.read(images)
-        section.row(
-            decoding=kind, lines=len(images), equal=sum(a.text == b.text for a, b in zip(cpu, half, strict=True))
-        )
+        with section.attempt(kind):
+            with torch.autocast("cuda", KINDS[kind]):
+                half = reader.read(images)
+            same = sum(a.text == b.text for a, b in zip(cpu, half, strict=True))
+            section.row(decoding=kind, lines=len(images), equal=same)
 
 
 def shared(section: Section, images: list[np.ndarray]) -> None:
@@ -179,8 +191,6 @@ def repeat(section: Section) -> None:
     On 2026-11-26 two equal runs differed on an H200, and nothing said by what.
     """
     from htr.models.layers import BiLSTM, DilatedConvStack, LayerNorm2d, MaskedInstanceNorm, Residual
-    from htr.models.registry import create
-    from jobs.training import optimizer as optimizers
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -199,31 +209,42 @@ def repeat(section: Section) -> None:
         "DilatedConvStack": (DilatedConvStack(96, 96), lines, lengths),
     }
     for name, (layer, x, mask) in cases.items():
-        layer, more = layer.to(section.device), (lengths,) if name.startswith("BiLSTM") else ()
-        found = []
-        for _ in range(3):
-            layer.zero_grad()
-            given = x.to(section.device).requires_grad_()
-            y = layer(given, mask.to(section.device), *more)
-            (y * y).sum().backward()
-            found.append([y.detach(), given.grad, *(weight.grad.clone() for weight in layer.parameters())])
-        same = all(torch.equal(a, b) for again in found[1:] for a, b in zip(found[0], again, strict=True))
-        section.row(what=name, same=same)
-        section.check(f"{name}: the same bits", same)
+        with section.attempt(name):
+            same = same_bits(layer.to(section.device), x, mask, (lengths,) if name.startswith("BiLSTM") else ())
+            section.row(what=name, same=same)
+            section.check(f"{name}: the same bits", same)
     for kind in ("muon", "adamw"):
-        weights = []
-        for _ in range(2):
-            torch.manual_seed(3)
-            model = create("ctc", "tiny", LABELS).to(section.device)
-            optimizer = optimizers.create(kind, model, 1e-3)
-            for _ in range(3):
-                for parameter in model.parameters():
-                    parameter.grad = torch.randn_like(parameter)
-                optimizer.step()
-            weights.append([parameter.detach().clone() for parameter in model.parameters()])
-        same = all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
-        section.row(what=f"steps of {kind}", same=same)
-        section.check(f"steps of {kind}: the same bits", same)
+        with section.attempt(kind):
+            one, other = stepped_by(kind, section.device), stepped_by(kind, section.device)
+            same = all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+            section.row(what=f"steps of {kind}", same=same)
+            section.check(f"steps of {kind}: the same bits", same)
+
+
+def same_bits(layer: torch.nn.Module, x: torch.Tensor, mask: torch.Tensor, more: tuple) -> bool:
+    """Whether output and gradients are equal in three goes on the layer's device."""
+    device, found = next(layer.parameters()).device, []
+    for _ in range(3):
+        layer.zero_grad()
+        given = x.to(device).requires_grad_()
+        y = layer(given, mask.to(device), *more)
+        (y * y).sum().backward()
+        found.append([y.detach(), given.grad, *(weight.grad.clone() for weight in layer.parameters())])
+    return all(torch.equal(a, b) for again in found[1:] for a, b in zip(found[0], again, strict=True))
+
+
+def stepped_by(kind: str, device: torch.device) -> list[torch.Tensor]:
+    """A model's weights after three steps of an optimizer with drawn gradients."""
+    from jobs.training import optimizer as optimizers
+
+    torch.manual_seed(3)
+    model = create("ctc", "tiny", LABELS).to(device)
+    optimizer = optimizers.create(kind, model, 1e-3)
+    for _ in range(3):
+        for parameter in model.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+    return [parameter.detach().clone() for parameter in model.parameters()]
 
 
 def resume(section: Section) -> None:
@@ -231,24 +252,28 @@ def resume(section: Section) -> None:
     lines = dataset()
     options = [*DROPPED, "--size", "tiny", "--steps", "24", "--checkpoint-every", "6", "--device", section.device.type]
     folder = Path(os.environ["GPU_CHECK_FOLDER"]) / "resume"
+    if section.small:
+        section.needs_gpu("bf16 and fp16")
     for precision in ("off",) if section.small or section.quick else ("off", "bf16", "fp16"):
-        runs = [folder / f"{precision}-{name}" for name in ("whole", "again", "cut")]
-        asked = [str(lines), *options, "--amp", precision, "--deterministic"]
-        first = [train(asked, runs[0]), train(asked, runs[1])]
-        cut = train(asked, runs[2])
-        newest = runs[2] / "checkpoints" / "step-000012.pt"
-        while not newest.exists() and cut.poll() is None and section.left() > 0:
-            time.sleep(0.01)
-        cut.send_signal(signal.SIGKILL)
-        cut.wait()
-        for run in first:
-            run.wait()
-        began = len(logged(runs[2]))
-        code = train(asked, runs[2]).wait()
-        whole, again, gone_on = (logged(run) for run in runs)
-        section.row(amp=precision, killed_after=began, logged=len(gone_on), last=whole[-1] if whole else None)
-        section.check(f"{precision}: it went on after kill -9", code == 0 and began < 24)
-        section.check(f"{precision}: equal runs are equal", len(whole) == 24 and whole == again)
-        section.check(f"{precision}: resumed as never killed", len(whole) == 24 and whole[-6:] == gone_on[-6:])
-        weights = [(run / "model" / "weights.safetensors").read_bytes() for run in (runs[0], runs[2])]
-        section.check(f"{precision}: the same weights", weights[0] == weights[1])
+        with section.attempt(precision):
+            resumed(section, [str(lines), *options, "--amp", precision, "--deterministic"], folder, precision)
+
+
+def resumed(section: Section, asked: list[str], folder: Path, precision: str) -> None:
+    runs = [folder / f"{precision}-{name}" for name in ("whole", "again", "cut")]
+    first, cut = [train(asked, runs[0]), train(asked, runs[1])], train(asked, runs[2])
+    newest = runs[2] / "checkpoints" / "step-000012.pt"
+    while not newest.exists() and cut.poll() is None and section.left() > 5:
+        time.sleep(0.01)
+    cut.send_signal(signal.SIGKILL)
+    cut.wait()
+    codes = [section.end_of(run) for run in first]
+    began = len(logged(runs[2]))
+    codes.append(section.end_of(train(asked, runs[2])))
+    whole, again, gone_on = (logged(run) for run in runs)
+    section.row(amp=precision, codes=str(codes), killed_after=began, logged=len(gone_on), last=(whole or [None])[-1])
+    section.check(f"{precision}: it went on after kill -9", codes[-1] == 0 and began < 24)
+    section.check(f"{precision}: equal runs are equal", len(whole) == 24 and whole == again)
+    section.check(f"{precision}: resumed as never killed", len(whole) == 24 and whole[-6:] == gone_on[-6:])
+    weights = [(run / "model" / "weights.safetensors").read_bytes() for run in (runs[0], runs[2])]
+    section.check(f"{precision}: the same weights", weights[0] == weights[1])

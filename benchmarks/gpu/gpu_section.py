@@ -1,7 +1,11 @@
 """How a section of gpu_check.py says what it finds."""
 
+import contextlib
 import json
+import subprocess
 import time
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -35,6 +39,30 @@ class Section:
     def check(self, name: str, good: bool) -> None:
         self.found["checks"][name] = bool(good)
         self.say()
+
+    def needs_gpu(self, what: str) -> None:
+        """Say what a rehearsal on the CPU leaves out."""
+        self.found["needs_gpu"] = list(dict.fromkeys([*self.found.get("needs_gpu", []), what]))
+        self.say()
+
+    @contextlib.contextmanager
+    def attempt(self, name: str) -> Iterator[None]:
+        """Around a piece whose failure is recorded and keeps no other piece from running."""
+        try:
+            yield
+        except Exception as error:
+            traceback.print_exc()
+            said = (str(error).splitlines() or [""])[0][:120]
+            self.check(f"{name}: {type(error).__name__}: {said}", False)
+
+    def end_of(self, process: subprocess.Popen, spare: float = 5.0) -> int | None:
+        """Its exit status; None where it is killed, since only so many seconds are left for what comes after it."""
+        try:
+            return process.wait(max(self.left() - spare, 0.1))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            return None
 
 
 def short(value: object) -> object:
