@@ -9,6 +9,8 @@ other, each as processes of their own with one thread, pinned to one core each:
 
 one   one rank                          two   two ranks, the backend through jobs/distributed/process_group.py
 ddp   two ranks, torch's DistributedDataParallel over gloo
+apart with --apart: two processes as `one` at the same time, which exchange nothing: what two cores of the machine that
+      share its memory have to give
 
 Ratios are taken within a round; what is printed is their median over the rounds. With --timeline Horovod's own is taken
 in a run that does not count (its writer takes CPU time): the share of the time of the sums of gradients in which
@@ -23,11 +25,12 @@ import sys
 import tempfile
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
 
-KINDS = {"one": 1, "two": 2, "ddp": 2}  # ranks
+KINDS = {"one": 1, "two": 2, "ddp": 2, "apart": 2}  # ranks
 LABELS = 100
 HEIGHT, MEDIAN, SPREAD = 48, 700, 0.35  # px of a line; its width is log-normal
 
@@ -42,19 +45,23 @@ def main() -> None:
     add("--warm-up", type=int, default=8, help="steps before, over all the widths (default: %(default)s)")
     add("--rounds", type=int, default=5, help="(default: %(default)s)")
     add("--cores", help="one a rank: 0,1 (default: the first two that this process may use)")
+    add("--apart", action="store_true", help="also two ranks that exchange nothing")
     add("--nodes", action="store_true", help="one rank a node of the Slurm cluster, in place of ranks side by side")
     add("--timeline", type=Path, metavar="FILE", help="Horovod's timeline of two ranks, and what overlapped in it")
     args = parser.parse_args()
     if args.timeline and args.backend != "horovod":
         parser.error("--timeline is Horovod's own")
     cores = [int(core) for core in args.cores.split(",")] if args.cores else sorted(os.sched_getaffinity(0))[:2]
+    if args.apart and args.nodes:
+        parser.error("--apart is for ranks side by side")
+    kinds = [kind for kind in KINDS if kind != "apart" or args.apart]
     if len(set(cores)) < 2:
         print(f"core {cores[0]} alone: both ranks run on it, the figures mean nothing", file=sys.stderr)
     asked = {"size": args.size, "batch": args.batch, "steps": args.steps, "warm_up": args.warm_up, "nodes": args.nodes}
     asked["backend"] = args.backend
     rounds = []
     for number in range(args.rounds):
-        rounds.append({kind: measure(kind, asked, cores) for kind in KINDS})
+        rounds.append({kind: measure(kind, asked, cores) for kind in kinds})
         speeds = ", ".join(f"{kind} {found['lines_per_s']:.1f}" for kind, found in rounds[-1].items())
         print(f"round {number + 1}: lines/s {speeds}", file=sys.stderr, flush=True)
         norms = [rounds[-1][kind]["norm"] for kind in ("two", "ddp")]
@@ -75,7 +82,8 @@ def report(rounds: list[dict], overlap: float | None, backend: str) -> None:
         return median(found[over]["lines_per_s"] / found[under]["lines_per_s"] for found in rounds)
 
     print(f"{'':5} {'ranks':>5} {'lines/s':>9} {'ms a step':>10} {'of them waiting':>16} {'CPU ms':>9} {'beside':>8}")
-    for kind, ranks in KINDS.items():
+    for kind in rounds[0]:
+        ranks = KINDS[kind]
         # DDP waits within backward, where it can't be told from it
         waited = "-" if kind == "ddp" else f"{1e3 * middle(kind, 'waited'):.1f}"
         print(
@@ -87,7 +95,8 @@ def report(rounds: list[dict], overlap: float | None, backend: str) -> None:
         "efficiency_2": ratio("two", "one") / 2,
         "ratio_to_ddp": ratio("two", "ddp"),
         "ddp_efficiency_2": ratio("ddp", "one") / 2,
-        **{f"{kind}_lines_per_s": middle(kind, "lines_per_s") for kind in KINDS},
+        **({"apart_efficiency_2": ratio("apart", "one") / 2} if "apart" in rounds[0] else {}),
+        **{f"{kind}_lines_per_s": middle(kind, "lines_per_s") for kind in rounds[0]},
         "cpu_share_beside": middle("two", "beside") / (middle("two", "own") + middle("two", "beside")),
         "ddp_cpu_share_beside": middle("ddp", "beside") / (middle("ddp", "own") + middle("ddp", "beside")),
         "waited_share": middle("two", "waited") / middle("two", "step"),
@@ -112,17 +121,23 @@ def measure(kind: str, asked: dict, cores: list[int], timeline: Path | None = No
     if timeline:
         inherited["HOROVOD_TIMELINE"] = str(timeline)
     with tempfile.TemporaryDirectory() as folder:
-        told = json.dumps(asked | {"kind": kind, "ranks": size, "cores": cores, "folder": folder})
-        command, started = [sys.executable, __file__, "--rank", told], []
+        told = asked | {"kind": kind, "ranks": 1 if kind == "apart" else size, "cores": cores, "folder": folder}
+        started = []
+
+        def command(**more: int) -> list[str]:
+            return [sys.executable, __file__, "--rank", json.dumps(told | more)]
+
         if asked["nodes"]:
             step = ["srun", "--kill-on-bad-exit=1", f"--nodes={size}", f"--ntasks={size}", "--ntasks-per-node=1"]
-            started.append(subprocess.Popen([*step, *command], env=inherited))
+            started.append(subprocess.Popen([*step, *command()], env=inherited))
         else:
             for rank in range(size):
                 # as submitit starts them on one machine
-                local = {"EXECUTOR": "local", "LOCAL_NTASKS": size, "LOCAL_GLOBALID": rank, "LOCAL_LOCALID": rank}
-                environ = inherited | {f"SUBMITIT_{name}": str(value) for name, value in local.items()}
-                started.append(subprocess.Popen(command, env=environ))
+                number = 0 if kind == "apart" else rank
+                local = {"LOCAL_NTASKS": told["ranks"], "LOCAL_GLOBALID": number, "LOCAL_LOCALID": number}
+                environ = {f"SUBMITIT_{name}": str(value) for name, value in local.items()}
+                environ = inherited | environ | {"SUBMITIT_EXECUTOR": "local"}
+                started.append(subprocess.Popen(command(rank=rank), env=environ))
         codes = [process.wait() for process in started]
         if any(codes):
             raise SystemExit(f"{kind}: a rank failed")
@@ -133,7 +148,7 @@ def measure(kind: str, asked: dict, cores: list[int], timeline: Path | None = No
 
 
 def be_rank(asked: SimpleNamespace) -> None:
-    rank = int(os.environ["SLURM_PROCID" if asked.nodes else "SUBMITIT_LOCAL_GLOBALID"])
+    rank = int(os.environ["SLURM_PROCID"]) if asked.nodes else asked.rank
     os.sched_setaffinity(0, {asked.cores[rank]})  # before torch, so that its threads are there too
     import torch
 
@@ -161,6 +176,8 @@ def be_rank(asked: SimpleNamespace) -> None:
         world.broadcast_parameters(model)
         wait = world.sum_gradients(model.parameters())
         network, barrier, scale = as_forward(model), world.barrier, 1
+        if asked.kind == "apart":
+            barrier = partial(both_there, Path(asked.folder), rank)
     first_norm, waited, spans = None, 0.0, []
     for number in range(asked.warm_up + asked.steps):
         if number == asked.warm_up:
@@ -191,6 +208,13 @@ def be_rank(asked: SimpleNamespace) -> None:
     said = {"step": passed / asked.steps, "waited": waited / asked.steps, "norm": first_norm, "backward": spans}
     said |= {"own": own / asked.steps, "beside": (all_threads - own) / asked.steps}
     (Path(asked.folder) / f"{rank}.json").write_text(json.dumps(said), encoding="utf-8")
+
+
+def both_there(folder: Path, rank: int) -> None:
+    """Wait for the other of two processes that know nothing of each other."""
+    (folder / f"there-{rank}").touch()
+    while len(list(folder.glob("there-*"))) < 2:
+        time.sleep(1e-3)
 
 
 def as_forward(model):

@@ -66,7 +66,8 @@ def main() -> int:
         )
     found = machine()
     if args.device == "cuda" and not found["cuda"]:
-        parser.exit(2, f"gpu-check: no GPU for torch ({found['torch']}): --device cpu rehearses without one\n")
+        how = "bash benchmarks/gpu/gpu_check.sh --device cpu"
+        parser.exit(2, f"gpu-check: no GPU for torch here ({found['torch']}): {how} rehearses without one\n")
     args.out.mkdir(parents=True, exist_ok=True)
     # what a killed part still writes must not hide the last line
     with tempfile.TemporaryDirectory(prefix="gpu-check-", ignore_cleanup_errors=True) as folder:
