@@ -20,7 +20,7 @@ packages that a machine for torch may lack, and in `built` a wheel of Horovod th
 
 Results as they come, then a table of the parts and a last line of JSON, which is also in OUT/gpu_check.json. They come
 in time whatever a part does: see gpu_parts.py. --device cpu runs all of it in small, with the CPU in the GPU's place
-and four times the limits: what it measures then means nothing, that it runs does. The table says of each part whether
+and six times the limits: what it measures then means nothing, that it runs does. The table says of each part whether
 it ran, with a stand-in for the GPU or not at all, and what of it needs a GPU.
 """
 

@@ -21,7 +21,7 @@ def speed(section: Section) -> None:
     plan = [(size, batch) for size in sizes for batch in counts]
     plan.sort(key=lambda pair: (pair[1] != 256, sizes.index(pair[0])))  # what matters most comes first
     if section.small:
-        section.needs_gpu("all figures; the GPU's share; sizes small to large at batches of 64 to 512")
+        section.needs_gpu("all figures, sizes from small and batches from 64")
     for done, (size, batch) in enumerate(plan):
         share = section.left() / (len(plan) - done)
         if share < 1.5:
@@ -149,7 +149,7 @@ def compile(section: Section) -> None:
     }
     if section.small:
         del options["--compile graphs"]
-        section.needs_gpu("all figures; CUDA graphs; TF32")
+        section.needs_gpu("all figures, CUDA graphs, TF32")
     for name, asked in options.items():
         if section.left() < 8:
             section.say(cut_short=f"no time for {name}")

@@ -33,7 +33,7 @@ LIMITS = {
 LEAST = {"speed": (45, 75), "nccl": (40, 60), "compile": (30, 50)}  # seconds that the parts before leave to it
 AT_ONCE = ("build", "data", "losses", "layers", "repeat", "readings", "resume")  # nothing is timed there
 WHOLE = (225, 465)  # seconds of it all
-REHEARSAL = 4  # times as long, with --device cpu: on few cores all of it takes longer
+REHEARSAL = 6  # times as long, with --device cpu: on few cores all of it takes longer
 TOO_SHORT_S = 5.0  # a part is not begun
 DIES_S = 5.0  # from SIGKILL to the end of a process that is not stuck in the driver
 INSTALL_S = 60.0
@@ -181,13 +181,14 @@ class Check:
         pip = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--no-compile"]
         pip += ["--no-cache-dir", "--disable-pip-version-check", "--upgrade", "--target", str(self.site)]
         try:
-            done = subprocess.run([*pip, *map(str, wheels)], capture_output=True, text=True, timeout=INSTALL_S)
+            limit = self.patience * INSTALL_S
+            done = subprocess.run([*pip, *map(str, wheels)], capture_output=True, text=True, timeout=limit)
             said = done.stderr.strip() if done.returncode else ""
         except subprocess.TimeoutExpired:
             said = "pip did not end"
         if said:
             names = ", ".join(path.name for path in wheels)
-            self.note(f"install {names}"[:40], {"ok": False, "how": "ran", "error": said[-500:]})
+            self.note("install", {"ok": False, "how": "ran", "wheels": names, "error": said[-500:]})
 
     def take_horovod(self) -> None:
         """Install what was built, else what was carried, else leave what the machine has."""

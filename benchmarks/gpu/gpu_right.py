@@ -22,7 +22,7 @@ def losses(section: Section) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     size, widest = ("tiny", 800) if section.small else ("small", 4000)
     if section.small:
-        section.needs_gpu("fp16: GradScaler and fp16 convolutions")
+        section.needs_gpu("fp16 with its scaler")
     for model in MODELS:
         told = {"cpu": steps_of(model, size, torch.device("cpu"), "fp32", widest)}
         for kind in KINDS:
