@@ -23,6 +23,8 @@ def train_kraken(args: argparse.Namespace, lists: dict[str, list[Path]]) -> dict
     data = args.work / "kraken"
     command = ketos(args, "train", "-f", "path", "-B", BATCH, "-o", folder, "-q", "fixed", "-N", 10_000,
                     "-t", data / "train" / "list.txt", "-e", data / "dev" / "list.txt")  # fmt: skip
+    # one that a shell started in the background ignores SIGINT, and so would what it starts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     began = time.monotonic()
     with open(log, "w", encoding="utf-8") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd=data)

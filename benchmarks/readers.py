@@ -266,7 +266,7 @@ def read_ours(images: Path, model: Path, size: str) -> None:
 
 def report(args: argparse.Namespace, done: dict) -> None:
     def share(over: str, under: str) -> float | None:
-        return done[over] / done[under] if over in done and under in done else None
+        return done[over] / done[under] if over in done and done.get(under) else None
 
     reached = None
     if "kraken_dev" in done and "ours_dev" in done:

@@ -5,6 +5,9 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
+# of the densest row's edges, what rows of small letters have; of their number, rows of ascenders and of descenders
+MIN_TEXT_EDGES, MAX_LETTER_REACH = 0.55, 1.5
+
 
 def rows_to_lines(
     binary: np.ndarray,
@@ -60,6 +63,24 @@ def rows_of_text(binary: np.ndarray, tall: float) -> list[int]:
     usual = max(float(peaks[int(0.7 * (len(peaks) - 1))]), 1e-6)
     length = np.clip((density / usual - 0.3) / 0.4, 0, 1).sum(axis=1) * step / tall
     return peaks_of(length, tall)
+
+
+def rows_of_letters(mine: np.ndarray) -> tuple[int, int]:
+    """The ink (h, w) uint8 of one line, 255 and 0, in which something taller than writing stands -> the first row of
+    the writing and the one after the last.
+
+    Small letters are where the strokes follow each other densely along x, whatever a stamp or a fold, which cover a
+    part of the columns, have above and below.
+    """
+    edges = cv2.reduce(cv2.bitwise_xor(mine[:, 1:], mine[:, :-1]), 1, cv2.REDUCE_SUM, dtype=cv2.CV_32F)
+    edges = cv2.blur(edges, (1, 3)).ravel()
+    peak = int(edges.argmax())
+    sparse = np.flatnonzero(edges < MIN_TEXT_EDGES * edges[peak])
+    first = int(sparse[sparse < peak].max(initial=-1)) + 1
+    last = int(sparse[sparse > peak].min(initial=len(edges))) - 1
+    reach = round(MAX_LETTER_REACH * (last - first + 1))
+    _, top, _, height = cv2.boundingRect(mine)
+    return max(top, first - reach), min(top + height, last + reach + 1)
 
 
 def peaks_of(length: np.ndarray, tall: float) -> list[int]:

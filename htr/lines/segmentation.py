@@ -14,14 +14,15 @@ import cv2
 import numpy as np
 
 from htr.lines.form_dropout import PrintedForm, drop_form, factor_of
-from htr.lines.rows import rows_to_lines
-from htr.lines.stray_ink import MAX_STRAY_INK, stray_components
+from htr.lines.rows import rows_of_letters, rows_to_lines
+from htr.lines.stray_ink import MAX_STRAY_INK, stray_components, without_creases
 
 # of 255: darkness of ink in the small image, and the darkness that some of a component of ink must have (hysteresis)
 INK_DARKNESS, CORE_INK_DARKNESS = 25, 38
 MIN_INK = 0.011  # squared pitches of ink that a written field has: a thin dash
 SLOPES = np.tan(np.radians(0.3 * np.arange(-6, 7)))  # of writing: the registration has turned the page upright
 CORE_MARGIN_PITCHES = 0.25  # pitches that a stored line reaches above and below its core at least, and all of its ink
+MAX_LINE_HEIGHT = 1.3  # pitches from the first to the last row of a line's ink; a stamp or a fold in it is taller
 NEIGHBOUR_LABEL = 255  # the label of ink that belongs to no line of this field
 
 
@@ -79,7 +80,8 @@ def only_stray_ink(
     is taken for the stamp's. What has no ink has only such.
     """
     factor = factor_of(pitch)
-    ink, kept, others, _ = own_ink(drop_form(field, form, factor), factor, box, pitch)
+    small = without_creases(drop_form(field, form, factor), INK_DARKNESS, pitch / factor)
+    ink, kept, others, _ = own_ink(small, factor, box, pitch)
     cx, cy = ink.centres.T
     x, y, w, h = (v / factor for v in box)
     inside = kept & (cx > x) & (cx < x + w) & (cy > y) & (cy < y + h)
@@ -109,7 +111,7 @@ def lines_beside(
 ) -> list[FoundLine]:
     """The same as find_lines, for print that was prepared once for many fields."""
     factor = factor_of(pitch)
-    small = drop_form(field, form, factor)
+    small = without_creases(drop_form(field, form, factor), INK_DARKNESS, pitch / factor)
     ink, kept, others, measure = own_ink(small, factor, box, pitch)
     if measure < MIN_INK:
         return []
@@ -131,19 +133,26 @@ def lines_beside(
         labels = cv2.warpAffine(labels, upright, (width, height), flags=cv2.INTER_NEAREST)
     labels[others] = NEIGHBOUR_LABEL
     lines = as_lines(labels, count, box=box, factor=factor, fine=fine, most=most)
-    return lines if writing is None else [as_high_as_writing(line, writing, fine) for line in lines]
+    return [as_high_as_writing(line, writing, fine) for line in lines]
 
 
-def as_high_as_writing(line: FoundLine, writing: np.ndarray, fine: float) -> FoundLine:
-    """The line with core and rows of what of it is `writing`, (h, w) bool; as it is where that is too little."""
-    mine = cv2.compare(line.labels, line.number, cv2.CMP_EQ)
-    mine[~writing] = 0
-    mass = np.cumsum(cv2.reduce(mine, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32F).ravel()) / 255
-    if mass[-1] < MAX_STRAY_INK * fine**2:
+def as_high_as_writing(line: FoundLine, writing: np.ndarray | None, fine: float) -> FoundLine:
+    """The line with core and rows of what of it is `writing`, (h, w) bool, or all of it (None); where that is taller
+    than writing, since a stamp or a fold is one component with it, of its letters. As it is where that is too little.
+    """
+    tall = MAX_LINE_HEIGHT * fine
+    if writing is None and line.rows[1] - line.rows[0] <= tall * line.factor:
         return line
-    _, y, _, h = cv2.boundingRect(mine)
-    core = float(mass.searchsorted(0.5 * mass[-1]) * line.factor)
-    return replace(line, core=core, rows=(y * line.factor, (y + h) * line.factor))
+    mine = cv2.compare(line.labels, line.number, cv2.CMP_EQ)
+    if writing is not None:
+        mine[~writing] = 0
+        if cv2.countNonZero(mine) < MAX_STRAY_INK * fine**2:
+            return line
+    _, top, _, height = cv2.boundingRect(mine)
+    first, end = rows_of_letters(mine) if height > tall else (top, top + height)
+    mass = np.cumsum(cv2.reduce(mine[first:end], 1, cv2.REDUCE_SUM, dtype=cv2.CV_32F).ravel())
+    core = first + mass.searchsorted(0.5 * mass[-1])
+    return replace(line, core=float(core * line.factor), rows=(first * line.factor, end * line.factor))
 
 
 def cut_line(field: np.ndarray, line: FoundLine, pitch: float) -> np.ndarray:

@@ -12,6 +12,8 @@ MIN_OUTLINE_LENGTH, MIN_OUTLINE_HEIGHT = 1.0, 0.35
 MAX_OUTLINE_DENSITY = 0.2  # ink in its convex hull; in 190 fields of real writing no such component had under 0.22
 NEAR_OUTLINE = 0.25  # pitches beside an outline that what belongs to the stamp may lie
 MIN_FOLD_LENGTH, MAX_FOLD_WIDTH, MAX_FOLD_STROKE_PX = 1.3, 0.3, 2.2  # pitches, and px of the small image
+# of the field's rows, those in which an upright fold is dark; pitches of them at least; px of the small image
+MIN_CREASE_ROWS, MIN_CREASE_LENGTH, MAX_CREASE_WIDTH_PX = 0.9, 1.5, 4
 MAX_STRAY_INK = 0.05  # squared pitches of hairs and specks in a field: a dash or two small letters have as much
 
 
@@ -55,6 +57,25 @@ def is_fold(points: np.ndarray, area: int, fine: float) -> bool:
     """Whether a component is a straight thin line."""
     width, length = sorted(cv2.minAreaRect(points)[1])
     return length > MIN_FOLD_LENGTH * fine and width < MAX_FOLD_WIDTH * fine and area < MAX_FOLD_STROKE_PX * length
+
+
+def without_creases(dark: np.ndarray, least: int, fine: float) -> np.ndarray:
+    """The darkness of a field's small image, (h, w) uint8, without upright folds: thin lines from its upper to its
+    lower edge.
+
+    A fold that crosses lines of writing makes one component of them, taller than any. The registration has set the
+    sheet upright, and its folds with it. `least`: darkness of ink. Strokes lose the columns in which a fold crosses
+    them, which splits them at most. An image so low that letters may reach from edge to edge is left as it is.
+    """
+    if len(dark) < MIN_CREASE_LENGTH * fine:
+        return dark
+    ink = cv2.compare(dark, least, cv2.CMP_GT)
+    # a column more on either side for one that leans, and rows for one that is faint
+    rows = cv2.reduce(cv2.dilate(ink, np.ones((3, 3), np.uint8)), 0, cv2.REDUCE_AVG, dtype=cv2.CV_32F)
+    crossed = cv2.compare(rows, 255 * MIN_CREASE_ROWS, cv2.CMP_GE)
+    wide = cv2.morphologyEx(crossed, cv2.MORPH_OPEN, np.ones((1, MAX_CREASE_WIDTH_PX + 3), np.uint8))
+    crossed = cv2.subtract(crossed, wide)
+    return cv2.subtract(dark, np.broadcast_to(crossed, dark.shape).copy()) if crossed.any() else dark
 
 
 def points_of(labels: np.ndarray, stats: np.ndarray, component: int) -> np.ndarray:

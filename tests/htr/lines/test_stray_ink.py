@@ -6,7 +6,7 @@ import pytest
 
 from htr.lines.form_dropout import PrintedForm, factor_of
 from htr.lines.segmentation import cut_line, find_lines, only_stray_ink
-from htr.lines.stray_ink import MAX_OUTLINE_DENSITY, stamp_outlines
+from htr.lines.stray_ink import MAX_OUTLINE_DENSITY, stamp_outlines, without_creases
 from htr.synth.scanner import stamp
 
 PITCH, MARGIN, WIDTH, HEIGHT = 66, 33, 900, 132
@@ -71,6 +71,57 @@ def test_a_stamp_or_a_fold_beside_a_line_does_not_make_it_higher(seed):
     for field in (stamped, folded):
         image = cut(field)
         assert image.shape[0] <= height + 8 and image.shape[1] >= width
+
+
+def test_a_stamp_or_a_fold_across_a_line_leaves_its_letters_their_size():
+    """It is one component with the writing. What it has above and below the letters is cut off; with every fold, and
+    with most stamps: where it has the most ink, both together look like its outline."""
+    text = "pneumonie aigue et coma"
+
+    def height(field: np.ndarray) -> int:
+        found = find_lines(field, None, box=BOX, pitch=PITCH, most=2)
+        return cut_line(field, max(found, key=lambda line: line.box[2]), PITCH).shape[0]
+
+    alone, heights = height(a_field(text)), []
+    for seed in range(12):
+        folded, at = a_field(text), 150 + 20 * seed
+        cv2.line(folded, (at, 0), (at + seed % 3, len(folded)), 190, 3)  # level or leaning
+        assert height(folded) <= alone + 8
+        heights.append(height(a_field(text, seed=seed, at=(330 + 20 * seed, 90))))
+    assert sum(high <= 1.2 * alone for high in heights) >= 10
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_fold_does_not_join_the_lines_that_it_crosses(seed):
+    rows = [38 + MARGIN - 10, 71 + MARGIN - 10, 104 + MARGIN - 10, 137 + MARGIN - 10]
+    field = np.full((HEIGHT + 2 * MARGIN, WIDTH + 2 * MARGIN), 250, np.uint8)
+    for row, text in zip(
+        rows, ["sepsis severe", "sur une mucoviscidose", "ancienne connue", "par ses parents"], strict=True
+    ):
+        cv2.putText(field, text, (MARGIN + 20, row), cv2.FONT_HERSHEY_SCRIPT_SIMPLEX, 0.6, 50, 1, cv2.LINE_AA)
+    assert len(find_lines(field, None, box=BOX, pitch=PITCH, most=4)) == 4
+    at = MARGIN + 60 + 11 * seed
+    field[:, at : at + 3] = np.minimum(field[:, at : at + 3], 170)
+    assert len(find_lines(field, None, box=BOX, pitch=PITCH, most=4)) == 4
+
+
+def test_upright_folds_alone_are_taken_out():
+    """From edge to edge of the image: no stroke of writing, nor a bar wider than a fold, nor strokes of an image so
+    low that they fill it."""
+    writing = np.zeros((70, 400), np.uint8)
+    cv2.putText(writing, "llfltt hkpplj Illl", (20, 45), cv2.FONT_HERSHEY_SCRIPT_SIMPLEX, 1.0, 200, 2, cv2.LINE_AA)
+    assert (without_creases(writing, 25, 30) == writing).all()
+    low = np.ascontiguousarray(writing[24:40])
+    assert (low.min(axis=0) > 25).any() and (without_creases(low, 25, 30) == low).all()
+    for width in (1, 2, 3):
+        fold = np.zeros_like(writing)
+        fold[:35, 200 : 200 + width] = fold[35:, 201 : 201 + width] = 60  # leans by a degree
+        assert not without_creases(fold, 25, 30).any()
+        both = np.maximum(writing, fold)
+        assert 0 < (without_creases(both, 25, 30) != both).any(axis=0).sum() <= width + 4
+    bar = np.zeros_like(writing)
+    bar[:, 200:206] = 60
+    assert (without_creases(bar, 25, 30) == bar).all()
 
 
 def test_a_stamp_alone_is_cut_with_its_outline():
