@@ -65,6 +65,7 @@ if [ "$verb" = train ]; then
 fi
 mkdir -p "$folder/logs"
 log=$folder/logs/slurm-${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}.log
-# through a pipe: where the folder's storage stops answering, what is said then still reaches Slurm's log
-exec > >(tee >(cat >>"$log")) 2>&1
+# through a pipe: where the folder's storage stops answering, what is said then still reaches Slurm's log; and where it
+# takes no more, as a full disk does (tee -p goes on then)
+exec > >(tee -p >(cat >>"$log" || echo "error: $log takes no more lines, this log goes on" >&2)) 2>&1
 exec "${step[@]}" "${arguments[@]}"

@@ -10,11 +10,11 @@ CHECKOUT = Path(__file__).parents[3]
 SRUN = '#!/usr/bin/env bash\necho "srun got $*"\n'
 
 
-def run(folder: Path, verb: str, *arguments: str, **told: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, verb: str, *arguments: str, srun=SRUN, **told: str) -> subprocess.CompletedProcess[str]:
     """The job script of this verb as Slurm starts it on one node, in `folder`."""
     tools = folder / "bin"
     tools.mkdir(exist_ok=True)
-    (tools / "srun").write_text(SRUN, encoding="utf-8")
+    (tools / "srun").write_text(srun, encoding="utf-8")
     (tools / "srun").chmod(0o755)
     environ = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
     environ |= {"PATH": f"{tools}:{environ['PATH']}", "SLURM_JOB_ID": "7", "SLURM_CPUS_ON_NODE": "2"}
@@ -40,6 +40,18 @@ def test_a_training_keeps_its_log_and_its_code_in_its_run(tmp_path: Path, argume
     log = (tmp_path / where / "logs" / "slurm-7.log").read_text(encoding="utf-8")
     assert "python -m jobs train" in log and log == done.stdout
     assert (tmp_path / where / "code" / "job-7" / "jobs" / "train.py").exists()
+
+
+def test_a_job_goes_on_and_slurms_log_too_where_the_folder_takes_no_more_lines(tmp_path: Path):
+    logs = tmp_path / "runs" / "a" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "slurm-7.log").symlink_to("/dev/full")
+    much = (
+        "#!/usr/bin/env bash\nfor i in {1..9999}; do echo 'a line of forty characters, more or less'; done\necho end\n"
+    )
+    done = run(tmp_path, "align", "ds", "--run", "runs/a", "--to", "words", srun=much)  # more than pipes hold
+    assert done.returncode == 0 and done.stdout.endswith("\nend\n") and len(done.stdout.splitlines()) == 10_000
+    assert f"error: {Path('runs/a/logs/slurm-7.log')} takes no more lines, this log goes on\n" in done.stderr
 
 
 def test_other_verbs_have_theirs(tmp_path: Path):
