@@ -86,6 +86,13 @@ def test_a_setting_that_was_renamed_is_still_read(tmp_path: Path):
         ("model: ctc", "model is a group of settings"),
         ("- 1", "settings are written NAME: VALUE"),
         ("seed: 1\nseed: 2", "the key seed is given twice"),
+        ("optim.lr: 1\noptim: {lr: 2}", "optim.lr is given twice, in two spellings"),
+        ("runtime: {threads: 2, workers: 3}", "runtime.workers is given twice, in two spellings"),
+        ("optim: {lr: }", "optim.lr: null is not a number"),
+        ("data: {mix: null}", "data.mix: null is not a list, each a text"),
+        ("run: ''", "run: '' is not a path"),
+        ("schedule: {steps: 1:30}", "schedule.steps: '1:30' is not a whole number"),
+        ("runtime: {micro_batch: some}", "runtime.micro_batch: some is no number of lines"),
         ("a: [", "line"),
     ],
 )

@@ -6,6 +6,8 @@ a truth value only true and false count: `amp: off` is the word "off".
 
 import difflib
 import re
+from argparse import ArgumentTypeError
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -27,12 +29,19 @@ class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         return super().construct_mapping(node, deep)
 
 
-PLAIN = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")
+# what has YAML's own type only where it is spelled plainly: else 8:00:00 would be the number 28800, and 010 eight
+PLAIN = {
+    "bool": ("true|false", "tf"),
+    "int": (r"0|-?[1-9][0-9]*", "-0123456789"),
+    "float": (r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan", "-+.0123456789"),
+    "timestamp": None,
+}
 Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in found if tag not in PLAIN]
+    first: [(tag, pattern) for tag, pattern in found if tag.rpartition(":")[2] not in PLAIN]
     for first, found in Loader.yaml_implicit_resolvers.items()
 }
-Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|false)$"), ["t", "f"])
+for name, (pattern, first) in {name: spelled for name, spelled in PLAIN.items() if spelled}.items():
+    Loader.add_implicit_resolver(f"tag:yaml.org,2002:{name}", re.compile(f"^(?:{pattern})$"), list(first))
 
 
 def read_yaml(path: Path) -> dict:
@@ -56,11 +65,13 @@ def read_yaml(path: Path) -> dict:
 def find(name: str) -> Path:
     """The path of a file, or of the recipe of this name. Raises ValueError where there is neither."""
     path = Path(name)
-    if path.is_file():
+    if path.exists() and not path.is_dir():  # a pipe, too: --config <(sed …)
         return path
     known = sorted(recipe.stem for recipe in RECIPES.glob("*.yaml"))
     if name in known:
         return RECIPES / f"{name}.yaml"
+    if path.is_dir():
+        raise ValueError(f"--config {name}: a folder; give a file (the settings of a run are its config.yaml)")
     close = difflib.get_close_matches(name, known, 1)
     meant = f" (did you mean {close[0]}?)" if close else ""
     raise ValueError(f"--config {name}: no such file, and no recipe{meant}; recipes: {', '.join(known)}")
@@ -74,8 +85,8 @@ def read_settings(cls: type, name: str) -> dict[tuple[str, ...], Any]:
     older = {
         leaf.key.removesuffix(leaf.field.name) + leaf.meta.was: key for key, leaf in known.items() if leaf.meta.was
     }
-    found = {}
-    for name, value in flat(read_yaml(path), {**known, **dict.fromkeys(own)}, path).items():
+    found: dict[str, Any] = {}
+    for name, value in flat(read_yaml(path), {**known, **dict.fromkeys(own)}, path):
         key = older.get(name, name)
         if key in own:  # the file was written for another verb
             log(f"{path}: {key} is ignored, this verb sets it itself")
@@ -83,45 +94,68 @@ def read_settings(cls: type, name: str) -> dict[tuple[str, ...], Any]:
         if key not in known:
             close = nearest(key, cls)
             raise ValueError(f"{path}: no setting {key}" + (f", did you mean {close}?" if close else ""))
+        if key in found:
+            raise ValueError(f"{path}: {key} is given twice, in two spellings")
         found[key] = value
-    return typed(known, found, path)
+    return {known[key].path: typed(known[key], value, f"{path}: {key}") for key, value in found.items()}
 
 
-def flat(content: dict, known: dict[str, Any], path: Path, prefix: str = "") -> dict[str, Any]:
-    """Nested content to dotted keys: {"optim": {"lr": 1}} -> {"optim.lr": 1}."""
+def flat(content: dict, known: dict[str, Any], path: Path, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested content to dotted keys: {"optim": {"lr": 1}} -> ("optim.lr", 1)."""
     groups = {key.rpartition(".")[0] for key in known} - {""}
-    found = {}
     for name, value in content.items():
         key = f"{prefix}{name}"
         if key in groups and key not in known:
             if value is not None and not isinstance(value, dict):
                 raise ValueError(f"{path}: {key} is a group of settings: write {key}: {{NAME: VALUE}}")
-            found |= flat(value or {}, known, path, f"{key}.")
+            yield from flat(value or {}, known, path, f"{key}.")
         else:
-            found[key] = value
-    return found
+            yield key, value
 
 
-def typed(known: dict[str, Leaf], values: dict[str, Any], path: Path) -> dict[tuple[str, ...], Any]:
-    """Values by dotted key -> values of the types of their settings, by path. Raises ValueError for another type."""
+def typed(leaf: Leaf, value: Any, where: str) -> Any:
+    """The value of a file, of the setting's type. `where`: file and key, for the message. Raises ValueError for another
+    type.
+    """
+    if value is None and leaf.may_be_none:
+        return None
+    try:
+        many = get_origin(leaf.field.type) is list
+        if leaf.meta.parse and (many or isinstance(value, str)):  # as on the command line; a list has no commas
+            return leaf.meta.parse(",".join(map(str, value)) if isinstance(value, list) else str(value))
+        if not leaf.is_list:
+            return scalar(leaf, value)
+        if not isinstance(value, list):
+            raise TypeError
+        return [scalar(leaf, one) for one in value]
+    except ArgumentTypeError as error:
+        raise ValueError(f"{where}: {error}") from None
+    except (TypeError, ValueError):
+        raise ValueError(f"{where}: {'null' if value is None else repr(value)} is not {wanted(leaf)}") from None
+
+
+def scalar(leaf: Leaf, value: Any) -> Any:
+    """One value. Raises TypeError or ValueError for one of another type."""
     import jsonargparse  # only where there is a file: help needs none of it
 
-    found = {}
-    for key, value in values.items():
-        leaf = known[key]
-        if leaf.meta.parse and isinstance(value, str):
-            found[leaf.path] = leaf.meta.parse(value)
-            continue
-        parser = jsonargparse.ArgumentParser(exit_on_error=False)
-        parser.add_argument("--value", type=leaf.field.type)
-        try:
-            if isinstance(value, bool) is not (leaf.kind is bool) or isinstance(value, dict):
-                raise TypeError
-            taken = parser.parse_object({"value": value}).value
-        except (jsonargparse.ArgumentError, TypeError, ValueError):
-            raise ValueError(f"{path}: {key}: {value!r} is not {wanted(leaf)}") from None
-        found[leaf.path] = taken
-    return found
+    if isinstance(value, bool) is not (leaf.kind is bool) or not isinstance(value, str | int | float):
+        raise TypeError
+    if leaf.kind in (str, Path):  # `run: 2024` is a name
+        if isinstance(value, float) or (leaf.kind is Path and value == ""):
+            raise TypeError
+        return leaf.kind(str(value))
+    if leaf.kind in (int, float) and isinstance(value, str):
+        value = leaf.kind(value)  # as on the command line
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--value", type=leaf.kind)
+    try:
+        taken = parser.parse_object({"value": value}).value
+    except jsonargparse.ArgumentError:
+        raise TypeError from None
+    if taken is None:  # of the word null
+        raise TypeError
+    choices = get_args(leaf.kind)
+    return choices[choices.index(taken)] if choices else taken
 
 
 def wanted(leaf: Leaf) -> str:

@@ -5,6 +5,7 @@ import difflib
 from argparse import SUPPRESS
 from collections.abc import Callable
 from dataclasses import MISSING
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from jobs.cli.config_files import read_settings
@@ -48,6 +49,8 @@ def add_option(place: Any, leaf: Leaf) -> None:
         return
     options["choices"] = list(get_args(kind) if get_origin(kind) is Literal else ()) or None
     options["type"] = meta.parse or (type(get_args(kind)[0]) if get_origin(kind) is Literal else kind)
+    if kind is Path and not meta.parse:
+        options["type"] = path
     plain = leaf.name.upper() if options["choices"] is None else None
     if meta.positional:
         del options["dest"]
@@ -66,9 +69,17 @@ def add_option(place: Any, leaf: Leaf) -> None:
         place.add_argument(f"--{leaf.key}", **{**options, "dest": dest, "help": SUPPRESS} | unplaced(leaf))
 
 
+def path(text: str) -> Path:
+    """Raises ArgumentTypeError for an empty word, which as a path would be the folder that one is in."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty path: is a variable of the shell not set?")
+    return Path(text)
+
+
 def unplaced(leaf: Leaf) -> dict:
     """Arguments that the dotted option of a positional argument has in place of its own."""
-    return {"nargs": None, "type": leaf.kind, "metavar": None} if leaf.meta.positional else {}
+    kind = path if leaf.kind is Path else leaf.kind
+    return {"nargs": None, "type": kind, "metavar": None} if leaf.meta.positional else {}
 
 
 def spared(parse: Callable[[str], Any]) -> Callable[[str], Any]:

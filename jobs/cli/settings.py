@@ -132,6 +132,10 @@ class Leaf:
     def is_list(self) -> bool:
         return get_origin(self.field.type) is list and self.meta.parse is None
 
+    @property
+    def may_be_none(self) -> bool:
+        return type(None) in get_args(self.field.type)
+
     def of(self, config: Any) -> Any:
         """Its value in a settings dataclass."""
         for name in self.path:

@@ -7,6 +7,7 @@ what the reader writes. A run of before these files has all of it in RUN/config.
 
 import json
 import os
+from argparse import ArgumentTypeError
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -127,9 +128,9 @@ class AugmentationConfig:
 
 
 def micro_batch(text: str) -> int:
-    """auto is 0. Raises ValueError for what is no number of lines."""
-    if text != "auto" and not (text.isdigit() and int(text) > 0):
-        raise ValueError(f"{text} is no number of lines")
+    """auto is 0. Raises ArgumentTypeError for what is no number of lines."""
+    if text != "auto" and not (text.isdecimal() and int(text) > 0):
+        raise ArgumentTypeError(f"{text} is no number of lines (or auto)")
     return 0 if text == "auto" else int(text)
 
 
@@ -144,6 +145,7 @@ class RuntimeConfig:
         "lines that a rank computes at once; more are accumulated. auto (0 in a file): all at once, halved "
         "when a GPU's memory is full (default: all of its share)",
         metavar="LINES|auto",
+        least=0,
         parse=micro_batch,
         write=lambda lines: str(lines or "auto"),
     )
