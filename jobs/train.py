@@ -32,12 +32,14 @@ def main(config: TrainConfig) -> int:
 
 
 def begin(config: TrainConfig) -> int:
-    from jobs.distributed import process_group
     from jobs.distributed.signals import AGAIN, STOPPED, SignalHandler, requeue
-    from jobs.distributed.watchdog import Watchdog
-    from jobs.training.requeueing import again_after_hang
 
-    signals = SignalHandler()
+    signals = SignalHandler()  # first of all: what comes now takes seconds, and a signal would end it
+
+    from jobs.distributed import process_group
+    from jobs.distributed.watchdog import Watchdog
+    from jobs.training.requeueing import again_after_hang, note_not_queued
+
     # a rank that hangs ends the job, which is queued again
     runtime = config.runtime
     hung = partial(again_after_hang, config.run, runtime.requeues)
@@ -49,7 +51,7 @@ def begin(config: TrainConfig) -> int:
         setup = agree(world, lambda: prepare(config, world))
         decision = train(world, signals, *setup)
     if decision.requeue and world.rank == 0 and (problem := requeue()):
-        log(f"train: the job can't go back into the queue: {problem}; start it again to go on")
+        log(f"train: {note_not_queued(config.run, problem)}")
         return AGAIN
     # the other ranks exit with 0: with --kill-on-bad-exit srun would end the rank that is still writing
     return STOPPED if decision.stop and not decision.requeue else 0

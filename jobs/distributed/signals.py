@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 LIMIT = (signal.SIGUSR1, signal.SIGUSR2)
 STOPPED = 128 + signal.SIGTERM  # exit status of a run that was stopped by SIGTERM
+SCONTROL_TIMEOUT_S = 60.0  # seconds
 AGAIN = 75  # exit status of a run that the batch script must requeue (EX_TEMPFAIL)
 
 
@@ -60,8 +61,16 @@ def requeue(environ: dict[str, str] = os.environ) -> str:
     job = environ.get("SLURM_JOB_ID")
     if job is None:
         return "this is no job of Slurm"
-    if shutil.which("scontrol") is None:
+    scontrol = shutil.which("scontrol")
+    if scontrol is None:
         return "this node has no scontrol: submit with `python -m jobs submit train --chain N`"
     # it ends the steps of this job at once: later messages reach no log
-    done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, timeout=60, check=False)
+    try:
+        done = subprocess.run(
+            [scontrol, "requeue", job], capture_output=True, text=True, timeout=SCONTROL_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"scontrol did not answer within {SCONTROL_TIMEOUT_S:g} s"
+    except OSError as error:
+        return f"scontrol could not be started: {error.strerror}"
     return " ".join((done.stderr or done.stdout).split()) if done.returncode else ""

@@ -3,6 +3,8 @@
 import io
 import os
 import pickle
+import re
+import struct
 from pathlib import Path
 
 import torch
@@ -13,6 +15,11 @@ from jobs.training.run_lock import RunLock
 from shards import files
 
 KEPT_CHECKPOINTS = 3  # the newest ones, beside the best
+# what reading a damaged file may raise: torch's reader runs a small interpreter over it, and looks into what it made
+DAMAGE = (
+    *(RuntimeError, EOFError, ValueError, TypeError, LookupError, AttributeError),
+    *(struct.error, pickle.UnpicklingError),
+)
 WEIGHT_COPIES = 4  # of the weights in a checkpoint: themselves, their average, the optimizer's two at most
 
 
@@ -56,8 +63,9 @@ def point(link: Path, target: str, attempts: Path) -> None:
 
 
 def steps(folder: Path) -> list[Path]:
-    """The checkpoints in the folder, the newest first."""
-    return sorted(folder.glob("step-*.pt"), key=step_of, reverse=True)
+    """The checkpoints in the folder, the newest first. A copy that somebody made there, step-000123-old.pt, is none."""
+    found = (path for path in folder.glob("step-*.pt") if re.fullmatch(r"step-\d+", path.stem))
+    return sorted(found, key=step_of, reverse=True)
 
 
 def step_of(checkpoint: Path) -> int:
@@ -68,15 +76,21 @@ def step_of(checkpoint: Path) -> int:
 def load_newest(folder: Path) -> dict | None:
     """The newest checkpoint that can be read, on the CPU; None where there is none. A damaged one is named and skipped.
 
-    Raises ValueError when there are some and none can be read.
+    Raises ValueError when there are some and all are damaged, OSError where that is the storage's fault, or the newest
+    one may not be read by this user.
     """
-    found = steps(folder)
+    found, failed = steps(folder), []
     for path in found:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             return state | {part: current_names(state[part]) for part in ("model", "average") if part in state}
-        except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+        except PermissionError:  # the ones before would be no better
+            raise
+        except (*DAMAGE, OSError) as error:
+            failed.append(error)
             log(f"checkpoint {path.name} is damaged ({type(error).__name__}): the one before is taken")
+    if failed and all(isinstance(error, OSError) for error in failed):
+        raise failed[0]  # nothing is wrong with what is stored, for all one knows
     if found:
         raise ValueError(f"{folder}: none of its {len(found)} checkpoints can be read; remove them to begin again")
     return None

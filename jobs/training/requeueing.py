@@ -14,7 +14,7 @@ from jobs.distributed.signals import requeue
 from jobs.distributed.watchdog import is_first
 from jobs.distributed.work_sharding import job_name
 from jobs.training import run_log
-from jobs.training.run_lock import read_json
+from jobs.training.run_lock import read_json, read_lock
 from shards import files
 
 CHAINED = "the next job of the chain goes on, if one is left"
@@ -42,7 +42,7 @@ def again_after_hang(run: Path, most: int, reason: str, step: int | None = None)
     By whichever rank comes first: rank 0 may be the one that hangs. `most`: so often at most in the run's life; `step`:
     of the hang, that of this process if it is not said.
     """
-    path, held = run / "status.json", read_json(run / "lock.json") or {}
+    path, held = run / "status.json", read_lock(run / "lock.json") or {}
     if (held.get("job"), held.get("restart")) != (job_name(), int(os.environ.get("SLURM_RESTART_COUNT") or 0)):
         return "the job is not queued again: the run is not its own any more"
     status = read_json(path) or {}
@@ -62,6 +62,20 @@ def again_after_hang(run: Path, most: int, reason: str, step: int | None = None)
     if problem:
         said = problem if problem == CHAINED else f"the job is not queued again: {problem}; start it again to go on"
         files.replace(path, files.to_json(status | {"requeues": count}))
+        run_log.append(run, job_name(), said)
+    return said
+
+
+def note_not_queued(run: Path, problem: str) -> str:
+    """Of a run that ended before its time limit, and whose job Slurm would not queue again -> what to say of it. Who
+    looks at the run would wait for it otherwise.
+    """
+    said = f"the job is not queued again: {problem}; start it again to go on"
+    path = run / "status.json"
+    status = read_json(path) or {}
+    if status.get("job") == job_name() and status.get("state") == "stopped":  # else another job has it already
+        count = max(status.get("requeues", 1) - 1, 0)
+        files.replace(path, files.to_json(status | {"reason": f"time limit: {said}"[:500], "requeues": count}))
         run_log.append(run, job_name(), said)
     return said
 

@@ -135,7 +135,7 @@ class RunFolder:
         begun, self.began = time.strftime("%Y-%m-%dT%H:%M:%S%z"), self.opened
         self.update({"state": "starting", "world": facts["world"], "begun": begun})
         path = self.folder / "provenance.json"
-        starts = (read_json(path) or {"starts": []})["starts"]
+        starts = (read_json(path) or {}).get("starts", [])
         before, now = starts[-1].get("digest") if starts else None, facts.get("digest")
         if before and before != now:
             log(f"train: this run's last start was of other code (digest {before}, now {now})")

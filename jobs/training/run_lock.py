@@ -25,6 +25,7 @@ BEAT_INTERVAL_S = 5.0  # seconds between heartbeats
 WATCHED_BEATS = 3  # that a lock is watched for, where clocks say that it is old
 STALE_AFTER_S = 60.0  # seconds after the last one until a run counts as left
 FENCE = ".writer-"
+UNKNOWN = {"job": "?", "host": "?", "pid": 0, "birth": ""}
 
 
 class RunLock:
@@ -66,12 +67,12 @@ class RunLock:
                 self.path.unlink()
 
     def is_ours(self) -> bool:
-        return read_json(self.path) == self.owner
+        return read_lock(self.path) == self.owner
 
     def assert_owner(self) -> None:
         """Before every write. Raises ValueError when another job has the run, or its folder is gone."""
         for _ in range(20):  # one that takes it for a dead job's may have it aside for a moment
-            if (held := read_json(self.path)) or not self.fence.is_dir():
+            if (held := read_lock(self.path)) or not self.fence.is_dir():
                 break
             time.sleep(0.1)
         if held == self.owner:
@@ -118,7 +119,7 @@ class RunLock:
 
     def clear_stale(self, now: float) -> None:
         """Move a lock aside that nobody holds any more. Raises ValueError when somebody does."""
-        owner, age = read_json(self.path), 0.0
+        owner, age = read_lock(self.path), 0.0
         with contextlib.suppress(FileNotFoundError):
             age = now - self.path.stat().st_mtime
         if owner is None:  # gone since
@@ -131,7 +132,7 @@ class RunLock:
         aside = files.temporary(self.path)
         with contextlib.suppress(FileNotFoundError):
             self.path.rename(aside)
-            if read_json(aside) != owner:  # another job was quicker: this is its lock
+            if read_lock(aside) != owner:  # another job was quicker: this is its lock
                 with contextlib.suppress(FileExistsError):
                     os.link(aside, self.path)
             aside.unlink()
@@ -188,10 +189,25 @@ def birth(pid: int) -> str:
 
 
 def read_json(path: Path) -> dict | None:
+    """A small file of a run; None where there is none. Raises ValueError with its name for a damaged one."""
     try:
-        return json.loads(files.read_text(path))
+        content = json.loads(files.read_text(path))
     except FileNotFoundError:
         return None
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: damaged, it holds no JSON object: put a whole one in its place, or remove it")
+    return content
+
+
+def read_lock(path: Path) -> dict | None:
+    """What a lock says of its holder; None where there is none. Of a damaged one nothing is known but that it beats."""
+    try:
+        held = read_json(path)
+    except ValueError:
+        held = {}
+    return None if held is None else UNKNOWN | held
 
 
 def beat_age(lock: Path) -> float | None:

@@ -408,8 +408,10 @@ def test_a_signal_ends_it_with_a_checkpoint_and_the_rest_is_as_if_undisturbed(
     status = json.loads((run / "status.json").read_text(encoding="utf-8"))
     assert status["state"] == "stopped" and not (run / "lock.json").exists()
     assert f"checkpoint of step {status['step']} written" in said and 3 <= status["step"] < 20
-    # there was no Slurm to go back to, and it says so
-    assert ("no job of Slurm" in said) == (number == signal.SIGUSR1)
+    if number == signal.SIGUSR1:  # there was no Slurm to go back to, and it says so, to who asks later too
+        why = "the job is not queued again: this is no job of Slurm; start it again to go on"
+        assert said.endswith(f"train: {why}\n") and (run / "logs" / "train.log").read_text().endswith(f"{why}\n")
+        assert (status["reason"], status["requeues"]) == (f"time limit: {why}", 0)
     again = jobs("train", data, *cut)
     assert again.returncode == 0 and f"resumed at step {status['step']}" in again.stderr, again.stderr
     states = [torch.load(folder / "checkpoints" / "last.pt", weights_only=True) for folder in (tmp_path / "whole", run)]

@@ -58,3 +58,15 @@ def test_what_cannot_be_queued_again_says_why(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     assert requeue({"SLURM_JOB_ID": "17"}) == ""
     assert requeue({"SLURM_JOB_ID": "18"}) == "Requested operation is disabled"
+
+
+def test_a_scontrol_that_does_not_answer_or_start_is_a_reason(monkeypatch, tmp_path):
+    """As where Slurm's controller is down: it was a traceback, after the checkpoint was written."""
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text("#!/bin/sh\nexec sleep 600\n")
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    monkeypatch.setattr("jobs.distributed.signals.SCONTROL_TIMEOUT_S", 0.2)
+    assert requeue({"SLURM_JOB_ID": "17"}) == "scontrol did not answer within 0.2 s"
+    scontrol.write_text("#!/nowhere\n")
+    assert requeue({"SLURM_JOB_ID": "17"}) == "scontrol could not be started: No such file or directory"

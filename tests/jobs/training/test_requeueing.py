@@ -9,7 +9,7 @@ import pytest
 
 from jobs.distributed.heartbeat import ACTIVITY
 from jobs.distributed.sentinel import ANOTHER
-from jobs.training.requeueing import again_after_hang
+from jobs.training.requeueing import again_after_hang, note_not_queued
 
 
 @pytest.fixture
@@ -60,3 +60,15 @@ def test_a_sentinel_hears_that_another_rank_came_first(run, monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[3])
     assert subprocess.call(command) == 0 and asked(run) == 1
     assert subprocess.call(command) == ANOTHER and asked(run) == 1
+
+
+def test_a_job_that_slurm_does_not_take_back_is_not_waited_for(run):
+    """At its time limit it had said that it is queued again."""
+    told = {"state": "stopped", "reason": "time limit: the job is queued again, 3 of 20 --requeues", "requeues": 3}
+    for job, changed in (("17", True), ("18", False)):  # 18: another one has the run already
+        (run / "status.json").write_text(json.dumps(told | {"job": job}))
+        said = note_not_queued(run, "scontrol is disabled")
+        status = json.loads((run / "status.json").read_text())
+        assert said == "the job is not queued again: scontrol is disabled; start it again to go on"
+        assert (status["reason"] == f"time limit: {said}", status["requeues"] == 2) == (changed, changed)
+    assert (run / "logs" / "train.log").read_text().count(said) == 1

@@ -1,6 +1,7 @@
 """The run folder's lock and what it tells others."""
 
 import contextlib
+import errno
 import itertools
 import json
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from beating import beating
 from bed import wait_for
 
@@ -425,6 +427,65 @@ def test_checkpoint_that_runs_code_is_not_loaded(tmp_path: Path, capsys):
     (tmp_path / "step-000001.pt").write_bytes(b"")
     with pytest.raises(ValueError, match="none of its 2 checkpoints can be read"):
         checkpoint.load_newest(tmp_path)
+
+
+def test_a_copy_of_a_checkpoint_is_none(tmp_path: Path):
+    """It was `invalid literal for int()`, also at the end of a training."""
+    for name in ("step-000123-old.pt", "step-000123 (1).pt", "step-.pt", "step-best.pt"):
+        (tmp_path / name).touch()
+    checkpoint.save(tmp_path, 3, {"step": 3}, best=False)
+    assert [path.name for path in checkpoint.steps(tmp_path)] == ["step-000003.pt"]
+
+
+@pytest.mark.parametrize("kind", [PermissionError, OSError])
+def test_checkpoints_that_the_storage_does_not_give_are_not_called_damaged(tmp_path: Path, monkeypatch, kind):
+    """Nobody is told to remove them."""
+    for step in (1, 2):
+        checkpoint.save(tmp_path, step, {"step": step}, best=False)
+    error = kind(errno.EACCES if kind is PermissionError else errno.EIO, "no", "step-000002.pt")
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("torch.load", fail)
+    with pytest.raises(OSError) as raised:
+        checkpoint.load_newest(tmp_path)
+    assert raised.value is error
+
+
+def test_whatever_bytes_of_a_checkpoint_are_wrong_the_one_before_is_taken(tmp_path: Path):
+    state = {"step": 2, "model": {"a": torch.ones(3)}, "best": 0.5, "list": [1, "b"]}
+    checkpoint.save(tmp_path, 1, {"step": 1}, best=False)
+    checkpoint.save(tmp_path, 2, state, best=False)
+    newest, rng = tmp_path / "step-000002.pt", random.Random(0)
+    whole, seen = newest.read_bytes(), set()
+    for _ in range(300):
+        broken = bytearray(whole)
+        for at in rng.sample(range(len(whole)), 8):
+            broken[at] = rng.randrange(256)
+        newest.write_bytes(broken)
+        seen.add(checkpoint.load_newest(tmp_path)["step"])
+    assert 1 in seen
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff\xfe", b'{"job": 5}'])
+def test_a_damaged_lock_is_that_of_somebody_who_beats_or_not(tmp_path: Path, monkeypatch, content: bytes):
+    monkeypatch.setattr("jobs.training.run_lock.BEAT_INTERVAL_S", 0.1)
+    lock = tmp_path / "lock.json"
+    lock.write_bytes(content)
+    with pytest.raises(ValueError, match=r"job (\?|5) on \? works in this run folder"):
+        begin(tmp_path, "12")
+    os.utime(lock, (time.time() - STALE_AFTER_S - 5,) * 2)
+    assert begin(tmp_path, "12").owner["job"] == "12"
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff"])
+@pytest.mark.parametrize("name", ["status.json", "provenance.json"])
+def test_a_damaged_file_of_a_run_is_named(tmp_path: Path, name: str, content: bytes):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name}: damaged, it holds no JSON object"), begin(tmp_path) as run:
+        run.note_start({"world": 1})
+    assert not (tmp_path / "lock.json").exists()
 
 
 def test_the_last_line_says_what_is_kept_and_what_to_do(tmp_path: Path, capsys):
