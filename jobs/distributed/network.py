@@ -32,7 +32,9 @@ class Settings:
         """Read the environment. Raises a DistributedError with the variable that is wrong."""
         ports = environ.get("HTR_PORTS", "")
         first, _, last = ports.partition("-")
-        if ports and not (first.isdigit() and last.isdigit() and 0 < int(first) < int(last) < 65536):
+        if ports and not (
+            ports.isascii() and first.isdigit() and last.isdigit() and 0 < int(first) < int(last) < 65536
+        ):
             raise DistributedError(f"HTR_PORTS={ports!r} is not a range of ports such as 20000-20999")
         chosen, shared = range(int(first), int(last) + 1) if ports else None, environ.get("HTR_SHARED_GPU", "") == "1"
         patience = _seconds(environ, "HTR_START_TIMEOUT", "120"), _seconds(environ, "HTR_PEER_TIMEOUT", "60")
@@ -41,7 +43,7 @@ class Settings:
 
 def _seconds(environ: Mapping[str, str], name: str, default: str) -> float:
     value = environ.get(name) or default
-    if not value.replace(".", "", 1).isdigit() or float(value) <= 0:
+    if not (value.isascii() and value.replace(".", "", 1).isdigit()) or float(value) <= 0:
         raise DistributedError(f"{name}={value!r} is not a number of seconds")
     return float(value)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -25,11 +26,12 @@ def test_settings():
     assert Settings.find({}) == Settings("", None, 120.0)
     found = Settings.find({"HTR_IFACE": "ib0", "HTR_PORTS": "20000-20999", "HTR_START_TIMEOUT": "7.5"})
     assert found == Settings("ib0", range(20000, 21000), 7.5)
-    for wrong in ({"HTR_PORTS": "20000"}, {"HTR_PORTS": "30-20"}, {"HTR_PORTS": "1-70000"}):
+    for wrong in ({"HTR_PORTS": "20000"}, {"HTR_PORTS": "30-20"}, {"HTR_PORTS": "1-70000"}, {"HTR_PORTS": "²-³"}):
         with pytest.raises(DistributedError, match="HTR_PORTS"):
             Settings.find(wrong)
-    with pytest.raises(DistributedError, match="HTR_START_TIMEOUT='soon'"):
-        Settings.find({"HTR_START_TIMEOUT": "soon"})
+    for word in ("soon", "²", "."):
+        with pytest.raises(DistributedError, match=f"HTR_START_TIMEOUT='{re.escape(word)}'"):
+            Settings.find({"HTR_START_TIMEOUT": word})
 
 
 Address = namedtuple("Address", "family address")

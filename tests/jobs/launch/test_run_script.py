@@ -124,13 +124,35 @@ def test_a_pipeline_cancels_what_it_queued_when_a_later_job_is_refused(tmp_path:
         (tmp_path / name).chmod(0o755)
     (tmp_path / "scancel.asked").touch()
     environ = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "REFUSED": str(refused)}
-    command = ["bash", str(CHECKOUT / "slurm" / "pipeline.sh"), "lines.csv", str(tmp_path / "run")]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=250)
+    (tmp_path / "lines").mkdir()
+    command = ["bash", str(CHECKOUT / "slurm" / "pipeline.sh"), "./lines", "run", "--steps", "9"]
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=250)
     assert (tmp_path / "scancel.asked").read_text().strip() == cancelled
     if not refused:
         assert done.returncode == 0 and "preprocess 101, train 102, evaluate 103; then" in done.stdout
         assert "--dependency=afterok:102 " in (tmp_path / "sbatch.asked").read_text()
+        assert f"{CHECKOUT}/slurm/train.sh data/lines --run run --steps 9\n" in (tmp_path / "sbatch.asked").read_text()
     else:
         assert done.returncode == 1 and "Invalid partition" in done.stderr
     for job in cancelled.split():
         assert f"job {job}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "preprocess", "said"),
+    [
+        ("lines.csv", ["--stepz", "9"], "", "did you mean --steps?"),
+        ("lines.csv", [], "--quality 0", "--quality 0: a number from 1 to 100 is needed"),
+        ("line.csv", [], "", "error: line.csv: no such file or folder"),
+    ],
+)
+def test_a_pipeline_with_a_wrong_option_queues_nothing(tmp_path: Path, source: str, options, preprocess, said: str):
+    """The training's would be said when the preprocess has run for hours."""
+    (tmp_path / "sbatch").write_text(SBATCH, encoding="utf-8")
+    (tmp_path / "sbatch").chmod(0o755)
+    (tmp_path / "lines.csv").touch()
+    environ = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PREPROCESS": preprocess, "REFUSED": "0"}
+    command = ["bash", str(CHECKOUT / "slurm" / "pipeline.sh"), source, "run", *options]
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=250)
+    assert done.returncode and said in done.stderr and len(done.stderr.splitlines()) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lines.csv", "sbatch"]
