@@ -30,6 +30,7 @@ from typing import Literal
 from jobs.cli.console import log
 from jobs.cli.settings import setting
 from jobs.training.adopted import run_of
+from shards.files import in_shell
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,9 @@ def main(args: Settings) -> int:
         surely = max(1 - args.delta - sum(other["delta"] for other in others), 0)
         log(f"calibrate: {len(others)} more promises were chosen on {choosing.name}: all {len(others) + 1} hold "
             f"together, and so does the one picked when they are known, with {100 * surely:g} % at least")  # fmt: skip
-    then = "" if threshold is None else f"; next: python -m jobs transcribe SCANS --promise {folder} --out FILE"
+    then = (
+        "" if threshold is None else f"; next: python -m jobs transcribe SCANS --promise {in_shell(folder)} --out FILE"
+    )
     log(f"calibrate: {folder / 'promise.json'}{then}")
     return 0
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.cli.console import log
+from jobs.cli.console import log, printable
 from jobs.cli.settings import setting
 from jobs.training.config import has_run
 from jobs.training.run_status import clean, describe, find, number, read, settings, text
@@ -78,7 +78,7 @@ def found(folders: list[Path]) -> Iterator[tuple[str, Path]]:
         for run in find(folder, half=True):
             if run.resolve() not in seen:
                 seen.add(run.resolve())
-                yield str(run), run
+                yield printable(str(run)), run
 
 
 def rows_of(run: Path, described: dict) -> list[dict]:
@@ -118,7 +118,7 @@ def setting(value) -> str | int | float | bool | None:
 
 def evaluation(folder: Path) -> dict:
     """The columns of an evaluation; `reason` says why, if it is damaged or not complete."""
-    row = {"evaluation": folder.name}
+    row = {"evaluation": printable(folder.name)}
     if not (folder / "metrics.json").exists():
         return row | {"reason": "the evaluation is not finished: no metrics.json"}
     try:
@@ -133,7 +133,7 @@ def evaluation(folder: Path) -> dict:
             ends = dict(zip(("low", "high"), interval.get(name) or (), strict=False))
             row |= {f"{name}_{end}": number(ends, end) for end in ends}
     except (ValueError, TypeError, AttributeError, OSError) as error:
-        damaged = {"evaluation": folder.name, "state": "unreadable", "reason": reason(error)}
+        damaged = {"evaluation": printable(folder.name), "state": "unreadable", "reason": reason(error)}
         return dict.fromkeys((*OF_EVALUATION, *INTERVALS)) | damaged
     return row
 

@@ -21,6 +21,7 @@ from jobs.cli.console import log
 from jobs.cli.settings import setting
 from jobs.distributed.work_sharding import share_of_work
 from jobs.training.adopted import run_of
+from shards.files import in_shell
 
 LEVELS = ("line", "field")  # that are read, unless --where says others
 MAY = ("line", "field", "blank")  # be read
@@ -112,7 +113,7 @@ def main(args: Settings) -> int:
         return 0
     ticks = ticks_of(index, args.split, where) if rules else ()
     metrics = merge(folder, shards, asked, known_words(config), rules, ticks)
-    log(f"evaluate: {folder / 'metrics.json'}; next: python -m jobs report {args.run}")
+    log(f"evaluate: {folder / 'metrics.json'}; next: python -m jobs report {in_shell(args.run)}")
     report(args, metrics, speed(folder, shards), bool(rules))
     if args.terms or args.promise:
         from jobs.evaluation import cause_statistics

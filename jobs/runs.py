@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.cli.console import ago, log
+from jobs.cli.console import ago, log, printable
 from jobs.cli.settings import setting
 from jobs.launch.slurm_state import ENDED, WAITING, Slurm
 from jobs.training import learning_curves
@@ -131,7 +131,7 @@ def cells(row: dict) -> list[str]:
     lines = shown("eval_lines", ", {:,} lines", "")
     evaluation = "-" if row["eval_cer"] is None else f"{row['eval_cer']:.1%} {shown('eval_split')}{lines}"
     return [
-        row["run"],
+        printable(row["run"]),
         f"{shown('model')}/{shown('size')}",
         shown("world"),
         f"{shown('step')}/{shown('steps')}",

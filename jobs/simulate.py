@@ -12,6 +12,7 @@ from typing import Literal
 from jobs.cli.console import Progress, log
 from jobs.cli.settings import setting
 from jobs.distributed.cpus import cpus_of_task
+from shards.files import in_shell
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def main(args: Settings) -> int:
             args.out, numbers, args.seed, workers=workers, progress=lambda n: progress.advance(n), **options
         )
     log(
-        f"simulate: {len(numbers)} certificates, {table}; next: python -m jobs preprocess {table} --unit field "
-        f"--out DATASET"
+        f"simulate: {len(numbers)} certificates, {table}; next: python -m jobs preprocess {in_shell(table)} "
+        f"--unit field --out DATASET"
     )
     return 0

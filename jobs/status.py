@@ -62,15 +62,18 @@ def main(args: Settings) -> int:
 def show_run(run: Path) -> str | None:
     """A run that has no evaluation and no alignment under way: one line, as its row of `runs`. -> its state."""
     from jobs.training.run_status import describe
+    from shards.files import in_shell
 
     [row] = describe([(str(run), run)], evaluated=False)
     if row["state"] == "adopted":
-        print(f"{run}: the run folder of a model that was trained elsewhere; more: python -m jobs report {run}")
+        print(
+            f"{run}: the run folder of a model that was trained elsewhere; more: python -m jobs report {in_shell(run)}"
+        )
         return row["state"]
     step = f", step {row['step']} of {row['steps']}" if row["step"] is not None else ""
     reason = f" ({row['reason']})" if row["reason"] else ""
-    said = f"{run}: training, {row['state'] or 'just begun'}{reason}{step}; more: python -m jobs runs {run.parent}"
-    print(said, flush=True)
+    more = f"python -m jobs runs {in_shell(run.parent)}"
+    print(f"{run}: training, {row['state'] or 'just begun'}{reason}{step}; more: {more}", flush=True)
     return row["state"]
 
 

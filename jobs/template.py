@@ -19,6 +19,7 @@ from typing import Literal
 
 from jobs.cli.console import Progress, log
 from jobs.cli.settings import setting
+from shards.files import in_shell
 
 MAX_SCANS = 120  # that a blank form is made of
 
@@ -108,7 +109,10 @@ def new(args: New) -> int:
     ticks = sum(field.kind == "tick" for field in fields)
     log(f"template: {path}: {len(fields) - ticks} text fields and {ticks} tick boxes proposed, {picture.shape[1]} x "
         f"{picture.shape[0]} at {dpi:g} dpi")  # fmt: skip
-    log(f"template: open {page} to name and move them; then: python -m jobs template import {path} DOWNLOADED.json")
+    log(
+        f"template: open {page} to name and move them; then: python -m jobs template import {in_shell(path)} "
+        "DOWNLOADED.json"
+    )
     return 0
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from htr.lines import normalise as lines
 from htr.lines.augment import LEVELS, augment, random_for
 from shards.decoding import CODED, Damaged, Span, decode_text, read_records, unpack_record
+from shards.files import in_shell
 from shards.open_shards import OpenShards
 from shards.ready import Ready, ReadyLines
 
@@ -227,7 +228,7 @@ def damaged_lines(path: Path, how: str = "damaged") -> ValueError:
     """Of a file of lines that lay ready-made."""
     return ValueError(
         f"{path}: {how}: remove {path.parent}, then trainings make these lines of the shards, or make them anew "
-        f"(python -m jobs precompute {path.parent.parent})"
+        f"(python -m jobs precompute {in_shell(path.parent.parent)})"
     )
 
 

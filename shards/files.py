@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import secrets
+import shlex
 import socket
 import stat
 import tempfile
@@ -122,6 +123,11 @@ def sha256(path: Path) -> str:
 def to_json(content: dict) -> str:
     """Indented, with sorted keys and a line feed at the end: the same content is the same bytes."""
     return json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+
+
+def in_shell(path: Path) -> str:
+    """A path as a word of a command that a person copies: quoted where it has spaces or the like."""
+    return shlex.quote(str(path))
 
 
 def own_folder(disk: Path | None = None) -> Path:

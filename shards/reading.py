@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from htr.certificate import clean_text, log_name
 from htr.lines.normalise import MAX_LINE_WIDTH_PX, MIN_LINE_WIDTH_PX
 from shards.decoding import Damaged, Span, decode_text
+from shards.files import in_shell
 from shards.index import Index
 from shards.open_shards import OpenShards
 from shards.row_map import CHUNK, LONG_KEY, column_of, level_of, rows_of, texts_of, widths_kept
@@ -267,10 +268,8 @@ class Samples:
     def damaged(self, text: int) -> ValueError:
         at = self.locate(np.array([text]))
         path = self.path(int(at.source[0]), int(at.shard[0]))
-        return ValueError(
-            f"{path}: cut short or changed since it was committed, at {log_name(self.key(text))} "
-            f"(see python -m jobs verify {path.parent})"
-        )
+        told = f"{path}: cut short or changed since it was committed, at {log_name(self.key(text))}"
+        return ValueError(f"{told} (see python -m jobs verify {in_shell(path.parent)})")
 
     def close(self) -> None:
         self.open.close()

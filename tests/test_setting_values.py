@@ -64,3 +64,11 @@ def test_an_empty_word_is_no_path(capsys):
         with pytest.raises(SystemExit) as end:
             parse(argv)
         assert end.value.code == 2 and "an empty path" in capsys.readouterr().err
+
+
+def test_a_name_that_is_not_utf_8_is_refused_at_once(capsys):
+    """It was a UnicodeEncodeError when it came to stand in a file."""
+    with pytest.raises(SystemExit):
+        parse(["train", "--run", os.fsdecode(b"runs/caf\xe9")])
+    assert "the name is not UTF-8" in capsys.readouterr().err
+    assert parse(["train", "--run", "runs/café"])[1].run == Path("runs/café")

@@ -10,6 +10,11 @@ def log(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
+def printable(name: str) -> str:
+    """A name on one line that can't steer a terminal, and that UTF-8 can encode: a file's name may be any bytes."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name)
+
+
 def be_quiet() -> None:
     """From here on show no progress, only results, summaries, warnings and errors."""
     SHOWN["progress"] = False

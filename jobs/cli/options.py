@@ -70,9 +70,13 @@ def add_option(place: Any, leaf: Leaf) -> None:
 
 
 def path(text: str) -> Path:
-    """Raises ArgumentTypeError for an empty word, which as a path would be the folder that one is in."""
+    """Raises ArgumentTypeError for an empty word, which as a path would be the folder that one is in, and for a name
+    that no file of ours could hold.
+    """
     if not text:
         raise argparse.ArgumentTypeError("an empty path: is a variable of the shell not set?")
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise argparse.ArgumentTypeError(f"{ascii(text)}: the name is not UTF-8: rename it, or give a link to it")
     return Path(text)
 
 

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from htr.certificate import clean_text, log_name
 from jobs.training.config import parse_where, read_run
+from shards.files import in_shell
 from shards.index import Index, read_index
 from shards.plan import read_note
 from shards.tar import text_offset
@@ -33,7 +34,7 @@ def texts_of(index: Index, table: pa.Table, column: str | None = None) -> list[s
             if len(content) != text_size:
                 raise ValueError(
                     f"{index.folder / name}.tar: cut short or changed since it was committed, at {log_name(key)} "
-                    f"(see python -m jobs verify {index.folder})"
+                    f"(see python -m jobs verify {in_shell(index.folder)})"
                 )
             texts.append(content.decode())
     finally:

@@ -24,6 +24,7 @@ def write_missing(plan, images: Path, *, forms: Path | None, workers: int | None
     one a CPU).
     """
     from shards.claim import clock, modified, take_turns
+    from shards.files import in_shell
     from shards.index import merge, missing_shards, read_index
     from shards.plan import read_plan
 
@@ -57,7 +58,7 @@ def write_missing(plan, images: Path, *, forms: Path | None, workers: int | None
     report(plan.folder)
     log(
         f"preprocess: {sum(index.totals.values())} samples in {len(index.shards)} shards under {plan.folder}; "
-        f"next: python -m jobs stats {plan.folder}"
+        f"next: python -m jobs stats {in_shell(plan.folder)}"
     )
     return 0
 

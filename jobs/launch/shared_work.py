@@ -94,7 +94,7 @@ class SharedWork:
         left = len(self.parts) - len(self.done())
         if left:
             log(f"{self.verb}: this task is done; {left} of {len(self.parts)} {self.unit} are left to others "
-                f"(python -m jobs status {self.about})")  # fmt: skip
+                f"(python -m jobs status {files.in_shell(self.about)})")  # fmt: skip
         else:
             ended(self.folder)
         return left > 0

@@ -292,5 +292,5 @@ def write_adopted(run: Path, model: dict[str, str], facts: dict[str, str]) -> No
 def write_run(run: Path, config: TrainConfig, facts: dict[str, str], replace=files.replace) -> None:
     """The settings, all of them resolved, after the facts that they are read with."""
     replace(run / DATA, files.to_json(facts))
-    again = f"python -m jobs train --config {run / CONFIG} --run ANOTHER trains the same again"
+    again = f"python -m jobs train --config {files.in_shell(run / CONFIG)} --run ANOTHER trains the same again"
     replace(run / CONFIG, to_yaml(config, again))

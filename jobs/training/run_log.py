@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from jobs.cli.console import log
+from shards import files
 
 
 def tell(run: Path, job: str, message: str) -> None:
@@ -39,7 +40,7 @@ def last_line(run: Path, state: dict) -> str:
     written = steps(run / "checkpoints")
     kept = f"checkpoint of step {step_of(written[0])} written" if written else "no checkpoint was written"
     if how == "finished":
-        following = f"next: python -m jobs evaluate --run {run}"
+        following = f"next: python -m jobs evaluate --run {files.in_shell(run)}"
     elif "queued again" in reason or "chain goes on" in reason:
         following = "nothing is to be done"
     else:

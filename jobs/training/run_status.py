@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
-from jobs.cli.console import ago, log
+from jobs.cli.console import ago, log, printable
 from jobs.distributed.heartbeat import beats
 from jobs.training.config import has_run, read_run
 from jobs.training.run_lock import beat_age, living, read_json, seems_to_beat
@@ -144,4 +144,4 @@ def text(content: dict, name: str) -> str | None:
 def clean(message: str) -> str:
     """One short line that can't steer a terminal."""
     line = (message.splitlines() or [""])[0]
-    return "".join(letter if letter.isprintable() else "?" for letter in line)[:200]
+    return printable(line)[:200]

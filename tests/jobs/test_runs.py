@@ -225,6 +225,20 @@ def test_which_folders_are_runs(tmp_path, capsys):
     assert list(listed(top / "b", capsys)) == ["."]
 
 
+def test_a_name_that_is_no_word(tmp_path, capsys):
+    """Of any bytes but two: it neither steers a terminal, nor ends the list of all others."""
+    for name in (b"caf\xe9", b"two\nlines", b"\x1b[31mred"):
+        make(tmp_path / "run")
+        (tmp_path / "runs").mkdir(exist_ok=True)
+        (tmp_path / "run").rename(tmp_path / "runs" / os.fsdecode(name))
+    assert main(["runs", str(tmp_path / "runs")]) == 0
+    _, *lines = capsys.readouterr().out.encode("utf-8").decode().splitlines()
+    assert sorted(line.split()[0] for line in lines) == ["?[31mred", "caf?", "two?lines"]
+    for ending in ("csv", "parquet", "md"):
+        assert main(["collect", str(tmp_path / "runs"), "--out", str(tmp_path / f"all.{ending}")]) == 0
+    assert "caf?" in (tmp_path / "all.csv").read_text(encoding="utf-8")
+
+
 def test_plain_columns_for_pipes(tmp_path, capsys):
     evaluate(make(tmp_path / "runs" / "ctc-16"), "test", 0.071, age=0)
     make(tmp_path / "runs" / "a-longer-name", job="local-3", beat=200.0)

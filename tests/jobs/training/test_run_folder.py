@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -427,6 +428,14 @@ def test_checkpoint_that_runs_code_is_not_loaded(tmp_path: Path, capsys):
     (tmp_path / "step-000001.pt").write_bytes(b"")
     with pytest.raises(ValueError, match="none of its 2 checkpoints can be read"):
         checkpoint.load_newest(tmp_path)
+
+
+def test_a_command_that_is_to_be_copied_is_quoted(tmp_path: Path):
+    run = tmp_path / "a run's"
+    with begin(run) as begun:
+        begun.update({"state": "finished"})
+    said = (run / "logs" / "train.log").read_text(encoding="utf-8")
+    assert shlex.split(said.partition("next: ")[2]) == ["python", "-m", "jobs", "evaluate", "--run", str(run)]
 
 
 def test_a_copy_of_a_checkpoint_is_none(tmp_path: Path):
