@@ -7,6 +7,7 @@ import sys
 from dataclasses import MISSING
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from jobs.cli.command_line import STAGES, VERBS, main, parse
@@ -280,3 +281,13 @@ def test_ctrl_c_is_one_line(capsys, monkeypatch):
     monkeypatch.setattr("jobs.cli.command_line.parse", interrupted)
     assert main(["stats", "data"]) == 130
     assert capsys.readouterr().err == "interrupted: what is whole is kept, the same command goes on\n"
+
+
+def test_what_arrow_quotes_of_a_table_is_not_said(capsys, monkeypatch):
+    def fail(_):
+        pa.array(["l'arrêt de Dupont"]).cast(pa.float64())
+
+    monkeypatch.setattr("jobs.stats.main", fail)
+    assert main(["stats", "data"]) == 1
+    said = capsys.readouterr().err
+    assert "Dupont" not in said and "a table holds what can't be read" in said and said.count("\n") == 1

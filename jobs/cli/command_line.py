@@ -163,10 +163,20 @@ def main(argv: list[str] | None = None) -> int:
             if type(error) is ValueError or type(error).__name__ == "DistributedError"
             else f"{type(error).__name__}: "
         )
-        print(f"error: {kind}{error}{advice(error)}", file=sys.stderr, flush=True)
+        print(f"error: {kind}{message_of(error)}{advice(error)}", file=sys.stderr, flush=True)
         if "SLURM_STEP_ID" in os.environ:
             time.sleep(3)  # srun ends all ranks with the first one: give the others time to write their message
         return 1
+
+
+def message_of(error: BaseException) -> str:
+    """What an error says. Of Arrow's errors only what is said of a file as a whole: others may quote a cell or a row,
+    which may be a transcription.
+    """
+    text = str(error)
+    if type(error).__module__.partition(".")[0] != "pyarrow" or "parquet" in text.lower():
+        return text
+    return "a table holds what can't be read (Arrow's message may quote a cell: HTR_TRACE=1 shows it)"
 
 
 def advice(error: BaseException) -> str:

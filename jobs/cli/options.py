@@ -76,7 +76,7 @@ def path(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("an empty path: is a variable of the shell not set?")
     if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise argparse.ArgumentTypeError(f"{ascii(text)}: the name is not UTF-8: rename it, or give a link to it")
+        raise argparse.ArgumentTypeError(f"{text!a}: the name is not UTF-8: rename it, or give a link to it")
     return Path(text)
 
 

@@ -109,11 +109,7 @@ class KeyTable:
         """(len(todo),) of a column of numbers, NaN where there is none."""
         if name not in self.table.column_names:
             return np.full(len(self.todo), np.nan)
-        column = self.table[name].take(pa.array(self.todo))
-        if not pa.types.is_floating(column.type):
-            text = pc.cast(column, pa.string())
-            column = pc.cast(pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text), pa.float64())
-        return pc.fill_null(column, np.nan).to_numpy()
+        return pc.fill_null(as_numbers(self.table, name).take(pa.array(self.todo)), np.nan).to_numpy()
 
     # ------------------------------------------------------------------------------------------ what comes out
 
@@ -183,16 +179,20 @@ def filled(table: pa.Table, rows: np.ndarray, given: dict[int, Answer]) -> pa.Ta
 
 def plain_text(table: pa.Table) -> pa.Table:
     """All columns but numbers as strings without null, as jobs.transcription.results.to_key needs them."""
-    columns = {}
-    for name in table.column_names:
-        column = table[name]
-        if name in NUMBERS and not pa.types.is_floating(column.type):
-            text = pc.cast(column, pa.string())
-            column = pc.cast(pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text), pa.float64())
-        elif name not in NUMBERS:
-            column = pc.fill_null(pc.cast(column, pa.string()), "")
-        columns[name] = column
-    return pa.table(columns)
+    texts = {name: table[name] for name in table.column_names if name not in NUMBERS}
+    texts = {name: pc.fill_null(pc.cast(column, pa.string()), "") for name, column in texts.items()}
+    return pa.table({name: texts[name] if name in texts else as_numbers(table, name) for name in table.column_names})
+
+
+def as_numbers(table: pa.Table, name: str) -> pa.ChunkedArray:
+    """The column as numbers, null where a cell is empty. Raises ValueError for other texts, and quotes none."""
+    if pa.types.is_floating(table[name].type):
+        return table[name]
+    text = pc.cast(table[name], pa.string())
+    try:
+        return pc.cast(pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text), pa.float64())
+    except pa.ArrowInvalid:  # its message quotes a cell
+        raise ValueError(f"column {name} has cells that are no numbers: were columns shifted?") from None
 
 
 # ---------------------------------------------------------------------------------------------------- opening

@@ -160,7 +160,8 @@ def wait(jobs: list[submitit.Job], poll=lambda: None, errors_only: bool = False)
     """Wait for the jobs, with the first task's messages on this terminal. -> exit code. Ctrl-C cancels them."""
     shown: dict[Path, int] = {}
     try:
-        while not all(job.done(force_check=True) for job in jobs):
+        # of Slurm's jobs a result is seen at once, and its accounting, which all share, asked once a minute at the end
+        while not all(job.done(force_check=isinstance(job, submitit.LocalJob)) for job in jobs):
             follow(jobs, shown, errors_only)
             poll()
             time.sleep(0.25)

@@ -238,6 +238,8 @@ def test_what_cannot_be_keyed(tmp_path: Path, capsys, write_table):
     plain = table(tmp_path, 3, "plain.csv", probability=[""] * 3, confidence=[""] * 3)
     fails("no column probability or confidence", plain,
           "--order", "unsure")  # fmt: skip
+    shifted = table(tmp_path, 3, "shifted.csv", probability=[CANARY] * 3)
+    fails("column probability has cells that are no numbers", shifted, "--order", "unsure")
 
 
 def test_pictures(running):

@@ -1,13 +1,14 @@
 """What is asked of Slurm through submitit, and what the site's file adds."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from htr import PRETRAINED
 from jobs.cli.command_line import main
 from jobs.launch import submitit_launcher
-from jobs.launch.submitit_launcher import Request, dry_run, minutes, site_settings
+from jobs.launch.submitit_launcher import Request, dry_run, minutes, site_settings, wait
 
 
 def request(**changes) -> Request:
@@ -110,3 +111,16 @@ def test_wrong_option_of_the_verb_is_said_at_submission(tmp_path: Path, capsys):
     with pytest.raises(SystemExit):
         main(["submit", "train", "--dry-run", "--modle", "ctc"])
     assert "unrecognized arguments: --modle" in capsys.readouterr().err
+
+
+def test_slurms_accounting_is_not_asked_four_times_a_second(tmp_path: Path):
+    """By `submit --wait`: submitit asks it as often as it must, if it is not made to."""
+    forced = []
+
+    def done(force_check: bool) -> bool:
+        forced.append(force_check)
+        return len(forced) == 3
+
+    paths = SimpleNamespace(stdout=tmp_path / "out", stderr=tmp_path / "err", folder=tmp_path)
+    assert wait([SimpleNamespace(done=done, paths=paths, job_id="7", num_tasks=0)]) == 0
+    assert forced == [False] * 3
