@@ -68,8 +68,10 @@ def test_a_switch_of_a_file_can_be_taken_back(tmp_path: Path):
 
 
 def test_a_setting_that_was_renamed_is_still_read(tmp_path: Path):
-    """The config.yaml of a run of an older version."""
+    """The config.yaml of a run of an older version, and its option."""
     assert train("--config", write(tmp_path / "old.yaml", "runtime: {threads: 3}\n")).runtime.workers == 3
+    assert train("--threads", "3").runtime.workers == 3
+    assert parse(["scale", "--threads", "3"])[1].train.runtime.workers == 3
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,8 @@ def add_option(place: Any, leaf: Leaf) -> None:
         if meta.const is not None:
             options |= {"nargs": "?", "const": meta.const}
         place.add_argument(f"--{leaf.flag}", **options)
+        if meta.was:
+            place.add_argument(f"--{meta.was}", **options | {"dest": dest, "help": SUPPRESS})
     if nested:
         place.add_argument(f"--{leaf.key}", **{**options, "dest": dest, "help": SUPPRESS} | unplaced(leaf))
 

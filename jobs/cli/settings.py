@@ -33,7 +33,7 @@ class Meta:
     `flag`: the option without dashes, if it isn't the field's name. `const`: the value of the option when it is given
     without one. `parse`: converts a word of the command line, if the type does not; `write`: the inverse. `exclusive`:
     of options with the same word here only one may be given. `fixed`: a run can't be resumed with another value. `was`:
-    the name in files of older versions. A number is at least `least` (or more than `over`), and at most
+    the name in files and options of older versions. A number is at least `least` (or more than `over`), and at most
     `most`.
     """
 

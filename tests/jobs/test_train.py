@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import json
-import math
 import os
 import shutil
 import signal
