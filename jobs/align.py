@@ -153,13 +153,12 @@ def measured_delay(index, reader, args: Settings) -> float:
 
 
 def report(summary: dict, out: Path) -> None:
-    import sys
 
     least = summary["least"]
     log(f"align: {summary['rows']} rows in {out}, {sum(summary['rejects'].values())} of them to be rejected"
         f"{'' if least is None else f' (least margin {least:.2f})'}")  # fmt: skip
     for reason, count in sorted(summary["rejects"].items()):
-        print(f"    {count:6d} x {reason}", file=sys.stderr)
+        log(f"    {count:6d} x {reason}")
     if passed := summary["passed_over"]:
         kinds = ", ".join(f"{count} x {level}" for level, count in passed.items())
         log(f"align: {sum(passed.values())} samples have no text to align ({kinds})")

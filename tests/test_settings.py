@@ -1,7 +1,9 @@
 """Settings from options, dotted options and files: one meaning, whatever the spelling, and one line where wrong."""
 
+import errno
 import importlib
 import json
+import os
 import subprocess
 import sys
 from dataclasses import MISSING
@@ -293,3 +295,14 @@ def test_what_arrow_quotes_of_a_table_is_not_said(capsys, monkeypatch):
     assert main(["stats", "data"]) == 1
     said = capsys.readouterr().err
     assert "Dupont" not in said and "a table holds what can't be read" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EACCES, errno.EROFS])
+def test_an_error_of_storage_says_what_and_where_and_what_to_do(capsys, monkeypatch, number: int):
+    def fail(_):
+        raise OSError(number, os.strerror(number), "data/plan.json")
+
+    monkeypatch.setattr("jobs.stats.main", fail)
+    assert main(["stats", "data"]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and f"{os.strerror(number)}: 'data/plan.json': " in said

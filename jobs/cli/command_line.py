@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from jobs.cli.console import be_quiet
+from jobs.cli.console import be_quiet, log
 
 STAGES = {
     "data": {
@@ -146,13 +146,13 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:  # Ctrl-C
         if os.environ.get("HTR_TRACE"):
             raise
-        print("interrupted: what is whole is kept, the same command goes on", file=sys.stderr, flush=True)
+        log("interrupted: what is whole is kept, the same command goes on")
         return 130  # as shells have it
     except ModuleNotFoundError as error:  # another Python than the one of set-up, most likely
         if os.environ.get("HTR_TRACE") or (error.name or "").split(".")[0] in OURS:
             raise
         where = f"{error.name} is not installed in {sys.executable}"
-        print(f"error: {where}: run make setup once, and . slurm/env.sh in each new shell", file=sys.stderr, flush=True)
+        log(f"error: {where}: run make setup once, and . slurm/env.sh in each new shell")
         return 1
     except (ValueError, OSError, RuntimeError) as error:
         # a DistributedError is a RuntimeError
@@ -163,7 +163,7 @@ def main(argv: list[str] | None = None) -> int:
             if type(error) is ValueError or type(error).__name__ == "DistributedError"
             else f"{type(error).__name__}: "
         )
-        print(f"error: {kind}{message_of(error)}{advice(error)}", file=sys.stderr, flush=True)
+        log(f"error: {kind}{message_of(error)}{advice(error)}")
         if "SLURM_STEP_ID" in os.environ:
             time.sleep(3)  # srun ends all ranks with the first one: give the others time to write their message
         return 1
@@ -186,6 +186,8 @@ def advice(error: BaseException) -> str:
         return ": make room (a quota counts too), then give the same command again: it goes on"
     if number in (errno.EIO, errno.ESTALE):
         return ": the storage failed, nothing half written is kept; give the same command again when it answers"
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return ": you may not do that there (see whose it is, and how it is mounted): name another place"
     return ""
 
 

@@ -1,5 +1,7 @@
 """Messages for people, one line each on stderr, and progress bars on a terminal. They never hold a transcription."""
 
+import contextlib
+import os
 import sys
 import time
 
@@ -7,7 +9,17 @@ SHOWN = {"progress": True}  # of this process
 
 
 def log(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+    """A line that nobody takes, as where the log's disk is full, ends no work."""
+    with contextlib.suppress(OSError):
+        print(message, file=sys.stderr, flush=True)
+
+
+def give_up_lines() -> None:
+    """At the end: what stderr did not take is lost. Python's own try at it would fail, and change the exit status."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def printable(name: str) -> str:

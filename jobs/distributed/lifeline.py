@@ -86,7 +86,8 @@ class Lifeline:
                         heard.pop(peer)
                 if self.known.is_set() and now - self.since > GRACE_S and not self.noticed.is_set():
                     self.noticed.set()
-                    print(f"error: {self.verdict}", file=sys.stderr, flush=True)
+                    with contextlib.suppress(OSError):  # of a log that takes no line
+                        print(f"error: {self.verdict}", file=sys.stderr, flush=True)
 
     def receive(self, link: socket.socket) -> bytes:
         """-> the next bytes; b"" where the connection has ended."""

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import json
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -135,7 +134,7 @@ def report(folder: Path) -> None:
     log(f"preprocess: {index['rows']} rows: {counts or 'no sample'} ({levels}); "
         f"rejected {sum(index['rejects'].values())}")  # fmt: skip
     for reason, count in sorted(index["rejects"].items()):
-        print(f"    {count:6d} x {reason}", file=sys.stderr)
+        log(f"    {count:6d} x {reason}")
     if nearest := index.get("nearest"):
         log(f"preprocess: an image that is missing: {nearest}")
     if few := too_few_to_calibrate(folder, index):

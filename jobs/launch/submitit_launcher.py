@@ -13,6 +13,7 @@ from pathlib import Path
 import submitit
 
 from jobs.cli.code_version import CHECKOUT
+from jobs.cli.console import log
 from jobs.distributed.gpu_names import VISIBLE, gpus_of_ranks
 
 SIBLING_WAIT_S = 5.0  # seconds that the other local ranks have to say what they saw, when one fails
@@ -172,7 +173,7 @@ def wait(jobs: list[submitit.Job], poll=lambda: None, errors_only: bool = False)
         return 130
     failed = [job for job in jobs if not succeeded(job)]
     for job in failed:
-        print(f"job {job.job_id} failed; its logs are {job.paths.folder}/{job.job_id}_*", file=sys.stderr)
+        log(f"job {job.job_id} failed; its logs are {job.paths.folder}/{job.job_id}_*")
     return 1 if failed else 0
 
 
@@ -201,7 +202,7 @@ def follow(jobs: list[submitit.Job], shown: dict[Path, int], errors_only: bool) 
             shown[path] = shown.get(path, 0) + len(whole)
             for line in whole.decode(errors="replace").splitlines():
                 if not line.startswith("submitit ") and (line.startswith("error: ") or not errors_only):
-                    print(line, file=sys.stderr, flush=True)
+                    log(line)
 
 
 def minutes(text: str) -> float:

@@ -84,3 +84,19 @@ def test_quiet_is_heard(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setitem(console.SHOWN, "progress", True)
     parse(["verify", str(tmp_path), "--quiet"])
     assert console.SHOWN["progress"] is False
+
+
+@pytest.mark.parametrize("stderr", ["2>/dev/full", "2>&-", ">&-"])
+def test_a_log_that_takes_no_line_ends_no_work(tmp_path: Path, stderr: str):
+    """A full disk under Slurm's log, or none: no other exit status, no line in stdout, no file in place of stderr."""
+    command = f'"$@" {stderr} | cat; exit ${{PIPESTATUS[0]}}'
+    verb = [sys.executable, "-m", "jobs", "runs", str(tmp_path)]
+    done = subprocess.run(
+        ["bash", "-c", command, "bash", *verb],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+    assert ("no experiment" in done.stderr) == (stderr == ">&-")
