@@ -142,7 +142,7 @@ def test_a_pipeline_cancels_what_it_queued_when_a_later_job_is_refused(tmp_path:
     ("source", "options", "preprocess", "said"),
     [
         ("lines.csv", ["--stepz", "9"], "", "did you mean --steps?"),
-        ("lines.csv", [], "--quality 0", "--quality 0: a number from 1 to 100 is needed"),
+        ("lines.csv", [], "--quality 0", "--quality 0: give 1 to 100"),
         ("line.csv", [], "", "error: line.csv: no such file or folder"),
     ],
 )
