@@ -1,14 +1,17 @@
 """Columns of numbers in one file, mapped: a page of it is in a node's memory once, whichever processes read it.
 
 A line of JSON (what the columns are, and what the file is of), then each column's numbers as they lie in memory, little
-endian, each column at a multiple of 64 bytes. The file appears whole or not at all.
+endian, each column at a multiple of 64 bytes, then the CRC-32 of all that. The file appears whole or not at all. Who
+reads it does not add it up: `changed` does, for `verify`.
 """
 
 import contextlib
 import json
 import mmap
 import os
+import struct
 import tempfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +23,8 @@ from shards.claim import take_turns
 
 MAGIC = b"htr columns 1\n"
 HEAD_BYTES = 4096  # of the line of JSON, or a multiple of so many
+SUM = struct.Struct("<I")
+ADDED_TOGETHER = 1 << 26  # bytes
 
 
 @dataclass(frozen=True)
@@ -51,20 +56,24 @@ def write_columns(
     for name, (dtype, count) in columns.items():
         placed[name] = (np.dtype(dtype).newbyteorder("<").str, count, at)
         at += -(-count * np.dtype(dtype).itemsize // 64) * 64
-    head = MAGIC + json.dumps({"note": note, "columns": placed, "bytes": at}).encode() + b"\n"
+    head = MAGIC + json.dumps({"note": note, "columns": placed, "bytes": at, "sum": True}).encode() + b"\n"
     head = head.ljust(-(-len(head) // HEAD_BYTES) * HEAD_BYTES)
+    size = len(head) + max(at, 1)
     attempt = files.temporary(path)
     try:
         with files.named(path), open(attempt, "w+b") as file:
             file.write(head)
             # the room is taken now: a full disk is an error here, and no bus error later
-            os.posix_fallocate(file.fileno(), 0, len(head) + max(at, 1))
+            os.posix_fallocate(file.fileno(), 0, size + SUM.size)
             file.flush()
-            mapped = mmap.mmap(file.fileno(), len(head) + max(at, 1))
+            mapped = mmap.mmap(file.fileno(), size)
             arrays = views(mapped, placed, len(head))
             fill(arrays)
             arrays.clear()
             mapped.flush()
+            file.seek(size)
+            file.write(SUM.pack(sum_of(mapped, size)))
+            file.flush()
             with contextlib.suppress(BufferError):  # `fill` may have kept a view of it
                 mapped.close()
             os.fsync(file.fileno())
@@ -93,6 +102,29 @@ def read_columns(path: Path) -> Columns:
         # private: a mount without a page cache, as FUSE may be, refuses a shared mapping
         mapped = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
     return Columns(path, head["note"], views(mapped, head["columns"], start))
+
+
+def sum_of(content: mmap.mmap, size: int) -> int:
+    """The CRC-32 of its first bytes, so many."""
+    found = 0
+    for start in range(0, size, ADDED_TOGETHER):
+        found = zlib.crc32(content[start : min(start + ADDED_TOGETHER, size)], found)
+    return found
+
+
+def changed(path: Path) -> bool:
+    """Whether a file of columns is another one than was written. Files of older versions have no sum: it is not known
+    then. Raises FileNotFoundError."""
+    with open(path, "rb") as file:
+        try:
+            has_sum = file.read(len(MAGIC)) != MAGIC or json.loads(file.readline()).get("sum")
+        except (ValueError, AttributeError):
+            has_sum = True
+        if not has_sum:
+            return False
+        content = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ, flags=mmap.MAP_PRIVATE)
+        size = len(content) - SUM.size
+        return size < 0 or SUM.unpack(content[size:])[0] != sum_of(content, size)
 
 
 def views(mapped: mmap.mmap, placed: dict[str, tuple], start: int) -> dict[str, np.ndarray]:

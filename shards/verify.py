@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shards import files
+from shards.columns import changed
 from shards.index import Index
 from shards.precomputed import folders, verify_lines
 
@@ -21,8 +22,8 @@ PLACE_COLUMNS = ("key", "offset", "size", "text_size", "width", "height", "lengt
 
 
 def verify(index: Index, workers: int = 1, read: Callable[[], None] = lambda: None) -> list[str]:
-    """Read every shard, and its lines where they were precomputed. -> the faults, a line each; empty where every shard
-    is as it was committed and agrees with the index.
+    """Read every shard, its lines where they were precomputed, and the maps of the index. -> the faults, a line each;
+    empty where every shard is as it was committed and agrees with the index.
 
     `read` is called after each shard.
     """
@@ -49,7 +50,10 @@ def verify(index: Index, workers: int = 1, read: Callable[[], None] = lambda: No
             start, count = starts.get(shard["shard"], (0, 0))
             if not same(placed.slice(start, count), rows):
                 faults.append(f"index.parquet: differs from {shard['shard']}.parquet")
-    return faults
+    maps = [path for path in sorted((index.folder / "maps").glob("*.map")) if changed(path)]
+    return faults + [
+        f"maps/{path.name}: its bytes changed since it was written: remove it, it is made again" for path in maps
+    ]
 
 
 def starts_of(placed: pa.Table) -> dict[str, tuple[int, int]]:

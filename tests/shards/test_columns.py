@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards.columns import made_once, read_columns, small_dtype, write_columns
+from shards.columns import HEAD_BYTES, changed, made_once, read_columns, small_dtype, write_columns
 
 
 def write(path: Path, note: dict | None = None, count: int = 1000) -> None:
@@ -52,6 +52,25 @@ def test_a_damaged_file_is_said_and_made_anew(tmp_path):
     with pytest.raises(ValueError, match="cut short"):
         read_columns(path)
     assert made_once(path, {"of": "x"}, lambda: write(path))["a"][999] == 999
+
+
+@pytest.mark.parametrize("count", [1000, 0])
+def test_bytes_that_changed_are_seen_by_their_sum(tmp_path, monkeypatch, count):
+    monkeypatch.setattr("shards.columns.ADDED_TOGETHER", 777)
+    path = tmp_path / "x.map"
+    write(path, count=count)
+    content = path.read_bytes()
+    assert not changed(path)
+    for place in (0, 20, 4000, HEAD_BYTES, len(content) - 5, len(content) - 1):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        assert changed(path), place
+    path.write_bytes(content[:HEAD_BYTES] + bytes(len(content) - HEAD_BYTES))  # as a crash of the storage may leave it
+    assert changed(path)
+    for short in (content[:-4], content[:2]):
+        path.write_bytes(short)
+        assert changed(path)
+    path.write_bytes(content[:-4].replace(b', "sum": true', b"             "))  # of a version without
+    assert not changed(path) and len(read_columns(path)["a"]) == count
 
 
 def test_one_of_many_processes_makes_it(tmp_path):

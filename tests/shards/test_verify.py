@@ -11,6 +11,7 @@ import pytest
 
 from shards.files import sha256
 from shards.index import Index, read_index
+from shards.row_map import rows_of
 from shards.verify import verify, verify_shard
 
 
@@ -79,6 +80,14 @@ def test_an_index_that_says_something_else(copy):
     path.write_bytes(b"")
     (fault,) = verify(copy)
     assert fault.startswith("index.parquet: missing or damaged")
+
+
+def test_a_map_of_the_index_that_changed(copy):
+    """All trainings read by it, and the shards are blamed for what it says."""
+    rows_of(copy)
+    assert verify(copy) == []
+    flip(copy.folder / "maps" / "rows.map", 4100)
+    assert verify(copy) == ["maps/rows.map: its bytes changed since it was written: remove it, it is made again"]
 
 
 def test_two_processes_find_the_same(copy):
