@@ -17,6 +17,7 @@ from jobs.cli.config_files import RECIPES, read_settings, to_yaml
 from jobs.cli.options import argv_of
 from jobs.cli.settings import build, leaves
 from jobs.training.config import TrainConfig, check_resumable, read_run
+from shards.open_shards import OpenShards
 
 CHECKOUT = Path(__file__).parent.parent
 FEW = ["--config", "smoke-test", "--steps", "8", "--log-every", "1", "--amp", "off", "--device", "cpu"]
@@ -276,6 +277,16 @@ def test_scale_and_submit_take_a_trainings_file(tmp_path: Path, capsys):
     asked = ["submit", "train", "--config", str(path), "--nodes", "2", "--dry-run", "--run", str(tmp_path / "r")]
     assert main(asked) == 0
     assert "--lr 0.0007" in capsys.readouterr().out.replace("'", "")  # what the file says now, whatever becomes of it
+
+
+def test_a_shard_that_is_gone_is_told_of_with_what_to_do(tmp_path: Path, monkeypatch, capsys):
+    def train(_):
+        OpenShards().read(tmp_path / "train-00000.tar", 0, 1)
+
+    monkeypatch.setattr("jobs.train.main", train)
+    assert main(["train"]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert "train-00000.tar" in line and line.endswith("remove its .json, and the same preprocess makes it again")
 
 
 def test_ctrl_c_is_one_line(capsys, monkeypatch):

@@ -188,6 +188,8 @@ def advice(error: BaseException) -> str:
         return ": the storage failed, nothing half written is kept; give the same command again when it answers"
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return ": you may not do that there (see whose it is, and how it is mounted): name another place"
+    if number == errno.ENOENT and str(error.filename).endswith(".tar"):
+        return ": a shard that is gone: bring it back, or remove its .json, and the same preprocess makes it again"
     return ""
 
 
