@@ -170,8 +170,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def message_of(error: BaseException) -> str:
-    """What an error says. Of Arrow's errors only what is said of a file as a whole: others may quote a cell or a row,
-    which may be a transcription.
+    """The message of an error. Of Arrow's errors only those on a file as a whole are shown: others may quote a cell or
+    a row, which may be a transcription.
     """
     text = str(error)
     if type(error).__module__.partition(".")[0] != "pyarrow" or "parquet" in text.lower():
