@@ -1,5 +1,6 @@
 """Sections of gpu_check.py: how fast steps are, with the loader and without, and with what `train` has as options."""
 
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -11,26 +12,28 @@ from gpu_section import LABELS, Section, short, synchronise
 
 from htr.models.registry import create
 
+REHEARSED_S = 6.0  # of a measurement on the CPU, which means nothing
+
 
 def speed(section: Section) -> None:
     """Lines a second as `train` takes its steps, on batches that are there and through the loader."""
     lines = dataset()
     sizes = ("tiny",) if section.small else ("small", "base", "large")
-    counts = (32,) if section.small else (64, 256, 512) if section.quick else (64, 128, 256, 512)
+    counts = (8,) if section.small else (64, 256, 512) if section.quick else (64, 128, 256, 512)
     workers = max(len(os.sched_getaffinity(0)) - 1, 1)
     plan = [(size, batch) for size in sizes for batch in counts]
     plan.sort(key=lambda pair: (pair[1] != 256, sizes.index(pair[0])))  # what matters most comes first
     if section.small:
         section.needs_gpu("all figures, sizes from small and batches from 64")
     for done, (size, batch) in enumerate(plan):
-        share = section.left() / (len(plan) - done)
+        share = min(section.left() / (len(plan) - done), REHEARSED_S if section.small else math.inf)
         if share < 1.5:
             section.say(cut_short=f"no time for {len(plan) - done} of {len(plan)}")
             break
         row: dict = {"size": size, "batch": batch}
         with section.attempt(f"{size} {batch}"):
             try:
-                few = batches_of(lines, batch, 1, workers, most=12)
+                few = batches_of(lines, batch, 1, workers, most=3 if section.small else 12)
                 row |= measure(section, size, few, share * 0.35)
                 if size in ("tiny", "small") or batch == 256:
                     loader = measure(section, size, batches_of(lines, batch, 2, workers), share * 0.45)
@@ -53,7 +56,7 @@ def measure(section: Section, size: str, batches: Iterator | list, seconds: floa
         torch.cuda.reset_peak_memory_stats()
     endless = iter(batches) if not isinstance(batches, list) else (b for _ in range(10**6) for b in batches)
     end = time.monotonic() + 0.4 * seconds
-    warm = len(batches) + 2 if isinstance(batches, list) else 12
+    warm = len(batches) + 2 if isinstance(batches, list) else 3 if section.small else 12
     for number in range(warm):
         train_step.step(next(endless), number)
         if number > 2 and time.monotonic() > end:
@@ -133,7 +136,7 @@ def compile(section: Section) -> None:
     from jobs.training import gpu_options
     from jobs.training.config import RuntimeConfig
 
-    few = batches_of(dataset(), 32 if section.small else 256, 1, 2, most=4)
+    few = batches_of(dataset(), 8 if section.small else 256, 1, 2, most=4)
     wide = max(batch.images.shape[3] for batch in few)
     # one shape: each further one is compiled anew
     few = [replace(b, images=torch.nn.functional.pad(b.images, (0, wide - b.images.shape[3]))) for b in few]
@@ -150,6 +153,7 @@ def compile(section: Section) -> None:
     if section.small:
         del options["--compile graphs"]
         section.needs_gpu("all figures, CUDA graphs, TF32")
+    seconds = REHEARSED_S / 6 if section.small else 6.0
     for name, asked in options.items():
         if section.left() < 8:
             section.say(cut_short=f"no time for {name}")
@@ -157,7 +161,7 @@ def compile(section: Section) -> None:
         config = RuntimeConfig(**asked)
         began = time.monotonic()
         try:
-            row = measure(section, "tiny" if section.small else "small", few, 6.0, config)
+            row = measure(section, "tiny" if section.small else "small", few, seconds, config)
         except Exception as error:
             row = {"error": f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"}
         gpu_options.apply(torch.nn.Module(), section.device, RuntimeConfig())  # TF32 is of the process

@@ -23,7 +23,7 @@ def nccl(section: Section) -> None:
         section.needs_gpu("NCCL and async completion")
     lines, folder = dataset(), Path(os.environ["GPU_CHECK_FOLDER"]) / "worlds"
     options = [str(lines), *PLAIN, "--size", "tiny", "--steps", str(STEPS), "--device", section.device.type]
-    options += ["--amp", "off", "--deterministic", "--lr", "2e-4"]
+    options += ["--amp", "off", "--deterministic", "--lr", "2e-4", *(["--batch", "4"] if section.small else [])]
     horovod, torch = [__file__, "over_horovod"], [__file__, "over_torch"]
     began = {"alone": [train(options, folder / "alone")]}
     for name, program, more, environ in (
