@@ -48,6 +48,10 @@ class SearchLimits:
     least: float = 1e-3  # the least probability of such a label
     threshold: float = 6.5  # a prefix that is so far (natural logarithm) behind the best is dropped
 
+    def __post_init__(self) -> None:
+        if not (self.width >= 1 and self.top >= 1 and 0 <= self.least < 1 and self.threshold > 0):
+            raise ValueError(f"no search has these limits: {self}")
+
 
 @dataclass(frozen=True)
 class BeamHypothesis:

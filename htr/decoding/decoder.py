@@ -101,6 +101,8 @@ class BeamDecoder:
             weights, limits = ScoreWeights.from_json(note["weights"]), SearchLimits(**note["limits"])
             best, emission_delay = int(note["best"]), float(note["delay"])
             tuned_for, step = note["model"]["weights"], note["model"]["step"]
+            if best < 1 or not all(map(math.isfinite, asdict(weights).values())):
+                raise ValueError(f"no search has these weights, or so few best texts: {weights}, {best}")
         except (ValueError, KeyError, TypeError) as error:
             kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
             raise ValueError(f"{folder}: not a decoding that can be read ({kind}{error}): tune again") from None

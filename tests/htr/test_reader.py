@@ -312,6 +312,10 @@ def test_what_is_no_decoding_of_this_model_is_an_error(folder: Path):
         ({"model": {"weights": "0" * 16, "step": 3}}, "tuned for other weights, those of step 3: .* tune again"),
         ({"weights": {"omega": 1.0}}, "not a decoding that can be read"),
         ({"files": {}}, "not a decoding that can be read"),
+        ({"limits": note["limits"] | {"width": 0}}, r"no search has these limits: SearchLimits\(width=0"),
+        ({"limits": note["limits"] | {"threshold": -1}}, "no search has these limits"),
+        ({"weights": {"lm_weight": math.nan}}, r"no search has these weights.*lm_weight=nan.*tune again"),
+        ({"best": 0}, "or so few best texts.*, 0"),
     ):
         path.write_text(json.dumps(note | change))
         fails(match)
