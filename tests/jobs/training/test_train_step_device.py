@@ -105,19 +105,20 @@ def test_operations_of_a_step_beside_forward_and_backward(name):
         with counted:
             step.step(None, number)
     waits = [name for name in counted.names if name == "aten._local_scalar_dense.default"]
-    assert len(counted.names) < 230 and len(waits) <= 2, (len(counted.names), waits)
+    assert 100 < len(counted.names) < 200 and len(waits) <= 2, (len(counted.names), waits)
     print(f"{name}: {len(counted.names)} operations")  # pytest -rP shows it
 
 
 class Operations(TorchDispatchMode):
-    """Notes what is dispatched: kernels, and views, which launch none."""
+    """Notes what a device is asked to compute: no views and no marks for a profiler, which launch nothing."""
 
     def __init__(self):
         super().__init__()
         self.names: list[str] = []
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.names.append(str(function))
+        if function.namespace == "aten" and not function.is_view:
+            self.names.append(str(function))
         return function(*args, **(kwargs or {}))
 
 
