@@ -1,8 +1,11 @@
 """The benchmarks run and end with the figures that they promise. Tiny: the figures themselves mean nothing here."""
 
+import argparse
 import csv
+import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -205,6 +208,35 @@ def test_readers(tmp_path, draw, write_table):
     (tmp_path / "lines.csv").unlink()
     write_table(tmp_path / "lines.csv", rows)
     assert run("readers.py", "--handwriting", tmp_path, *options) == figures  # what is done is not repeated
+
+
+def test_kraken_is_stopped_where_this_process_ignores_sigint(tmp_path, monkeypatch):
+    """As in the background of a shell's script: what it starts would ignore it, too, and train on for an hour."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    ketos, begun = importlib.import_module("ketos"), tmp_path / "kraken" / "begun"
+    train = "mkdir model; touch model/checkpoint_abort.ckpt; exit"
+    fakes = {"ketos": f"""case "$*" in *train*) ;; *) echo 40 Characters 7 Errors; exit ;; esac
+trap '{train}' INT; touch begun; while :; do sleep 0.1; done""", "python": "echo 30"}  # fmt: skip
+    for folder in ("bin", "kraken"):
+        (tmp_path / folder).mkdir()
+    for name, text in fakes.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+        (tmp_path / "bin" / name).chmod(0o755)
+
+    class Patient(subprocess.Popen):
+        def wait(self, timeout=None):  # its minute ends when it trains
+            while timeout == 60 and self.poll() is None:
+                if begun.exists():
+                    raise subprocess.TimeoutExpired(self.args, timeout)
+            return super().wait(timeout and min(timeout, 120))
+
+    monkeypatch.setattr(subprocess, "Popen", Patient)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        found = ketos.train_kraken(argparse.Namespace(work=tmp_path, kraken=tmp_path, cores=1, minutes=1), {})
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert found["kraken_dev"] == found["kraken_val"] == 7 / 40 and found["kraken_lines_per_s"] > 0
 
 
 def test_intervals():
