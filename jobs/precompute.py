@@ -9,11 +9,11 @@ import concurrent.futures
 from dataclasses import dataclass
 from pathlib import Path
 
+from htr.worker_pool import worker_pool
 from jobs.cli.console import Progress, log
 from jobs.cli.settings import setting
 from jobs.distributed.cpus import cpus_of_task
 from jobs.launch.shared_work import own_share
-from jobs.launch.worker_pool import worker_pool
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,16 @@
 """Read every byte of a data set and say what is wrong with which shard."""
 
-import contextlib
 import json
 import tarfile
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from htr.worker_pool import each_in_order
 from shards import files
 from shards.columns import changed
 from shards.index import Index
@@ -35,14 +33,10 @@ def verify(index: Index, workers: int = 1, read: Callable[[], None] = lambda: No
     known = {shard["shard"] for shard in index.shards}
     named = set(placed["shard"].unique().to_pylist())
     faults = [f"index.parquet: names the shard {name}, which index.json does not" for name in sorted(named - known)]
-    check = partial(verify_shard, index.folder)
     found = []
-    with contextlib.ExitStack() as stack:
-        several = workers > 1
-        run = stack.enter_context(ProcessPoolExecutor(workers, get_context("forkserver"))).map if several else map
-        for outcome in run(check, index.shards):
-            found.append(outcome)
-            read()
+    for outcome in each_in_order(partial(verify_shard, index.folder), index.shards, workers):
+        found.append(outcome)
+        read()
     starts = starts_of(placed)
     for shard, (wrong, rows) in zip(index.shards, found, strict=True):
         faults += wrong

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PACKAGES = ("htr", "shards", "jobs")
-BASE = ("certificate", "charset", "code_digest", "references", "types")  # of htr/
+BASE = ("certificate", "charset", "code_digest", "process_end", "references", "types", "worker_pool")  # of htr/
 FOLDERS = (*PACKAGES, "tests", "benchmarks")
 
 

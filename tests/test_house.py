@@ -122,6 +122,8 @@ def test_no_other_script_needs_that_head():
         ("horovod", "jobs/distributed/horovod_backend.py"),
         ("torch.distributed", "jobs/distributed/torch_backend.py"),
         ("submitit", "jobs/launch/submitit_launcher.py"),
+        ("concurrent.futures.ProcessPoolExecutor", "htr/worker_pool.py"),
+        ("multiprocessing.get_context", "htr/worker_pool.py"),
     ],
 )
 def test_one_file_alone_imports_it(module: str, only: str):

@@ -2,8 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -13,6 +12,7 @@ from htr.forms.form_check import Checked, check_scan
 from htr.forms.registration import Forms
 from htr.forms.template import Template
 from htr.io.image_files import RejectedInput, decode
+from htr.worker_pool import each_in_order
 
 PICTURE_SIDE_PX = 700  # longer side of the picture of a rejected scan
 MIN_SCANS_PER_WORKER = 24  # scans that are checked in the time that a process takes to start
@@ -46,15 +46,10 @@ def check_files(
 ) -> list[tuple[Checked, np.ndarray | None] | None]:
     """`check_file` of each path, in their order. `advance` is called with 1 after each."""
     workers = min(len(os.sched_getaffinity(0)), MAX_WORKERS, len(paths) // MIN_SCANS_PER_WORKER)
-    found = []
     if workers < 2:
         begin(templates)
-        for path in paths:
-            found.append(check_file(path))
-            advance(1)
-        return found
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=begin, initargs=(list(templates),)) as pool:
-        for result in pool.map(check_file, paths, chunksize=4):
-            found.append(result)
-            advance(1)
+    found = []
+    for result in each_in_order(check_file, paths, workers, partial(begin, list(templates)), chunksize=4):
+        found.append(result)
+        advance(1)
     return found

@@ -15,11 +15,9 @@ import csv
 import os
 import re
 from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -34,6 +32,7 @@ from htr.synth.scanner import SEVERITIES, Scan, scan
 from htr.synth.semireal import real_writers
 from htr.synth.text_generator import Terms, how_many, load_terms, texts_of
 from htr.synth.text_generator import draw as draw_text
+from htr.worker_pool import each_in_order
 
 FORM, SEVERITY = "adult-2018", "light"
 HELD_OUT = (  # fonts kept for testing: no writer of --hands train has one of them
@@ -238,7 +237,9 @@ def simulate(
     make = partial(write_certificate, folder=folder, fonts=fonts, hands=hands, terms=terms, **options)
     for inner in ("pages", "truth"):
         (folder / inner).mkdir(parents=True, exist_ok=True)
-    return write_tables(folder, each(make, numbers, workers), ink is not None, progress)
+    chunk = max(1, min(16, len(numbers) // (4 * max(workers, 1))))
+    made = each_in_order(make, numbers, workers, partial(cv2.setNumThreads, 1), chunk)
+    return write_tables(folder, made, ink is not None, progress)
 
 
 def check_options(form, severity, dpi, fonts, hands, terms, ink, ink_where) -> None:
@@ -282,13 +283,3 @@ def write_tables(folder: Path, certificates: Iterator[tuple], has_splits: bool, 
     for written, path in zip(temporary, paths, strict=True):
         os.replace(written, path)
     return paths[-1]
-
-
-def each(make: Callable[[int], tuple], numbers: range, workers: int) -> Iterator[tuple]:
-    """make(number) for every number, in order, in this process or in `workers` others with one thread each."""
-    if workers <= 1:
-        yield from map(make, numbers)
-        return
-    # spawn: a fork of a process that has threads (torch, OpenCV) can hang
-    with ProcessPoolExecutor(workers, get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
-        yield from pool.map(make, numbers, chunksize=max(1, min(16, len(numbers) // (4 * workers))))

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+from htr.process_end import end_after
 from jobs.distributed import heartbeat
 from jobs.distributed.heartbeat import ACTIVITY, Activity, Heartbeat
 from jobs.distributed.placement import DistributedError
@@ -38,9 +39,7 @@ TICK = 1.0  # seconds between two looks; a longer pause of the watchdog itself w
 GRACE = 5.0  # seconds that the other ranks have to say what they saw, before srun ends them with this one
 STORAGE, MIN_STORAGE = 15.0, 2.0  # seconds for each thing that is asked of the storage: it may be what hangs
 TENTH = 0.1
-END_WITHIN, MIN_END_S, MAX_END_S = 0.4, 8.0, 90.0  # of the limit, and within so many seconds: all of its end
 EXIT_WITHIN = 2.0  # seconds from its last word until the process is gone; else the sentinel ends it
-ENDING: list = []  # of this process, once its end is sure: where that is written to
 DEAD_STORAGE = "; the run folder's storage does not answer"
 
 
@@ -189,25 +188,6 @@ def is_first(folder: Path) -> bool:
 def patience(limit: float) -> float:
     """Seconds for something that is asked of the storage."""
     return min(STORAGE, max(TENTH * limit, MIN_STORAGE))
-
-
-def end_after(limit: float) -> float | None:
-    """The process ends before half of the limit has passed once more: a thread of C sees to it, whatever else
-    hangs with the storage, as a line on stderr may. The first such call counts. -> seconds until then; None of others.
-    """
-    if ENDING:
-        return None
-    ENDING.append(open(os.devnull, "wb"))  # noqa: SIM115
-    seconds = min(max(END_WITHIN * limit, MIN_END_S), MAX_END_S)
-    faulthandler.dump_traceback_later(seconds, exit=True, file=ENDING[0])
-    return seconds
-
-
-def live_on() -> None:
-    """Take `end_after` back: what might have hung did not."""
-    faulthandler.cancel_dump_traceback_later()
-    while ENDING:
-        ENDING.pop().close()
 
 
 def start() -> str:

@@ -17,11 +17,12 @@ import threading
 import time
 from pathlib import Path
 
+from htr.process_end import end_after
 from jobs.cli.console import log
 from jobs.distributed.heartbeat import ACTIVITY
 from jobs.distributed.sentinel import within
 from jobs.distributed.signals import AGAIN
-from jobs.distributed.watchdog import asked, end_after, patience, write_stacks
+from jobs.distributed.watchdog import asked, patience, write_stacks
 from jobs.distributed.work_sharding import job_name
 
 LIMIT_S = 1800.0  # seconds without a sign of progress that are too long; HTR_STEP_TIMEOUT sets it (0: never)

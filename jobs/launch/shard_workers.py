@@ -6,12 +6,12 @@ from functools import cache
 from pathlib import Path
 
 from htr.forms.prepared import prepare_forms
+from htr.worker_pool import worker_pool
 from jobs.cli.console import Progress, log
 from jobs.distributed.cpus import cpus_of_task
 from jobs.distributed.work_sharding import share_of_work
 from jobs.launch.part_watchdog import PartWatchdog
 from jobs.launch.shared_work import own_share
-from jobs.launch.worker_pool import worker_pool
 from jobs.launch.worker_status import StatusWriter, clear_worker_status
 
 

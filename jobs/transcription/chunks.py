@@ -11,10 +11,10 @@ import torch
 
 from htr.forms.prepared import prepare_forms
 from htr.reader import Reader
+from htr.worker_pool import worker_pool
 from jobs.distributed.cpus import cpus_of_task
 from jobs.distributed.precision import precision
 from jobs.launch.under_way import parts_done, under_way
-from jobs.launch.worker_pool import worker_pool
 from jobs.transcription.inputs import Chunk, Input
 from jobs.transcription.page_xml import done, is_done, marked, write_pages
 from jobs.transcription.predictions import write_part

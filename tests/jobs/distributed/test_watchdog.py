@@ -24,6 +24,7 @@ HERE = Path(__file__).parents[3]
 RANK = """
 import ctypes, itertools, os, signal, sys, threading, time
 from pathlib import Path
+from htr import process_end
 from jobs.distributed import heartbeat, watchdog
 from jobs.distributed.heartbeat import ACTIVITY
 from jobs.distributed.sentinel import ANOTHER
@@ -50,7 +51,7 @@ if what == "beats in vain":
     watchdog.MIN_STORAGE = 0.2
     watchdog.Heartbeat.write = lambda self: time.sleep(1000 * (heartbeat.ACTIVITY.step == 3))
 if what == "logs in vain":
-    watchdog.MIN_END_S = 2.0
+    process_end.MIN_END_S = 2.0
 
 with watchdog.Watchdog(folder, rank, f"node{rank + 1}", hung, log, again=again) as dog:
     if what == "works":
