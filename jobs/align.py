@@ -66,6 +66,7 @@ def main(args: Settings) -> int:
     from jobs.distributed.placement import Placement
     from jobs.distributed.precision import precision
     from jobs.evaluation.alignments import merge, part, texts_of_shard, write_part
+    from jobs.launch.part_watchdog import watch_besides
     from jobs.launch.shared_work import SharedWork, agreed_note, check_same
     from jobs.launch.under_way import under_way
     from shards.index import read_index
@@ -78,7 +79,8 @@ def main(args: Settings) -> int:
         have = ", ".join(name for name, count in index.totals.items() if count)
         raise ValueError(f"{args.dataset}: no sample in split {', '.join(wrong)} (there are: {have})")
     device = take_device(Placement.find(), args.device)
-    reader = Reader.load(args.run / "model", device)
+    with watch_besides(args.run, "loading the model"):
+        reader = Reader.load(args.run / "model", device)
     mixed, _ = precision(args.amp, device)
 
     # ---------------------------------------------------------------- the alignment's folder, the same for all tasks
@@ -114,7 +116,8 @@ def main(args: Settings) -> int:
     # ---------------------------------------------------------------- the last one merges
     if work.is_left_to_others():
         return 0
-    summary = merge(folder, shards, index, out, args.least)
+    with watch_besides(folder, "merging the parts"):
+        summary = merge(folder, shards, index, out, args.least)
     report(summary, out)
     return 0
 
@@ -138,16 +141,18 @@ def measured_delay(index, reader, args: Settings) -> float:
     texts of the data set."""
     from htr.decoding.align import measure_emission_delay
     from jobs.evaluation.alignments import lines_of, texts_of_shard
+    from jobs.launch.part_watchdog import watch_besides
 
     lines = []
-    for shard in index.shards:
-        table = texts_of_shard(index.folder, shard["shard"])
-        for found in lines_of(index.folder, table, reader, args.batch, args.text):
-            lines += [line for line in found if line.alignment is not None]
+    with watch_besides(args.run, "measuring the delay of the model's peaks"):
+        for shard in index.shards:
+            table = texts_of_shard(index.folder, shard["shard"])
+            for found in lines_of(index.folder, table, reader, args.batch, args.text):
+                lines += [line for line in found if line.alignment is not None]
+                if len(lines) >= DELAY_TEXTS:
+                    break
             if len(lines) >= DELAY_TEXTS:
                 break
-        if len(lines) >= DELAY_TEXTS:
-            break
     alignments, texts = [line.alignment for line in lines], [line.text for line in lines]
     return measure_emission_delay(alignments, texts, [line.ink for line in lines], reader.geometry)
 

@@ -86,6 +86,7 @@ def main(args: Settings) -> int:
     from jobs.evaluation.read_shards import read_own_shards
     from jobs.evaluation.result_files import merge, speed
     from jobs.evaluation.texts import config_of, dataset_of
+    from jobs.launch.part_watchdog import watch_besides
     from jobs.launch.shared_work import SharedWork
 
     other = check_against(args.against) if args.against else {}
@@ -95,7 +96,8 @@ def main(args: Settings) -> int:
     args = replace(args, dataset=index.folder)
     device = take_device(Placement.find(), args.device)
     args = replace(args, batch=reading_batch(args.batch, device))
-    reader = Reader.load(args.run / "model", device, args.run / "decoding" if args.decode == "beam" else None)
+    with watch_besides(args.run, "loading the model"):
+        reader = Reader.load(args.run / "model", device, args.run / "decoding" if args.decode == "beam" else None)
     warn_of_missing_characters(reader, index, args.run)
     where, levels = chosen(args.where)
     shards = shards_of(index, args.split, where)
@@ -112,7 +114,8 @@ def main(args: Settings) -> int:
     if work.is_left_to_others():  # the task that ends last merges
         return 0
     ticks = ticks_of(index, args.split, where) if rules else ()
-    metrics = merge(folder, shards, asked, known_words(config), rules, ticks)
+    with watch_besides(folder, "merging the parts"):
+        metrics = merge(folder, shards, asked, known_words(config), rules, ticks)
     log(f"evaluate: {folder / 'metrics.json'}; next: python -m jobs report {in_shell(args.run)}")
     report(args, metrics, speed(folder, shards), bool(rules))
     if args.terms or args.promise:

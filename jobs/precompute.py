@@ -5,7 +5,8 @@ place of the shards, from its first epoch on and on any node. Runs alone, as any
 a job step; a second run does only what is missing. The shards are not touched; remove the folder to be rid of it.
 """
 
-import concurrent.futures
+from collections.abc import Iterator, Sequence
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,10 @@ from htr.worker_pool import worker_pool
 from jobs.cli.console import Progress, log
 from jobs.cli.settings import setting
 from jobs.distributed.cpus import cpus_of_task
-from jobs.launch.shared_work import own_share
+from jobs.distributed.heartbeat import ACTIVITY
+from jobs.launch.part_watchdog import watch_besides
+from jobs.launch.shared_work import SharedWork
+from jobs.launch.under_way import under_way
 
 
 @dataclass(frozen=True)
@@ -28,29 +32,46 @@ class Settings:
 def main(args: Settings) -> int:
     from htr.models.registry import encoder_config
     from shards.index import read_index
-    from shards.precomputed import finished, folder_of, write_lines, write_note
+    from shards.precomputed import ENDING, finished, folder_of, write_note
 
     encoder_config("ctc", "tiny", height=args.height)  # refuses what no model has
     index = read_index(args.dataset)
     shards = {shard["shard"]: shard for shard in index.shards}
-    _, todo = own_share("precompute", "write", "shards", list(shards), finished(index, args.height))
-    workers = max(min(args.workers or cpus_of_task(), len(todo)), 1)
-    with (
-        worker_pool(workers, one_thread) as pool,
-        Progress("precompute", len(todo), "shards") as progress,
-    ):
-        jobs = [pool.submit(write_lines, index.folder, shards[name], args.height) for name in todo]
-        for job in concurrent.futures.as_completed(jobs):
-            job.result()
-            progress.advance()
     folder = folder_of(index.folder, args.height)
-    if left := len(shards.keys() - finished(index, args.height)):
-        log(f"precompute: this task is done; {left} of {len(shards)} shards are left to others")
+    folder.mkdir(exist_ok=True)
+
+    def done() -> set[str]:
+        return finished(index, args.height)
+
+    def write(some: Sequence[str]) -> Iterator[str]:
+        workers = max(min(args.workers or cpus_of_task(), len(some)), 1)
+        with worker_pool(workers, one_thread) as pool:
+            jobs = {pool.submit(write_part, index.folder, shards[name], args.height): name for name in some}
+            for job in as_completed(jobs):
+                job.result()
+                yield jobs[job]
+
+    work = SharedWork("precompute", "write", "shards", list(shards), folder, done=done, ending=ENDING)
+    with Progress("precompute", len(work.todo), "shards") as progress:
+        for _ in work.each(write):
+            progress.advance()
+    if work.is_left_to_others():
         return 0
-    size = write_note(index, args.height) / 2**20
+    with watch_besides(folder, "merging"):
+        size = write_note(index, args.height) / 2**20
     stored = sum(shard["bytes"] for shard in index.shards) / 2**20
     log(f"precompute: {size:.1f} MiB in {folder}, beside {stored:.1f} MiB of shards; trainings read it")
     return 0
+
+
+def write_part(dataset: Path, shard: dict, height: int) -> None:
+    """Make the lines of a shard, in a worker process, unless another task has it under way."""
+    from shards.precomputed import ENDING, folder_of, write_lines
+
+    folder = folder_of(dataset, height)
+    with under_way(folder, shard["shard"]) as ours:
+        if ours and not (folder / f"{shard['shard']}{ENDING}").exists():
+            write_lines(dataset, shard, height, ACTIVITY.progressed)
 
 
 def one_thread() -> None:

@@ -1,4 +1,4 @@
-"""python -m jobs status PATH: how far a preprocess, transcribe, evaluate or align is, from any terminal.
+"""python -m jobs status PATH: how far a preprocess, precompute, transcribe, evaluate or align is, from any terminal.
 
 It shows parts done, speed, time left, what each node does, tasks that are gone and the command that does the rest; for
 a preprocess also rejected rows. It only reads the folder of the data set or run, or the one beside --out of transcribe.
@@ -19,7 +19,8 @@ from jobs.launch.worker_status import LOST_AFTER_S, WorkerStatus, read_worker_st
 class Settings:
     dataset: Path = setting(
         positional=True,
-        help="a data set, the --out of a transcribe, a run, or the folder of an evaluation or alignment",
+        help="a data set or its folder lines-HEIGHT, the --out of a transcribe, a run, or the folder of an evaluation or "
+        "alignment",
     )
     watch: bool = setting(False, "show it again every few seconds until all is done")
 

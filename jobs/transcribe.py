@@ -106,6 +106,7 @@ def main(args: Settings) -> int:
     from htr.reader import Reader
     from jobs.distributed.devices import reading_batch, take_device
     from jobs.distributed.placement import Placement
+    from jobs.launch.part_watchdog import watch_besides
     from jobs.launch.shared_work import SharedWork
     from jobs.transcription.chunks import ChunkWorkers
     from jobs.transcription.inputs import open_input
@@ -117,13 +118,14 @@ def main(args: Settings) -> int:
         decoding = model.parent / "decoding"
     device = take_device(Placement.find(), args.device)
     args = replace(args, batch=reading_batch(args.batch, device))
-    Reader.load(model, decoding=decoding)  # what is wrong with it is said now
+    folder = parts_folder(args.out)
+    with watch_besides(folder, "loading the model"):
+        Reader.load(model, decoding=decoding)  # what is wrong with it is said now
     source = open_input(args.input, args.unit, args.split, args.where, args.quotes)
     made = made_under(args, model, decoding, device)
     asked = what_is_asked(args, source, made)
 
     # ---------------------------------------------------------------- the parts' folder, the same for all tasks
-    folder = parts_folder(args.out)
     settings = settings_of(args, source, made)
     begin(folder, settings, source.unit)
     chunks = {f"{number:06d}": span for number, span in enumerate(source.chunks(settings["chunk"]))}
@@ -152,7 +154,8 @@ def main(args: Settings) -> int:
         return read_summary(folder).get("asked") == note and all(path.exists() for path in asked.written)
 
     def merge_parts() -> None:
-        merge(folder, parts, source.kind, source.images, asked, note, source.account)
+        with watch_besides(folder, "merging the parts"):
+            merge(folder, parts, source.kind, source.images, asked, note, source.account)
 
     take_turns(folder / ".merge.claim", is_merged, merge_parts)
     for line in report(read_summary(folder), source.count, source.unit, asked):

@@ -64,6 +64,20 @@ def attempt_at(path: Path) -> Iterator[Path]:
         attempt.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def first_at(path: Path) -> Iterator[Path]:
+    """As attempt_at, for a file that several attempts may make alike: at the end it is synced and gets the name, unless
+    another attempt was first; that one may even have swept this one's file since."""
+    try:
+        with attempt_at(path) as attempt:
+            yield attempt
+            sync(attempt)
+            commit(attempt, path)
+    except FileNotFoundError:
+        if not path.exists():
+            raise
+
+
 def read_text(path: Path, tries: int = 5) -> str:
     """The content of a small file that others may replace meanwhile: NFS answers ESTALE for one that has gone, and it
     is opened again then, `tries` times at most."""

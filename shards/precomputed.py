@@ -16,7 +16,7 @@ import json
 import os
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO
@@ -35,6 +35,7 @@ MAGIC, FORMAT = b"htrlines", 2  # 2: each record has its sum
 HEAD = struct.Struct("<8sHHQQ32s16s")  # MAGIC, FORMAT, height, samples, bytes of the file, the tar's SHA-256, `code`
 LEVELS = ("line", "field", "part", "blank")  # what a reader learns from
 NOTE = "lines.json"
+ENDING = ".lines"  # of the file of a shard
 
 
 def folder_of(dataset: Path, height: int) -> Path:
@@ -59,10 +60,10 @@ def finished(index: Index, height: int) -> set[str]:
         there = set(os.listdir(folder))
     except FileNotFoundError:
         return set()
-    found = {shard["shard"]: shard for shard in index.shards if f"{shard['shard']}.lines" in there}
+    found = {shard["shard"]: shard for shard in index.shards if f"{shard['shard']}{ENDING}" in there}
     for name, shard in found.items():
-        if fault := fault_of_head(folder / f"{name}.lines", shard, height):
-            raise ValueError(f"{folder / name}.lines: {fault}: remove {folder} and give the same command again")
+        if fault := fault_of_head(folder / f"{name}{ENDING}", shard, height):
+            raise ValueError(f"{folder / name}{ENDING}: {fault}: remove {folder} and give the same command again")
     return set(found)
 
 
@@ -80,10 +81,10 @@ def fault_of_head(path: Path, shard: dict, height: int) -> str:
     return "" if size == whole else f"{size} bytes, {whole} were written"
 
 
-def write_lines(dataset: Path, shard: dict, height: int) -> None:
-    """Make and commit the lines of one shard. `shard`: its entry in index.json. Raises ValueError naming a shard that
-    is damaged, OSError (a full disk), and leaves nothing half written."""
-    path = folder_of(dataset, height) / f"{shard['shard']}.lines"
+def write_lines(dataset: Path, shard: dict, height: int, progress: Callable[[], object] = lambda: None) -> None:
+    """Make and commit the lines of one shard. `shard`: its entry in index.json; `progress`: called after each sample.
+    Raises ValueError naming a shard that is damaged, OSError (a full disk), and leaves nothing half written."""
+    path = folder_of(dataset, height) / f"{shard['shard']}{ENDING}"
     table = pq.read_table(dataset / f"{shard['shard']}.parquet", columns=[*(set(COLUMNS) - {"shard"}), "outcome"])
     table = table.filter([outcome == "sample" for outcome in table["outcome"].to_pylist()])
     if table.num_rows != shard["count"]:
@@ -93,19 +94,23 @@ def write_lines(dataset: Path, shard: dict, height: int) -> None:
     samples = Samples(dataset, some)
     record_of = {int(chosen[row]): text for text, row in enumerate(samples.text_row)}
     path.parent.mkdir(exist_ok=True)
-    records = (record_at(samples, record_of.get(sample), height) for sample in range(table.num_rows))
-    try:
-        with contextlib.closing(samples), files.attempt_at(path) as attempt:
-            with files.named(path), open(attempt, "wb", buffering=1 << 20) as file:
-                fill(file, records, shard, height)
-            files.commit(attempt, path)
-    except FileNotFoundError:
-        if not path.exists():  # else another attempt was first, and this one's was swept
-            raise
+
+    def records() -> Iterator[bytes]:
+        for sample in range(table.num_rows):
+            yield record_at(samples, record_of.get(sample), height)
+            progress()
+
+    with (
+        contextlib.closing(samples),
+        files.first_at(path) as attempt,
+        files.named(path),
+        open(attempt, "wb", buffering=1 << 20) as file,
+    ):
+        fill(file, records(), shard, height)
 
 
 def fill(file: BinaryIO, records: Iterable[bytes], shard: dict, height: int) -> None:
-    """Write the records of a shard's samples, what comes before them, and the sum of all; on disk at the end."""
+    """Write the records of a shard's samples, what comes before them, and the sum of all."""
     places, digest = np.zeros(shard["count"] + 1, "<u8"), hashlib.sha256()
     end = places[0] = PLACES_AT + places.nbytes
     file.seek(end)
@@ -120,8 +125,6 @@ def fill(file: BinaryIO, records: Iterable[bytes], shard: dict, height: int) -> 
     file.write(digest.digest())
     file.seek(0)
     file.write(start)
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def record_at(samples: Samples, text: int | None, height: int) -> bytes:
@@ -135,8 +138,8 @@ def record_at(samples: Samples, text: int | None, height: int) -> bytes:
 def write_note(index: Index, height: int) -> int:
     """Say that the lines of all shards are there. -> their bytes."""
     folder = folder_of(index.folder, height)
-    size = sum((folder / f"{shard['shard']}.lines").stat().st_size for shard in index.shards)
-    for left in folder.glob(".*.lines.*.tmp"):  # of attempts that were killed
+    size = sum((folder / f"{shard['shard']}{ENDING}").stat().st_size for shard in index.shards)
+    for left in folder.glob(f".*{ENDING}.*.tmp"):  # of attempts that were killed
         left.unlink(missing_ok=True)
     note = {"format": FORMAT, "index": index.digest, "height": height, "code": code(), "bytes": size}
     files.replace(folder / NOTE, files.to_json(note))
@@ -170,7 +173,7 @@ def folders(dataset: Path) -> list[Path]:
 
 def verify_lines(folder: Path, shard: dict) -> list[str]:
     """What is wrong with this shard's lines in a folder of them, a line each."""
-    path = folder / f"{shard['shard']}.lines"
+    path = folder / f"{shard['shard']}{ENDING}"
     name = f"{folder.name}/{path.name}"
     if not path.exists():
         return [f"{name}: missing"] if (folder / NOTE).exists() else []

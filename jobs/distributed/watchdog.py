@@ -170,7 +170,7 @@ class Watchdog:
 def write_stacks(folder: Path, name: str) -> Path:
     """The stacks of all threads of this process (files and functions, no data) -> the file, in folder/logs."""
     path = folder / "logs" / f"stacks-{name}.txt"
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", encoding="utf-8") as file:
         faulthandler.dump_traceback(file, all_threads=True)
     return path

@@ -169,10 +169,8 @@ def write_part(folder: Path, shard: str, table: pa.Table, index: Index, reader: 
     strings = [pa.field(name, pa.string()) for name in ("image", "text", *named[:3], "box", *named[3:], *known)]
     numbers = [pa.field(name, pa.float64()) for name in ("score", "margin", "line_margin", "wrong")]
     table = pa.Table.from_pylist(rows, pa.schema([*strings, *numbers, pa.field("reject", pa.string())]))
-    with files.attempt_at(part(folder, shard)) as attempt:
+    with files.first_at(part(folder, shard)) as attempt:
         pq.write_table(table, attempt, compression="zstd")
-        files.sync(attempt)
-        files.commit(attempt, part(folder, shard))
 
 
 def words_of(line: Line, row: dict, shape: tuple[int, int], reader: Reader) -> Iterator[dict]:

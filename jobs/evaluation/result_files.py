@@ -46,6 +46,7 @@ import pyarrow.parquet as pq
 from htr.metrics import counts
 from htr.metrics.words import unseen
 from htr.references import References
+from jobs.distributed.heartbeat import ACTIVITY
 from jobs.evaluation.accumulators import COUNTED, Accumulator
 from jobs.evaluation.contradictions import count_contradictions
 from jobs.evaluation.metrics import metrics_of, over
@@ -78,14 +79,8 @@ def counted(table: pa.Table, references: References | None = None) -> pa.Table:
 
 def write_part(table: pa.Table, path: Path) -> None:
     """Commit a part, unless another task was first."""
-    try:
-        with files.attempt_at(path) as attempt:
-            pq.write_table(table, attempt, compression="zstd")
-            files.sync(attempt)
-            files.commit(attempt, path)
-    except FileNotFoundError:  # it was: its merge swept this attempt
-        if not path.exists():
-            raise
+    with files.first_at(path) as attempt:
+        pq.write_table(table, attempt, compression="zstd")
 
 
 def merge(
@@ -113,6 +108,7 @@ def merge(
 
     for shard in sorted(shards):
         sums.read(part(folder, shard), None if known is None else count_words)
+        ACTIVITY.progressed()  # what the watchdog sees
     sums.close(folder)
     metrics = {**asked, **metrics_of(sums)}
     if known is not None:

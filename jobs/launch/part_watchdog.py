@@ -6,7 +6,8 @@ without one it says so in a file beside the part's mark, for `status`. After the
 threads (names of files and functions, no data), says in one line what stood still and where, and ends the process. The
 part is free then for the same command, given again.
 
-Not watched: what is no part, as the reading of a source's table and the putting together of all parts.
+What is no part, the loading of a model and the merging of all parts, is watched with a limit of five times as long. Not
+watched: the listing of a source.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ from jobs.cli.console import log
 from jobs.distributed.heartbeat import ACTIVITY
 from jobs.distributed.sentinel import within
 from jobs.distributed.signals import AGAIN
-from jobs.distributed.watchdog import asked, patience, write_stacks
+from jobs.distributed.watchdog import LONGER, asked, patience, write_stacks
 from jobs.distributed.work_sharding import job_name
 
 LIMIT_S = 1800.0  # seconds without a sign of progress that are too long; HTR_STEP_TIMEOUT sets it (0: never)
@@ -33,13 +34,13 @@ TICK_S = 1.0  # seconds between two looks; a longer pause of this thread itself 
 
 class PartWatchdog:
     """A context, in the process that does the part. `folder`: of the work; `note`: the file that says for how long it
-    stands still, if there is to be one.
+    stands still, if there is to be one; `times`: by which its limit is longer than that of a part.
     """
 
-    def __init__(self, folder: Path, part: str, note: Path | None = None):
+    def __init__(self, folder: Path, part: str, note: Path | None = None, times: int = 1):
         self.folder, self.part, self.note = folder, part, note
         limit = asked()
-        self.limit = LIMIT_S if limit is None else limit
+        self.limit = times * (LIMIT_S if limit is None else limit)
         self.quiet, self.noted = 0.0, -NOTE_INTERVAL_S
         self.ended = threading.Event()
 
@@ -90,7 +91,7 @@ class PartWatchdog:
     def end(self) -> None:
         """Of the process: no `finally` and no other thread is waited for."""
         end_after(self.limit)
-        name = f"{job_name()}-{self.part}-{socket.gethostname()}-{os.getpid()}"
+        name = f"{job_name()}-{self.part.replace(' ', '-')}-{socket.gethostname()}-{os.getpid()}"
         stacks = within(patience(self.limit), lambda: write_stacks(self.folder, name)) or "could not be written"
         host = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
         log(
@@ -99,6 +100,11 @@ class PartWatchdog:
             f"--exclude={host}"
         )
         os._exit(AGAIN)
+
+
+def watch_besides(folder: Path, what: str) -> PartWatchdog:
+    """A context for what is no part. `folder`: where the stacks are to lie; `what`: is done, in words."""
+    return PartWatchdog(folder, what, times=LONGER)
 
 
 def quiet_for(note: Path) -> float:

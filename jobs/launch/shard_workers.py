@@ -10,7 +10,7 @@ from htr.worker_pool import worker_pool
 from jobs.cli.console import Progress, log
 from jobs.distributed.cpus import cpus_of_task
 from jobs.distributed.work_sharding import share_of_work
-from jobs.launch.part_watchdog import PartWatchdog
+from jobs.launch.part_watchdog import PartWatchdog, watch_besides
 from jobs.launch.shared_work import own_share
 from jobs.launch.worker_status import StatusWriter, clear_worker_status
 
@@ -50,8 +50,13 @@ def write_missing(plan, images: Path, *, forms: Path | None, workers: int | None
         log(f"preprocess: this task is done ({count} samples, {rejected} rejected); others have {len(left)} shards")
         return 0
     whole = read_plan(plan.folder)
+
+    def merge_index() -> None:
+        with watch_besides(plan.folder, "merging the shards' tables"):
+            merge(whole)
+
     # several tasks may see that none is left: one merges for all of them
-    take_turns(plan.folder / ".index.claim", lambda: (modified(index_of) or 0) > since, lambda: merge(whole), poll=0.2)
+    take_turns(plan.folder / ".index.claim", lambda: (modified(index_of) or 0) > since, merge_index, poll=0.2)
     index = read_index(plan.folder)
     clear_worker_status(plan.folder)
     report(plan.folder)

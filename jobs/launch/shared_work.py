@@ -14,7 +14,7 @@ from pathlib import Path
 
 from jobs.cli.console import log
 from jobs.distributed.work_sharding import more_tasks_than, share_of_work
-from jobs.launch.under_way import ended, left_behind, note_work, parts_done
+from jobs.launch.under_way import ENDING, ended, left_behind, note_work, parts_done
 from shards import files
 
 
@@ -56,7 +56,7 @@ def check_same(folder: Path, before: dict, asked: dict) -> None:
 class SharedWork:
     """A task's view of the work. `parts`: the names of all of them.
 
-    `done` tells which are finished; by default those that have a file FOLDER / PREFIX + NAME + .parquet. `about`: the
+    `done` tells which are finished; by default those that have a file FOLDER / PREFIX + NAME + ENDING. `about`: the
     path that a person gives to `status` (default: the folder).
     """
 
@@ -69,12 +69,13 @@ class SharedWork:
         folder: Path,
         prefix: str = "",
         *,
+        ending: str = ENDING,
         done: Callable[[], set[str]] | None = None,
         about: Path | None = None,
     ):
         self.verb, self.unit, self.parts, self.folder, self.about = verb, unit, parts, folder, about or folder
-        self.done = done or (lambda: parts_done(folder / prefix, parts))
-        note_work(folder, verb, unit, parts, prefix)
+        self.done = done or (lambda: parts_done(folder / prefix, parts, ending))
+        note_work(folder, verb, unit, parts, prefix, ending)
         self.mine, self.todo = own_share(verb, doing, unit, parts, self.done())
 
     def each(self, do: Callable[[Sequence[str]], Iterable[str]]) -> Iterator[str]:

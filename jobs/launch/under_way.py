@@ -20,6 +20,7 @@ from shards import files
 from shards.claim import STALE_AFTER_S, abandoned, clock, clock_or_own, died_here, hold, modified, remove
 
 NOTE, MARKS = "work.json", ".under-way"
+ENDING = ".parquet"  # of the files of parts
 IDLE = ".idle"  # after the name of a mark: says for how long that task stands still
 WATCH_S = STALE_AFTER_S / 5  # seconds in which a task that lives is seen to beat
 MAX_TIMES = 256  # files whose time is asked for, to tell a rate
@@ -27,7 +28,7 @@ MAX_TIMES = 256  # files whose time is asked for, to tell a rate
 
 @dataclass(frozen=True)
 class Work:
-    """What work.json says. `parts`: the names of all parts; the file of one is FOLDER / PREFIX + NAME + .parquet."""
+    """What work.json says. `parts`: the names of all parts; the file of one is FOLDER / PREFIX + NAME + ENDING."""
 
     verb: str
     command: str
@@ -35,6 +36,7 @@ class Work:
     prefix: str
     parts: list[str]
     begun: float
+    ending: str = ENDING
 
     @classmethod
     def read(cls, folder: Path) -> "Work | None":
@@ -46,13 +48,13 @@ class Work:
             raise ValueError(f"{folder / NOTE} is damaged: remove it, the next task writes it anew") from None
 
 
-def note_work(folder: Path, verb: str, unit: str, parts: Sequence[str], prefix: str = "") -> None:
+def note_work(folder: Path, verb: str, unit: str, parts: Sequence[str], prefix: str = "", ending: str = ENDING) -> None:
     """Write work.json, for `status`. Every task writes the same; the command is that of this program."""
     before = Work.read(folder)
     if before and before.parts == list(parts):
         return
     command = shlex.join(["python", "-m", "jobs", verb, *sys.argv[2:]]) if verb in sys.argv[1:2] else verb
-    work = Work(verb, command, unit, prefix, list(parts), time.time())
+    work = Work(verb, command, unit, prefix, list(parts), time.time(), ending)
     files.replace(folder / NOTE, files.to_json(vars(work)))
 
 
@@ -95,13 +97,13 @@ def left_behind(folder: Path, parts: Sequence[str], stale: float = STALE_AFTER_S
     return [part for part, mark in marks.items() if not mark.exists()]
 
 
-def parts_done(folder: Path, parts: Sequence[str]) -> set[str]:
-    """Those of these parts that have a file NAME.parquet, by one listing of the folder."""
+def parts_done(folder: Path, parts: Sequence[str], ending: str = ENDING) -> set[str]:
+    """Those of these parts that have a file NAME + ENDING, by one listing of the folder."""
     try:
         there = set(os.listdir(folder))
     except FileNotFoundError:
         return set()
-    return {part for part in parts if f"{part}.parquet" in there}
+    return {part for part in parts if f"{part}{ending}" in there}
 
 
 # --- what status shows
@@ -120,11 +122,11 @@ class State:
 
 
 def state_of(folder: Path, work: Work) -> State:
-    done = parts_done(folder / work.prefix, work.parts)
+    done = parts_done(folder / work.prefix, work.parts, work.ending)
     # of so many that a file server is not asked for each of a hundred thousand
     some = [part for part in work.parts if part in done]
     some = some[:: max(len(some) // MAX_TIMES, 1)] + some[-1:]
-    times = [beat for part in some if (beat := modified(folder / f"{work.prefix}{part}.parquet")) is not None]
+    times = [beat for part in some if (beat := modified(folder / f"{work.prefix}{part}{work.ending}")) is not None]
     at_work, gone = [], []
     with contextlib.suppress(OSError):  # no mark was made yet, or none may be made by this reader
         now = clock_or_own(folder / MARKS / "now")

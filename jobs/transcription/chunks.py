@@ -14,6 +14,7 @@ from htr.reader import Reader
 from htr.worker_pool import worker_pool
 from jobs.distributed.cpus import cpus_of_task
 from jobs.distributed.precision import precision
+from jobs.launch.part_watchdog import watch_besides
 from jobs.launch.under_way import parts_done, under_way
 from jobs.transcription.inputs import Chunk, Input
 from jobs.transcription.page_xml import done, is_done, marked, write_pages
@@ -70,7 +71,8 @@ class ChunkWorkers:
                 yield name
         elif shares_reader(self.device):
             mixed, _ = precision(self.amp, torch.device(self.device))
-            reader = Reader.load(self.model, self.device, self.decoding)
+            with watch_besides(self.folder, "loading the model"):
+                reader = Reader.load(self.model, self.device, self.decoding)
             with SharedReader(reader, mixed) as shared:
                 self.address = shared.address
                 try:

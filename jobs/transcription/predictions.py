@@ -53,10 +53,8 @@ def write_part(path: Path, chunk: Chunk, first: int, reader: Reader, forms, ruli
         row["item"] += first
         if chunk.kind == "lines" and not row["line"]:
             row["line"] = str(row["item"])  # else the lines of an image would be one and the same to who keys them
-    with files.attempt_at(path) as attempt:
+    with files.first_at(path) as attempt:
         pq.write_table(pa.Table.from_pylist(rows, schema), attempt, compression="zstd")
-        files.sync(attempt)
-        files.commit(attempt, path)
 
 
 def read_chunk(chunk: Chunk, reader: Reader, forms, rulings: str, batch: int) -> list[dict]:

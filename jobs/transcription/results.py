@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from jobs.distributed.heartbeat import ACTIVITY
 from jobs.transcription.sample import Sample
 from jobs.transcription.table_writer import BESIDE, COLUMNS, Table
 from shards import files
@@ -167,6 +168,7 @@ def merge(
             review = stack.enter_context(Table(asked.review, keyed_schema(kind, shown=True), check))
         for path in parts:
             part = decide(read_part(path), asked.promise, asked.sure)
+            ACTIVITY.progressed()  # what the watchdog sees
             for name in signals:
                 if name not in part.column_names:  # no line was read
                     part = part.append_column(name, pa.nulls(len(part), pa.float64()))

@@ -73,8 +73,13 @@ def preprocess(tmp_path: Path, dataset, trained, images, source) -> tuple[list, 
     return command, "c09-Ia.png", tmp_path / "made"
 
 
+def precompute(tmp_path: Path, dataset, trained, images, source) -> tuple[list, str, Path]:
+    data = shutil.copytree(dataset.folder, tmp_path / "data")
+    return ["precompute", data, "--workers", 2], f"{dataset.shards[-1]['shard']}.tar", data / "lines-48"
+
+
 @LONG
-@pytest.mark.parametrize("verb", [evaluate, align, transcribe, preprocess])
+@pytest.mark.parametrize("verb", [evaluate, align, transcribe, preprocess, precompute])
 def test_a_task_whose_storage_does_not_answer_ends(tmp_path, dataset, trained, images, source, fault, verb):
     command, hangs, folder = verb(tmp_path, dataset, trained, images, source)
     (tmp_path / "sitecustomize.py").write_text(HANG)
@@ -87,7 +92,7 @@ def test_a_task_whose_storage_does_not_answer_ends(tmp_path, dataset, trained, i
     assert task.returncode not in (0, None) and "The same command does what is missing" in said, task.stderr
     [stacks] = (folder / "logs").glob("stacks-*.txt")
     assert str(stacks) in said and "grippe" not in stacks.read_text()
-    parts = {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")}
+    parts = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.suffix in (".parquet", ".lines")}
     assert main(words) == 0
     assert {path: path.stat().st_mtime_ns for path in parts if path.exists()}.items() <= parts.items()
     found = {
@@ -95,6 +100,7 @@ def test_a_task_whose_storage_does_not_answer_ends(tmp_path, dataset, trained, i
         align: lambda: (tmp_path / "data" / "aligned-lines.parquet").exists(),
         transcribe: lambda: sum(pq.read_table(path).num_rows for path in folder.glob("*.parquet")) == 12,
         preprocess: lambda: (folder / "index.json").exists(),
+        precompute: lambda: (folder / "lines.json").exists(),
     }
     assert found[verb]()
     fault(f"{verb.__name__}, storage that does not answer", seconds, "the part", "0 parts")

@@ -143,6 +143,10 @@ def test_the_verb_does_what_is_missing_and_says_how_much(copy, monkeypatch, caps
     assert main(["precompute", str(copy.folder), "--workers", "1"]) == 0
     half = {path.name: path.stat().st_ino for path in folder.glob("*.lines")}
     assert len(half) == -(-len(copy.shards) // 2) and "left to others" in capsys.readouterr().err
+    assert main(["status", str(folder)]) == 0
+    said, left = capsys.readouterr().out, len(copy.shards) - len(half)
+    assert said.startswith(f"{folder}: precompute, {len(half)} of {len(copy.shards)} shards\nnobody is at work")
+    assert f"this does the {left} shards that are missing" in said
     assert precomputed.find(copy, HEIGHT) == (None, f"{folder} is not whole")
     assert same(batches(samples_of(copy)), batches(samples_of(copy)))  # what is not whole is not read
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")

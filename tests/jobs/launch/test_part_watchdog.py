@@ -19,10 +19,14 @@ import os, sys, threading, time
 from pathlib import Path
 from jobs.distributed.heartbeat import ACTIVITY
 from jobs.launch import part_watchdog
+from jobs.launch.part_watchdog import watch_besides
 from jobs.launch.under_way import under_way
 
 part_watchdog.NOTE_AFTER_S, part_watchdog.TICK_S, part_watchdog.NOTE_INTERVAL_S = 0.2, 0.05, 0.05
 folder, what = Path(sys.argv[1]), sys.argv[2]
+if what == "merges":
+    with watch_besides(folder / "not there yet", "merging the parts"):
+        time.sleep(10000)
 with under_way(folder, "train-00003"):
     if what == "reads":
         threading.Thread(target=lambda: open(folder / "fifo").read(), name="grippe").start()
@@ -58,6 +62,14 @@ def test_a_task_that_stands_still_ends_and_leaves_its_part_to_others(tmp_path, w
     assert "grippe" not in stacks.read_text()
     assert (tmp_path / MARKS / "train-00003").exists()
     assert left_behind(tmp_path, ["train-00003"]) == ["train-00003"]
+
+
+def test_what_is_no_part_ends_too_after_five_times_as_long(tmp_path):
+    task = start(tmp_path, "merges", "0.4")
+    said = task.communicate()[1]
+    assert task.returncode == 75 and said.startswith("error: merging the parts: no progress for 2 s on node7, as where")
+    [stacks] = (tmp_path / "not there yet" / "logs").glob("stacks-17-merging-the-parts-*.txt")
+    assert str(stacks) in said and "most recent call first" in stacks.read_text()
 
 
 def test_while_it_stands_still_status_says_so(tmp_path):
