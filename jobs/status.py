@@ -19,8 +19,8 @@ from jobs.launch.worker_status import LOST_AFTER_S, WorkerStatus, read_worker_st
 class Settings:
     dataset: Path = setting(
         positional=True,
-        help="a data set or its folder lines-HEIGHT, the --out of a transcribe, a run, or the folder of an evaluation or "
-        "alignment",
+        help="a data set or its folder lines-HEIGHT, the --out of a transcribe, a run, or the folder of an "
+        "evaluation or alignment",
     )
     watch: bool = setting(False, "show it again every few seconds until all is done")
 

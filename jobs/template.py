@@ -232,7 +232,7 @@ def check(args: Check) -> int:
 
 
 def take(args: Import) -> int:
-    from htr.forms.annotations import read_fields
+    from htr.forms.annotation_reader import read_fields
     from htr.forms.template import load_template, write_template
     from jobs.html.form_editor import write_editor
 
@@ -244,7 +244,7 @@ def take(args: Import) -> int:
 
 
 def give(args: Export) -> int:
-    from htr.forms.annotations import write_fields
+    from htr.forms.annotation_writer import write_fields
     from htr.forms.template import load_template
     from jobs.html.form_editor import write_editor
 

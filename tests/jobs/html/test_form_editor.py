@@ -6,7 +6,7 @@ import browser
 import numpy as np
 import pytest
 
-from htr.forms.annotations import read_fields
+from htr.forms.annotation_reader import read_fields
 from htr.forms.template import load_template, write_template
 from htr.synth.draw_forms import draw
 from jobs.html.form_editor import write_editor

@@ -1,11 +1,10 @@
-"""The fields of a template to and from annotation programs: PAGE XML, Label Studio, LabelMe, COCO (CVAT).
+"""The fields of a template as drawn in annotation programs: PAGE XML, Label Studio, LabelMe, COCO (CVAT).
 
-    write_fields(template, Path("form.xml"), "page")          # one of FORMATS
     template = read_fields(template, Path("form.json"))       # the format is recognised by its content
 
-Kind, lines and pitch of a field go into what each program has for attributes. Some programs drop these: then a box has
-those of the template's field of that name. A box with a new name is a tick box if it is a small square. Boxes that were
-drawn on a picture of another size are scaled to the template's.
+Some programs drop the attributes that annotation_writer.py gives: then a box has kind, lines and pitch of the
+template's field of that name. A box with a new name is a tick box if it is a small square. Boxes that were drawn on a
+picture of another size are scaled to the template's.
 """
 
 import json
@@ -18,15 +17,13 @@ from pathlib import Path
 import defusedxml.ElementTree
 import numpy as np
 
+from htr.forms.annotation_writer import KINDS
 from htr.forms.field_rules import rules_of
 from htr.forms.keypoints import corners
 from htr.forms.template import MAX_FIELD_LINES, Field, Template, as_field
-from htr.io.page_xml import Region, box_outline, page_xml
 
-FORMATS = {"page": ".xml", "labelstudio": ".json", "labelme": ".json", "coco": ".json"}
 MAX_TICK_MM = 8.0  # longer side of a square that counts as a tick box
 NEW_LINE_MM = 9.0  # height of a line of a new field
-KINDS = ("text", "tick")
 BESIDE = ("textarea", "choices", "taxonomy", "number", "rating", "datetime", "relation")  # of Label Studio, not shapes
 
 
@@ -39,84 +36,6 @@ class Drawn:
     kind: str = ""
     lines: int = 0
     pitch: float = 0.0
-
-
-# ---------------------------------------------------------------------------------------------------- out
-
-
-def write_fields(template: Template, path: Path, to: str) -> None:
-    """Write the fields as a file of one of FORMATS. Raises ValueError for another format."""
-    if to not in FORMATS:
-        raise ValueError(f"format {to!r}: choose one of {', '.join(FORMATS)}")
-    writers = {"page": as_page, "labelstudio": as_label_studio, "labelme": as_labelme, "coco": as_coco}
-    content = writers[to](template)
-    if to != "page":
-        content = json.dumps(content, ensure_ascii=False, indent=1).encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-
-
-def as_page(template: Template) -> bytes:
-    height, width = template.picture.shape
-    # as Transkribus writes what ends a value of `custom`
-    names = [re.sub(r"[;{}\\]", lambda found: f"\\u{ord(found[0]):04x}", field.name) for field in template.fields]
-    regions = [
-        Region(name, box_outline(field.box), "", 1.0) for name, field in zip(names, template.fields, strict=True)
-    ]
-    root = ElementTree.fromstring(page_xml(f"{template.name}.png", (width, height), regions))
-    space = root.tag.partition("}")[0] + "}"
-    ElementTree.register_namespace("", space[1:-1])
-    for element, field in zip(root.iter(f"{space}TextRegion"), template.fields, strict=True):
-        attributes = f"kind:{field.kind}; lines:{field.lines}; pitch:{field.pitch:g};"
-        element.set("custom", f"{element.get('custom')} field {{{attributes}}}")
-        for text in element.findall(f"{space}TextEquiv"):  # a blank form says nothing
-            element.remove(text)
-    return b'<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="utf-8") + b"\n"
-
-
-def as_label_studio(template: Template) -> list[dict]:
-    height, width = template.picture.shape
-    results = []
-    for number, field in enumerate(template.fields):
-        x, y, w, h = field.box
-        value = {"x": 100 * x / width, "y": 100 * y / height, "width": 100 * w / width, "height": 100 * h / height}
-        results.append({
-            "id": f"field{number}", "type": "rectanglelabels", "from_name": "label", "to_name": "image",
-            "original_width": width, "original_height": height, "image_rotation": 0,
-            "value": value | {"rotation": 0, "rectanglelabels": [field.kind]},
-            "meta": {"text": [field.name], "lines": field.lines, "pitch": field.pitch},
-        })  # fmt: skip
-    return [{"data": {"image": f"{template.name}.png"}, "annotations": [{"result": results}]}]
-
-
-def as_labelme(template: Template) -> dict:
-    height, width = template.picture.shape
-    shapes = []
-    for field in template.fields:
-        x, y, w, h = field.box
-        attributes = f"kind:{field.kind}; lines:{field.lines}; pitch:{field.pitch:g};"
-        shapes.append({"label": field.name, "points": [[x, y], [x + w, y + h]], "group_id": None,
-                       "description": attributes, "shape_type": "rectangle", "flags": {}})  # fmt: skip
-    return {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": f"{template.name}.png", "imageData": None,
-            "imageHeight": height, "imageWidth": width}  # fmt: skip
-
-
-def as_coco(template: Template) -> dict:
-    height, width = template.picture.shape
-    annotations = [
-        {"id": number, "image_id": 1, "category_id": 1 + KINDS.index(field.kind), "bbox": list(map(float, field.box)),
-         "area": float(field.box[2] * field.box[3]), "iscrowd": 0, "segmentation": [],
-         "attributes": {"name": field.name, "lines": field.lines, "pitch": field.pitch}}
-        for number, field in enumerate(template.fields, 1)
-    ]  # fmt: skip
-    return {
-        "images": [{"id": 1, "file_name": f"{template.name}.png", "width": width, "height": height}],
-        "categories": [{"id": number, "name": kind} for number, kind in enumerate(KINDS, 1)],
-        "annotations": annotations,
-    }
-
-
-# ---------------------------------------------------------------------------------------------------- in
 
 
 def read_fields(template: Template, path: Path) -> Template:

@@ -3,7 +3,8 @@ from dataclasses import replace
 
 import pytest
 
-from htr.forms.annotations import FORMATS, read_fields, write_fields
+from htr.forms.annotation_reader import read_fields
+from htr.forms.annotation_writer import FORMATS, write_fields
 from htr.forms.field_rules import Rule
 from htr.synth.draw_forms import draw
 
