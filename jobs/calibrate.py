@@ -20,7 +20,8 @@ data.
 
 A promise is about agreement with the transcription: typing errors and corrections of data entry count as errors of the
 reading. Choose a threshold once. One that is chosen again and again on the same part, until it pleases, promises
-nothing. So an existing promise is never replaced; --promises N is for several of them that are planned beforehand.
+nothing. So an existing promise is never replaced; --promises N is for several of them that are planned beforehand, and
+one more than N is refused.
 """
 
 from dataclasses import dataclass, replace
@@ -98,6 +99,8 @@ def main(args: Settings) -> int:
     fitting, choosing, judging = parts
     by = args.by or ("writer" if choosing.has_writers else "certificate")
     check_draws(fitting, choosing, by)
+    others = promises_on(args.run, choosing, but=folder)
+    check_planned(args.promises, others, choosing)
 
     # ---------------------------------------------------------------- fit
     check_right_and_wrong(fitting, args.unit)
@@ -127,8 +130,8 @@ def main(args: Settings) -> int:
         files.replace(folder / file, content)
     print(Promise.load(folder).text)
     print_judgement(args, note, choosing, judging)
-    if others := promises_on(args.run, choosing, but=folder):
-        surely = max(1 - args.delta - sum(other["delta"] for other in others), 0)
+    if others:
+        surely = max(1 - args.delta - sum(note["delta"] for note in others.values()), 0)
         log(f"calibrate: {len(others)} more promises were chosen on {choosing.name}: all {len(others) + 1} hold "
             f"together, and so does the one picked when they are known, with {100 * surely:g} % at least")  # fmt: skip
     then = (
@@ -176,11 +179,22 @@ def check_draws(fitting, choosing, by: str) -> None:
                          "other certificates of the same writers")  # fmt: skip
 
 
-def promises_on(run: Path, choosing, but: Path) -> list[dict]:
-    """The promises of this run that were chosen on the same part: each has a chance of its own to be false."""
+def check_planned(planned: int, others: dict[str, dict], choosing) -> None:
+    """Raises ValueError where all promises that were planned together on this part exist: this one would not hold with
+    them as it says."""
+    if 1 < planned <= len(others):
+        raise ValueError(
+            f"--promises {planned}, but {len(others)} promises were chosen on {choosing.name} already "
+            f"({', '.join(sorted(others))}), one more was not planned: calibrate on a part that "
+            f"chose none, or give --promises {len(others) + 1} and read with what probability all of them hold"
+        )
+
+
+def promises_on(run: Path, choosing, but: Path) -> dict[str, dict]:
+    """By name the promises of this run that were chosen on the same part: each has a chance of its own to be false."""
     import json
 
-    found = []
+    found = {}
     for path in sorted((run / "reliability").glob("*/promise.json")):
         try:
             note = json.loads(path.read_text(encoding="utf-8"))
@@ -188,7 +202,7 @@ def promises_on(run: Path, choosing, but: Path) -> list[dict]:
             continue
         chosen = note.get("chosen", {})
         if path.parent != but and all(chosen.get(name) == choosing.asked.get(name) for name in ("dataset", "split")):
-            found.append(note)
+            found[path.parent.name] = note
     return found
 
 

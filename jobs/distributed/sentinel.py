@@ -34,6 +34,10 @@ CLOSED_WITHIN = 60.0  # seconds until the sentinel itself is gone
 SAID_WITHIN = 1.0  # seconds for a line
 ASK_WITHIN = 30.0  # seconds for a command of Slurm's, or for one that asks it
 ANOTHER = 3  # exit status of the command that queues the job again, where another rank has come first
+LEFT_TO_SHELL = (
+    "it is killed already, and goes when the storage answers. You may close this terminal; the same command goes on "
+    "then from the newest checkpoint"
+)
 STATES = {"T": "stopped", "t": "stopped by a debugger", "D": "waiting in the system", "R": "running", "S": "asleep"}
 
 
@@ -122,15 +126,21 @@ def end(rank: int, name: str, scancel: str | None) -> None:
             os.kill(rank, signal.SIGKILL)
     if ends_within(rank, KILLED_WITHIN):
         return
-    say(f"error: {name}: the system does not let its process {rank} go, it waits for storage; its job ends without it")
     job, step = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_STEP_ID")
-    if step is not None and scancel:
+    by_slurm = step is not None and bool(scancel)
+    controller = parent_of(rank) if os.environ.get("SUBMITIT_EXECUTOR") == "local" else 0
+    if by_slurm or controller > 1:
+        then = "its job ends without it"
+    else:  # in a plain shell nothing can be ended: its own process is the one that waits
+        then = LEFT_TO_SHELL if step is None else f"there is no scancel here: cancel job {job} elsewhere"
+    say(f"error: {name}: the system does not let its process {rank} go, it waits for storage; {then}")
+    if by_slurm:
         time.sleep(OTHERS_FIRST)
         # srun waits for the end of each task, also when its step is over. A job that another rank has queued again is
         # not running now; an allocation that somebody works in stays
         batch = os.environ.get("ENVIRONMENT") == "BATCH"
         ask([scancel, "--state=RUNNING", job] if batch else [scancel, "--signal=KILL", f"{job}.{step}"])
-    elif os.environ.get("SUBMITIT_EXECUTOR") == "local" and (controller := parent_of(rank)) > 1:
+    elif controller > 1:
         with contextlib.suppress(ProcessLookupError):
             os.kill(controller, signal.SIGKILL)
 

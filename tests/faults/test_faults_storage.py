@@ -17,6 +17,7 @@ import pytest
 from bed import CHECKOUT, LONG, Cluster, wait_for
 
 from jobs.distributed.heartbeat import beats
+from jobs.distributed.sentinel import LEFT_TO_SHELL
 from jobs.training.checkpoint import steps
 from jobs.training.run_lock import read_json
 
@@ -93,23 +94,28 @@ with Watchdog(folder, 0, "node1", str, lambda line: print(line, file=sys.stderr,
 CONTROLLER = "import subprocess, sys; subprocess.call([sys.executable, *sys.argv[1:]])"
 
 
-def test_a_rank_that_the_system_does_not_let_go_ends_its_job_all_the_same(mounted, tmp_path):
-    """In state D a process outlives even SIGKILL: it is left behind, and its job of this machine ends."""
+@pytest.mark.parametrize("plain", [False, pytest.param(True, marks=LONG)])
+def test_a_rank_that_the_system_does_not_let_go_ends_its_job_all_the_same(mounted, tmp_path, plain):
+    """In state D a process outlives even SIGKILL: it is left behind, and its job of this machine ends. In a plain shell
+    nothing is around it: that says what it waits for, and that it may be closed."""
     (mounted.folder / "logs").mkdir()
     environ = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
-    environ |= {"HTR_STEP_TIMEOUT": "2", "SUBMITIT_EXECUTOR": "local"}
-    command = [sys.executable, "-c", CONTROLLER, "-c", RANK, mounted.mount]
+    environ |= {"HTR_STEP_TIMEOUT": "2"} | ({} if plain else {"SUBMITIT_EXECUTOR": "local"})
+    command = [sys.executable, *([] if plain else ["-c", CONTROLLER]), "-c", RANK, mounted.mount]
     with open(tmp_path / "said", "w") as said:
         job = subprocess.Popen(command, env=environ, stderr=said, cwd=CHECKOUT)
     wait_for(lambda: any(said.get("step") == 1 for said in beats(mounted.folder).values()), 100)
-    [rank] = psutil.Process(job.pid).children()
+    [rank] = [psutil.Process(job.pid)] if plain else psutil.Process(job.pid).children()
     mounted.stall(held=True)
-    assert job.wait(100) == -signal.SIGKILL and rank.is_running()
+    assert plain or (job.wait(100) == -signal.SIGKILL and rank.is_running())
     wait_for(lambda: f"does not let its process {rank.pid} go" in (tmp_path / "said").read_text(), 60)
     told = (tmp_path / "said").read_text()
+    assert (LEFT_TO_SHELL in told) == plain and ("its job ends without it" in told) != plain
+    assert not plain or job.poll() is None
     assert "at step 1, waiting for data; the run folder's storage does not answer; stacks" in told
     assert "train: the job is not queued again, since its run folder does not answer" in told
     mounted.stalled.unlink()
+    assert job.wait(60) == -signal.SIGKILL
     rank.wait(60)
 
 

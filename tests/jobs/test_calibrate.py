@@ -162,17 +162,25 @@ def test_no_promise_of_other_writers_where_those_who_plan_choose(tmp_path: Path,
 def test_promises_of_one_part_are_counted(run: Path, capsys):
     for number, alpha in enumerate((0.31, 0.32, 0.33)):
         before = len(list((run / "reliability").glob("*/promise.json")))
-        # each of two promises that are announced is tested at half of the delta
-        shared = ("--delta", 0.1, "--promises", 2)
+        # each of two promises that are announced is tested at half of the delta; others are there already
+        planned = max(before + 1, 2)
+        shared = ("--delta", 0.05 * planned, "--promises", planned)
         assert calibrate(run, "--alpha", alpha, "--name", f"many-{number}", *shared) == 0
         found = note(run, f"many-{number}")
-        assert found["delta"] == 0.05 and "with a probability of at least 95 %" in found["promise"]
+        assert found["delta"] == pytest.approx(0.05) and "with a probability of at least 95 %" in found["promise"]
         assert all(step["p"] <= 0.05 for step in found["sequence"] if step["passed"])
         said, least = capsys.readouterr().err, f"{max(100 - 5 * (before + 1), 0):g} %"
         assert ("more promises were chosen on calibration" in said) == (before > 0)
         if before:
             assert f"{before} more promises" in said and f"all {before + 1} hold together" in said
             assert f"picked when they are known, with {least} at least" in said
+    names = {path.parent.name for path in (run / "reliability").glob("*/promise.json")}
+    # what was planned together is there: one more is not as good as it would say
+    assert calibrate(run, "--alpha", 0.34, "--name", "more", "--promises", len(names)) == 1
+    said = capsys.readouterr().err
+    assert f"--promises {len(names)}, but {len(names)} promises were chosen on calibration already" in said
+    assert ", ".join(sorted(names)) in said and f"give --promises {len(names) + 1} " in said
+    assert not (run / "reliability" / "more").exists()
     assert calibrate(run, "--promises", 0) == 1 and "--promises is 1 or more" in capsys.readouterr().err
 
 

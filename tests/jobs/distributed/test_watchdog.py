@@ -14,7 +14,7 @@ import psutil
 import pytest
 from bed import wait_for
 
-from jobs.distributed import heartbeat, watchdog
+from jobs.distributed import heartbeat, sentinel, watchdog
 from jobs.distributed.heartbeat import Activity, Heartbeat, beats, blame
 from jobs.distributed.sentinel import MIN_STANDS_S
 from jobs.distributed.watchdog import LONGER, LONGEST_START, MIN_LIMIT_S, TIMES, Watchdog
@@ -224,6 +224,34 @@ def test_a_sentinel_passes_over_what_is_no_word():
     )
     ended = subprocess.run([sys.executable, "-c", rank], cwd=HERE, capture_output=True)
     assert (ended.returncode, ended.stderr) == (-signal.SIGKILL, b"")
+
+
+@pytest.mark.parametrize("where", ["plain shell", "step", "step without scancel", "submitit on this machine"])
+def test_who_can_not_even_be_killed_is_said_with_what_becomes_of_its_job(where, monkeypatch, capfd):
+    """By a system that kills nobody, and a rank that never goes."""
+    killed, asked = [], []
+    for name in ("SLURM_JOB_ID", "SLURM_STEP_ID", "SUBMITIT_EXECUTOR", "ENVIRONMENT"):
+        monkeypatch.delenv(name, raising=False)
+    if where.startswith("step"):
+        monkeypatch.setenv("SLURM_JOB_ID", "17")
+        monkeypatch.setenv("SLURM_STEP_ID", "0")
+    if where.startswith("submitit"):
+        monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
+    monkeypatch.setattr(sentinel.os, "kill", lambda process, number: killed.append(process))
+    monkeypatch.setattr(sentinel.os, "getppid", lambda: os.getpid())
+    monkeypatch.setattr(sentinel, "ask", asked.append)
+    monkeypatch.setattr(sentinel, "KILLED_WITHIN", 0.0)
+    monkeypatch.setattr(sentinel, "OTHERS_FIRST", 0.0)
+    sentinel.end(os.getpid(), "rank 0 on node1", "scancel" if where == "step" else None)
+    said = capfd.readouterr().err
+    assert said.startswith(
+        f"error: rank 0 on node1: the system does not let its process {os.getpid()} go, it waits for"
+    )
+    assert ("its job ends without it" in said) == bool(asked or killed[1:])
+    assert ("You may close this terminal" in said) == (where == "plain shell")
+    assert ("no scancel here: cancel job 17 elsewhere" in said) == (where == "step without scancel")
+    assert asked == [["scancel", "--signal=KILL", "17.0"]] * (where == "step")
+    assert killed == [os.getpid()] + [sentinel.parent_of(os.getpid())] * where.startswith("submitit")
 
 
 # --- the limit
