@@ -85,8 +85,8 @@ def main(args: Settings) -> int:
 
     from htr.io.sources import is_parquet
     from jobs.keying.journal import Journal
+    from jobs.keying.opening import Asked, open_table
     from jobs.keying.session import Session
-    from jobs.keying.tables import Asked, open_table
 
     if any(is_parquet(path) for path in args.tables):
         pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own keeps what it freed: 120 MB of a million rows

@@ -13,9 +13,9 @@ from jobs.keying import journal as journals
 from jobs.keying.agreement import Pair, agreement
 from jobs.keying.answers import Answer, Answers, same
 from jobs.keying.journal import Journal, line_of
+from jobs.keying.opening import Asked, open_table
 from jobs.keying.order import ordered, useful
 from jobs.keying.session import Refused, Session, check_text
-from jobs.keying.tables import Asked, open_table
 from jobs.keying.work_queue import LEASE_S, WorkQueue
 
 
