@@ -25,16 +25,14 @@ from jobs.cli.console import log
 from jobs.cli.options import argv_of
 from jobs.cli.settings import group, setting
 from jobs.launch.cluster_options import ClusterConfig, cluster_options, local_gpus
-from jobs.launch.slurm_state import ENDED, WAITING, Slurm
+from jobs.scaling.trainings import Training, differs, is_strong, states_of, submitted, wait_for
 from jobs.training.config import TrainConfig
-from jobs.training.run_lock import living, read_json
+from jobs.training.run_lock import read_json
 from shards import files
 
 # settings of train that the experiment sets itself; the others are passed on
 OURS = ("run", "data.batch", "data.batch_per_rank", "schedule.steps", "schedule.warmup", "runtime.log_every",
         "runtime.checkpoint_every", "runtime.evaluate_every", "runtime.requeues")  # fmt: skip
-UNKNOWN_JOB_WAIT_S = 300.0  # seconds after submission in which a job that Slurm does not know yet may still appear
-POLL_INTERVAL_S = 5.0  # seconds
 
 
 def sizes(text: str) -> list[int]:
@@ -101,16 +99,6 @@ def main(args: Settings) -> int:
 # --- what is trained
 
 
-@dataclass(frozen=True)
-class Training:
-    ranks: int
-    nodes: int
-    ranks_per_node: int
-    gpus: bool
-    run: Path
-    argv: list[str]  # of train, without the run
-
-
 def plan(args: Settings, cluster: str) -> list[Training]:
     """Raises ValueError for sizes that do not fill their nodes, and where it is not said what a node holds."""
     if args.gpus_per_node and args.tasks_per_node:
@@ -136,22 +124,6 @@ def plan(args: Settings, cluster: str) -> list[Training]:
     return found
 
 
-def submitted(out: Path, known: dict) -> list[Training]:
-    """The trainings that scale.json knows. Raises ValueError where none was submitted."""
-    if not known:
-        raise ValueError(f"{out}: nothing was submitted there (no scale.json): leave out --collect, or give its --out")
-    return [
-        Training(int(ranks), entry["nodes"], 0, False, out / f"ranks-{ranks}", entry["argv"])
-        for ranks, entry in sorted(known.items(), key=lambda item: int(item[0]))
-    ]
-
-
-def is_strong(trainings: list[Training]) -> bool:
-    """Whether all sizes have the same global batch (strong scaling)."""
-    batches = [training.argv[training.argv.index("--batch") + 1] for training in trainings]
-    return len(batches) > 1 and len(set(batches)) == 1
-
-
 def train_argv(args: Settings, batch: int) -> list[str]:
     """The command line of train but for its run: nothing is saved or read on the way, widths come as they come."""
     argv = argv_of(args.train, without=OURS)
@@ -159,11 +131,6 @@ def train_argv(args: Settings, batch: int) -> list[str]:
     set_here = {"batch": batch, "steps": args.steps, "warmup": 0, "log-every": max(args.steps // 12, 1)}
     set_here |= {"checkpoint-every": never, "evaluate-every": 0, "requeues": 0}
     return [*argv, *(word for name, value in set_here.items() for word in (f"--{name}", str(value)))]
-
-
-def differs(before: list[str], now: list[str]) -> str:
-    gone, new = (" ".join(word for word in one if word not in other) for one, other in ((before, now), (now, before)))
-    return f"then {gone or 'fewer'}, now {new or 'fewer'}"
 
 
 # --- submitting it
@@ -225,41 +192,7 @@ def cpus_for(ranks: int, most: int, cluster: str) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-# --- what has become of it
-
-
-def states_of(trainings: list[Training], known: dict, slurm: Slurm | None = None) -> dict[int, str]:
-    """By ranks: done, running, queued, not submitted, or why it is none of these. `slurm`: of who asks again."""
-    jobs = {int(ranks): entry for ranks, entry in known.items()}
-    words = (slurm or Slurm()).ask(entry["job"] for entry in jobs.values() if entry["cluster"] == "slurm")
-    statuses = {training.ranks: read_json(training.run / "status.json") or {} for training in trainings}
-    begun = [t for t in trainings if t.ranks in jobs and statuses[t.ranks].get("state") != "finished"]
-    alive, found = living(training.run / "lock.json" for training in begun), {}
-    for training in trainings:
-        entry, status = jobs.get(training.ranks), statuses[training.ranks]
-        word = words.get(entry["job"]) if entry else None
-        if entry is None:
-            found[training.ranks] = "not submitted"
-        elif status.get("state") == "finished":
-            found[training.ranks] = "done"
-        elif training.run / "lock.json" in alive:
-            found[training.ranks] = "running"
-        elif word in WAITING or (
-            word is None and entry["cluster"] == "slurm" and time.time() - entry["at"] < UNKNOWN_JOB_WAIT_S
-        ):
-            found[training.ranks] = "queued"
-        elif word and word not in (*ENDED, "COMPLETED"):
-            found[training.ranks] = "running"  # or on its way there
-        else:
-            why = status.get("reason") or (f"Slurm says {word}" if word else "it left nothing")
-            found[training.ranks] = f"job {entry['job']} failed ({why}), logs in {training.run / 'logs'}"
-    return found
-
-
-def wait_for(trainings: list[Training], known: dict) -> None:
-    slurm = Slurm()
-    while {"running", "queued"} & set(states_of(trainings, known, slurm).values()):
-        time.sleep(POLL_INTERVAL_S)
+# --- the table
 
 
 def collect(args: Settings, trainings: list[Training], known: dict) -> int:

@@ -13,6 +13,7 @@ from beating import beats_when_watched
 from jobs import scale
 from jobs.cli.command_line import main, parse
 from jobs.launch import slurm_state, submitit_launcher
+from jobs.scaling import trainings
 from jobs.scaling.results import figures, training_lines
 from jobs.training import run_lock
 
@@ -163,7 +164,7 @@ def test_a_training_that_is_seen_to_beat_is_not_submitted_again(tmp_path: Path, 
     command = on_slurm(tmp_path, "--gpus", "1,2")
     assert main(command) == 0
     monkeypatch.setattr(slurm_state, "ask_slurm", lambda jobs: {})
-    monkeypatch.setattr(scale, "UNKNOWN_JOB_WAIT_S", 0.0)
+    monkeypatch.setattr(trainings, "UNKNOWN_JOB_WAIT_S", 0.0)
     monkeypatch.setattr(run_lock, "BEAT_INTERVAL_S", 0.2)
     for ranks in (1, 2):
         run = tmp_path / f"ranks-{ranks}"
