@@ -57,7 +57,7 @@ def main(args: Settings) -> int:
             progress.advance()
     if work.is_left_to_others():
         return 0
-    with watch_besides(folder, "merging"):
+    with watch_besides(folder, "writing lines.json"):
         size = write_note(index, args.height) / 2**20
     stored = sum(shard["bytes"] for shard in index.shards) / 2**20
     log(f"precompute: {size:.1f} MiB in {folder}, beside {stored:.1f} MiB of shards; trainings read it")
