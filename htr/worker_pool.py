@@ -36,7 +36,7 @@ class WatchedPool(ProcessPoolExecutor):
     """
 
     def submit(self, fn, /, *args, **kwargs) -> Future:
-        job = super().submit(interruptible, fn, *args, **kwargs)
+        job = super().submit(do_job, fn, *args, **kwargs)
         super().submit(int)
         return job
 
@@ -58,11 +58,13 @@ def worker_pool(workers: int, begin: Callable[[], object] | None = None) -> Iter
     `begin`: what each worker does first.
     """
     start_server()
-    # forkserver: a worker that is killed is noticed, and none inherits threads
-    with WatchedPool(workers, get_context("forkserver"), begin_worker, (begin,)) as pool:
+    context = get_context("forkserver")  # a worker that is killed is noticed, and none inherits threads
+    stop = context.RawValue("b", 0)
+    with WatchedPool(workers, context, begin_worker, (begin, stop)) as pool:
         try:
             yield pool
         except BaseException as error:
+            stop.value = 1
             bounded = isinstance(error, BrokenProcessPool | KeyboardInterrupt)
             if bounded:
                 end_after(END_AFTER_S)
@@ -100,9 +102,17 @@ def start_server() -> None:
 # --- in a worker
 
 
-def begin_worker(begin: Callable[[], object] | None) -> None:
-    """Before its first job."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+class Job:
+    """Of this process: whether it is at a job, and whether jobs are over, as its parent (`stop`) or Ctrl-C says."""
+
+    stop = None
+    is_under_way = is_interrupted = False
+
+
+def begin_worker(begin: Callable[[], object] | None, stop) -> None:
+    """Before its first job. `stop`: shared with the parent, whose `value` is 1 once jobs are over."""
+    Job.stop = stop
+    signal.signal(signal.SIGINT, interrupt)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=end_with_parent, daemon=True, name="end with parent").start()
     if begin:
@@ -115,13 +125,22 @@ def end_with_parent() -> None:
     os._exit(1)
 
 
-def interruptible(do: Callable, /, *args, **kwargs):
-    """A job. Ctrl-C ends it, and never the worker, which would look like one that was killed."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+def interrupt(*_: object) -> None:
+    """Ctrl-C ends a job, and never the worker, which would look like one that was killed."""
+    Job.is_interrupted = True
+    if Job.is_under_way:
+        raise KeyboardInterrupt
+
+
+def do_job(do: Callable, /, *args, **kwargs):
+    """Do a job, unless jobs are over: the pool hands out a few beforehand, which it can't take back."""
+    Job.is_under_way = True
     try:
+        if Job.is_interrupted or Job.stop.value:
+            raise KeyboardInterrupt
         return do(*args, **kwargs)
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        Job.is_under_way = False
 
 
 def do_all(do: Callable, items: Sequence) -> list:

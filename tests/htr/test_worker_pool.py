@@ -28,23 +28,36 @@ def die(number):
         time.sleep(0.02)
     os._exit(75)
 
+def be_stopped(number):
+    from htr.worker_pool import Job
+    (folder / f"begun-{number}").touch()
+    while not Job.stop.value:
+        time.sleep(0.02)
+
 def wait(number):
     (folder / f"begun-{number}").touch()
     time.sleep(10000)
 
 def main():
-    from htr import worker_pool
+    from htr import process_end, worker_pool
     if what == "is killed":
         with worker_pool.worker_pool(2) as pool:
             pool.submit(os.getpid).result()
             os.kill(os.getpid(), signal.SIGKILL)
     if what == "loses a worker":
-        worker_pool.END_AFTER_S = 20.0  # eight seconds
+        process_end.MIN_END_S = worker_pool.END_AFTER_S = 2.0
         with worker_pool.worker_pool(2) as pool:
             for job in [pool.submit(hear_nothing), pool.submit(die, 0)][::-1]:
                 job.result()
+    if what == "fails":
+        with worker_pool.worker_pool(2) as pool:
+            for number in range(9):
+                pool.submit(be_stopped, number)
+            while not all((folder / f"begun-{number}").exists() for number in range(2)):
+                time.sleep(0.02)
+            raise ValueError("no data")
     if what == "is interrupted":
-        for _ in worker_pool.each_in_order(wait, range(300), 2):
+        for _ in worker_pool.each_in_order(wait, range(9), 2):
             pass
     if what == "loses one of many":
         (folder / "deaf").touch()
@@ -80,7 +93,8 @@ def said(task: subprocess.Popen) -> str:
 def test_workers_of_a_task_that_was_killed_end(tmp_path):
     """Else they wait for jobs for ever, where no Slurm takes them away."""
     task = start(tmp_path, "is killed")
-    assert said(task) == "" and task.returncode == -signal.SIGKILL
+    told = said(task)  # Python tells of semaphores that it removes
+    assert "Error" not in told and task.returncode == -signal.SIGKILL
 
 
 def test_a_worker_that_died_ends_the_task_though_another_one_hears_no_signal(tmp_path):
@@ -98,10 +112,16 @@ def test_a_worker_that_died_is_one_line_though_many_jobs_wait(tmp_path):
     assert told.startswith("BrokenProcessPool a worker process of this task ended early") and told.count("\n") == 1
 
 
+def test_after_an_error_no_further_job_is_begun(tmp_path):
+    """Not even one of those that the pool has handed out beforehand."""
+    assert said(start(tmp_path, "fails")) == "ValueError no data\n"
+    assert sorted(path.name for path in tmp_path.glob("begun-*")) == ["begun-0", "begun-1"]
+
+
 def test_ctrl_c_is_said_by_the_task_alone(tmp_path):
-    """All processes of the terminal get it: one at a job, one that is about to take the next, and the one that starts
-    workers."""
+    """All processes of the terminal get it, and no worker goes on to the next job."""
     task = start(tmp_path, "is interrupted")
     wait_for(lambda: all((tmp_path / f"begun-{number}").exists() for number in range(2)), 200)
     os.killpg(task.pid, signal.SIGINT)
     assert said(task) == "KeyboardInterrupt \n"
+    assert len(list(tmp_path.glob("begun-*"))) == 2
