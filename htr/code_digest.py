@@ -6,6 +6,7 @@ cutting_code()                               # of the code that cuts fields and 
 
 import ast
 import hashlib
+import threading
 from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
@@ -28,6 +29,8 @@ CUTTERS = (
     "shards.fields",
 )
 
+PARSER = threading.Lock()  # that of Python 3.11 fails where two threads are in it
+
 
 @cache
 def cutting_code() -> str:
@@ -48,7 +51,8 @@ def code_digest(modules: Sequence[str], versions: Sequence[str] = ()) -> str:
 
 def code_in(source: str) -> str:
     """Python source -> a dump of its syntax tree, without comments, docstrings and layout."""
-    tree = ast.parse(source)
+    with PARSER:
+        tree = ast.parse(source)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
