@@ -43,7 +43,7 @@ def differs(before: list[str], now: list[str]) -> str:
 
 
 def states_of(trainings: list[Training], known: dict, slurm: Slurm | None = None) -> dict[int, str]:
-    """By ranks: done, running, queued, not submitted, or why it is none of these. `slurm`: a connection to use again."""
+    """By ranks: done, running, queued, not submitted, or why it has failed. `slurm`: a connection to use again."""
     jobs = {int(ranks): entry for ranks, entry in known.items()}
     words = (slurm or Slurm()).ask(entry["job"] for entry in jobs.values() if entry["cluster"] == "slurm")
     statuses = {training.ranks: read_json(training.run / "status.json") or {} for training in trainings}
