@@ -117,7 +117,7 @@ def test_one_worker_killed_ends_the_task_with_an_error(lines, undisturbed, tmp_p
     assert victims, "no worker was seen at work"
     os.kill(victims[0], signal.SIGKILL)
     _, errors = task.communicate(timeout=250)
-    assert task.returncode not in (0, None) and "error" in errors and "the same command does the rest" in errors
+    assert task.returncode not in (0, None) and "error" in errors and "the same command does what is missing" in errors
     assert len(errors.strip().splitlines()) < 12, errors
     finish(lines, folder)
     assert_account(folder, ROWS)
