@@ -18,6 +18,7 @@ from bed import CHECKOUT, LONG, Cluster, wait_for
 
 from jobs.distributed.heartbeat import beats
 from jobs.distributed.sentinel import LEFT_TO_SHELL
+from jobs.distributed.signals import AGAIN
 from jobs.training.checkpoint import steps
 from jobs.training.run_lock import read_json
 
@@ -115,7 +116,7 @@ def test_a_rank_that_the_system_does_not_let_go_ends_its_job_all_the_same(mounte
     assert "at step 1, waiting for data; the run folder's storage does not answer; stacks" in told
     assert "train: the job is not queued again, since its run folder does not answer" in told
     mounted.stalled.unlink()
-    assert job.wait(60) == -signal.SIGKILL
+    assert job.wait(60) in (AGAIN, -signal.SIGKILL)  # it had begun to end by itself before it was killed
     rank.wait(60)
 
 
