@@ -92,11 +92,16 @@ def read_text(path: Path, tries: int = 5) -> str:
 
 
 def read_json(path: Path, advice: str = "restore it from a copy") -> dict:
-    """What a file of JSON says. Raises ValueError, which names it and gives the advice, where it is damaged."""
+    """The object that a file of JSON holds. Raises ValueError, which names it and gives the advice, where it is
+    damaged; FileNotFoundError.
+    """
     try:
-        return json.loads(read_text(path))
+        content = json.loads(read_text(path))
     except ValueError:  # json does not know which file it was
-        raise ValueError(f"{path}: damaged (it is no JSON): {advice}") from None
+        content = None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: damaged, it holds no JSON object: {advice}")
+    return content
 
 
 def commit(attempt: Path, path: Path) -> bool:

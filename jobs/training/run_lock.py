@@ -7,7 +7,6 @@ copies: what an earlier one still adds goes to a file that nobody reads.
 """
 
 import contextlib
-import json
 import os
 import platform
 import secrets
@@ -191,14 +190,9 @@ def birth(pid: int) -> str:
 def read_json(path: Path) -> dict | None:
     """A small file of a run; None where there is none. Raises ValueError with its name for a damaged one."""
     try:
-        content = json.loads(files.read_text(path))
+        return files.read_json(path, "put a whole one in its place, or remove it")
     except FileNotFoundError:
         return None
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: damaged, it holds no JSON object: put a whole one in its place, or remove it")
-    return content
 
 
 def read_lock(path: Path) -> dict | None:
