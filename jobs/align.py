@@ -158,7 +158,6 @@ def measured_delay(index, reader, args: Settings) -> float:
 
 
 def report(summary: dict, out: Path) -> None:
-
     least = summary["least"]
     log(f"align: {summary['rows']} rows in {out}, {sum(summary['rejects'].values())} of them to be rejected"
         f"{'' if least is None else f' (least margin {least:.2f})'}")  # fmt: skip

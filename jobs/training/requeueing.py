@@ -36,6 +36,11 @@ def queued_again(count: int, most: int) -> str:
     return f"the job is queued again, {count + 1} of {most} --requeues"
 
 
+def not_queued_again(problem: str) -> str:
+    """What to say of it."""
+    return f"the job is not queued again: {problem}; start it again to go on"
+
+
 def again_after_hang(run: Path, most: int, reason: str, step: int | None = None) -> str:
     """Put the job back into the queue, if that helps -> what to say of it.
 
@@ -60,7 +65,7 @@ def again_after_hang(run: Path, most: int, reason: str, step: int | None = None)
         run_log.append(run, job_name(), said)  # Slurm ends this process with the job that it queues again
         problem = requeue()
     if problem:
-        said = problem if problem == CHAINED else f"the job is not queued again: {problem}; start it again to go on"
+        said = problem if problem == CHAINED else not_queued_again(problem)
         files.replace(path, files.to_json(status | {"requeues": count}))
         run_log.append(run, job_name(), said)
     return said
@@ -70,7 +75,7 @@ def note_not_queued(run: Path, problem: str) -> str:
     """Of a run that ended before its time limit, and whose job Slurm would not queue again -> what to say of it. Who
     looks at the run would wait for it otherwise.
     """
-    said = f"the job is not queued again: {problem}; start it again to go on"
+    said = not_queued_again(problem)
     path = run / "status.json"
     status = read_json(path) or {}
     if status.get("job") == job_name() and status.get("state") == "stopped":  # else another job has it already
