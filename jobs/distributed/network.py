@@ -41,9 +41,14 @@ class Settings:
         return cls(environ.get("HTR_IFACE", ""), chosen, patience[0], shared, patience[1])
 
 
+def is_number(text: str) -> bool:
+    """Whether it is digits, with a point at most: no sign, no exponent, no inf."""
+    return text.isascii() and text.replace(".", "", 1).isdigit()
+
+
 def _seconds(environ: Mapping[str, str], name: str, default: str) -> float:
     value = environ.get(name) or default
-    if not (value.isascii() and value.replace(".", "", 1).isdigit()) or float(value) <= 0:
+    if not is_number(value) or float(value) <= 0:
         raise DistributedError(f"{name}={value!r} is not a number of seconds")
     return float(value)
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from htr.process_end import end_after
 from jobs.distributed import heartbeat
 from jobs.distributed.heartbeat import ACTIVITY, Activity, Heartbeat
+from jobs.distributed.network import is_number
 from jobs.distributed.placement import DistributedError
 from jobs.distributed.sentinel import Sentinel, within
 from jobs.distributed.signals import AGAIN
@@ -200,6 +201,6 @@ def asked() -> float | None:
     text = os.environ.get("HTR_STEP_TIMEOUT", "")
     if not text:
         return None
-    if not (text.isascii() and text.replace(".", "", 1).isdigit()):
+    if not is_number(text):
         raise ValueError(f"HTR_STEP_TIMEOUT={text!r} is not a number of seconds (0: never)")
     return float(text)
