@@ -18,7 +18,7 @@ class Alone:
     device, rank, size = torch.device("cpu"), 0, 1
 
     @contextmanager
-    def guard(self, doing):
+    def guard(self, doing, waits=True):
         yield
 
     def sum_gradients(self, parameters, compression, passes):

@@ -35,6 +35,7 @@ class Activity:
     at: str = "starting"
     collective: str = ""  # the collective in which it waits for the others
     count: int = 0  # signs of progress so far
+    met: int = 0  # collectives so far that it has waited for, and that came to their end
     first: bool = True  # no step was taken yet
     lasted: float = 0.0  # seconds of the last step, without what was done besides (`during`)
     inside: bool = False  # in `during`

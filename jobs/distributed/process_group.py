@@ -114,14 +114,15 @@ class ProcessGroup:
         self.rank, self.size, self.local_rank = place.rank, place.size, place.local_rank
 
     @contextmanager
-    def guard(self, doing: str) -> Iterator[None]:
+    def guard(self, doing: str, waits: bool = True) -> Iterator[None]:
         """Turn a CollectiveError (another rank is lost) into a DistributedError; also around `loss.backward()`.
 
-        `doing`: what this rank does, for the message.
+        `doing`: what this rank does, for the message; `waits`: for the others, while it does.
         """
-        ACTIVITY.collective = doing if doing != "backward" else ""  # for the watchdog
+        ACTIVITY.collective = doing if waits else ""  # for the watchdog
         try:
             yield
+            ACTIVITY.met += waits
         except CollectiveError as error:
             raise DistributedError(f"{doing}: {error}") from error
         finally:
@@ -159,7 +160,7 @@ class ProcessGroup:
             return lambda: {name: float(value) for name, value in values.items()}
         names = sorted(values)
         ours = torch.tensor([float(values[name]) for name in names], dtype=torch.float64)
-        with self.guard("sum"):
+        with self.guard("sum", waits=False):
             handle = self._comm.sum_(ours, " ".join(["sum", *names]))
 
         def answer() -> dict[str, float]:

@@ -34,7 +34,8 @@ TIMES = 20  # the slowest of the last steps
 STEPS = 50  # that are looked back at
 LONGER = 5  # times the limit: the first step, with its compilation, and what is no step
 LONGEST_START = 900.0  # seconds until the first step, where the limit is to be found yet
-SILENT = 10.0  # seconds without progress before Horovod's error, from which on a rank was waited for in vain
+# seconds since the ranks last met until a collective fails, from which on another rank was waited for in vain:
+SILENT = 10.0
 TICK = 1.0  # seconds between two looks; a longer pause of the watchdog itself was one of the whole process
 # Of a short limit both are a tenth, and STORAGE not less than MIN_STORAGE:
 GRACE = 5.0  # seconds that the other ranks have to say what they saw, before srun ends them with this one
@@ -69,6 +70,7 @@ class Watchdog:
         self.lasted: deque[float] = deque(maxlen=STEPS)
         self.ended = threading.Event()
         self.quiet = 0.0  # seconds that the process ran without a sign of progress
+        self.apart = 0.0  # and without a collective that came to its end: between two of them a rank may work alone
         self.ending = False  # by the thread
 
     def __enter__(self) -> "Watchdog":
@@ -89,7 +91,7 @@ class Watchdog:
         if self.ending and isinstance(error, DistributedError):  # another rank has ended first
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # of srun, which ends all then
             threading.Event().wait()  # for the thread, which has the job queued again and ends the process
-        if isinstance(error, DistributedError) and self.quiet > SILENT:  # one that died would have shown at once
+        if isinstance(error, DistributedError) and self.apart > SILENT:  # one that died would have shown at once
             found, said = self.look()
             if said and self.asked != 0:
                 self.end(f"{error}{said}", self.limit(), answers=bool(found))
@@ -109,11 +111,14 @@ class Watchdog:
 
     def watch(self) -> None:
         """The thread."""
-        seen, step, before = self.activity.count, self.activity.step, time.monotonic()
+        seen, met, step, before = self.activity.count, self.activity.met, self.activity.step, time.monotonic()
         while not self.ended.wait(TICK):
             now = time.monotonic()
             self.quiet += min(now - before, 2 * TICK)
+            self.apart += min(now - before, 2 * TICK)
             before = now
+            if self.activity.met != met:
+                met, self.apart = self.activity.met, 0.0
             if self.activity.count != seen:
                 seen, self.quiet = self.activity.count, 0.0
                 if self.activity.step != step and self.activity.lasted:

@@ -141,7 +141,7 @@ class TrainStep:
         for part in parts_of(batch, self.passes):
             try:
                 loss = self.loss(part, max(batch.characters, 1))
-                with self.world.guard("backward"):
+                with self.world.guard("backward", waits=False):
                     self.scaler.scale(loss).backward()
             except torch.OutOfMemoryError:
                 lines, _, _, wide = part.images.shape

@@ -27,6 +27,7 @@ from pathlib import Path
 from htr import process_end
 from jobs.distributed import heartbeat, watchdog
 from jobs.distributed.heartbeat import ACTIVITY
+from jobs.distributed.placement import DistributedError
 from jobs.distributed.sentinel import ANOTHER
 
 heartbeat.BEAT_INTERVAL_S, watchdog.TICK, watchdog.GRACE = 0.1, 0.05, 0.2
@@ -86,6 +87,12 @@ with watchdog.Watchdog(folder, rank, f"node{rank + 1}", hung, log, again=again) 
             time.sleep(1.5)
         with ACTIVITY.during("writing a checkpoint"):
             time.sleep(1.5)
+    if what.startswith("is left"):  # alone, with progress all the time, and now the collective fails
+        watchdog.SILENT = 0.5
+        ACTIVITY.met += what == "is left at once"
+        while (dog.apart <= 0.5) != (what == "is left at once"):
+            time.sleep(0.02); ACTIVITY.progressed("rank 0's files")
+        raise DistributedError("broadcast: another rank ended or stopped answering")
     if what == "stalls":  # each time for a third of the limit
         for step in range(4, 8):
             time.sleep(1); ACTIVITY.progressed("computing"); ACTIVITY.took(step)
@@ -175,6 +182,18 @@ def test_a_rank_that_is_stopped_is_named_by_the_others(tmp_path):
     assert code == 75 and "; rank 0 on node1: stopped answering at step 3" in said
     stopped.kill()
     stopped.communicate()
+
+
+@pytest.mark.parametrize(("what", "expected"), [("is left", 75), ("is left at once", 1)])
+def test_a_rank_that_did_not_come_is_named_however_busy_this_one_was_meanwhile(tmp_path, what, expected):
+    """A stopped process is known by the time since the ranks last met, which rank 0 may spend on its files; one that
+    has died shows at once.
+    """
+    (tmp_path / ".heartbeat").mkdir()
+    (tmp_path / ".heartbeat" / "1-node2").write_text('{"beat": 7, "step": 3, "at": "computing", "idle": 1, "waits": 0}')
+    code, said = end(start(tmp_path, 0, what, ranks=2))
+    assert code == expected, said
+    assert ("rank 1 on node2: stopped answering at step 3" in said) == (expected == 75)
 
 
 @pytest.mark.parametrize("what", ["works", "stalls"])
