@@ -114,15 +114,11 @@ def prepare(config: TrainConfig, world):
     model = create(asked.architecture, encoder, len(charset), asked.dropout)
     if asked.architecture == "attention":
         model.decoder.noise = asked.teacher_noise
-    if asked.init_from:
-        try:
-            taken = start_from(model, charset, asked.init_from)
-            if world.rank == 0:
-                log(f"train: {taken}")
-        except (ValueError, OSError):
-            if checkpoint.load_newest(config.run / "checkpoints") is None:
-                raise
-            # a run that is resumed has its weights already, whatever became of those that it started from
+    # a run that is resumed has its weights already, whatever became of those that it started from
+    if asked.init_from and not checkpoint.steps(config.run / "checkpoints"):
+        taken = start_from(model, charset, asked.init_from)
+        if world.rank == 0:
+            log(f"train: {taken}")
     if asked.freeze:
         freeze(model, asked)
     model.to(world.device)
