@@ -14,6 +14,8 @@ MOMENTUM = 0.95
 NEWTON_SCHULZ_STEPS = 5  # of Newton and Schulz; the polynomial's coefficients are Jordan's
 A, B, C = 3.4445, -4.7750, 2.0315
 WEIGHT_DECAY = 0.01
+# modules by name, not by size: with 95 characters a hidden layer of size tiny has as many rows as there are labels
+NO_HIDDEN_LAYER = ("head.", "auxiliary.", "decoder.")
 
 
 class Muon(torch.optim.Optimizer):
@@ -238,8 +240,8 @@ def create(name: str, model: nn.Module, lr: float) -> torch.optim.Optimizer:
     by_kind: dict[int | None, list[nn.Parameter]] = {}
     for place, module in model.named_modules():
         for parameter in module.parameters(recurse=False):
-            kind = stacked(module, parameter, model.head.out_features) if parameter.dim() > 1 else None
-            if place.startswith("decoder") and kind:
+            kind = stacked(module, parameter) if parameter.dim() > 1 else None
+            if f"{place}.".startswith(NO_HIDDEN_LAYER) and kind:
                 kind = 0
             by_kind.setdefault(kind, []).append(parameter)
     groups = [
@@ -252,9 +254,9 @@ def create(name: str, model: nn.Module, lr: float) -> torch.optim.Optimizer:
     return Muon(groups, lr=lr)
 
 
-def stacked(module: nn.Module, weight: Tensor, labels: int) -> int:
-    """How many matrices of hidden layers a weight is; 0 for the first and last layers and filters of one channel."""
-    if isinstance(module, nn.Embedding) or weight.shape[0] == labels:
+def stacked(module: nn.Module, weight: Tensor) -> int:
+    """How many matrices of hidden layers a weight is; 0 for embeddings, first layers and filters of one channel."""
+    if isinstance(module, nn.Embedding):
         return 0
     if isinstance(module, nn.Conv1d | nn.Conv2d) and (weight.shape[1] == 1 or module.in_channels < 8):
         return 0

@@ -103,6 +103,20 @@ def test_every_parameter_is_in_one_group(name):
         assert matrices[id(model.encoder.sequence_layers[0].forwards.weight_ih_l0)] == 4
 
 
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_no_hidden_layer_is_taken_for_the_last_one_whatever_the_number_of_labels(name):
+    def groups(labels: int) -> dict[str, int]:
+        model = create_model(name, "tiny", labels)
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        return {names[id(p)]: group["matrices"] for group in create("muon", model, 1e-3).param_groups
+                for p in group["params"]}  # fmt: skip
+
+    rows = {len(weight) for weight in create_model(name, "tiny", 10).encoder.parameters() if weight.dim() > 1}
+    assert 96 in rows
+    for labels in rows:
+        assert groups(labels) == groups(10)
+
+
 def test_what_is_no_matrix_takes_the_step_of_adamw():
     ours, theirs = nn.Linear(5, 3), nn.Linear(5, 3)
     theirs.load_state_dict(ours.state_dict())
