@@ -66,12 +66,13 @@ def main(args: Settings) -> int:
     from jobs.distributed.placement import Placement
     from jobs.distributed.precision import precision
     from jobs.evaluation.alignments import merge, part, texts_of_shard, write_part
-    from jobs.launch.part_watchdog import watch_besides
+    from jobs.launch.part_watchdog import watch_besides, watch_reading
     from jobs.launch.shared_work import SharedWork, agreed_note, check_same
     from jobs.launch.under_way import under_way
     from shards.index import read_index
 
-    index = read_index(args.dataset)
+    with watch_reading(args.run, "reading the index"):
+        index = read_index(args.dataset)
     out = args.out or index.folder / f"aligned-{args.to}.parquet"
     check_out(out, index.folder)
     wrong = [name for name in args.split if not index.totals.get(name)]

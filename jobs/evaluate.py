@@ -86,13 +86,14 @@ def main(args: Settings) -> int:
     from jobs.evaluation.read_shards import read_own_shards
     from jobs.evaluation.result_files import merge, speed
     from jobs.evaluation.texts import config_of, dataset_of
-    from jobs.launch.part_watchdog import watch_besides
+    from jobs.launch.part_watchdog import watch_besides, watch_reading
     from jobs.launch.shared_work import SharedWork
 
     other = check_against(args.against) if args.against else {}
     args = replace(args, run=run_of(args.run, args.model), decode=args.decode or other.get("decode", "greedy"))
     config = config_of(args.run)
-    index = dataset_of(config, args.dataset)
+    with watch_reading(args.run, "reading the index"):
+        index = dataset_of(config, args.dataset)
     args = replace(args, dataset=index.folder)
     device = take_device(Placement.find(), args.device)
     args = replace(args, batch=reading_batch(args.batch, device))
@@ -121,9 +122,11 @@ def main(args: Settings) -> int:
     if args.terms or args.promise:
         from jobs.evaluation import cause_statistics
 
-        print("\n".join(cause_statistics.write(folder, args.terms, args.promise)))
+        with watch_reading(folder, "counting causes"):
+            print("\n".join(cause_statistics.write(folder, args.terms, args.promise)))
     if args.against:
-        compare(folder, args.against)
+        with watch_reading(folder, "comparing"):
+            compare(folder, args.against)
     return 0
 
 

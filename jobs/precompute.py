@@ -15,7 +15,7 @@ from jobs.cli.console import Progress, log
 from jobs.cli.settings import setting
 from jobs.distributed.cpus import cpus_of_task
 from jobs.distributed.heartbeat import ACTIVITY
-from jobs.launch.part_watchdog import watch_besides
+from jobs.launch.part_watchdog import watch_besides, watch_reading
 from jobs.launch.shared_work import SharedWork
 from jobs.launch.under_way import under_way
 
@@ -35,7 +35,8 @@ def main(args: Settings) -> int:
     from shards.precomputed import ENDING, finished, folder_of, write_note
 
     encoder_config("ctc", "tiny", height=args.height)  # refuses what no model has
-    index = read_index(args.dataset)
+    with watch_reading(args.dataset, "reading the index"):
+        index = read_index(args.dataset)
     shards = {shard["shard"]: shard for shard in index.shards}
     folder = folder_of(index.folder, args.height)
     folder.mkdir(exist_ok=True)

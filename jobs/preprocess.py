@@ -70,9 +70,11 @@ class Settings:
 
 def main(args: Settings) -> int:
     from htr.io.account import lines_of
+    from jobs.launch.part_watchdog import watch_reading
     from shards.plan import open_plan, read_note
 
-    plan, images = open_plan(args.out, args.source, settings_of(args))
+    with watch_reading(args.out, "reading the source"):
+        plan, images = open_plan(args.out, args.source, settings_of(args))
     if share_of_work()[0] == 0:
         account = read_note(plan.folder).get("account", {})
         for line in lines_of(account):

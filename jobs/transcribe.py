@@ -106,7 +106,7 @@ def main(args: Settings) -> int:
     from htr.reader import Reader
     from jobs.distributed.devices import reading_batch, take_device
     from jobs.distributed.placement import Placement
-    from jobs.launch.part_watchdog import watch_besides
+    from jobs.launch.part_watchdog import watch_besides, watch_reading
     from jobs.launch.shared_work import SharedWork
     from jobs.transcription.chunks import ChunkWorkers
     from jobs.transcription.inputs import open_input
@@ -121,7 +121,8 @@ def main(args: Settings) -> int:
     folder = parts_folder(args.out)
     with watch_besides(folder, "loading the model"):
         Reader.load(model, decoding=decoding)  # what is wrong with it is said now
-    source = open_input(args.input, args.unit, args.split, args.where, args.quotes)
+    with watch_reading(folder, "reading the input"):
+        source = open_input(args.input, args.unit, args.split, args.where, args.quotes)
     made = made_under(args, model, decoding, device)
     asked = what_is_asked(args, source, made)
 

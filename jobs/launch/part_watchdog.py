@@ -6,8 +6,8 @@ without one it says so in a file beside the part's mark, for `status`. After the
 threads (names of files and functions, no data), says in one line what stood still and where, and ends the process. The
 part is free then for the same command, given again.
 
-What is no part, the loading of a model and the merging of all parts, is watched with a limit of five times as long. Not
-watched: the listing of a source.
+What is no part is watched with a limit of five times as long: the loading of a model, the merging of all parts, and the
+reading of lists and tables, of a source or an index. That gives no signs; it gets on as long as it computes.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from htr.process_end import end_after
@@ -34,11 +35,20 @@ TICK_S = 1.0  # seconds between two looks; a longer pause of this thread itself 
 
 class PartWatchdog:
     """A context, in the process that does the part. `folder`: of the work; `note`: the file that says for how long it
-    stands still, if there is to be one; `times`: by which its limit is longer than that of a part.
+    stands still, if there is to be one; `times`: by which its limit is longer than that of a part; `signs`: what it
+    returns changes with each sign of progress.
     """
 
-    def __init__(self, folder: Path, part: str, note: Path | None = None, times: int = 1):
+    def __init__(
+        self,
+        folder: Path,
+        part: str,
+        note: Path | None = None,
+        times: int = 1,
+        signs: Callable[[], object] | None = None,
+    ):
         self.folder, self.part, self.note = folder, part, note
+        self.signs = signs or (lambda: ACTIVITY.count)
         limit = asked()
         self.limit = times * (LIMIT_S if limit is None else limit)
         self.quiet, self.noted = 0.0, -NOTE_INTERVAL_S
@@ -58,13 +68,13 @@ class PartWatchdog:
 
     def watch(self) -> None:
         """The thread."""
-        seen, before = ACTIVITY.count, time.monotonic()
+        seen, before = self.signs(), time.monotonic()
         while not self.ended.wait(TICK_S):
             now = time.monotonic()
             self.quiet += min(now - before, 2 * TICK_S)
             before = now
-            if ACTIVITY.count != seen:
-                seen, self.quiet = ACTIVITY.count, 0.0
+            if (signs := self.signs()) != seen:
+                seen, self.quiet = signs, 0.0
                 self.forget()
             if self.limit and self.quiet > self.limit:
                 self.end()
@@ -105,6 +115,14 @@ class PartWatchdog:
 def watch_besides(folder: Path, what: str) -> PartWatchdog:
     """A context for what is no part. `folder`: where the stacks are to lie; `what`: is done, in words."""
     return PartWatchdog(folder, what, times=LONGER)
+
+
+def watch_reading(folder: Path, what: str) -> PartWatchdog:
+    """As `watch_besides`, for what gives no signs. A thread that waits for storage computes nothing meanwhile; one that
+    lists a folder, parses XML or looks every second whether another task has done it computes a little.
+    """
+    clock = time.pthread_getcpuclockid(threading.get_ident())
+    return PartWatchdog(folder, what, times=LONGER, signs=lambda: (ACTIVITY.count, time.clock_gettime(clock)))
 
 
 def quiet_for(note: Path) -> float:

@@ -3,13 +3,14 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from bed import wait_for
 
 from jobs.launch import part_watchdog
-from jobs.launch.part_watchdog import PartWatchdog, quiet_for
+from jobs.launch.part_watchdog import PartWatchdog, quiet_for, watch_reading
 from jobs.launch.under_way import MARKS, Work, left_behind, lines_of, note_work, state_of, under_way
 
 HERE = Path(__file__).parents[3]
@@ -19,7 +20,7 @@ import os, sys, threading, time
 from pathlib import Path
 from jobs.distributed.heartbeat import ACTIVITY
 from jobs.launch import part_watchdog
-from jobs.launch.part_watchdog import watch_besides
+from jobs.launch.part_watchdog import watch_besides, watch_reading
 from jobs.launch.under_way import under_way
 
 part_watchdog.NOTE_AFTER_S, part_watchdog.TICK_S, part_watchdog.NOTE_INTERVAL_S = 0.2, 0.05, 0.05
@@ -27,6 +28,9 @@ folder, what = Path(sys.argv[1]), sys.argv[2]
 if what == "merges":
     with watch_besides(folder / "not there yet", "merging the parts"):
         time.sleep(10000)
+if what == "lists":
+    with watch_reading(folder, "reading the source"):
+        (folder / "fifo").open()
 with under_way(folder, "train-00003"):
     if what == "reads":
         threading.Thread(target=lambda: open(folder / "fifo").read(), name="grippe").start()
@@ -70,6 +74,18 @@ def test_what_is_no_part_ends_too_after_five_times_as_long(tmp_path):
     assert task.returncode == 75 and said.startswith("error: merging the parts: no progress for 2 s on node7, as where")
     [stacks] = (tmp_path / "not there yet" / "logs").glob("stacks-17-merging-the-parts-*.txt")
     assert str(stacks) in said and "most recent call first" in stacks.read_text()
+
+
+def test_a_listing_that_waits_for_storage_ends_too_and_one_that_computes_gets_on(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    task = start(tmp_path, "lists", "0.4")
+    said = task.communicate()[1]
+    assert task.returncode == 75 and said.startswith("error: reading the source: no progress for 2 s on node7"), said
+    with watch_reading(tmp_path, "reading the source") as watched:
+        for _ in range(3):  # as a task does that waits until another one has made the plan
+            before = watched.signs()
+            time.sleep(0.01)
+            assert not (tmp_path / "plan.json").exists() and watched.signs() != before
 
 
 def test_while_it_stands_still_status_says_so(tmp_path):
