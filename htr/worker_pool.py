@@ -13,8 +13,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from concurrent.futures.process import BrokenProcessPool, _ExecutorManagerThread
+from contextlib import contextmanager, nullcontext
 from multiprocessing import forkserver, get_context, parent_process, resource_tracker
 
 from htr.process_end import end_after, live_on
@@ -28,17 +28,31 @@ DIED = (
 
 
 class WatchedPool(ProcessPoolExecutor):
-    """A pool that sees the death of each of its workers.
+    """A pool that sees the death of each of its workers, whenever they die.
 
-    CPython (3.11 to 3.13) wakes the thread that watches the workers before it starts a new one. So this thread knew
-    nothing of the worker that was started last, until something else happened; and where all others wait for storage
-    nothing does. Therefore each job is followed by one that does nothing: it wakes the thread again.
+    CPython (3.11 to 3.13) starts workers one by one, as jobs come, while a thread watches those that there are. It
+    knew nothing of the worker that was started last until something else happened. And where a worker died while the
+    next one was started, the thread ended those that it knew, and then waited for the end of the new one, in vain. So
+    all are started before the thread and the first job, as CPython itself does where workers are forked.
     """
 
+    def __init__(self, workers: int, *how: object):
+        super().__init__(workers, *how)
+        self._safe_to_dynamically_spawn_children = False
+
+    @property
+    def _broken(self) -> str | bool:
+        return self.is_broken
+
+    @_broken.setter
+    def _broken(self, why: str | bool) -> None:
+        """By the thread, before it tells all jobs of the death: one that is just being handed out is told, too. Newer
+        CPython does it so itself: it has the lock then."""
+        with nullcontext() if hasattr(_ExecutorManagerThread, "_terminate_broken") else self._shutdown_lock:
+            self.is_broken = why
+
     def submit(self, fn, /, *args, **kwargs) -> Future:
-        job = super().submit(do_job, fn, *args, **kwargs)
-        super().submit(int)
-        return job
+        return super().submit(do_job, fn, *args, **kwargs)
 
     def map(self, do: Callable, items: Sequence, chunksize: int = 1) -> Iterator:
         """do(item) for each item, in their order; a job is `chunksize` of them.
@@ -83,7 +97,7 @@ def each_in_order(
     if workers <= 1:
         yield from map(do, items)
         return
-    with worker_pool(workers, begin) as pool:
+    with worker_pool(min(workers, max(-(-len(items) // chunksize), 1)), begin) as pool:
         yield from pool.map(do, items, chunksize)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+PATIENT_S = 280.0  # seconds that a test waits for what comes by itself: never too short, however busy the machine is
 LONG = pytest.mark.skipif(not os.environ.get("HTR_FAULTS"), reason="make test-faults runs it")
 CHECKOUT = Path(__file__).parent.parent
 CLUSTER = Path(__file__).parent / "slurm" / "cluster.sh"
@@ -25,7 +26,7 @@ class Cluster:
     def run(self, *command: object, good: bool = True, **environ: str) -> str:
         """-> stdout and stderr; asserts that the command's success is `good`."""
         words, environ = list(map(str, command)), self.environ | environ
-        done = subprocess.run(words, cwd=CHECKOUT, env=environ, capture_output=True, text=True, timeout=280)
+        done = subprocess.run(words, cwd=CHECKOUT, env=environ, capture_output=True, text=True, timeout=PATIENT_S)
         assert (done.returncode == 0) == good, done.stdout + done.stderr
         return done.stdout + done.stderr
 
@@ -40,7 +41,7 @@ class Cluster:
     def states(self, job: str) -> list[str]:
         return self.run("squeue", "-h", "-r", "-j", job, "-t", "all", "-o", "%T").split()
 
-    def end(self, job: str, good: bool, seconds: float = 250) -> None:
+    def end(self, job: str, good: bool, seconds: float = 2 * PATIENT_S) -> None:
         wait_for(lambda: not {"PENDING", "RUNNING", "COMPLETING"} & set(self.states(job)), seconds)
         assert (set(self.states(job)) == {"COMPLETED"}) == good, self.states(job)
 
@@ -51,17 +52,17 @@ class Cluster:
 
     def node(self, what: str, number: int) -> None:
         """`what`: off, as if its plug were pulled, or on."""
-        subprocess.run([CLUSTER, what, f"node{number}"], check=True, capture_output=True, timeout=120)
+        subprocess.run([CLUSTER, what, f"node{number}"], check=True, capture_output=True, timeout=PATIENT_S)
 
 
-def wait_for(condition: Callable[[], object], seconds: float) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = PATIENT_S, every: float = 0.2) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.2)
+        time.sleep(every)
 
 
-def kill_at(task: subprocess.Popen, count: Callable[[], int], parts: int, seconds: float = 250) -> bool:
+def kill_at(task: subprocess.Popen, count: Callable[[], int], parts: int, seconds: float = PATIENT_S) -> bool:
     """Kill a task, the leader of a session, and its workers once `count()` has come to so many finished parts; look
     while they stand still. -> whether they were at work then: not when the task ended by itself before.
 
@@ -115,7 +116,7 @@ def bring_up() -> tuple[Cluster, bool]:
     name, _, value = exported.strip().removeprefix("export ").partition("=")
     # one thread a rank: the four nodes share this machine's cores
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environ = {**os.environ, name: value, "PATH": path, "OMP_NUM_THREADS": "1", "HTR_START_TIMEOUT": "100"}
+    environ = {**os.environ, name: value, "PATH": path, "OMP_NUM_THREADS": "1", "HTR_START_TIMEOUT": "250"}
     return Cluster(environ), was_up
 
 

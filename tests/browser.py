@@ -11,7 +11,7 @@ import subprocess
 import threading
 from pathlib import Path
 
-PATIENCE = 60.0  # seconds for an answer
+PATIENCE = 280.0  # seconds for an answer, however busy the machine is
 MODIFIERS = {"Alt": 1, "Control": 2, "Meta": 4, "Shift": 8}
 CODES = {
     "Tab": 9,

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from bed import kill_at, wait_for
+from bed import PATIENT_S, kill_at, wait_for
 
 from htr.synth.simulate import simulate
 from shards.index import read_index
@@ -55,7 +55,7 @@ def preprocess(source: Path, folder: Path, **more) -> subprocess.Popen:
 
 def finish(source: Path, folder: Path) -> str:
     task = preprocess(source, folder)
-    _, errors = task.communicate(timeout=120)
+    _, errors = task.communicate(timeout=PATIENT_S)
     assert task.returncode == 0, errors
     return errors
 
@@ -116,7 +116,7 @@ def test_one_worker_killed_ends_the_task_with_an_error(lines, undisturbed, tmp_p
         victims = [int(path.stem.rsplit("-", 1)[1]) for path in status_files]
     assert victims, "no worker was seen at work"
     os.kill(victims[0], signal.SIGKILL)
-    _, errors = task.communicate(timeout=250)
+    _, errors = task.communicate(timeout=PATIENT_S)
     assert task.returncode not in (0, None) and "error" in errors and "the same command does what is missing" in errors
     assert len(errors.strip().splitlines()) < 12, errors
     finish(lines, folder)
@@ -127,7 +127,7 @@ def test_one_worker_killed_ends_the_task_with_an_error(lines, undisturbed, tmp_p
 def test_tasks_run_twice_at_once(lines, undisturbed, tmp_path):
     tasks = [preprocess(lines, tmp_path / "lines") for _ in range(3)]
     for task in tasks:
-        _, errors = task.communicate(timeout=120)
+        _, errors = task.communicate(timeout=PATIENT_S)
         assert task.returncode == 0, errors
     assert_account(tmp_path / "lines", ROWS)
     assert digests(tmp_path / "lines") == digests(undisturbed)
@@ -149,7 +149,7 @@ def small_disk(tmp_path) -> Iterator[Path]:
 def test_a_full_disk(lines, undisturbed, small_disk):
     """It says so, leaves no half shard, and goes on where it was once there is room."""
     task = preprocess(lines, small_disk / "lines")
-    _, errors = task.communicate(timeout=120)
+    _, errors = task.communicate(timeout=PATIENT_S)
     assert task.returncode == 1 and "No space left on device" in errors
     assert not [path for path in (small_disk / "lines").iterdir() if path.suffix == ".tmp"]
     before = {path.name: path.stat().st_mtime_ns for path in (small_disk / "lines").glob("*.tar")}
@@ -207,12 +207,12 @@ def test_a_node_that_is_switched_off(cluster, lines, undisturbed, tmp_path):
     folder, log = tmp_path / "lines", tmp_path / "log"
     array = ["--array=0-3", "--exclusive", "slurm/preprocess.sh", lines, "--out", folder, "--rows", "50"]
     job = cluster.submit(log, *array, "--workers", "1")
-    wait_for(lambda: len(list(folder.glob("*.tar"))) >= 3, 100)
+    wait_for(lambda: len(list(folder.glob("*.tar"))) >= 3)
     assert not (folder / "index.json").exists(), "the node was switched off too late"
     cluster.node("off", 2)
     try:
         before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.tar")}
-        cluster.end(job, good=True, seconds=200)
+        cluster.end(job, good=True)
     finally:
         cluster.node("on", 2)
     assert_account(folder, ROWS)

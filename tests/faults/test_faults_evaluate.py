@@ -148,12 +148,12 @@ def test_a_node_that_is_switched_off(cluster, run, lines, undisturbed, tmp_path)
     folder, log = run / "evaluation" / "node", tmp_path / "log"
     array = ["--array=0-3", "--exclusive", "slurm/evaluate.sh", *command(run, lines, "node")[1:]]
     job = cluster.submit(log, *array)
-    wait_for(lambda: len(list(folder.glob("parts/*.parquet"))) >= 3, 150)
+    wait_for(lambda: len(list(folder.glob("parts/*.parquet"))) >= 3)
     assert not (folder / "metrics.json").exists(), "the node was switched off too late"
     cluster.node("off", 2)
     try:
         before = {path.name: path.stat().st_mtime_ns for path in folder.glob("parts/*.parquet")}
-        cluster.end(job, good=True, seconds=250)
+        cluster.end(job, good=True)
     finally:
         cluster.node("on", 2)
     assert contents(folder) == undisturbed

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from bed import CHECKOUT, LONG, Cluster, wait_for
+from bed import CHECKOUT, LONG, PATIENT_S, Cluster, wait_for
 
 from jobs.distributed.heartbeat import beats
 from jobs.distributed.sentinel import LEFT_TO_SHELL
@@ -38,7 +38,7 @@ class Mounted:
         mount.mkdir()
         self.server = subprocess.Popen([*within, sys.executable, SERVER, folder, mount])
         (folder / "up").touch()
-        wait_for(lambda: self.server.poll() is not None or not self.asked("test", "-e", mount / "up").returncode, 60)
+        wait_for(lambda: self.server.poll() is not None or not self.asked("test", "-e", mount / "up").returncode)
         assert self.server.poll() is None, "FUSE does not mount"
 
     def asked(self, *command: object) -> subprocess.CompletedProcess:
@@ -105,19 +105,19 @@ def test_a_rank_that_the_system_does_not_let_go_ends_its_job_all_the_same(mounte
     command = [sys.executable, *([] if plain else ["-c", CONTROLLER]), "-c", RANK, mounted.mount]
     with open(tmp_path / "said", "w") as said:
         job = subprocess.Popen(command, env=environ, stderr=said, cwd=CHECKOUT)
-    wait_for(lambda: any(said.get("step") == 1 for said in beats(mounted.folder).values()), 100)
+    wait_for(lambda: any(said.get("step") == 1 for said in beats(mounted.folder).values()))
     [rank] = [psutil.Process(job.pid)] if plain else psutil.Process(job.pid).children()
     mounted.stall(held=True)
-    assert plain or (job.wait(100) == -signal.SIGKILL and rank.is_running())
-    wait_for(lambda: f"does not let its process {rank.pid} go" in (tmp_path / "said").read_text(), 60)
+    assert plain or (job.wait(PATIENT_S) == -signal.SIGKILL and rank.is_running())
+    wait_for(lambda: f"does not let its process {rank.pid} go" in (tmp_path / "said").read_text())
     told = (tmp_path / "said").read_text()
     assert (LEFT_TO_SHELL in told) == plain and ("its job ends without it" in told) != plain
     assert not plain or job.poll() is None
     assert "at step 1, waiting for data; the run folder's storage does not answer; stacks" in told
     assert "train: the job is not queued again, since its run folder does not answer" in told
     mounted.stalled.unlink()
-    assert job.wait(60) in (AGAIN, -signal.SIGKILL)  # it had begun to end by itself before it was killed
-    rank.wait(60)
+    assert job.wait(PATIENT_S) in (AGAIN, -signal.SIGKILL)  # it had begun to end by itself before it was killed
+    rank.wait(PATIENT_S)
 
 
 # --- whole trainings
@@ -132,7 +132,7 @@ def start(data: Path, run: Path, ranks: int, log: Path, seen: Path | None = None
     command = [sys.executable, "-m", "jobs", *verb, data, "--run", run, *TRAIN, "--checkpoint-every", every]
     with open(log, "w") as said:  # a worker that is held keeps it open: nobody waits for its end
         job = subprocess.Popen(list(map(str, command)), env=environ, stderr=said, stdout=said)
-    wait_for(lambda: step_of(seen or run) >= 10 or job.poll() is not None, 200)
+    wait_for(lambda: step_of(seen or run) >= 10 or job.poll() is not None)
     assert job.poll() is None
     return job
 
@@ -197,7 +197,7 @@ def test_a_job_whose_rank_the_system_does_not_let_go_ends_in_bounded_time(cluste
         options = ["--nodelist=node1", "slurm/train.sh", dataset.folder, "--run", mounted.mount / "run", *TRAIN]
         environ = {"HTR_STEP_TIMEOUT": str(limit)}
         job = cluster.submit(tmp_path / "log", *options, "--checkpoint-every", "100000", **environ)
-        wait_for(lambda: step_of(run) >= 10, 200)
+        wait_for(lambda: step_of(run) >= 10)
         mounted.stall(held=True)
         wait_for(lambda: cluster.states(job) != ["RUNNING"], 10 * limit)
         ended, (_, at, lost) = time.time(), last_step(run)

@@ -16,12 +16,12 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import torch
-from bed import LONG, Cluster, wait_for
+from bed import LONG, PATIENT_S, Cluster, wait_for
 
 from jobs.distributed.heartbeat import beats
 
 pytestmark = pytest.mark.slurm
-STEPS, EVERY = 160, 10
+STEPS, EVERY, MANY = 160, 10, 1_000_000
 TRAIN = ["--size", "tiny", "--batch", "8", "--warmup", "5", "--log-every", "1", "--amp", "off", "--deterministic"]
 TRAIN += ["--device", "cpu", "--checkpoint-every", EVERY, "--evaluate-every", "80"]
 
@@ -47,7 +47,7 @@ def checkpointed(run: Path) -> int:
 
 class Job:
     """A training of two ranks, one a node. `run`: its folder, in the given one if not said. `every`: steps from one
-    checkpoint to the next.
+    checkpoint to the next; `steps`: MANY where it is disturbed for good, so that it does not end before.
     """
 
     def __init__(
@@ -58,20 +58,21 @@ class Job:
         *options: object,
         run: Path | None = None,
         every: int = EVERY,
+        steps: int = STEPS,
         **environ,
     ):
         self.cluster, self.run, self.log = cluster, run or folder / "run", folder / "log"
         options = [*options] if "--partition" in map(str, options) else ["--partition", "main", *options]
         command = ["--nodes=2", "--ntasks-per-node=1", *options, "slurm/train.sh", dataset.folder, "--run", self.run]
         # bound to the same CPU, the ranks of all nodes would share it: the nodes are one machine
-        self.id = cluster.submit(self.log, "--cpus-per-task=2", *command, *TRAIN, "--steps", STEPS,
+        self.id = cluster.submit(self.log, "--cpus-per-task=2", *command, *TRAIN, "--steps", steps,
                                  "--checkpoint-every", every, **environ)  # fmt: skip
 
     def step(self) -> int:
         return status(self.run).get("step", 0)
 
     def wait_for_step(self, step: int) -> None:
-        wait_for(lambda: self.step() >= step, 120)
+        wait_for(lambda: self.step() >= step, every=0.05)
 
     def rank(self, number: int) -> psutil.Process:
         found = []
@@ -96,10 +97,10 @@ class Job:
     def assert_undisturbed(self, whole: Path, restarts: int = 1, lost: int = EVERY) -> int:
         """It came back so often, and ends as the run that nothing happened to, having lost at most so many steps each
         time -> how many in all."""
-        self.cluster.end(self.id, good=True, seconds=500)
+        self.cluster.end(self.id, good=True)
         return assert_same(self.run, whole, restarts, lost)
 
-    def seconds_to(self, condition: Callable[[], object], within: float = 200) -> float:
+    def seconds_to(self, condition: Callable[[], object], within: float = PATIENT_S) -> float:
         """From now until so."""
         began = time.monotonic()
         wait_for(condition, within)
@@ -153,13 +154,13 @@ def test_the_time_limits_signal_brings_it_back_without_a_step_lost(cluster, data
 
 
 def test_scancel_leaves_a_checkpoint_and_does_not_raise_the_dead(cluster, dataset, tmp_path, fault):
-    job = Job(cluster, dataset, tmp_path, every=STEPS)
+    job = Job(cluster, dataset, tmp_path, every=MANY, steps=MANY)
     job.wait_for_step(15)
     cluster.run("scancel", job.id)
     fault("scancel", job.seconds_to(job.ended), "", job.step() - checkpointed(job.run))
     cluster.end(job.id, good=False)
     assert status(job.run)["state"] == "stopped" and job.field("JobState") == "CANCELLED" and not job.requeued()
-    assert checkpointed(job.run) == status(job.run)["step"] < STEPS  # none that was due
+    assert checkpointed(job.run) == status(job.run)["step"]  # none that was due
 
 
 LIMIT = 30  # seconds, of the watchdog
@@ -194,18 +195,19 @@ def blamed(said: str) -> str:
 
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=[LONG] * (kind != "asleep in Python")) for kind in HANGS])
 def test_a_rank_that_hangs_is_named_and_the_job_comes_back(cluster, dataset, whole, tmp_path, watched, fault, kind):
-    job = Job(cluster, dataset, tmp_path, **watched)
+    all_of_it = bool(os.environ.get("HTR_FAULTS"))  # else its end is not waited for, nor seconds counted
+    job = Job(cluster, dataset, tmp_path, steps=STEPS if all_of_it else MANY, **watched)
     job.wait_for_step(15)
     began = time.monotonic()
     job.rank(1).send_signal(HANGS[kind])
-    wait_for(job.requeued, 4 * LIMIT)
+    wait_for(job.requeued)
     seconds = time.monotonic() - began
     said = job.log.read_text()
     at = "stopped answering" if kind == "stopped" else "(computing|waiting|rank 0's files)"  # wherever it was hit
     assert re.match(rf"rank 1 on node\d: {at}", blamed(said)), said
     assert list((job.run / "logs").glob(f"stacks-{job.id}-0-rank0-node*.txt"))
-    assert seconds <= 1.5 * LIMIT
-    if os.environ.get("HTR_FAULTS"):
+    if all_of_it:
+        assert seconds <= 1.5 * LIMIT
         fault(f"a rank that is {kind}", seconds, blamed(said), job.assert_undisturbed(whole), LIMIT)
 
 
@@ -220,7 +222,7 @@ def test_a_lone_rank_that_is_stopped_comes_back(cluster, dataset, tmp_path, watc
     assert re.match(r"rank 0 on node\d: stopped answering at step", blamed(said)), said
     assert "the job is queued again, 1 of" in told, told
     assert seconds <= 1.5 * LIMIT
-    cluster.end(job.id, good=True, seconds=500)
+    cluster.end(job.id, good=True)
     assert len(dict(steps_of(job.run))) == STEPS and len(starts(job.run)) == 2
     fault("a lone rank that is stopped", seconds, blamed(said), len(steps_of(job.run)) - STEPS, LIMIT)
 
@@ -236,9 +238,9 @@ def test_a_shard_that_nobody_answers_for(cluster, dataset, tmp_path, watched, fa
     os.mkfifo(shard)
     limit = 5 * 6  # of the first step
     job = Job(cluster, SimpleNamespace(folder=copy), tmp_path, **watched | {"HTR_STEP_TIMEOUT": "6"})
-    wait_for(lambda: any(shard.name in said.get("at", "") for said in beats(job.run).values()), 100)
+    wait_for(lambda: any(shard.name in said.get("at", "") for said in beats(job.run).values()))
     began = time.monotonic()
-    wait_for(job.requeued, 4 * limit)
+    wait_for(job.requeued)
     seconds = time.monotonic() - began
     (tmp_path / "well").write_bytes(well)
     (tmp_path / "well").replace(shard)
@@ -258,12 +260,12 @@ def test_a_chain_of_jobs_goes_on_where_the_one_before_ended(cluster, dataset, wh
     run, options = tmp_path / "run", ["--chain", 3, "--nodes", 2, "--tasks-per-node", 1, "--partition", "main"]
     cluster.run("python", "-m", "jobs", "submit", "train", *options, "--time", "30:00", dataset.folder, "--run", run,
                 *TRAIN, "--steps", STEPS)  # fmt: skip
-    wait_for(lambda: status(run).get("step", 0) >= 25, 120)
+    wait_for(lambda: status(run).get("step", 0) >= 25)
     first = status(run)["job"]
     cluster.run("scancel", "--signal=USR1", first)  # what Slurm does before the limit
     jobs = [str(int(first) + number) for number in range(3)]
     for job in jobs:
-        wait_for(lambda job=job: not {"PENDING", "RUNNING", "COMPLETING"} & set(cluster.states(job)), 250)
+        wait_for(lambda job=job: not {"PENDING", "RUNNING", "COMPLETING"} & set(cluster.states(job)))
     assert all(cluster.states(job) == ["COMPLETED"] for job in jobs)
     said = "".join(path.read_text() for path in (run / "logs").glob(f"{first}_*_log.err"))
     assert "the next job of the chain goes on" in said
@@ -311,7 +313,7 @@ def test_a_real_time_limit(cluster, dataset, whole, tmp_path, fault):
     job.wait_for_step(15)
     for number in range(2):
         job.rank(number).send_signal(signal.SIGSTOP)
-    seconds = job.seconds_to(job.requeued, 180)
+    seconds = job.seconds_to(job.requeued)
     cluster.run("scontrol", "update", f"JobId={job.id}", "TimeLimit=30")  # or a slow machine meets it again
     fault("a time limit of two minutes", seconds, "", job.assert_undisturbed(whole, lost=0))
     assert status(job.run)["requeues"] == 1 and "the job is queued again" in job.log.read_text(encoding="utf-8")
@@ -322,7 +324,7 @@ def test_a_killed_rank_ends_the_job_and_the_same_command_goes_on(cluster, datase
     job = Job(cluster, dataset, tmp_path)
     job.wait_for_step(25)
     job.rank(1).kill()
-    seconds = job.seconds_to(job.ended, 60)
+    seconds = job.seconds_to(job.ended)
     cluster.end(job.id, good=False)
     again = Job(cluster, dataset, tmp_path)  # the first one's lock is left behind or not: it waits for no heartbeat
     fault("a killed rank", seconds, "rank 1", again.assert_undisturbed(whole))
@@ -336,7 +338,7 @@ def test_a_full_disk_ends_the_job_and_the_same_command_goes_on(cluster, dataset,
         job = Job(cluster, dataset, tmp_path, run=run)
         job.wait_for_step(25)
         fill(ballast)
-        seconds = job.seconds_to(job.ended, 60)
+        seconds = job.seconds_to(job.ended)
         cluster.end(job.id, good=False)
         assert f"No space left on device: '{run}/" in job.log.read_text(encoding="utf-8")
         assert not list((run / "checkpoints").glob("*.tmp*"))

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from bed import CLOCK_OFF, Cluster, kill_at, wait_for
+from bed import CLOCK_OFF, PATIENT_S, Cluster, kill_at, wait_for
 
 from htr.synth.simulate import simulate
 
@@ -46,7 +46,7 @@ def start(
 
 
 def finish(task: subprocess.Popen) -> str:
-    _, errors = task.communicate(timeout=200)
+    _, errors = task.communicate(timeout=PATIENT_S)
     assert task.returncode == 0, errors
     return errors
 
@@ -141,11 +141,11 @@ def test_one_worker_killed_ends_the_task_with_an_error(lines, untrained, undistu
     import psutil
 
     task = start(lines, untrained, tmp_path / "o")
-    wait_for(lambda: list(tmp_path.glob("o/o.csv.parts/*.parquet")) or task.poll() is not None, 100)
+    wait_for(lambda: list(tmp_path.glob("o/o.csv.parts/*.parquet")) or task.poll() is not None, every=0.01)
     workers = [child for child in psutil.Process(task.pid).children(recursive=True) if child.num_threads() > 1]
     assert workers, "no worker was seen at work"
     workers[-1].kill()
-    _, errors = task.communicate(timeout=100)
+    _, errors = task.communicate(timeout=PATIENT_S)
     assert task.returncode not in (0, None) and "error" in errors and not (tmp_path / "o" / "o.csv").exists()
     finish(start(lines, untrained, tmp_path / "o"))
     assert_whole(tmp_path / "o", LINES)
@@ -203,12 +203,12 @@ def test_a_node_that_is_switched_off(cluster: Cluster, scans, untrained, alone, 
     out, parts = tmp_path / "o.csv", tmp_path / "o.csv.parts"
     array = ["--array=0-3", "--exclusive", "slurm/transcribe.sh", *options_of(scans, untrained, out)]
     job = cluster.submit(tmp_path / "log", *array)
-    wait_for(lambda: len(list(parts.glob("*.parquet"))) >= 3, 100)
+    wait_for(lambda: len(list(parts.glob("*.parquet"))) >= 3)
     assert not out.exists(), "the node was switched off too late"
     cluster.node("off", 2)
     try:
         before = {path: path.stat().st_mtime_ns for path in parts.glob("*.parquet")}
-        cluster.end(job, good=True, seconds=200)
+        cluster.end(job, good=True)
     finally:
         cluster.node("on", 2)
     assert_whole(tmp_path, 24)

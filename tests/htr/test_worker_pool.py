@@ -5,9 +5,15 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool, _ExecutorManagerThread
+from multiprocessing import get_context
 from pathlib import Path
 
+import pytest
 from bed import wait_for
+
+from htr.worker_pool import WatchedPool
 
 CHECKOUT = Path(__file__).parents[2]
 # two jobs of two workers, the second begins with both
@@ -58,6 +64,17 @@ def main():
             raise ValueError("no data")
     if what == "is interrupted":
         for _ in worker_pool.each_in_order(wait, range(9), 2):
+            pass
+    if what == "loses one while another is started":
+        process_end.MIN_END_S = worker_pool.END_AFTER_S = 2.0
+        spawn = worker_pool.WatchedPool._spawn_process
+        def slowly(pool):  # until the one before has died of its job, if it was given one
+            while pool._processes and pool._executor_manager_thread and not pool._broken:
+                time.sleep(0.02)
+            spawn(pool)
+        worker_pool.WatchedPool._spawn_process = slowly
+        (folder / "deaf").touch()
+        for _ in worker_pool.each_in_order(die, range(300), 2):
             pass
     if what == "loses one of many":
         (folder / "deaf").touch()
@@ -112,6 +129,26 @@ def test_a_worker_that_died_is_one_line_though_many_jobs_wait(tmp_path):
     assert told.startswith("BrokenProcessPool a worker process of this task ended early") and told.count("\n") == 1
 
 
+def test_a_worker_that_dies_while_another_one_is_started_is_one_line_too(tmp_path):
+    """The new one was waited for in vain, until the task ended without a word."""
+    told = said(start(tmp_path, "loses one while another is started"))
+    assert told.startswith("BrokenProcessPool a worker process of this task ended early") and told.count("\n") == 1
+
+
+def test_a_job_that_is_handed_out_while_a_death_is_told_is_not_lost(monkeypatch):
+    """It comes before the death is told, and then it is told too, or after it, and is refused."""
+    monkeypatch.delattr(_ExecutorManagerThread, "_terminate_broken", raising=False)  # of newer Pythons
+    with ThreadPoolExecutor() as threads, WatchedPool(1, get_context("forkserver")) as pool:
+        with pool._shutdown_lock:  # as a job has it that is just being handed out
+            told = threads.submit(setattr, pool, "_broken", "a worker died")
+            with pytest.raises(TimeoutError):
+                told.result(0.05)
+            assert not pool._broken
+        told.result()
+        with pytest.raises(BrokenProcessPool):
+            pool.submit(int)
+
+
 def test_after_an_error_no_further_job_is_begun(tmp_path):
     """Not even one of those that the pool has handed out beforehand."""
     assert said(start(tmp_path, "fails")) == "ValueError no data\n"
@@ -121,7 +158,7 @@ def test_after_an_error_no_further_job_is_begun(tmp_path):
 def test_ctrl_c_is_said_by_the_task_alone(tmp_path):
     """All processes of the terminal get it, and no worker goes on to the next job."""
     task = start(tmp_path, "is interrupted")
-    wait_for(lambda: all((tmp_path / f"begun-{number}").exists() for number in range(2)), 200)
+    wait_for(lambda: all((tmp_path / f"begun-{number}").exists() for number in range(2)))
     os.killpg(task.pid, signal.SIGINT)
     assert said(task) == "KeyboardInterrupt \n"
     assert len(list(tmp_path.glob("begun-*"))) == 2

@@ -5,7 +5,7 @@ import os
 import time
 
 import pytest
-from beating import beating
+from beating import beats_when_watched
 
 from jobs import runs
 from jobs.cli.command_line import main
@@ -92,12 +92,12 @@ def test_states(tmp_path, capsys, state, beat, shown, reason):
 
 
 @pytest.mark.parametrize("off", [-7200, 7200])
-def test_a_run_on_a_node_whose_clock_is_two_hours_off(tmp_path, capsys, off):
+def test_a_run_on_a_node_whose_clock_is_two_hours_off(tmp_path, capsys, monkeypatch, off):
     """On storage that stamps files by the clock of who writes them: who is seen to beat lives, who is not does not."""
     run = make(tmp_path / "runs" / "living", beat=-off, reason="a reason")
     make(tmp_path / "runs" / "dead", job="4712", beat=-off)
-    with beating(run.lock.path, off):
-        rows = listed(tmp_path / "runs", capsys)
+    beats_when_watched(monkeypatch, run.lock.path, off)
+    rows = listed(tmp_path / "runs", capsys)
     assert [rows["living"][name] for name in ("state", "reason", "heartbeat")] == ["running", "a reason", 0.0]
     assert (rows["dead"]["state"], rows["dead"]["reason"]) == ("lost", "no heartbeat")
 

@@ -52,10 +52,10 @@ def test_the_dead_are_succeeded_and_the_living_waited_for(tmp_path, monkeypatch)
     with hold(claim, 0.02) as held:
         assert held
         os.utime(claim, (0, 0))
-        wait_for(lambda: modified(claim) > 0, 60)  # its heart beats
+        wait_for(lambda: modified(claim) > 0)  # its heart beats
         with ThreadPoolExecutor() as pool:
             waiting = pool.submit(take_turns, claim, done.exists, lambda: pytest.fail("took over"), 60, 0.01)
-            wait_for(lambda: len(looks) >= 5, 60)
+            wait_for(lambda: len(looks) >= 5)
             assert not waiting.done()
             done.touch()
             waiting.result()
@@ -125,7 +125,7 @@ def test_a_fault_of_the_input_is_everyones(tmp_path, monkeypatch):
     def fail() -> None:
         tried.append(1)
         if len(tried) == 1:
-            wait_for(lambda: len(waiters) == 7, 60)  # all the others look on
+            wait_for(lambda: len(waiters) == 7)  # all the others look on
             time.sleep(0.3)  # the storage's clock has ticks
         raise ValueError("the table has no rows")
 

@@ -269,6 +269,9 @@ def test_what_was_used_is_let_go_and_the_next_window_is_read_meanwhile(samples, 
 
     def make(self, part, batch, make=Batcher.make):
         batchers.append(self)
+        self.begin(part.window, 1.0)
+        for read in self.windows[part.window].of_text.values():  # which threads do meanwhile
+            read.result()
         done = make(self, part, batch)
         sizes.append({number: len(held.stored) for number, held in self.windows.items()})
         return done

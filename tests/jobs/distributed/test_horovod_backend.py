@@ -51,8 +51,7 @@ def test_horovods_server_hears_the_nodes_of_the_job_only():
         server.stop()
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port))
-    with (
-        socket.create_server(("127.0.0.1", 28600)),
-        pytest.raises(DistributedError, match=r"no free port on .* in HTR_PORTS=28600-28600"),
-    ):
-        horovod_backend.Server("127.0.0.1", range(28600, 28601), [("node1", 2)], set())
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(DistributedError, match=rf"no free port on .* in HTR_PORTS={port}-{port}"):
+            horovod_backend.Server("127.0.0.1", range(port, port + 1), [("node1", 2)], set())

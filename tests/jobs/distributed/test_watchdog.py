@@ -176,7 +176,7 @@ def test_a_rank_that_is_held_up_on_the_way_to_a_collective_is_named(tmp_path):
 
 def test_a_rank_that_is_stopped_is_named_by_the_others(tmp_path):
     stopped, other = start(tmp_path, 0, "waits", 2), start(tmp_path, 1, "waits", 2)
-    wait_for(lambda: all(said.get("step") == 3 for said in beats(tmp_path).values()) and len(beats(tmp_path)) == 2, 60)
+    wait_for(lambda: all(said.get("step") == 3 for said in beats(tmp_path).values()) and len(beats(tmp_path)) == 2)
     stopped.send_signal(signal.SIGSTOP)
     code, said = end(other)
     assert code == 75 and "; rank 0 on node1: stopped answering at step 3" in said
@@ -207,7 +207,7 @@ def test_no_alarm_where_there_is_progress(tmp_path, what):
 def test_time_in_which_the_whole_job_was_stopped_does_not_count(tmp_path):
     """As `scontrol suspend` does it, the sentinel's too."""
     rank = start(tmp_path, 0, "stalls")
-    wait_for(lambda: any(said.get("step") == 4 for said in beats(tmp_path).values()), 60)
+    wait_for(lambda: any(said.get("step") == 4 for said in beats(tmp_path).values()))
     both = [psutil.Process(rank.pid), *psutil.Process(rank.pid).children()]
     assert len(both) == 2
     for process in both:
@@ -343,8 +343,8 @@ def test_it_beats_until_it_ends_and_forgets_an_earlier_start(tmp_path, monkeypat
     write(tmp_path, 0, "gone")
     with Heartbeat(tmp_path, 0) as ours:
         assert not (tmp_path / ".heartbeat" / "0-gone").exists()
-        wait_for(lambda: beats(tmp_path).get((0, socket.gethostname()), {}).get("beat", 0) > 3, 60)
-    wait_for(lambda: not ours.path.exists(), 60)
+        wait_for(lambda: beats(tmp_path).get((0, socket.gethostname()), {}).get("beat", 0) > 3)
+    wait_for(lambda: not ours.path.exists())
 
 
 @pytest.mark.parametrize(

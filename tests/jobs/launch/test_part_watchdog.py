@@ -93,7 +93,7 @@ def test_while_it_stands_still_status_says_so(tmp_path):
     note_work(tmp_path, "evaluate", "shards", ["train-00003"])
     task = start(tmp_path, "waits", "0")
     note = tmp_path / MARKS / "train-00003.idle"
-    wait_for(lambda: quiet_for(note) >= 1, 250)
+    wait_for(lambda: quiet_for(note) >= 1)
     said = list(lines_of(tmp_path, state_of(tmp_path, Work.read(tmp_path))))
     assert "train-00003 is under way on " in said[1] and ": no progress for " in said[1]
     (tmp_path / "go").touch()

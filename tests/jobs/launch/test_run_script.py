@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from bed import PATIENT_S
 
 CHECKOUT = Path(__file__).parents[3]
 SRUN = '#!/usr/bin/env bash\necho "srun got $*"\n'
@@ -20,7 +21,7 @@ def run(folder: Path, verb: str, *arguments: str, srun=SRUN, **told: str) -> sub
     environ |= {"PATH": f"{tools}:{environ['PATH']}", "SLURM_JOB_ID": "7", "SLURM_CPUS_ON_NODE": "2"}
     environ |= {"HTR_HOME": str(CHECKOUT), **told}
     command = ["bash", str(CHECKOUT / "slurm" / f"{verb}.sh"), *arguments]
-    return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=PATIENT_S)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,7 @@ def test_a_pipeline_cancels_what_it_queued_when_a_later_job_is_refused(tmp_path:
     environ = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "REFUSED": str(refused)}
     (tmp_path / "lines").mkdir()
     command = ["bash", str(CHECKOUT / "slurm" / "pipeline.sh"), "./lines", "run", "--steps", "9"]
-    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=250)
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=PATIENT_S)
     assert (tmp_path / "scancel.asked").read_text().strip() == cancelled
     if not refused:
         assert done.returncode == 0 and "preprocess 101, train 102, evaluate 103; then" in done.stdout
@@ -153,6 +154,6 @@ def test_a_pipeline_with_a_wrong_option_queues_nothing(tmp_path: Path, source: s
     (tmp_path / "lines.csv").touch()
     environ = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PREPROCESS": preprocess, "REFUSED": "0"}
     command = ["bash", str(CHECKOUT / "slurm" / "pipeline.sh"), source, "run", *options]
-    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=250)
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=PATIENT_S)
     assert done.returncode and said in done.stderr and len(done.stderr.splitlines()) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lines.csv", "sbatch"]

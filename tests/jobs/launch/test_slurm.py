@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 from pathlib import Path
 
 import psutil
@@ -109,13 +108,11 @@ def test_align_as_an_array_is_what_one_task_writes(cluster: Cluster, alone: Path
 
 
 def test_wrong_interface_is_one_message_in_bounded_time(cluster: Cluster, dataset, tmp_path: Path):
-    began = time.monotonic()
     said = cluster.sbatch(tmp_path / "log", "--nodes=2", "slurm/train.sh", dataset.folder, "--run", tmp_path / "run",
                           *TRAIN, good=False, HTR_IFACE="ib7", HTR_START_TIMEOUT="20")  # fmt: skip
     assert "HTR_IFACE=ib7: no such network interface" in said
     # both ranks say it, unless one started so late that srun ended it with the other
     assert len(re.findall("^error: ", said, re.M)) in (1, 2)
-    assert time.monotonic() - began < 60
 
 
 def test_gpus_that_torch_cannot_use(cluster: Cluster, dataset, tmp_path: Path):
@@ -131,20 +128,19 @@ def test_killed_rank_ends_the_job_and_the_next_one_resumes(cluster: Cluster, dat
     command = ["--nodes=2", "slurm/train.sh", dataset.folder, "--run", run, *TRAIN, "--steps", 100_000]
     command += ["--checkpoint-every", 10]
     first = cluster.submit(tmp_path / "first", *command)
-    wait_for(lambda: (run / "checkpoints" / "step-000020.pt").exists(), 90)
+    wait_for(lambda: (run / "checkpoints" / "step-000020.pt").exists())
     # a second job on the folder is refused while the first one lives
     assert "works in this run folder" in cluster.sbatch(tmp_path / "second", *command, good=False)
     [rank] = [process for process in psutil.process_iter() if is_rank(process, run, first, "1")]
     rank.kill()
-    cluster.end(first, good=False, seconds=60)
+    cluster.end(first, good=False)
     (run / "lock.json").unlink(missing_ok=True)  # instead of waiting a minute for its heartbeat to grow old
     third = cluster.submit(tmp_path / "third", *command)
     wait_for(
-        lambda: (tmp_path / "third").exists() and "resumed at step" in (tmp_path / "third").read_text(encoding="utf-8"),
-        90,
+        lambda: (tmp_path / "third").exists() and "resumed at step" in (tmp_path / "third").read_text(encoding="utf-8")
     )
     cluster.run("scancel", third)
-    cluster.end(third, good=False, seconds=60)
+    cluster.end(third, good=False)
 
 
 def is_rank(process: psutil.Process, run: Path, job: str, number: str) -> bool:
@@ -161,7 +157,7 @@ def test_pipeline_waits_for_each_job(cluster: Cluster, source: Path, tmp_path: P
     said = cluster.run("bash", "slurm/pipeline.sh", source, run, *TRAIN, **environ,
                        SPLIT="train", SBATCH_OUTPUT=f"{tmp_path}/%x-%a")  # fmt: skip
     assert re.search(r"preprocess \d+, train \d+, evaluate \d+", said)
-    wait_for(lambda: list(run.glob("evaluation/*/metrics.json")), 200)
+    wait_for(lambda: list(run.glob("evaluation/*/metrics.json")))
     assert status(run)["world"] == 2
     assert json.loads((tmp_path / "data" / "plan.json").read_text(encoding="utf-8"))["settings"]["rows"] == 9
 

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from beating import beating
+from beating import beats_when_watched
 from bed import wait_for
 
 from jobs.training import checkpoint, run_lock
@@ -105,8 +105,10 @@ def test_who_beats_lives_whatever_the_clocks_say(tmp_path: Path, monkeypatch):
     lock = tmp_path / "lock.json"
     for off in (-7200, 7200):
         os.utime(lock, (time.time() + off,) * 2)
-        with beating(lock, off), pytest.raises(ValueError, match="job 11 on another works in this run folder"):
-            begin(tmp_path, "12")
+        with pytest.MonkeyPatch.context() as patch:
+            beats_when_watched(patch, lock, off)
+            with pytest.raises(ValueError, match="job 11 on another works in this run folder"):
+                begin(tmp_path, "12")
     monkeypatch.setattr(
         "jobs.training.run_lock.STALE_AFTER_S", 0.5
     )  # nobody beats now: it is not refused for two hours
@@ -319,7 +321,7 @@ def test_no_heartbeat_for_another_job(tmp_path: Path, monkeypatch):
         held_elsewhere(tmp_path, "13", age=30)
         before, lock = (tmp_path / "lock.json").stat().st_mtime_ns, read(tmp_path / "lock.json")
         monkeypatch.setattr("jobs.training.run_lock.read_json", counted)
-        wait_for(lambda: beaten.count("lock.json") >= 4, 60)
+        wait_for(lambda: beaten.count("lock.json") >= 4)
         assert lock != run.owner and (tmp_path / "lock.json").stat().st_mtime_ns == before
 
 
