@@ -106,6 +106,44 @@ from jobs.cli.command_line import main
 sys.exit(main(sys.argv[1:]))
 """
 
+# A training that holds itself after a given step, whatever the machine is busy with: it dies there, or touches a file
+# and waits for a signal
+HELD = """
+import os, signal, sys, time
+from pathlib import Path
+from jobs.cli.command_line import main
+from jobs.training.trainer import Trainer
+
+step, mark, run_step = int(sys.argv[1]), sys.argv[2], Trainer.run_step
+
+def held(self, *args):
+    if self.step == step:
+        if not mark:
+            os.kill(os.getpid(), signal.SIGKILL)
+        Path(mark).touch()
+        while not any(self.signals.received.values()):
+            time.sleep(0.01)
+    return run_step(self, *args)
+
+Trainer.run_step = held
+sys.exit(main(sys.argv[3:]))
+"""
+
+
+def dying_after(step: int) -> list[str]:
+    """What stands in place of `python -m jobs` before `train …`."""
+    return [sys.executable, "-c", HELD, str(step), ""]
+
+
+def waiting_after(step: int, mark: Path) -> list[str]:
+    """The same, of one that waits for a signal then. `mark`: a file that is there from that time on."""
+    return [sys.executable, "-c", HELD, str(step), str(mark)]
+
+
+def wait_for_mark(process: subprocess.Popen, mark: Path) -> None:
+    wait_for(lambda: mark.exists() or process.poll() is not None, every=0.02)
+    assert mark.exists(), process.communicate()
+
 
 def bring_up() -> tuple[Cluster, bool]:
     """-> the cluster, and whether it was up before."""

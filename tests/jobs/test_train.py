@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from bed import dying_after, wait_for_mark, waiting_after
 from safetensors.torch import load_file
 
 from htr.metrics.error_rates import Errors
@@ -43,7 +44,7 @@ def losses(run: Path) -> list[float]:
 def jobs(*argv: object, **options) -> subprocess.CompletedProcess:
     environ = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "jobs", *map(str, argv)]
-    return subprocess.run(command, cwd=CHECKOUT, env=environ, capture_output=True, text=True, timeout=240, **options)
+    return subprocess.run(command, cwd=CHECKOUT, env=environ, capture_output=True, text=True, **options)
 
 
 @pytest.mark.parametrize("model", ["ctc", "attention"])
@@ -65,16 +66,13 @@ def test_one_rank_and_two_give_the_same_losses(data: Path, tmp_path: Path, model
 def test_killed_and_resumed_is_the_run_that_never_was_killed(data: Path, tmp_path: Path):
     options = [*FEW, "--device", "cpu", "--checkpoint-every", "4", "--evaluate-every", "1000"]  # with dropout
     assert main(["train", str(data), "--run", str(tmp_path / "whole"), *options]) == 0
-    command = [sys.executable, "-m", "jobs", "train", str(data), "--run", str(tmp_path / "cut"), *options]
-    process = subprocess.Popen(
-        command, cwd=CHECKOUT, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [*dying_after(10), "train", data, "--run", tmp_path / "cut", *options]
+    done = subprocess.run(
+        list(map(str, command)), cwd=CHECKOUT, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
-    deadline = time.monotonic() + 250
-    while not (tmp_path / "cut" / "checkpoints" / "step-000008.pt").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    assert done.returncode == -signal.SIGKILL, done.stderr
     assert (tmp_path / "cut" / "lock.json").exists()  # it was killed in the middle
+    assert (tmp_path / "cut" / "checkpoints" / "last.pt").readlink() == Path("step-000008.pt")
     assert main(["train", str(data), "--run", str(tmp_path / "cut"), *options]) == 0
     assert losses(tmp_path / "cut")[-8:] == losses(tmp_path / "whole")[-8:]
     names = [run / "model" / "weights.safetensors" for run in (tmp_path / "whole", tmp_path / "cut")]
@@ -376,23 +374,15 @@ def test_conv_reads_without_recurrence(data: Path, tmp_path: Path):
     assert losses(tmp_path / "conv")[-1] < losses(tmp_path / "conv")[0]
 
 
-def started(*argv: object) -> subprocess.Popen:
-    """A training in a process of its own, to send signals to."""
-    command = [sys.executable, "-m", "jobs", "train", *map(str, argv)]
+def signalled(number: signal.Signals, step: int, mark: Path, *argv: object) -> tuple[int, str]:
+    """A training in a process of its own that hears this signal after that step -> its exit code, what it said."""
+    command = [*waiting_after(step, mark), "train", *map(str, argv)]
     environ = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=CHECKOUT, env=environ, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for_step(run: Path, step: int) -> None:
-    deadline = time.monotonic() + 250
-    while time.monotonic() < deadline:
-        path = run / "metrics.jsonl"
-        if path.exists() and any(
-            json.loads(line)["step"] >= step for line in path.read_text(encoding="utf-8").splitlines()
-        ):
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"{run} never took step {step}")
+    with subprocess.Popen(command, cwd=CHECKOUT, env=environ, stderr=subprocess.PIPE, text=True) as process:
+        wait_for_mark(process, mark)
+        process.send_signal(number)
+        said = process.communicate()[1]
+    return process.returncode, said
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 75)])
@@ -402,14 +392,11 @@ def test_a_signal_ends_it_with_a_checkpoint_and_the_rest_is_as_if_undisturbed(
     run, options = tmp_path / "run", [*FEW, "--device", "cpu", "--checkpoint-every", "1000", "--evaluate-every", "1000"]
     whole, cut = [*options, "--deterministic", "--run", tmp_path / "whole"], [*options, "--deterministic", "--run", run]
     assert jobs("train", data, *whole).returncode == 0
-    with started(data, *cut, "--workers", 1) as process:
-        wait_for_step(run, 3)
-        process.send_signal(number)
-        said = process.communicate(timeout=250)[1]
-    assert process.returncode == code, said
+    ended, said = signalled(number, 3, tmp_path / "mark", data, *cut, "--workers", 1)
+    assert ended == code, said
     status = json.loads((run / "status.json").read_text(encoding="utf-8"))
     assert status["state"] == "stopped" and not (run / "lock.json").exists()
-    assert f"checkpoint of step {status['step']} written" in said and 3 <= status["step"] < 20
+    assert f"checkpoint of step {status['step']} written" in said and status["step"] == 4
     if number == signal.SIGUSR1:  # there was no Slurm to go back to, and it says so, to who asks later too
         why = "the job is not queued again: this is no job of Slurm; start it again to go on"
         assert said.endswith(f"train: {why}\n") and (run / "logs" / "train.log").read_text().endswith(f"{why}\n")
@@ -460,11 +447,9 @@ def test_a_signal_in_the_last_step_leaves_a_model_too(data: Path, tmp_path: Path
 
 def test_a_run_that_used_up_its_requeues_ends(data: Path, tmp_path: Path):
     run = tmp_path / "run"
-    with started(data, *FEW, "--device", "cpu", "--run", run, "--requeues", 0) as process:
-        wait_for_step(run, 1)
-        process.send_signal(signal.SIGUSR1)
-        said = process.communicate(timeout=250)[1]
-    assert process.returncode == 143 and "0 of 0 --requeues, start it again" in said
+    asked = [data, *FEW, "--device", "cpu", "--run", run, "--requeues", 0]
+    ended, said = signalled(signal.SIGUSR1, 1, tmp_path / "mark", *asked)
+    assert ended == 143 and "0 of 0 --requeues, start it again" in said
 
 
 def test_a_resume_under_other_code_is_said(data: Path, tmp_path: Path, capsys):

@@ -171,7 +171,7 @@ def test_one_writer_at_any_time(tmp_path: Path, job):
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        wait_for(lambda: len(seen) >= 2, 400)
+        wait_for(lambda: len(seen) >= 2, 400, every=0.01)
         had_turns = lambda: all(Path(log.name).read_text().count("\n") > 5 for log in logs)  # noqa: E731
         for stops in itertools.count():
             if stops >= 25 and had_turns():
@@ -181,10 +181,10 @@ def test_one_writer_at_any_time(tmp_path: Path, job):
             victim.send_signal(signal.SIGSTOP)
             if rng.random() < 0.7:  # until it counts as dead, and another has written; else for a moment
                 count = len(seen)
-                wait_for(lambda count=count, held=held: len(seen) > count or seen[-1] != held, 400)
+                wait_for(lambda count=count, held=held: len(seen) > count or seen[-1] != held, 400, every=0.01)
             victim.send_signal(signal.SIGCONT)
             count = len(seen)
-            wait_for(lambda count=count: len(seen) > count, 400)  # nobody is refused for ever
+            wait_for(lambda count=count: len(seen) > count, 400, every=0.01)  # nobody is refused for ever
     finally:
         for writer in writers:
             writer.kill()
