@@ -13,7 +13,7 @@ from beating import beating, beats_when_watched
 from jobs.__main__ import main
 from jobs.launch import under_way as module
 from jobs.launch.under_way import MARKS, Work, note_work, state_of, under_way
-from shards.claim import namespace
+from shards.claim import abandoned, namespace
 
 DEAD = 2**22 + 1  # more than there are processes
 
@@ -37,7 +37,7 @@ def test_a_part_is_one_tasks_as_long_as_that_lives(tmp_path):
         assert not ours
     for gone in ({"pid": DEAD}, {"pid": 1, "host": "elsewhere", "age": 100}):
         mark(tmp_path, "a", **gone)
-        with under_way(tmp_path, "a") as ours:
+        with under_way(tmp_path, "a", stale=6) as ours:  # a fifth of it is waited for
             assert ours
 
 
@@ -86,6 +86,7 @@ def test_an_array_task_that_is_resubmitted_alone(trained, dataset, tmp_path, mon
     missing = sorted(set(work.parts) - before)
     held, gone = missing[0], missing[1]
     monkeypatch.setattr(module, "WATCH_S", 0.2)
+    monkeypatch.setattr(module, "abandoned", lambda marks, seconds: abandoned(marks, min(seconds, 3.0)))
     mark(folder, held, os.getpid())
     mark(folder, gone, DEAD, "node7", age=100)
     main(["status", str(run)])

@@ -130,7 +130,7 @@ from pathlib import Path
 from jobs.training import run_lock
 from jobs.training.config import TrainConfig
 from jobs.training.run_folder import RunFolder
-run_lock.BEAT_INTERVAL_S, run_lock.STALE_AFTER_S = 0.05, 0.6
+run_lock.BEAT_INTERVAL_S, run_lock.STALE_AFTER_S = 0.03, 0.3
 folder, job, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 for number in range(1000):
     try:
