@@ -106,43 +106,35 @@ from jobs.cli.command_line import main
 sys.exit(main(sys.argv[1:]))
 """
 
-# A training that holds itself after a given step, whatever the machine is busy with: it dies there, or touches a file
-# and waits for a signal
+# a training to which something happens after a given step, whatever the machine is busy with
 HELD = """
 import os, signal, sys, time
 from pathlib import Path
 from jobs.cli.command_line import main
 from jobs.training.trainer import Trainer
 
-step, mark, run_step = int(sys.argv[1]), sys.argv[2], Trainer.run_step
+step, what, run_step = int(sys.argv[1]), sys.argv[2], Trainer.run_step
 
 def held(self, *args):
     if self.step == step:
-        if not mark:
-            os.kill(os.getpid(), signal.SIGKILL)
-        Path(mark).touch()
-        while not any(self.signals.received.values()):
-            time.sleep(0.01)
+        exec(what)
     return run_step(self, *args)
 
 Trainer.run_step = held
 sys.exit(main(sys.argv[3:]))
 """
+DIES, STOPS = (f"os.kill(os.getpid(), signal.{name})" for name in ("SIGKILL", "SIGSTOP"))
+SLEEPS = "time.sleep(10**6)"
 
 
-def dying_after(step: int) -> list[str]:
-    """What stands in place of `python -m jobs` before `train …`."""
-    return [sys.executable, "-c", HELD, str(step), ""]
+def jobs_but(step: int, what: str) -> list[str]:
+    """`python -m jobs`, for a verb that trains. `what`: a line of Python for the time when so many steps are taken."""
+    return [sys.executable, "-c", HELD, str(step), what]
 
 
-def waiting_after(step: int, mark: Path) -> list[str]:
-    """The same, of one that waits for a signal then. `mark`: a file that is there from that time on."""
-    return [sys.executable, "-c", HELD, str(step), str(mark)]
-
-
-def wait_for_mark(process: subprocess.Popen, mark: Path) -> None:
-    wait_for(lambda: mark.exists() or process.poll() is not None, every=0.02)
-    assert mark.exists(), process.communicate()
+def waits(mark: Path) -> str:
+    """For a signal. `mark`: a file that is there from that time on."""
+    return f"Path({str(mark)!r}).touch()\nwhile not any(self.signals.received.values()): time.sleep(0.01)"
 
 
 def bring_up() -> tuple[Cluster, bool]:

@@ -5,13 +5,13 @@ other ends by itself, in bounded time, and the same command goes on; a run may g
 import json
 import os
 import re
-import signal
 import subprocess
-import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from bed import wait_for
+from bed import DIES, PATIENT_S, SLEEPS, STOPS, jobs_but
 
 from jobs.distributed.process_group import BACKENDS
 
@@ -19,22 +19,22 @@ CHECKOUT = Path(__file__).parents[2]
 STEPS, EVERY = 40, 5
 TRAIN = ["--size", "tiny", "--batch", "6", "--warmup", "5", "--log-every", "1", "--amp", "off", "--deterministic"]
 TRAIN += ["--device", "cpu", "--checkpoint-every", str(EVERY), "--evaluate-every", "1000", "--steps", str(STEPS)]
-# a rank that gets this signal does nothing more; its other threads go on
-SLEEPS = "import signal, time\nsignal.signal(signal.SIGRTMIN, lambda *_: time.sleep(10000))\n"
 
 
 class Pair:
-    """A training of two ranks, as submitit's local executor starts them: children of one process."""
+    """A training of two ranks, as submitit's local executor starts them: children of one process. `step`, `what`: as
+    for jobs_but, of rank 1.
+    """
 
-    def __init__(self, data: Path, run: Path, backend: str, *options: str, **environ: str):
-        command = [sys.executable, "-m", "jobs", "train", str(data), "--run", str(run), "--backend", backend, *TRAIN]
+    def __init__(self, data: Path, run: Path, backend: str, step: int = 0, what: str = "pass", **environ: str):
+        train = ["train", str(data), "--run", str(run), "--backend", backend, *TRAIN]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SUBMITIT"))}
         inherited |= {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_NTASKS": "2", "OMP_NUM_THREADS": "1"}
         self.run, self.ranks = run, []
-        for rank in ("0", "1"):
+        for rank, command in (("0", jobs_but(0, "pass")), ("1", jobs_but(step, what))):
             local = {"SUBMITIT_LOCAL_GLOBALID": rank, "SUBMITIT_LOCAL_LOCALID": rank}
             self.ranks.append(
-                subprocess.Popen([*command, *options], cwd=CHECKOUT, env=inherited | local | environ,
+                subprocess.Popen([*command, *train], cwd=CHECKOUT, env=inherited | local | environ,
                                  stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
             )  # fmt: skip
 
@@ -47,13 +47,9 @@ class Pair:
             rank.wait()
             rank.stderr.close()
 
-    def wait_for_step(self, step: int) -> None:
-        wait_for(lambda: len(losses(self.run)) >= step or self.ranks[0].poll() is not None, 200)
-        assert self.ranks[0].poll() is None, self.ranks[0].stderr.read()
-
     def end(self, rank: int = 0) -> tuple[int, str]:
         """Its exit code, and what it said."""
-        said = self.ranks[rank].communicate(timeout=200)[1]
+        said = self.ranks[rank].communicate(timeout=PATIENT_S)[1]
         return self.ranks[rank].returncode, said
 
     def finish(self) -> dict[int, float]:
@@ -79,9 +75,7 @@ def whole(dataset, tmp_path_factory) -> dict[int, float]:
 def test_a_killed_rank_ends_the_other_and_the_run_goes_on_under_the_other_library(dataset, tmp_path, whole, backend):
     """The same bits: of two ranks' gradients there is but one sum."""
     run = tmp_path / "run"
-    with Pair(dataset.folder, run, backend) as pair:
-        pair.wait_for_step(2 * EVERY + 2)
-        pair.ranks[1].send_signal(signal.SIGKILL)
+    with Pair(dataset.folder, run, backend, 2 * EVERY + 2, DIES) as pair:
         code, said = pair.end()
     errors = [line for line in said.splitlines() if line.startswith("error: ")]
     assert code == 1 and len(errors) == 1 and "Traceback" not in said, said
@@ -94,25 +88,27 @@ def test_a_killed_rank_ends_the_other_and_the_run_goes_on_under_the_other_librar
         assert pair.finish() == whole and len(whole) == STEPS
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_a_stopped_rank_is_named_on_the_other_in_bounded_time(dataset, tmp_path, backend):
-    with Pair(dataset.folder, tmp_path / "run", backend, HTR_PEER_TIMEOUT="20") as pair:
-        pair.wait_for_step(3)
-        pair.ranks[1].send_signal(signal.SIGSTOP)
-        code, said = pair.end()
-    assert code == 75 and re.search(r"rank 1 on \S+ ?: stopped answering at step", said), said
-    assert "no sign of life for 20 s" in said or backend == "horovod"
+@contextmanager
+def both(dataset, folder: Path, what: str, **environ: str) -> Iterator[dict[str, Pair]]:
+    """A pair under each library, at the same time: both wait most of it."""
+    with ExitStack() as stack:
+        start = lambda backend: Pair(dataset.folder, folder / backend, backend, 3, what, **environ)  # noqa: E731
+        yield {backend: stack.enter_context(start(backend)) for backend in BACKENDS}
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_a_rank_that_sleeps_is_named_by_both(dataset, tmp_path, backend):
+def test_a_stopped_rank_is_named_on_the_other_in_bounded_time(dataset, tmp_path):
+    with both(dataset, tmp_path, STOPS, HTR_PEER_TIMEOUT="20") as pairs:
+        ends = {backend: pair.end() for backend, pair in pairs.items()}
+    for backend, (code, said) in ends.items():
+        assert code == 75 and re.search(r"rank 1 on \S+ ?: stopped answering at step", said), (backend, said)
+        assert "no sign of life for 20 s" in said or backend == "horovod"
+
+
+def test_a_rank_that_sleeps_is_named_by_both(dataset, tmp_path):
     """It answers still: the watchdog is what notices."""
-    (tmp_path / "sitecustomize.py").write_text(SLEEPS, encoding="utf-8")
-    path = os.pathsep.join([str(tmp_path), str(CHECKOUT)])
-    environ = {"PYTHONPATH": path, "HTR_STEP_TIMEOUT": "20", "HOROVOD_GLOO_TIMEOUT_SECONDS": "600"}
-    with Pair(dataset.folder, tmp_path / "run", backend, **environ) as pair:
-        pair.wait_for_step(3)
-        pair.ranks[1].send_signal(signal.SIGRTMIN)
-        ends = [pair.end(rank) for rank in (0, 1)]
-    assert [code for code, _ in ends] == [75, 75], ends
-    assert "waiting for the others" in ends[0][1] and re.search(r"; rank 1 on \S+: ", ends[0][1]), ends
+    environ = {"HTR_STEP_TIMEOUT": "20", "HOROVOD_GLOO_TIMEOUT_SECONDS": "600"}
+    with both(dataset, tmp_path, SLEEPS, **environ) as pairs:
+        ends = {backend: [pair.end(rank) for rank in (0, 1)] for backend, pair in pairs.items()}
+    for backend, ((code, said), (other, _)) in ends.items():
+        assert code == other == 75, (backend, ends)
+        assert "waiting for the others" in said and re.search(r"; rank 1 on \S+: ", said), (backend, said)

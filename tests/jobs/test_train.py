@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from bed import dying_after, wait_for_mark, waiting_after
+from bed import DIES, jobs_but, wait_for, waits
 from safetensors.torch import load_file
 
 from htr.metrics.error_rates import Errors
@@ -66,7 +66,7 @@ def test_one_rank_and_two_give_the_same_losses(data: Path, tmp_path: Path, model
 def test_killed_and_resumed_is_the_run_that_never_was_killed(data: Path, tmp_path: Path):
     options = [*FEW, "--device", "cpu", "--checkpoint-every", "4", "--evaluate-every", "1000"]  # with dropout
     assert main(["train", str(data), "--run", str(tmp_path / "whole"), *options]) == 0
-    command = [*dying_after(10), "train", data, "--run", tmp_path / "cut", *options]
+    command = [*jobs_but(10, DIES), "train", data, "--run", tmp_path / "cut", *options]
     done = subprocess.run(
         list(map(str, command)), cwd=CHECKOUT, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
@@ -376,10 +376,10 @@ def test_conv_reads_without_recurrence(data: Path, tmp_path: Path):
 
 def signalled(number: signal.Signals, step: int, mark: Path, *argv: object) -> tuple[int, str]:
     """A training in a process of its own that hears this signal after that step -> its exit code, what it said."""
-    command = [*waiting_after(step, mark), "train", *map(str, argv)]
+    command = [*jobs_but(step, waits(mark)), "train", *map(str, argv)]
     environ = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, cwd=CHECKOUT, env=environ, stderr=subprocess.PIPE, text=True) as process:
-        wait_for_mark(process, mark)
+        wait_for(lambda: mark.exists() or process.poll() is not None, every=0.02)
         process.send_signal(number)
         said = process.communicate()[1]
     return process.returncode, said
