@@ -32,18 +32,18 @@ def main(args: Settings) -> int:
     from jobs.training.config import has_run
 
     works = find_work(args.dataset)
-    while works:
+    is_run = has_run(args.dataset) or (args.dataset / "status.json").is_file()
+    while works or is_run:
+        trains = is_run and show_run(args.dataset) in ("starting", "running")
         states = [state_of(folder, Work.read(folder)) for folder in works]
-        print("\n".join(line for at in zip(works, states, strict=True) for line in lines_of(*at)), flush=True)
-        if not args.watch or all(state.done == len(state.work.parts) for state in states):
+        print(
+            "".join(f"{line}\n" for at in zip(works, states, strict=True) for line in lines_of(*at)), end="", flush=True
+        )
+        if not args.watch or not (trains or any(state.done < len(state.work.parts) for state in states)):
             return 0
         time.sleep(5)
     if args.dataset.is_file():
         raise ValueError(f"{args.dataset}: no {args.dataset.name}.parts beside it, which transcribe makes")
-    if has_run(args.dataset) or (args.dataset / "status.json").is_file():
-        while show_run(args.dataset) in ("starting", "running") and args.watch:
-            time.sleep(5)
-        return 0
     if not (args.dataset / "plan.json").exists():
         raise ValueError(
             f"{args.dataset}: no data set, run or transcription was begun here. If its job was submitted, it may still "
@@ -61,7 +61,7 @@ def main(args: Settings) -> int:
 
 
 def show_run(run: Path) -> str | None:
-    """A run that has no evaluation and no alignment under way: one line, as its row of `runs`. -> its state."""
+    """The training of a run: one line, as its row of `runs`. -> its state."""
     from jobs.training.run_status import describe
     from shards.files import in_shell
 

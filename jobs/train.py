@@ -46,7 +46,7 @@ def begin(config: TrainConfig) -> int:
     again = [sys.executable, "-m", "jobs.training.requeueing", str(config.run), str(runtime.requeues)]
     with (
         process_group.start(config.run, runtime.device, runtime.deterministic, runtime.backend) as world,
-        Watchdog(config.run, world.rank, world.place.host, hung, log, again=again),
+        Watchdog(config.run, world.rank, world.place.host, hung, log, again=again, ranks=world.size),
     ):
         setup = agree(world, lambda: prepare(config, world))
         decision = train(world, signals, *setup)

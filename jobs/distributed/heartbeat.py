@@ -22,6 +22,7 @@ BEAT_INTERVAL_S = 3.0  # seconds
 FOLDER = ".heartbeat"
 WATCH_S = BEAT_INTERVAL_S + 1.5  # in this time every rank that is alive changes its counter
 BEAT_BYTES = 400  # of a heartbeat
+KINDS = {"beat": int, "step": int, "at": str, "idle": int | float, "waits": bool}  # what a heartbeat says
 MAX_NAMED_SHARDS = 5  # in a heartbeat, which must not be cut off
 # parts of the paths of code in which a rank waits for the others in a collective
 COLLECTIVES = ("/horovod/", "/torch/distributed/", "distributed/horovod_backend.py", "distributed/torch_backend.py")
@@ -84,10 +85,14 @@ ACTIVITY = Activity()
 
 
 class Heartbeat:
-    """A context on every rank, with the thread that writes its heartbeats. `folder`: of the run."""
+    """A context on every rank, with the thread that writes its heartbeats. `folder`: of the run; `ranks`: how many this
+    start has.
+    """
 
-    def __init__(self, folder: Path, rank: int, host: str = "", activity: Activity = ACTIVITY):
-        self.folder, self.rank, self.activity = folder / FOLDER, rank, activity
+    def __init__(
+        self, folder: Path, rank: int, host: str = "", activity: Activity = ACTIVITY, ranks: int | None = None
+    ):
+        self.folder, self.rank, self.activity, self.ranks = folder / FOLDER, rank, activity, ranks
         self.path = self.folder / f"{rank}-{host or socket.gethostname()}"
         self.beats, self.idle = 0, 0.0
         self.ended = threading.Event()
@@ -95,9 +100,11 @@ class Heartbeat:
     def __enter__(self) -> "Heartbeat":
         with contextlib.suppress(OSError):
             self.folder.mkdir(exist_ok=True)
-            # files of this rank from an earlier start that was killed, on any host
-            for path in self.folder.glob(f"{self.rank}-*"):
-                path.unlink(missing_ok=True)
+            # of an earlier start that was killed, on any host: files of this rank, and of ranks that are no more
+            for path in self.folder.glob("[0-9]*-*"):
+                rank = rank_of(path)
+                if rank == self.rank or (self.rank == 0 and self.ranks is not None and rank >= self.ranks):
+                    path.unlink(missing_ok=True)
         threading.Thread(target=self.beat, daemon=True, name="heartbeat of the rank").start()
         return self
 
@@ -131,18 +138,30 @@ def in_collective() -> bool:
     return frame is not None and any(name in frame.f_code.co_filename for name in COLLECTIVES)
 
 
+def rank_of(path: Path) -> int:
+    """Of a heartbeat's file; -1 of one that is none."""
+    rank = path.name.partition("-")[0]
+    return int(rank) if rank.isdecimal() else -1
+
+
 def beats(folder: Path) -> dict[tuple[int, str], dict]:
     """The heartbeats of a run, by rank and host; {} for one that can't be read."""
     found = {}
     with contextlib.suppress(OSError):
         for path in (folder / FOLDER).glob("[0-9]*-*"):
-            rank, _, host = path.name.partition("-")
-            try:
-                said = json.loads(path.read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                said = {}
-            found[int(rank), host] = said if isinstance(said, dict) else {}
+            if rank_of(path) >= 0:
+                found[rank_of(path), path.name.partition("-")[2]] = read_beat(path)
     return found
+
+
+def read_beat(path: Path) -> dict:
+    """{} where it can't be read, or is none."""
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        whole = all(isinstance(said[name], kind) for name, kind in KINDS.items())
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
+    return said if whole else {}
 
 
 def blame(folder: Path, watch: float = WATCH_S) -> tuple[list[tuple[int, str, str]], str]:

@@ -62,10 +62,11 @@ class Watchdog:
         log: Callable[[str], None],
         activity: Activity = ACTIVITY,
         again: list[str] | None = None,
+        ranks: int | None = None,
     ):
         self.log, self.again = log, again or []
         self.folder, self.rank, self.host, self.hung, self.activity = folder, rank, host, hung, activity
-        self.heartbeat = Heartbeat(folder, rank, host, activity)
+        self.heartbeat = Heartbeat(folder, rank, host, activity, ranks)
         self.asked = asked()
         self.lasted: deque[float] = deque(maxlen=STEPS)
         self.ended = threading.Event()

@@ -11,6 +11,7 @@ import pytest
 from htr.io.sources import read_source
 from jobs.cli.command_line import main
 from jobs.launch import worker_status
+from jobs.launch.under_way import note_work
 from jobs.launch.worker_status import StatusWriter
 from jobs.status import duration, read_state
 from jobs.training.config import write_adopted
@@ -109,6 +110,32 @@ def test_a_run_is_watched_to_its_end(tmp_path, capsys, monkeypatch):
     assert main(["status", str(tmp_path), "--watch"]) == 0
     said = capsys.readouterr().out
     assert [line.split("step ")[1].split(" ")[0] for line in said.splitlines()] == ["7", "9", "20"]
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_run_that_trains_on_after_an_evaluation(tmp_path, capsys, monkeypatch, ended):
+    """Both are told, and watched until both have ended."""
+    (tmp_path / "config.yaml").write_text("model: {architecture: ctc, size: tiny}\n")
+    (tmp_path / "lock.json").write_text("{}")
+    parts = tmp_path / "evaluation" / "val-000007"
+    parts.mkdir(parents=True)
+    note_work(parts, "evaluate", "shards", ["val-00000"])
+    if ended:
+        (parts / "val-00000.parquet").touch()
+    states = ["running", "finished", "finished"]
+
+    def goes_on(_) -> None:
+        status = {"state": states.pop(0), "step": 20 - 5 * len(states), "steps": 20}
+        (tmp_path / "status.json").write_text(json.dumps(status))
+        if not states:
+            (parts / "val-00000.parquet").touch()
+
+    goes_on(None)
+    monkeypatch.setattr("jobs.status.time.sleep", goes_on)
+    assert main(["status", str(tmp_path), "--watch"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(str(tmp_path))]
+    assert [line.split(", ")[1] for line in lines[::2]] == ["running", "finished", "finished"][: len(lines) // 2]
+    assert lines[-1].endswith("evaluate, 1 of 1 shards") and len(lines) == (4 if ended else 6)
 
 
 def test_a_model_s_run_folder_is_no_training_that_has_just_begun(tmp_path, capsys):

@@ -347,6 +347,27 @@ def test_it_beats_until_it_ends_and_forgets_an_earlier_start(tmp_path, monkeypat
     wait_for(lambda: not ours.path.exists())
 
 
+def test_ranks_that_are_no_more_are_forgotten_by_the_first_one(tmp_path):
+    for rank in range(5):
+        write(tmp_path, rank, "node", idle=1800.0, waits=False)
+    with Heartbeat(tmp_path, 1, ranks=3):  # the others forget their own
+        assert {rank for rank, _ in beats(tmp_path)} >= {0, 2, 3, 4}
+    with Heartbeat(tmp_path, 0, ranks=3):
+        assert {rank for rank, host in beats(tmp_path) if host == "node"} == {2}
+
+
+@pytest.mark.parametrize(
+    "content", ["", "7", "{}", '{"idle": 90.0}', '{"beat": 1, "step": "x", "at": 1, "idle": "x"}', "é"]
+)
+def test_a_damaged_heartbeat_says_nothing_and_harms_nobody(tmp_path, content):
+    write(tmp_path, 0, "node0", waits=False)
+    write(tmp_path, 1, "node1")
+    for name in ("2-node2", "3x-node3"):
+        (tmp_path / ".heartbeat" / name).write_bytes(content.encode("latin-1"))
+    assert set(beats(tmp_path)) == {(0, "node0"), (1, "node1"), (2, "node2")} and beats(tmp_path)[2, "node2"] == {}
+    assert blame(tmp_path, watch=0)[0][0] == (0, "node0", "stopped answering at step 7")
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
