@@ -129,14 +129,14 @@ def print_plan(args: Settings, promise) -> int:
 
 def read(path: Path, needed: tuple[str, ...]) -> dict[str, list]:
     """Columns of a CSV (all text) or Parquet table."""
-    from htr.io.sources import read_any
+    from htr.io.sources import no_column, read_any
 
     if not path.is_file():
         raise ValueError(f"{path}: no such table")
     table = read_any(path)
     missing = [name for name in needed if name not in table.column_names]
     if missing:
-        raise ValueError(f"{path}: no column {', '.join(missing)} (it has {', '.join(table.column_names)})")
+        raise ValueError(f"{path}: {no_column(missing, table.column_names)}")
     return {name: table[name].to_pylist() for name in table.column_names}
 
 

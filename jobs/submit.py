@@ -21,6 +21,11 @@ from jobs.distributed.work_sharding import share_of_work
 from jobs.launch.cluster_options import ClusterConfig, cluster_options, local_gpus
 
 BEFORE_LIMIT_S = 120  # seconds, in which a training writes its checkpoint (also in slurm/train.sh)
+SHOWN = {  # of a training's status, while it is waited for
+    "loss": "loss {:.3f}".format,
+    "lines_per_s": "{:.0f} lines/s".format,
+    "dev_cer": lambda cer: f"CER on dev {100 * cer:.1f} %",
+}
 SUBMITTED = ("train", "preprocess", "evaluate", "transcribe", "align")
 
 
@@ -168,10 +173,9 @@ def watch(started: list, run: Path) -> int:
 
         def poll() -> None:
             status = read_json(run / "status.json")
-            if status is None or status == before or "steps" not in status:
+            if status is None or status == before or not {"step", "steps"} <= status.keys():
                 return
-            dev = f", CER on dev {100 * status['dev_cer']:.1f} %" if "dev_cer" in status else ""
-            note = f"loss {status['loss']:.3f}, {status['lines_per_s']:.0f} lines/s{dev}"
-            progress.show(status["step"], status["steps"], note)
+            notes = [say(status[name]) for name, say in SHOWN.items() if name in status]  # one resumed has no loss yet
+            progress.show(status["step"], status["steps"], ", ".join(notes))
 
         return wait(started, poll, errors_only=True)

@@ -52,7 +52,11 @@ def choose_splits(
     given, texts = codes["split"].indices.to_numpy(), codes["split"].dictionary.to_pylist()
     unknown = sorted({texts[code] for code in np.unique(given)} - {"", *SPLITS})
     if unknown:
-        raise ValueError(f"the source's column split holds {unknown[:3]}; known are {', '.join(SPLITS)}")
+        rows = np.flatnonzero(np.isin(given, [texts.index(text) for text in unknown]))
+        raise ValueError(
+            f"row {rows[0] + 1} of the source has a split that is not known ({len(rows)} of {len(given)} have one, "
+            f"not shown, since it may be a text): the column split takes {', '.join(SPLITS)}, or nothing"
+        )
     splits = np.array([SPLITS.index(text) if text in SPLITS else -1 for text in texts], np.int8)[given]
     open_rows = splits < 0
     if open_rows.any():

@@ -9,9 +9,11 @@ import sys
 from dataclasses import MISSING
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
+from jobs.cli import command_line
 from jobs.cli.command_line import STAGES, VERBS, main, parse
 from jobs.cli.config_files import RECIPES, read_settings, to_yaml
 from jobs.cli.options import argv_of
@@ -230,7 +232,9 @@ def test_what_may_change_on_resume_is_said_at_the_field(tmp_path: Path):
     (tmp_path / "config.json").write_text('{"lr": 0.5, "threads": 9, "dataset": "abc"}')
     with pytest.raises(ValueError, match=r"is a run of lr '0.5', asked was '0.002'"):
         check_resumable(tmp_path, TrainConfig(), {"dataset": "abc"})
-    with pytest.raises(ValueError, match="is a run of dataset 'abc', asked was 'other'"):
+    with pytest.raises(
+        ValueError, match=r"is a run of dataset 'abc', asked was 'other': .* each --mix, .*in the order"
+    ):
         check_resumable(tmp_path, TrainConfig(), {"dataset": "other"})
 
 
@@ -306,6 +310,21 @@ def test_what_arrow_quotes_of_a_table_is_not_said(capsys, monkeypatch):
     assert main(["stats", "data"]) == 1
     said = capsys.readouterr().err
     assert "Dupont" not in said and "a table holds what can't be read" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("convert", [float, int, np.float64, lambda cell: np.array([cell]).astype(float)])
+def test_what_python_quotes_of_a_cell_is_not_said(capsys, monkeypatch, convert):
+    monkeypatch.setattr("jobs.stats.main", lambda _: convert("l'arrêt de Dupont"))
+    assert main(["stats", "data"]) == 1
+    said = capsys.readouterr().err
+    assert "Dupont" not in said and said.startswith("error: ") and said.count("\n") == 1
+
+
+def test_a_warning_of_ours_is_a_message_and_others_keep_their_place():
+    ours = Path(command_line.__file__).parents[1] / "audit.py"
+    assert command_line.one_line(UserWarning("a note"), UserWarning, str(ours), 3) == "a note\n"
+    for filename, kind in ((str(ours), DeprecationWarning), ("/site-packages/jobs/x.py", UserWarning)):
+        assert f"{filename}:3: {kind.__name__}: a note" in command_line.one_line(kind("a note"), kind, filename, 3)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EACCES, errno.EROFS])

@@ -82,12 +82,16 @@ def read_source(source: Path, quotes: str = "auto", account: Account | None = No
     return pa.table(columns), images
 
 
-def no_column(missing: Sequence[str], names: list[str]) -> str:
+def no_column(missing: Sequence[str], names: Sequence[str]) -> str:
+    """What is said of a table that lacks these columns."""
+    return f"no column {', '.join(missing)} ({columns_shown(names)}): please name its columns so"
+
+
+def columns_shown(names: Sequence[str]) -> str:
     """Where no name is one of ours, the first line is perhaps a row: it may hold a text, and is not shown."""
     if not any(name in KNOWN for name in names):
-        what = "its first line names none of ours, please give it a header (cells apart by , ; or tab)"
-        return f"no column {', '.join(missing)}: {what}"
-    return f"no column {', '.join(missing)} (it has {', '.join(names)}): please rename its columns"
+        return "its first line, not shown, names none of ours: is it a header, with cells apart by , ; or tab?"
+    return f"it has {', '.join(names)}"
 
 
 def read_any(source: Path, quotes: str = "auto", account: Account | None = None) -> pa.Table:

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from htr.certificate import single_spaced
+from htr.io.sources import no_column
 
 ALPHABET = (
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
@@ -164,7 +165,7 @@ def load_terms(source: str) -> Terms:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig", newline="") as file:
             table = csv.DictReader(file)
             if missing := [column for column in columns if column not in (table.fieldnames or ())]:
-                raise ValueError(f"{path}: a word list has a column {missing[0]!r}, this one has {table.fieldnames}")
+                raise ValueError(f"{path}: no word list, {no_column(missing, table.fieldnames or ())}")
             texts = [row[column] or "" for row in table for column in columns]
     except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: not a word list that can be read ({type(error).__name__}: {error})") from None

@@ -13,12 +13,17 @@ import re
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NoReturn
 
 from jobs.cli.console import be_quiet, log
 
+FORMAT = warnings.formatwarning
+CHECKOUT = Path(__file__).parents[2]
+QUOTING = ("could not convert string to ", "invalid literal for ")  # Python's messages that quote what they were given
 STAGES = {
     "data": {
         "simulate": "make simulated certificates",
@@ -139,6 +144,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run a verb -> its exit status. An expected error is one line on stderr and status 1; HTR_TRACE=1 shows where."""
     os.umask(0o027)  # confidential data: nothing for others, nothing writable for the group
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that `with` blocks release their locks
+    warnings.formatwarning = one_line
     try:
         run_verb, config = parse(sys.argv[1:] if argv is None else argv)
         limit_threads()
@@ -169,11 +175,20 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
+def one_line(message: Warning, category: type, filename: str, *more) -> str:
+    """A warning of this project as a message; others as Python shows them, with their place."""
+    if category is UserWarning and any(Path(filename).is_relative_to(CHECKOUT / package) for package in OURS):
+        return f"{message}\n"
+    return FORMAT(message, category, filename, *more)
+
+
 def message_of(error: BaseException) -> str:
     """The message of an error. Of Arrow's errors only those on a file as a whole are shown: others may quote a cell or
-    a row, which may be a transcription.
+    a row, which may be a transcription. So may Python's own on what is no number.
     """
     text = str(error)
+    if text.startswith(QUOTING):
+        return "a file or a table holds text where a number should be (HTR_TRACE=1 shows where, and the text)"
     if type(error).__module__.partition(".")[0] != "pyarrow" or "parquet" in text.lower():
         return text
     return "a table holds what can't be read (Arrow's message may quote a cell: HTR_TRACE=1 shows it)"

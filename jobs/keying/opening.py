@@ -58,7 +58,7 @@ def kind_of(path: Path, table: pa.Table) -> str:
     if {"image", "text", "reject"} <= names:
         return REVIEWED if "reading" in names else SAMPLE
     raise ValueError(f"{path}: not a table that people key: one that transcribe wrote (--out, --review) or audit "
-                     f"(it has the columns {', '.join(table.column_names)})")  # fmt: skip
+                     f"({sources.columns_shown(table.column_names)})")  # fmt: skip
 
 
 def default_out(path: Path, images: Path) -> Path:

@@ -21,6 +21,7 @@ from shards import files
 BATCH = 32  # lines a step that --lr is meant for
 MAX_SEED = 2**63 - 1  # torch takes 64 bits
 CONFIG, DATA, OLD = "config.yaml", "data.json", "config.json"
+SAME_DATA = ", from the data set and each --mix, its weights too, in the order that config.yaml there has"
 OLDER = {"height": 48, "recurrent_stride": 8}  # what a run had before one could choose, and its file lacks
 
 
@@ -274,7 +275,7 @@ def check_resumable(run: Path, config: TrainConfig, facts: dict[str, str]) -> No
         if name in before and before[name] != value:  # a run of an older version may not know it
             raise ValueError(
                 f"{run} is a run of {name} '{before[name]}', asked was '{value}': "
-                f"give another --run, or the same {name}"
+                f"give another --run, or the same {name}{SAME_DATA if name in ('dataset', 'alphabet') else ''}"
             )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from htr.io.direction import TURNS
+from htr.io.direction import points as points_of
 from htr.io.page_xml import Line, Points, Region, box_outline, page_xml
 from shards import files
 
@@ -68,7 +69,9 @@ def outline_of(row: dict) -> Points:
 
 
 def points(cell: str) -> Points:
-    return [tuple(float(value) for value in point.split(",")) for point in cell.split()]
+    """Of a polygon or baseline; none of a baseline that makes no sense: its line was read without it."""
+    found = points_of(cell)
+    return [] if found is None else [(x, y) for x, y in found.tolist()]
 
 
 def sure(row: dict) -> float:

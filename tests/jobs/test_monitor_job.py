@@ -184,6 +184,9 @@ def test_a_sample_that_is_not_done_or_not_this_batchs_is_refused(run: Path, tmp_
     keyed.write_text(text)
     fails("3 rows are still to be keyed", readings, keyed)
     fails("no column decision", keyed, keyed)
+    headless = tmp_path / "headless.csv"
+    headless.write_text(f"a.png,{evaluated.CANARY}\nb.png,{evaluated.CANARY}\n", encoding="utf-8")
+    fails("its first line, not shown, names none of ours", headless, keyed)
     keyed.write_text(text.splitlines()[0] + "\n")
     fails("without rows", readings, keyed)
     fails("give two tables")

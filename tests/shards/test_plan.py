@@ -77,9 +77,11 @@ def test_a_given_split_is_kept_and_the_others_are_filled_in(tmp_path):
     assert {row["row"]: row["split"] for row in rows_of(plan)} == {i: s or "train" for i, s in enumerate(given)}
 
 
-def test_an_unknown_split_names_the_choices(tmp_path):
-    with pytest.raises(ValueError, match=r"split holds \['validation'\]; known are train, dev, val, calibration, test"):
-        make_plan(tmp_path, table(1, split=["train", "validation"]), Settings())
+def test_an_unknown_split_names_the_choices_and_the_row_and_shows_no_cell(tmp_path):
+    """A column that has slipped holds texts."""
+    with pytest.raises(ValueError, match=r"^row 2 of .* \(3 of 4 .* takes train, dev, val, calibration, test") as said:
+        make_plan(tmp_path, table(2, split=["train", "grippe", "AVC", "grippe"]), Settings())
+    assert "grippe" not in str(said.value) and "AVC" not in str(said.value)
     assert not list(tmp_path.iterdir())
 
 

@@ -120,7 +120,12 @@ def test_word_lists(tmp_path):
 
 @pytest.mark.parametrize(
     "content, reason",
-    [("name\npeste\n", "column 'text'"), ("text\nab\n", "no term"), (b"text\n\xff\xfe\n", "can be read")],
+    [
+        ("writer,form\nw,peste\n", r"no column text \(it has writer, form\)"),
+        ("nom\npeste\n", r"no column text \(its first line, not shown, "),
+        ("text\nab\n", "no term"),
+        (b"text\n\xff\xfe\n", "can be read"),
+    ],
 )
 def test_a_bad_word_list_is_one_clear_error(tmp_path, content, reason):
     path = tmp_path / "bad.csv"

@@ -229,6 +229,9 @@ def test_what_cannot_be_keyed(tmp_path: Path, capsys, write_table):
     made = table(tmp_path, 3)
     fails("no such table", tmp_path / "none.csv")
     fails("not a table that people key", write_table(tmp_path / "other.csv", [{"image": "a", "text": CANARY}]))
+    headless = tmp_path / "headless.csv"
+    headless.write_text(f"a.png,{CANARY}\nb.png,{CANARY}\n", encoding="utf-8")
+    fails("its first line, not shown, names none of ours", headless)
     fails("--sample draws from what was accepted", made, "--sample", 3)
     fails("--double is a share", made, "--double", 1.5)
     fails("named twice", made, made)
