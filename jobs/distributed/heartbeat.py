@@ -22,7 +22,7 @@ BEAT_INTERVAL_S = 3.0  # seconds
 FOLDER = ".heartbeat"
 WATCH_S = BEAT_INTERVAL_S + 1.5  # in this time every rank that is alive changes its counter
 BEAT_BYTES = 400  # of a heartbeat
-KINDS = {"beat": int, "step": int, "at": str, "idle": int | float, "waits": bool}  # what a heartbeat says
+KINDS = {"beat": int, "step": int, "at": str, "idle": int | float, "waits": int}  # what a heartbeat says
 MAX_NAMED_SHARDS = 5  # in a heartbeat, which must not be cut off
 # parts of the paths of code in which a rank waits for the others in a collective
 COLLECTIVES = ("/horovod/", "/torch/distributed/", "distributed/horovod_backend.py", "distributed/torch_backend.py")
