@@ -76,6 +76,8 @@ def main(args: Settings) -> int:
     if cluster == "auto":
         cluster = "slurm" if shutil.which("sbatch") or args.dry_run else "local"
     check(args, cluster)
+    if cluster == "slurm":
+        check_name(folder)
     request = request_of(args, cluster, folder)
     if args.dry_run:
         print(dry_run(request, argv), end="")
@@ -118,6 +120,13 @@ def check(args: Settings, cluster: str) -> None:
         raise ValueError("--chain is for trainings on Slurm")
     if cluster == "local" and args.nodes != "1":
         raise ValueError(f"this machine is one node, not {args.nodes}: leave out --nodes, or use --cluster slurm")
+
+
+def check_name(folder: Path) -> None:
+    """Raises ValueError for a folder that can't have the logs of a job of Slurm, which reads their names as patterns."""
+    if found := sorted(set(str(folder.absolute())) & set("%\\\n\r")):
+        raise ValueError(f"{str(folder.absolute())!r}: Slurm reads {found[0]!r} in the name of a log as something else: "
+                         "give a folder without it")  # fmt: skip
 
 
 def request_of(args: Settings, cluster: str, folder: Path):

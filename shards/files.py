@@ -145,8 +145,8 @@ def to_json(content: dict) -> str:
 
 
 def in_shell(path: Path) -> str:
-    """A path as a word of a command that a person copies: quoted where it has spaces or the like."""
-    return shlex.quote(str(path))
+    """A path as a word of a command that a person copies: quoted where it has spaces or the like, and no option."""
+    return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
 
 
 def own_folder(disk: Path | None = None) -> Path:

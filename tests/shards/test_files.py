@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 import signal
 import stat
 import subprocess
@@ -128,3 +129,9 @@ def test_one_that_others_may_write_in_is_refused(tmp_path):
     folder.symlink_to(tmp_path)
     with pytest.raises(ValueError, match="not a folder that you alone may use"):
         files.own_folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["data", "-data", "--out", "-a b", "a'b", "./-x", "/a b"])
+def test_a_path_in_a_command_that_is_told_is_that_path_and_no_option(name):
+    [word] = shlex.split(files.in_shell(Path(name)))
+    assert Path(word) == Path(name) and not word.startswith("-")

@@ -77,6 +77,15 @@ def test_what_only_asks_writes_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     assert capsys.readouterr().out.strip() and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["ctc-%j", "a\nb", "back\\slash"])
+def test_a_folder_whose_name_slurm_would_read_otherwise_is_refused(tmp_path: Path, capsys, name: str):
+    assert main(["submit", "train", "--cluster", "slurm", "--dry-run", "--run", str(tmp_path / name)]) == 1
+    said = capsys.readouterr()
+    assert (
+        said.err.startswith("error: ") and said.err.count("\n") == 1 and not said.out and not list(tmp_path.iterdir())
+    )
+
+
 def test_contradictions_are_refused(capsys, tmp_path: Path):
     run = ["--run", str(tmp_path / "run")]
     assert main(["submit", "train", "--dry-run", "--gpus-per-node", "4", "--tasks-per-node", "2", *run]) == 1
