@@ -123,10 +123,10 @@ def check(args: Settings, cluster: str) -> None:
 
 
 def check_name(folder: Path) -> None:
-    """Raises ValueError for a folder that can't have the logs of a job of Slurm, which reads their names as patterns."""
+    """Raises ValueError for a folder that can't have the logs of a job: Slurm reads their names as patterns."""
     if found := sorted(set(str(folder.absolute())) & set("%\\\n\r")):
-        raise ValueError(f"{str(folder.absolute())!r}: Slurm reads {found[0]!r} in the name of a log as something else: "
-                         "give a folder without it")  # fmt: skip
+        what = f"Slurm reads {found[0]!r} in the name of a log as something else: give a folder without it"
+        raise ValueError(f"{str(folder.absolute())!r}: {what}")
 
 
 def request_of(args: Settings, cluster: str, folder: Path):

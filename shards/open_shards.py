@@ -44,7 +44,7 @@ class OpenShards:
     def opened(self, path: Path) -> Iterator[int]:
         with self.lock:
             if path not in self.handles:
-                self.handles[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                self.handles[path] = open_now(path)
             self.handles.move_to_end(path)
             self.used[path] = self.used.get(path, 0) + 1
             self.close_oldest()
@@ -99,6 +99,14 @@ class OpenShards:
             for handle in self.handles.values():
                 os.close(handle)
             self.handles.clear()
+
+
+def open_now(path: Path) -> int:
+    """A pipe in a shard's place is opened at once, too: it can't be read from an offset, which is an error that names
+    it, while nobody would ever write to it."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    os.set_blocking(handle, True)
+    return handle
 
 
 def read_all(handle: int, size: int, offset: int) -> bytes:

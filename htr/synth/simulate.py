@@ -15,7 +15,7 @@ import csv
 import os
 import re
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -190,16 +190,29 @@ def certificate(
     return Certificate(scanned, typed, lines, truth)
 
 
+@contextmanager
+def attempt_at(path: Path) -> Iterator[Path]:
+    """-> a temporary name; the file has `path` as its name at the end, or is gone. A full disk names it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is not None:
+            error.filename = error.filename or str(path)
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_certificate(number: int, *, folder: Path, fonts: Path | None, hands: str, terms: str | None, **options):
     """Make one certificate and put its page under its final name at once -> its rows for each table of TABLES."""
     words = load_terms(terms) if terms else ()
     made = certificate(number, hands=chosen_hands(fonts, hands), terms=words, **options)
     done, jpeg = cv2.imencode(".jpg", made.scan.image, [cv2.IMWRITE_JPEG_QUALITY, made.scan.quality])
     assert done, "OpenCV without its JPEG encoder"
-    path = folder / made.page["image"]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(jpeg.tobytes())
-    os.replace(temporary, path)
+    with attempt_at(folder / made.page["image"]) as temporary:
+        temporary.write_bytes(jpeg.tobytes())
     return made.lines, made.lines, [made.page], made.typed
 
 
@@ -263,7 +276,7 @@ def write_tables(folder: Path, certificates: Iterator[tuple], has_splits: bool, 
     for path in paths:
         path.unlink(missing_ok=True)  # an older one does not describe the pages that come now
     with ExitStack() as stack:
-        temporary = [path.with_name(f".{path.name}.{os.getpid()}") for path in paths]
+        temporary = [stack.enter_context(attempt_at(path)) for path in paths]
         files = [stack.enter_context(open(path, "w", encoding="utf-8", newline="")) for path in temporary]
         columns = [[c for c in columns if c != "split" or has_splits] for columns in TABLES.values()]
         tables = [
@@ -280,6 +293,4 @@ def write_tables(folder: Path, certificates: Iterator[tuple], has_splits: bool, 
         for file in files:
             file.flush()
             os.fsync(file.fileno())
-    for written, path in zip(temporary, paths, strict=True):
-        os.replace(written, path)
     return paths[-1]

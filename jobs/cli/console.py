@@ -2,16 +2,18 @@
 
 import contextlib
 import os
+import re
 import sys
 import time
 
+STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # control characters, but for tab and line end
 SHOWN = {"progress": True}  # of this process
 
 
 def log(message: str) -> None:
-    """A line that nobody takes, as where the log's disk is full, ends no work."""
+    """A line that nobody takes, as where the log's disk is full, ends no work. A name in it steers no terminal."""
     with contextlib.suppress(OSError):
-        print(message, file=sys.stderr, flush=True)
+        print(STEERING.sub("?", str(message)), file=sys.stderr, flush=True)
 
 
 def give_up_lines() -> None:

@@ -62,6 +62,11 @@ def test_a_log_has_plain_lines():
     assert done.stderr == "verify: 3 shards, 0 faults\n" and not done.stdout
 
 
+def test_a_name_in_a_message_steers_no_terminal(capsys: pytest.CaptureFixture):
+    console.log("error: a\x1b[31mb\x9b2Jc\r\x07 d\u00a0é\tf\n  second line")
+    assert capsys.readouterr().err == "error: a?[31mb?2Jc?? d\u00a0é\tf\n  second line\n"
+
+
 def test_a_log_has_a_line_at_times(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
     clock = iter(range(0, 1000, 11))
     monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))

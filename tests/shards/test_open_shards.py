@@ -94,3 +94,14 @@ def test_what_is_read_now_is_said(paths, monkeypatch):
     monkeypatch.setattr(os, "pread", lambda handle, size, offset: seen.append(shards_under_way()) or bytes(size))
     OpenShards().read(paths[4], 0, 10)
     assert seen == [["train-00004.tar"]] and not shards_under_way()
+
+
+def test_a_pipe_in_a_shards_place_is_an_error_that_names_it(paths):
+    """Nobody will ever write to it, and who opens it waits for that."""
+    paths[3].unlink()
+    os.mkfifo(paths[3])
+    shards = OpenShards()
+    with pytest.raises(OSError, match=r"train-00003\.tar"):
+        shards.read(paths[3], 0, 10)
+    assert shards.read(paths[4], 0, 2) == bytes([4, 4]) and os.get_blocking(shards.handles[paths[4]])
+    shards.close()

@@ -1,6 +1,7 @@
 """Simulated certificates: the same for the same seed whoever makes them, and truth that holds on the scan."""
 
 import csv
+import errno
 import os
 import re
 from collections import Counter
@@ -264,7 +265,22 @@ def test_pages_appear_under_their_name_only_when_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", unplugged)
     with pytest.raises(OSError, match="unplugged"):
         module.write_certificate(0, folder=tmp_path, fonts=None, hands="all", terms=None, seed=1)
-    assert not list((tmp_path / "pages").glob("*.jpg"))
+    assert not list((tmp_path / "pages").iterdir())
+
+
+@pytest.mark.parametrize("full", ["pages", "truth"])
+def test_a_full_disk_names_the_file_and_leaves_nothing_half_written(tmp_path, monkeypatch, full):
+    def write(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def sync(handle: int) -> None:
+        write(tmp_path, b"")
+
+    monkeypatch.setattr(*(Path, "write_bytes", write) if full == "pages" else (os, "fsync", sync))
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/.*[.](jpg|csv)'"):
+        simulate(tmp_path, 1, seed=1)
+    left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(left) == (0 if full == "pages" else 1) and all(path.suffix == ".jpg" for path in left)
 
 
 def test_what_cannot_be_made_is_refused(tmp_path):
