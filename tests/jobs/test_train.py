@@ -49,14 +49,15 @@ def jobs(*argv: object, **options) -> subprocess.CompletedProcess:
 
 @pytest.mark.parametrize("model", ["ctc", "attention"])
 def test_one_rank_and_two_give_the_same_losses(data: Path, tmp_path: Path, model: str):
+    # a low rate: Adam turns the last bit of a gradient near zero into a whole step of the rate's size
+    options = ["--model", model, *PLAIN, "--lr", "2e-4"]
+    assert main(["train", str(data), "--run", str(tmp_path / "1"), *options]) == 0
+    where = ["--cluster", "local", "--gpus-per-node", 0, "--tasks-per-node", 2]
+    done = jobs("submit", "train", *where, data, "--run", tmp_path / "2", *options)
+    assert done.returncode == 0, done.stderr
     for ranks in (1, 2):
-        where = ["--cluster", "local", "--gpus-per-node", 0, "--tasks-per-node", ranks]
-        run = tmp_path / f"{model}-{ranks}"
-        # a low rate: Adam turns the last bit of a gradient near zero into a whole step of the rate's size
-        done = jobs("submit", "train", *where, data, "--run", run, "--model", model, *PLAIN, "--lr", "2e-4")
-        assert done.returncode == 0, done.stderr
-        assert json.loads((run / "status.json").read_text(encoding="utf-8"))["world"] == ranks
-    one, two = (losses(tmp_path / f"{model}-{ranks}") for ranks in (1, 2))
+        assert json.loads((tmp_path / str(ranks) / "status.json").read_text(encoding="utf-8"))["world"] == ranks
+    one, two = (losses(tmp_path / str(ranks)) for ranks in (1, 2))
     assert len(one) == len(two) == 20
     assert one[:3] == pytest.approx(two[:3], rel=1e-5)
     assert one == pytest.approx(two, rel=1e-3)
@@ -385,13 +386,23 @@ def signalled(number: signal.Signals, step: int, mark: Path, *argv: object) -> t
     return process.returncode, said
 
 
+SAME = [*FEW, "--device", "cpu", "--checkpoint-every", "1000", "--evaluate-every", "1000", "--deterministic"]
+
+
+@pytest.fixture(scope="module")
+def same(data: Path, tmp_path_factory) -> Path:
+    """The run of SAME that nothing happens to."""
+    folder = tmp_path_factory.mktemp("same") / "run"
+    assert jobs("train", data, *SAME, "--run", folder).returncode == 0
+    return folder
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 75)])
 def test_a_signal_ends_it_with_a_checkpoint_and_the_rest_is_as_if_undisturbed(
-    data: Path, tmp_path: Path, number: signal.Signals, code: int
+    data: Path, tmp_path: Path, same: Path, number: signal.Signals, code: int
 ):
-    run, options = tmp_path / "run", [*FEW, "--device", "cpu", "--checkpoint-every", "1000", "--evaluate-every", "1000"]
-    whole, cut = [*options, "--deterministic", "--run", tmp_path / "whole"], [*options, "--deterministic", "--run", run]
-    assert jobs("train", data, *whole).returncode == 0
+    run = tmp_path / "run"
+    cut = [*SAME, "--run", run]
     ended, said = signalled(number, 3, tmp_path / "mark", data, *cut, "--workers", 1)
     assert ended == code, said
     status = json.loads((run / "status.json").read_text(encoding="utf-8"))
@@ -403,7 +414,7 @@ def test_a_signal_ends_it_with_a_checkpoint_and_the_rest_is_as_if_undisturbed(
         assert (status["reason"], status["requeues"]) == (f"time limit: {why}", 0)
     again = jobs("train", data, *cut)
     assert again.returncode == 0 and f"resumed at step {status['step']}" in again.stderr, again.stderr
-    states = [torch.load(folder / "checkpoints" / "last.pt", weights_only=True) for folder in (tmp_path / "whole", run)]
+    states = [torch.load(folder / "checkpoints" / "last.pt", weights_only=True) for folder in (same, run)]
     assert states[0]["step"] == states[1]["step"] == 20
     for name, weights in states[0]["model"].items():
         assert torch.equal(weights, states[1]["model"][name]), name
