@@ -71,9 +71,10 @@ SlurmctldParameters=preempt_send_user_signal
 ReturnToService=2
 # a dead node is found after 9 to 12 s; less than 5 here changes nothing
 SlurmdTimeout=5
-MessageTimeout=3
-TCPTimeout=1
-KillWait=3
+MessageTimeout=10
+TCPTimeout=2
+# a rank that Slurm ends has time for its checkpoint, also where all nodes share one busy machine
+KillWait=30
 CompleteWait=0
 MinJobAge=3600
 AccountingStorageType=accounting_storage/slurmdbd
@@ -139,13 +140,13 @@ up() {
   [ -e "$S/db/mysql/proc.frm" ] || { echo 'use mysql;'; cat /usr/share/mysql/mysql_system_tables.sql; } |
     mariadbd --defaults-file="$S/my.cnf" --bootstrap >"$L/bootstrap.log" 2>&1
   start mariadbd mariadbd --defaults-file="$S/my.cnf"
-  wait_for munged 10 munge -n -S "$S/run/munge.sock"; wait_for mariadbd 20 test -S "$S/run/mysql.sock"
+  wait_for munged 120 munge -n -S "$S/run/munge.sock"; wait_for mariadbd 120 test -S "$S/run/mysql.sock"
   MYSQL_UNIX_PORT=$S/run/mysql.sock start slurmdbd slurmdbd -D
-  wait_for slurmdbd 20 sacctmgr -n show cluster
+  wait_for slurmdbd 120 sacctmgr -n show cluster
   start slurmctld slurmctld -D
-  wait_for slurmctld 20 scontrol ping   # a slurmd that's there before it tries again only seconds later
+  wait_for slurmctld 120 scontrol ping   # a slurmd that's there before it tries again only seconds later
   local i; for ((i=1;i<=N;i++)); do node_on $i; done
-  wait_for slurmctld 30 ready; sinfo; }
+  wait_for slurmctld 120 ready; sinfo; }
 down() {
   local i d; for i in $(ip netns list | sed -n 's/^slurm-node\([0-9]*\).*/\1/p'); do node_off "$i"; done
   for d in slurmctld slurmdbd mariadbd munged; do stop $d TERM; done
@@ -162,6 +163,6 @@ up|down|status) "$1";;
 env) echo "export SLURM_CONF=$SLURM_CONF";;
 off) node_off "${2#node}";;   # pull its plug. To cut only its network: ip link set slurmvI down
 on)  # a node that's back before its absence was noticed must lose its jobs all the same, as after a reboot
-  scontrol update nodename="$2" state=down reason=reboot; node_on "${2#node}"; wait_for "$2" 30 back "$2";;
+  scontrol update nodename="$2" state=down reason=reboot; node_on "${2#node}"; wait_for "$2" 120 back "$2";;
 *) die "usage: $0 up|down|status|env|off NODE|on NODE";;
 esac
