@@ -18,8 +18,9 @@ if [ $# != 0 ]; then exec python -m pytest "${marked[@]}" "$@"; fi
 
 # All of it. First what asks for no cluster and no clock, in two processes at once; then, alone, what does: ranks that are
 # taken away, watchdogs, Slurm. The second process speaks when the first has ended.
-one=(tests/htr tests/shards tests/jobs/keying tests/jobs/html)
-other=(tests/jobs/evaluation tests/jobs/scaling tests/jobs/training tests/jobs/transcription tests/jobs/test_*.py)
+one=(tests/htr tests/shards tests/jobs/keying tests/jobs/html tests/test_skips.py tests/test_encodings.py)
+other=(tests/jobs/evaluation tests/jobs/scaling tests/jobs/training tests/jobs/transcription tests/jobs/test_*.py
+  tests/test_benchmarks.py)
 said=$(mktemp) failed=0
 env --default-signal=INT python -m pytest -p no:cacheprovider "${marked[@]}" "${other[@]}" >"$said" 2>&1 &
 beside=$!

@@ -181,16 +181,6 @@ def test_the_share_of_sums_that_backward_hides():
     assert overlapped([start], [[1.0, 1.3]]) is None
 
 
-@pytest.mark.slurm
-def test_startup(cluster):
-    options = ("--nodes", 2, "--rounds", 1, "--lines", 60, "--shards", "2,20")
-    [said] = [line for line in cluster.run("python", "benchmarks/startup.py", *options).splitlines() if line[:1] == "{"]
-    figures = json.loads(said)
-    assert figures["seconds"] > 0 and figures["ratio_to_imports"] > 0
-    few, many = figures["shards"]
-    assert 1 <= few < 10 < many
-
-
 def test_readers(tmp_path, draw, write_table):
     """Ours alone: kraken's environment is not at hand."""
     splits, texts = ["train"] * 6 + ["dev", "val"], ("grippe", "chute", "choc septique", "grippe choc")

@@ -167,3 +167,12 @@ def test_doctor_finds_the_cluster_ready(cluster: Cluster):
     said = cluster.run("python", "-m", "jobs", "doctor", "--device", "cpu", good=False, HTR_IFACE="ib7")
     assert "verdict: not ready" in said
     assert "ib7" in said
+
+
+def test_the_benchmark_of_a_start_tells_what_it_asks_the_storage_for(cluster: Cluster):
+    options = ("--nodes", 2, "--rounds", 1, "--lines", 60, "--shards", "2,20")
+    [said] = [line for line in cluster.run("python", "benchmarks/startup.py", *options).splitlines() if line[:1] == "{"]
+    figures = json.loads(said)
+    assert figures["seconds"] > 0 and figures["ratio_to_imports"] > 0
+    few, many = figures["shards"]
+    assert 1 <= few < 10 < many
