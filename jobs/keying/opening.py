@@ -33,6 +33,9 @@ def open_table(path: Path, asked: Asked, images: Path | None = None, out: Path |
         raise ValueError(f"{path}: give a .csv or .parquet (transcribe writes either)")
     table = sources.read_any(path, quotes="csv")
     kind = kind_of(path, table)
+    needed = ("reason", "alternatives", "box") if kind == TEXTS else ()  # what to_key takes
+    if missing := [name for name in needed if name not in table.column_names]:
+        raise ValueError(f"{path}: {sources.no_column(missing, table.column_names)}, as transcribe wrote them")
     folder = images or path.parent
     made = KeyTable(path, kind, table, folder, sources.digest(path), out or default_out(path, folder))
     prefix_of(folder, made.out)

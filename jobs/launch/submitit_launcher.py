@@ -158,7 +158,8 @@ def make_executor(request: Request, dry: bool = False):
 
 
 def wait(jobs: list[submitit.Job], poll=lambda: None, errors_only: bool = False) -> int:
-    """Wait for the jobs, with the first task's messages on this terminal. -> exit code. Ctrl-C cancels them."""
+    """Wait for the jobs, with the first task's messages on this terminal. -> exit code. Ctrl-C cancels them, SIGTERM
+    ends local ones."""
     shown: dict[Path, int] = {}
     try:
         # of Slurm's jobs a result is seen at once, and its accounting, which all share, asked once a minute at the end
@@ -171,10 +172,29 @@ def wait(jobs: list[submitit.Job], poll=lambda: None, errors_only: bool = False)
         for job in jobs:
             job.cancel()
         return 130
+    except SystemExit:  # SIGTERM
+        end_local(jobs, shown, errors_only)
+        raise
     failed = [job for job in jobs if not succeeded(job)]
     for job in failed:
         log(f"job {job.job_id} failed; its logs are {job.paths.folder}/{job.job_id}_*")
     return 1 if failed else 0
+
+
+def end_local(jobs: list[submitit.Job], shown: dict[Path, int], errors_only: bool) -> None:
+    """End what runs on this machine for a submit that was told to end, and wait for it: a training writes its
+    checkpoint. Jobs of Slurm go on."""
+    local = [job for job in jobs if isinstance(job, submitit.LocalJob)]
+    for job in jobs:
+        if job not in local:
+            log(f"submit: job {job.job_id} goes on; scancel {job.job_id} ends it")
+        elif not job.done(force_check=True):
+            os.kill(
+                int(job.job_id), signal.SIGTERM
+            )  # its controller, which passes it on; `cancel` kills within a second
+    while not all(job.done(force_check=True) for job in local):
+        time.sleep(0.25)
+    follow(local, shown, errors_only)
 
 
 def succeeded(job: submitit.Job) -> bool:

@@ -229,6 +229,10 @@ def test_what_cannot_be_keyed(tmp_path: Path, capsys, write_table):
     made = table(tmp_path, 3)
     fails("no such table", tmp_path / "none.csv")
     fails("not a table that people key", write_table(tmp_path / "other.csv", [{"image": "a", "text": CANARY}]))
+    texts = table(tmp_path, 3, "less.csv", decision=["review"] * 3, reason=[""] * 3)
+    for lost in ("reason", "alternatives", "box"):
+        kept = [{name: cell for name, cell in row.items() if name != lost} for row in rows_of(texts)]
+        fails(f"no column {lost} (it has ", write_table(tmp_path / f"no-{lost}.csv", kept))
     headless = tmp_path / "headless.csv"
     headless.write_text(f"a.png,{CANARY}\nb.png,{CANARY}\n", encoding="utf-8")
     fails("its first line, not shown, names none of ours", headless)

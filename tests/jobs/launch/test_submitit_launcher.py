@@ -1,5 +1,7 @@
 """What is asked of Slurm through submitit, and what the site's file adds."""
 
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -133,3 +135,33 @@ def test_slurms_accounting_is_not_asked_four_times_a_second(tmp_path: Path):
     paths = SimpleNamespace(stdout=tmp_path / "out", stderr=tmp_path / "err", folder=tmp_path)
     assert wait([SimpleNamespace(done=done, paths=paths, job_id="7", num_tasks=0)]) == 0
     assert forced == [False] * 3
+
+
+def test_a_submit_that_is_told_to_end_ends_what_runs_here_and_leaves_what_slurm_has(tmp_path: Path, capsys):
+    """A training that nobody waits for any more would go on unseen. What it does at its end is waited for."""
+    ends = (
+        "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: (print('written', flush=True), sys.exit(143)));"
+    )
+    ends += " print('begun', flush=True); signal.pause()"
+    with subprocess.Popen([sys.executable, "-c", ends], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "begun\n"
+        its_paths = SimpleNamespace(folder=tmp_path, **{name: tmp_path / name for name in ("stdout", "stderr")})
+        its_paths.result_pickle = tmp_path / "result"
+
+        class Local(submitit_launcher.submitit.LocalJob):
+            job_id, paths = str(process.pid), its_paths
+
+            def __init__(self) -> None:
+                self._process, self._cancel_at_deletion = None, False
+
+            def done(self, force_check: bool = False) -> bool:
+                return process.poll() is not None
+
+        def told() -> None:
+            raise SystemExit(143)
+
+        slurms = SimpleNamespace(job_id="17", paths=its_paths, done=lambda force_check: False)
+        with pytest.raises(SystemExit):
+            wait([Local(), slurms], told)
+        assert process.poll() == 143 and process.stdout.read() == "written\n"
+        assert capsys.readouterr().err == "submit: job 17 goes on; scancel 17 ends it\n"
