@@ -91,17 +91,25 @@ def test_a_rank_that_dies_ends_the_others(ranks):
 # --- they fail together
 
 IMPATIENT = {"HTR_START_TIMEOUT": str(START)}
-FAILURES = {
+WAITS = 15.0  # seconds, of a rank 0 to which another one comes in any case
+ABSENCES = {  # under either library the same: nobody has come to it
     "missing": (
-        [rank(0, "4", more=IMPATIENT), rank(1, "4", more=IMPATIENT)],
-        f"ranks 2, 3 did not start within {START:g} s (nodes that answered: node1)",
+        [rank(0, "4", more={"HTR_START_TIMEOUT": str(WAITS)}), rank(1, "4")],
+        f"ranks 2, 3 did not start within {WAITS:g} s (nodes that answered: node1)",
     ),
-    "doubled": ([rank(0, "3"), rank(1, "3"), rank(1, "3")], "rank 1 on node1 was started a second time, on node1"),
-    "rank 0 doubled": ([rank(0, "3"), rank(0, "3"), rank(1, "3")], "rank 0 was started twice"),
     "rank 0 absent": (
         [rank(1, "3", more=IMPATIENT), rank(2, "3", more=IMPATIENT)],
         f"rank 0 did not start within {START:g} s (no {KEY}.json in FOLDER/rendezvous:",
     ),
+    "unreachable": (
+        [rank(0), rank(1, dead_port=9, more=IMPATIENT)],
+        "rank 1 on node1: cannot reach rank 0 at 127.0.0.1:9 (its lo) over lo: Connection refused; is HTR_IFACE right,"
+        " are the ports HTR_PORTS open between the nodes?",
+    ),
+}
+FAILURES = {
+    "doubled": ([rank(0, "3"), rank(1, "3"), rank(1, "3")], "rank 1 on node1 was started a second time, on node1"),
+    "rank 0 doubled": ([rank(0, "3"), rank(0, "3"), rank(1, "3")], "rank 0 was started twice"),
     "interface of rank 0": (
         [rank(0, more={"HTR_IFACE": "ib7"}), rank(1)],
         "rank 0 on node1: HTR_IFACE=ib7: no such network interface on node1, it has lo",
@@ -109,11 +117,6 @@ FAILURES = {
     "interface of rank 1": (
         [rank(0), rank(1, more={"HTR_IFACE": "ib7"})],
         "rank 1 on node1: HTR_IFACE=ib7: no such network interface on node1, it has lo",
-    ),
-    "unreachable": (
-        [rank(0, more=IMPATIENT), rank(1, dead_port=9, more=IMPATIENT)],
-        "rank 1 on node1: cannot reach rank 0 at 127.0.0.1:9 (its lo) over lo: Connection refused; is HTR_IFACE right,"
-        " are the ports HTR_PORTS open between the nodes?",
     ),
     "world": ([rank(0, "2"), rank(1, "3")], "rank 1 on node1: counts 3 ranks, rank 0 counts 2"),
     "GPUs": (
@@ -154,7 +157,15 @@ FAILURES = {
 
 @pytest.mark.parametrize("failure", FAILURES)
 def test_what_is_wrong_is_said_on_every_rank(ranks, failure):
-    started, message = FAILURES[failure]
+    assert_said(ranks, *FAILURES[failure])
+
+
+@pytest.mark.parametrize("absence", ABSENCES)
+def test_who_is_not_there_is_said_on_every_rank(nursery, tmp_path, absence):
+    assert_said(Ranks(nursery, tmp_path, "torch"), *ABSENCES[absence])
+
+
+def assert_said(ranks: Ranks, started: list[dict], message: str) -> None:
     lines = ranks.errors(*started)
     assert len(lines) == len(started)
     for line in lines:
