@@ -189,9 +189,8 @@ def end_local(jobs: list[submitit.Job], shown: dict[Path, int], errors_only: boo
         if job not in local:
             log(f"submit: job {job.job_id} goes on; scancel {job.job_id} ends it")
         elif not job.done(force_check=True):
-            os.kill(
-                int(job.job_id), signal.SIGTERM
-            )  # its controller, which passes it on; `cancel` kills within a second
+            # to its controller, which passes it on; `cancel` kills within a second
+            os.kill(int(job.job_id), signal.SIGTERM)
     while not all(job.done(force_check=True) for job in local):
         time.sleep(0.25)
     follow(local, shown, errors_only)
