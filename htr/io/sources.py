@@ -84,14 +84,20 @@ def read_source(source: Path, quotes: str = "auto", account: Account | None = No
 
 def no_column(missing: Sequence[str], names: Sequence[str]) -> str:
     """What is said of a table that lacks these columns."""
-    return f"no column {', '.join(missing)} ({columns_shown(names)}): please name its columns so"
+    advice = ": please rename its columns" if has_header(names) else ""
+    return f"no column {', '.join(missing)} ({columns_shown(names)}){advice}"
 
 
 def columns_shown(names: Sequence[str]) -> str:
-    """Where no name is one of ours, the first line is perhaps a row: it may hold a text, and is not shown."""
-    if not any(name in KNOWN for name in names):
-        return "its first line, not shown, names none of ours: is it a header, with cells apart by , ; or tab?"
+    """A table's columns, in words."""
+    if not has_header(names):
+        return "its first line, not shown, names none of ours: please give it a header, cells apart by , ; or tab"
     return f"it has {', '.join(names)}"
+
+
+def has_header(names: Sequence[str]) -> bool:
+    """Where no name is one of ours, the first line is perhaps a row: it may hold a text."""
+    return any(name in KNOWN for name in names)
 
 
 def read_any(source: Path, quotes: str = "auto", account: Account | None = None) -> pa.Table:
