@@ -139,7 +139,7 @@ def in_collective() -> bool:
 
 
 def rank_of(path: Path) -> int:
-    """Of a heartbeat's file; -1 of one that is none."""
+    """The rank whose heartbeat this file is; -1 for any other file."""
     rank = path.name.partition("-")[0]
     return int(rank) if rank.isdecimal() else -1
 
@@ -155,7 +155,7 @@ def beats(folder: Path) -> dict[tuple[int, str], dict]:
 
 
 def read_beat(path: Path) -> dict:
-    """{} where it can't be read, or is none."""
+    """The heartbeat in the file; {} where it can't be read or is damaged."""
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
         whole = all(isinstance(said[name], kind) for name, kind in KINDS.items())
