@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from htr.certificate import code_point, invisible, sample_key
+from htr.whole_files import FULL
 from shards import files
 from shards.plan import Plan
 from shards.sample import NOT_META, Sample
@@ -42,7 +43,7 @@ def write_shard(
     note_path = files.temporary(folder / f"{name}.json")
     try:
         table = Outcomes([column for column in rows[0] if column not in NOT_META])
-        with files.named(folder / f"{name}.tar", files.FULL), open(tar_path, "wb", buffering=1 << 20) as file:
+        with files.named(folder / f"{name}.tar", FULL), open(tar_path, "wb", buffering=1 << 20) as file:
             tar = Tar(file)
             for row, result in make_samples(rows, images, plan.settings, forms):
                 if unread := row.get("unread_pages"):

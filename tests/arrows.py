@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PACKAGES = ("htr", "shards", "jobs")
-BASE = ("certificate", "charset", "code_digest", "process_end", "references", "types", "worker_pool")  # of htr/
+# of htr/
+BASE = ("certificate", "charset", "code_digest", "process_end", "references", "types", "whole_files", "worker_pool")
 FOLDERS = (*PACKAGES, "tests", "benchmarks")
 
 

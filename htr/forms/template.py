@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 
 from htr.forms.field_rules import Rule, rules_of
+from htr.whole_files import attempt_at
 
 FORMS = Path(__file__).parent / "data"  # the templates that come with the project
 MAX_FIELD_LINES = 8
@@ -122,9 +123,9 @@ def write_template(template: Template, folder: Path) -> Path:
 
 def replace(path: Path, content: bytes) -> None:
     """Write a file as a whole: a reader sees the old content or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    with attempt_at(path) as attempt:
+        attempt.write_bytes(content)
+        os.replace(attempt, path)
 
 
 def note_of(template: Template) -> str:

@@ -15,7 +15,7 @@ import csv
 import os
 import re
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from htr.synth.scanner import SEVERITIES, Scan, scan
 from htr.synth.semireal import real_writers
 from htr.synth.text_generator import Terms, how_many, load_terms, texts_of
 from htr.synth.text_generator import draw as draw_text
+from htr.whole_files import attempt_at
 from htr.worker_pool import each_in_order
 
 FORM, SEVERITY = "adult-2018", "light"
@@ -190,21 +191,6 @@ def certificate(
     return Certificate(scanned, typed, lines, truth)
 
 
-@contextmanager
-def attempt_at(path: Path) -> Iterator[Path]:
-    """-> a temporary name; the file has `path` as its name at the end, or is gone. A full disk names it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.errno is not None:
-            error.filename = error.filename or str(path)
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_certificate(number: int, *, folder: Path, fonts: Path | None, hands: str, terms: str | None, **options):
     """Make one certificate and put its page under its final name at once -> its rows for each table of TABLES."""
     words = load_terms(terms) if terms else ()
@@ -213,6 +199,7 @@ def write_certificate(number: int, *, folder: Path, fonts: Path | None, hands: s
     assert done, "OpenCV without its JPEG encoder"
     with attempt_at(folder / made.page["image"]) as temporary:
         temporary.write_bytes(jpeg.tobytes())
+        os.replace(temporary, folder / made.page["image"])
     return made.lines, made.lines, [made.page], made.typed
 
 
@@ -293,4 +280,6 @@ def write_tables(folder: Path, certificates: Iterator[tuple], has_splits: bool, 
         for file in files:
             file.flush()
             os.fsync(file.fileno())
+        for written, path in zip(temporary, paths, strict=True):
+            os.replace(written, path)
     return paths[-1]
