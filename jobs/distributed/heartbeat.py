@@ -101,8 +101,7 @@ class Heartbeat:
         with contextlib.suppress(OSError):
             self.folder.mkdir(exist_ok=True)
             # of an earlier start that was killed, on any host: files of this rank, and of ranks that are no more
-            for path in self.folder.glob("[0-9]*-*"):
-                rank = rank_of(path)
+            for rank, path in heartbeats(self.folder):
                 if rank == self.rank or (self.rank == 0 and self.ranks is not None and rank >= self.ranks):
                     path.unlink(missing_ok=True)
         threading.Thread(target=self.beat, daemon=True, name="heartbeat of the rank").start()
@@ -138,19 +137,20 @@ def in_collective() -> bool:
     return frame is not None and any(name in frame.f_code.co_filename for name in COLLECTIVES)
 
 
-def rank_of(path: Path) -> int:
-    """The rank whose heartbeat this file is; -1 for any other file."""
-    rank = path.name.partition("-")[0]
-    return int(rank) if rank.isdecimal() else -1
+def heartbeats(folder: Path) -> Iterator[tuple[int, Path]]:
+    """The ranks and their files in RUN/.heartbeat; other files are passed over."""
+    for path in folder.glob("[0-9]*-*"):
+        rank = path.name.partition("-")[0]
+        if rank.isdecimal():
+            yield int(rank), path
 
 
 def beats(folder: Path) -> dict[tuple[int, str], dict]:
     """The heartbeats of a run, by rank and host; {} for one that can't be read."""
     found = {}
     with contextlib.suppress(OSError):
-        for path in (folder / FOLDER).glob("[0-9]*-*"):
-            if rank_of(path) >= 0:
-                found[rank_of(path), path.name.partition("-")[2]] = read_beat(path)
+        for rank, path in heartbeats(folder / FOLDER):
+            found[rank, path.name.partition("-")[2]] = read_beat(path)
     return found
 
 

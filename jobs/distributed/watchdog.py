@@ -115,9 +115,8 @@ class Watchdog:
         seen, met, step, before = self.activity.count, self.activity.met, self.activity.step, time.monotonic()
         while not self.ended.wait(TICK):
             now = time.monotonic()
-            self.quiet += min(now - before, 2 * TICK)
-            self.apart += min(now - before, 2 * TICK)
-            before = now
+            passed, before = min(now - before, 2 * TICK), now
+            self.quiet, self.apart = self.quiet + passed, self.apart + passed
             if self.activity.met != met:
                 met, self.apart = self.activity.met, 0.0
             if self.activity.count != seen:

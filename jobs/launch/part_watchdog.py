@@ -45,10 +45,9 @@ class PartWatchdog:
         part: str,
         note: Path | None = None,
         times: int = 1,
-        signs: Callable[[], object] | None = None,
+        signs: Callable[[], object] = lambda: ACTIVITY.count,
     ):
-        self.folder, self.part, self.note = folder, part, note
-        self.signs = signs or (lambda: ACTIVITY.count)
+        self.folder, self.part, self.note, self.signs = folder, part, note, signs
         limit = asked()
         self.limit = times * (LIMIT_S if limit is None else limit)
         self.quiet, self.noted = 0.0, -NOTE_INTERVAL_S
