@@ -11,7 +11,8 @@ import subprocess
 import threading
 from pathlib import Path
 
-PATIENCE = 280.0  # seconds for an answer, however busy the machine is
+from bed import PATIENT_S
+
 MODIFIERS = {"Alt": 1, "Control": 2, "Meta": 4, "Shift": 8}
 CODES = {
     "Tab": 9,
@@ -76,7 +77,7 @@ class Browser:
             self.process.kill()
             self.process.wait()
         self.out.close()
-        self.listener.join(PATIENCE)  # it reads to the end of its pipe, which the browser's own children hold too
+        self.listener.join(PATIENT_S)  # it reads to the end of its pipe, which the browser's own children hold too
         self.back.close()
 
     def listen(self) -> None:
@@ -105,14 +106,14 @@ class Browser:
             self.loaded.set()
 
     def call(self, method: str, **params) -> dict:
-        """Raises RuntimeError where the browser refuses, or says nothing for PATIENCE seconds."""
+        """Raises RuntimeError where the browser refuses, or says nothing for PATIENT_S seconds."""
         number = next(self.numbers)
         message = {"id": number, "method": method, "params": params}
         if self.session:
             message["sessionId"] = self.session
         self.out.write(json.dumps(message).encode() + b"\0")
         try:
-            answer = self.answers.get(timeout=PATIENCE)
+            answer = self.answers.get(timeout=PATIENT_S)
         except queue.Empty:
             raise RuntimeError(f"{method}: no answer from Chromium") from None
         if "error" in answer:
@@ -123,7 +124,7 @@ class Browser:
         """A file, or an address."""
         self.loaded.clear()
         self.call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
-        if not self.loaded.wait(PATIENCE):
+        if not self.loaded.wait(PATIENT_S):
             raise RuntimeError("the page is not loaded yet")
 
     def run(self, script: str):

@@ -14,6 +14,7 @@ import cv2
 import evaluated
 import pytest
 import torch
+from bed import PATIENT_S
 
 from htr.charset import Charset
 from htr.models.registry import create
@@ -26,7 +27,7 @@ SHARED = os.environ.get("HTR_SHARED")
 def run(name: str, *options: object) -> dict:
     command = [sys.executable, str(BENCHMARKS / name), *map(str, options)]
     environ = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(BENCHMARKS.parent)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environ)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENT_S, env=environ)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -66,7 +67,7 @@ def test_gpu_check_without_what_is_carried_says_so_in_a_line(tmp_path, there):
         (tmp_path / "wheels").mkdir()
     script = BENCHMARKS / "gpu" / "gpu_check.sh"
     command = ["bash", str(script), "--wheels", str(tmp_path / "wheels"), "--out", str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENT_S)
     assert done.returncode == 2 and not done.stdout and len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith(f"gpu-check: {tmp_path}/wheels ") and f"--prepare {tmp_path}/wheels" in done.stderr
     assert not (tmp_path / "out").exists()
@@ -218,7 +219,7 @@ trap '{train}' INT; touch begun; while :; do sleep 0.1; done""", "python": "echo
             while timeout == 60 and self.poll() is None:
                 if begun.exists():
                     raise subprocess.TimeoutExpired(self.args, timeout)
-            return super().wait(timeout and min(timeout, 280))
+            return super().wait(timeout and min(timeout, PATIENT_S))
 
     monkeypatch.setattr(subprocess, "Popen", Patient)
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from bed import PATIENT_S
 
 CHECKOUT = Path(__file__).parent.parent
 FOLDERS = ("htr", "shards", "jobs", "benchmarks")
@@ -73,7 +74,7 @@ def test_a_locale_of_one_byte_a_letter_changes_nothing(tmp_path):
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG", "SLURM"))}
     environ |= {"LC_ALL": latin, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(CHECKOUT)}
     command = [sys.executable, "-m", "jobs", "preprocess", str(table), "--out", str(tmp_path / "set")]
-    done = subprocess.run(command, cwd=CHECKOUT, env=environ, capture_output=True, timeout=280, check=False)
+    done = subprocess.run(command, cwd=CHECKOUT, env=environ, capture_output=True, timeout=PATIENT_S, check=False)
     assert done.returncode == 1 and "œuvre.csv: no column text" in done.stderr.decode()
 
 
@@ -117,7 +118,7 @@ def test_every_verb_reads_and_writes_utf_8_in_another_locale(tmp_path, draw):
     environ |= {"LC_ALL": latin, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(CHECKOUT)}
     for verb, words in VERBS.items():
         command = [sys.executable, "-m", "jobs", verb, *(word.format(tmp_path) for word in words)]
-        done = subprocess.run(command, cwd=CHECKOUT, env=environ, capture_output=True, timeout=280, check=False)
+        done = subprocess.run(command, cwd=CHECKOUT, env=environ, capture_output=True, timeout=PATIENT_S, check=False)
         assert done.returncode == 0, f"{verb}: {done.stderr.decode()}"
         (done.stdout + done.stderr).decode()  # or it raises
     with open(tmp_path / "à revoir.csv", encoding="utf-8") as file:

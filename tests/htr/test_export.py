@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from bed import PATIENT_S
 
 from htr.charset import Charset
 from htr.decoding.greedy import greedy
@@ -90,7 +91,7 @@ def test_the_lines_of_the_help_read_an_image_without_torch(exported, tmp_path, d
     (tmp_path / "reader.onnx").symlink_to(onnx)
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": ":".join([str(CHECKOUT), *sys.path])},
-        capture_output=True, text=True, timeout=280,
+        capture_output=True, text=True, timeout=PATIENT_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     [expected] = Reader.load(model).read([image])

@@ -201,4 +201,4 @@ def test_horovod_says_on_every_rank_that_it_does_not(namespaces, tmp_path):
 def test_doctor_tries_ways_over_ipv6_by_connecting(namespaces, tmp_path):
     said = on_two_nodes(tmp_path, LOOK)
     assert [address for address, _ in said] == ["fd77::1", "fd77::2"]
-    assert all(isinstance(took, float) for _, took in said)  # seconds
+    assert all(took > 0 for _, took in said)  # seconds

@@ -12,7 +12,7 @@ from keyed import Running, identity, post, rows_of, serving, table
 
 from jobs.keying.journal import Journal
 
-KILLS = 12
+KILLS = 30
 
 
 class Operator(threading.Thread):
@@ -46,7 +46,7 @@ class Operator(threading.Thread):
                         rows.insert(0, back["item"])
 
 
-def test_many_kills_lose_nothing_and_double_nothing(tmp_path: Path):
+def test_thirty_kills_lose_nothing_and_double_nothing(tmp_path: Path):
     """The moment is a number of answers and then some: it depends on progress, not on time."""
     made, rng = table(tmp_path, 3000), random.Random(7)
     acknowledged, opened = {}, {}

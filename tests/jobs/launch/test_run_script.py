@@ -118,7 +118,7 @@ echo "10$count;cluster"
 SCANCEL = '#!/usr/bin/env bash\necho "$*" >>"$0.asked"\n'
 
 
-@pytest.mark.parametrize(("refused", "cancelled"), [(1, ""), (3, "101 102"), (0, "")])
+@pytest.mark.parametrize(("refused", "cancelled"), [(1, ""), (2, "101"), (3, "101 102"), (0, "")])
 def test_a_pipeline_cancels_what_it_queued_when_a_later_job_is_refused(tmp_path: Path, refused, cancelled):
     for name, content in (("sbatch", SBATCH), ("scancel", SCANCEL)):
         (tmp_path / name).write_text(content, encoding="utf-8")
